@@ -1,0 +1,89 @@
+"""The demo domain: cartoon faces of 64x64 pixels, rendered from Python packages without a network.
+
+The drawings are the style "ToonHead" by Johan Melin (CC BY 4.0, a remix by DiceBear), cropped to the head, on one of
+two flat backgrounds. The same seed gives the same picture. The packages are the extra ``glean-ext[demo]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SIZE = 64
+RENDER_SIZE = 3 * SIZE  # the whole drawing; the head fills about two thirds of it
+CROP_LEFT, CROP_TOP, CROP_SIZE = 32, 21, 2 * SIZE  # pixels of RENDER_SIZE
+BACKGROUNDS = ["b6d7f4", "f4dcc2"]
+TRAIN_IMAGES, TEST_IMAGES = 5000, 200
+MANIFEST = "manifest.json"
+
+
+@cache
+def _style():
+    from dicebear import Style
+
+    return Style(json.loads((resources.files("dicebear_styles") / "toon-head.json").read_text()))
+
+
+def render_face(seed: str) -> Image.Image:
+    """The face of ``seed``: RGB, 64x64."""
+    import resvg_py
+    from dicebear import Avatar
+
+    svg = Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS}).to_string()
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, height=RENDER_SIZE))
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    head = image.crop((CROP_LEFT, CROP_TOP, CROP_LEFT + CROP_SIZE, CROP_TOP + CROP_SIZE))
+    return head.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def _render_png(seed: str) -> bytes:
+    stream = io.BytesIO()
+    render_face(seed).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def make_demo_data(root: Path, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> None:
+    """Render ``root/train/GT`` and ``root/test/GT``, all pictures different from one another.
+
+    Held-out pictures are drawn first, so they do not depend on how many training pictures are asked for. A finished
+    folder is left as it is; an unfinished one is completed.
+    """
+    recipe = {"train": train, "test": test, "size": SIZE, "backgrounds": BACKGROUNDS}
+    recipe |= {"style": "ToonHead by Johan Melin, CC BY 4.0", "crop": [CROP_LEFT, CROP_TOP, CROP_SIZE, RENDER_SIZE]}
+    manifest = root / MANIFEST
+    if manifest.exists() and json.loads(manifest.read_text()) == recipe:
+        return
+    columns = TextColumn("rendering faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
+        task = progress.add_task("", total=train + test)
+        seen: set[str] = set()
+        for split, count in ("test", test), ("train", train):
+            folder = root / split / "GT"
+            folder.mkdir(parents=True, exist_ok=True)
+            written = 0
+            for start in range(0, 10 * count, 256):
+                seeds = [f"{split}-{i}" for i in range(start, start + 256)]
+                for png in pool.map(_render_png, seeds, chunksize=32):
+                    digest = hashlib.sha256(png).hexdigest()
+                    if digest in seen or written == count:
+                        continue
+                    seen.add(digest)
+                    partial = folder / f"{written:05d}.png.part"
+                    partial.write_bytes(png)
+                    partial.rename(folder / f"{written:05d}.png")
+                    written += 1
+                    progress.advance(task)
+                if written == count:
+                    break
+    partial = manifest.with_suffix(".part")
+    partial.write_text(json.dumps(recipe, indent=1) + "\n")
+    partial.rename(manifest)

@@ -1,0 +1,100 @@
+"""The arithmetic of StyleGAN2 as pure functions of tensors.
+
+Every function is made of differentiable PyTorch operations, so that derivatives of any order exist (R1
+regularisation needs the second), and each works under ``torch.autocast``. Source of the definitions:
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (section 2.2 and appendix B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
+    """The outer product of ``taps`` with themselves, scaled to sum to ``gain``: (T, T)."""
+    line = torch.tensor(taps, dtype=torch.float32)
+    kernel = line[:, None] * line[None, :]
+    return kernel * (gain / kernel.sum())
+
+
+def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+    """Insert ``up - 1`` zeros after each pixel, pad, convolve with an FIR kernel, keep every ``down``-th pixel.
+
+    Args:
+        x: (N, C, H, W)
+        kernel: (kh, kw), applied to every channel. It is flipped (true convolution).
+        up: Zero-insertion factor.
+        down: Decimation factor.
+        pad: Zeros before and after, on both axes; a negative value crops.
+
+    Returns:
+        (N, C, H', W') with ``H' = (H * up + pad[0] + pad[1] - kh) // down + 1``.
+    """
+    n, c, h, w = x.shape
+    if up > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
+    weight = kernel.to(x.dtype).flip(0, 1).expand(c, 1, -1, -1)
+    before, after = pad
+    if before == after >= 0:
+        return F.conv2d(x, weight, stride=down, padding=before, groups=c)
+    return F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=down, groups=c)
+
+
+def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = math.sqrt(2)) -> Tensor:
+    """``gain * leaky_relu(x + bias)``; ``bias`` (C,) belongs to dimension 1 of ``x`` (N, C, ...)."""
+    bias = bias.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+    return F.leaky_relu(x + bias, slope) * gain
+
+
+def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
+    """The factors that bring the output of a modulated convolution back to unit variance (CVPR 2020, eq. 3).
+
+    ``d[n, o] = 1 / sqrt(sum_i (style[n, i] * |weight[o, i]|)^2 + eps)``. They need only the squared sum of each
+    kernel, so no per-image weights are built. Computed in fp32 whatever the precision around it.
+
+    Args:
+        weight: (O, C, k, k)
+        style: (N, C)
+
+    Returns:
+        (N, O), fp32.
+    """
+    with torch.autocast(style.device.type, enabled=False):
+        energy = weight.float().square().sum((2, 3))  # (O, C)
+        return torch.rsqrt(style.float().square() @ energy.t() + eps)
+
+
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False
+) -> Tensor:
+    """A convolution whose input channels are scaled by a style, image by image.
+
+    Scaling the activations before and after equals scaling the weights, and leaves one ordinary convolution
+    for the whole batch.
+
+    Args:
+        x: (N, C, H, W)
+        weight: (O, C, k, k), k odd.
+        style: (N, C)
+        demodulate: Bring the output back to unit variance (all layers but those that make RGB).
+        upsample: Transposed convolution of stride 2 without padding; an FIR filter has to follow.
+
+    Returns:
+        (N, O, H, W), or (N, O, 2H + k - 2, 2W + k - 2) when upsampling.
+    """
+    if demodulate and x.dtype == torch.float16:
+        # Demodulation cancels any common factor of a style, and fp16 overflows past 65504.
+        style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
+    x = x * style.to(x.dtype)[:, :, None, None]
+    if upsample:
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    else:
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if demodulate:
+        x = x * demodulation(weight, style).to(x.dtype)[:, :, None, None]
+    return x

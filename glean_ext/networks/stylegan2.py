@@ -1,0 +1,229 @@
+"""The latent bank: a StyleGAN2 generator with MMagic's parameter names.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, figures 2 and 7 (skip
+generator). The key names are those of MMagic's ``StyleGANv2Generator``, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .layers import BiasLeakyReLU, Blur, EqualizedLinear, EqualizedWeight
+from .shapes import MIN_SIZE, channels_by_resolution, require_power_of_two, resolutions
+
+
+class PixelNorm(nn.Module):
+    """Scale each vector to unit mean square. (N, C) -> (N, C)"""
+
+    def __init__(self, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
+
+
+class ModulatedConv(EqualizedWeight):
+    """A convolution that a style code modulates. (N, C, H, W), (N, S) -> (N, O, H, W) or (N, O, 2H, 2W)"""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_channels: int,
+        demodulate: bool = True,
+        upsample: bool = False,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__((1, out_channels, in_channels, kernel_size, kernel_size))
+        self.demodulate = demodulate
+        self.upsample = upsample
+        self.style_modulation = EqualizedLinear(style_channels, in_channels, bias_init=1.0)
+        if upsample:
+            surplus = len(blur_kernel) - 2 - (kernel_size - 1)
+            self.blur = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2 + 1), gain=4)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        style = self.style_modulation(code) * self.scale  # (N, C); the weight's scale rides on the style
+        x = ops.modulated_conv2d(x, self.weight_orig[0], style, self.demodulate, self.upsample)
+        return self.blur(x) if self.upsample else x
+
+
+class NoiseStrength(nn.Module):
+    """One learned factor for the noise that a layer adds to its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class StyleConv(nn.Module):
+    """Modulated convolution, injected noise, bias and leaky ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_channels: int,
+        upsample: bool = False,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__()
+        self.conv = ModulatedConv(
+            in_channels, out_channels, 3, style_channels, upsample=upsample, blur_kernel=blur_kernel
+        )
+        self.noise_injector = NoiseStrength()
+        self.activate = BiasLeakyReLU(out_channels)
+
+    def forward(self, x: Tensor, code: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(N, C, H, W), (N, S), (1 or N, 1, H', W') or None for new noise -> (N, O, H', W')"""
+        x = self.conv(x, code)
+        if noise is None:
+            noise = x.new_empty(x.shape[0], 1, *x.shape[2:]).normal_()
+        x = x + (self.noise_injector.weight * noise).to(x.dtype)
+        return self.activate(x)
+
+
+class ToRGB(nn.Module):
+    """Features to an image, added to the upsampled image of the resolution below."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        style_channels: int,
+        out_channels: int = 3,
+        upsample: bool = True,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__()
+        if upsample:
+            surplus = len(blur_kernel) - 2
+            self.upsample = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2), gain=4, up=2)
+        self.conv = ModulatedConv(in_channels, out_channels, 1, style_channels, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
+
+    def forward(self, x: Tensor, code: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(N, C, H, W), (N, S), (N, 3, H/2, W/2) -> (N, 3, H, W), fp32"""
+        image = self.conv(x, code).float() + self.bias
+        return image if skip is None else image + self.upsample(skip)
+
+
+class ConstantInput(nn.Module):
+    """The learned 4x4 constant the synthesis starts from: (1, C, 4, 4)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, MIN_SIZE, MIN_SIZE))
+
+
+class StyleGAN2Generator(nn.Module):
+    """StyleGAN2's generator: mapping network, synthesis blocks and the RGB skip path.
+
+    A restorer uses it block by block (:meth:`start` and :meth:`block`) and leaves the mapping network and the RGB
+    path aside; :meth:`forward` makes images from latent codes.
+
+    Args:
+        out_size: Height and width of the image, a power of two from 8 on.
+        style_channels: Channels S of the latent and style codes.
+        num_mlps: Layers of the mapping network.
+        channel_multiplier: Width from 64x64 on; 2 is configuration f, 1 configuration e.
+        max_channels: No layer is wider. 512 gives the published networks; smaller values give small banks.
+        blur_kernel: Taps of the resampling filter.
+        lr_mlp: Learning-rate multiplier of the mapping network.
+        out_channels: Channels of the image.
+        bgr2rgb: Reverse the channels of the image made by :meth:`forward`.
+    """
+
+    def __init__(
+        self,
+        out_size: int,
+        style_channels: int = 512,
+        num_mlps: int = 8,
+        channel_multiplier: float = 2,
+        max_channels: int = 512,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        lr_mlp: float = 0.01,
+        out_channels: int = 3,
+        bgr2rgb: bool = False,
+    ):
+        super().__init__()
+        require_power_of_two("out_size", out_size)
+        self.out_size = out_size
+        self.style_channels = style_channels
+        self.bgr2rgb = bgr2rgb
+        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
+        self.num_latents = 2 * len(self.channels)  # two a resolution; the last one makes only RGB
+
+        self.style_mapping = nn.Sequential(
+            PixelNorm(),
+            *(
+                EqualizedLinear(style_channels, style_channels, lr_mul=lr_mlp, activation=True)
+                for _ in range(num_mlps)
+            ),
+        )
+        first = self.channels[MIN_SIZE]
+        self.constant_input = ConstantInput(first)
+        self.conv1 = StyleConv(first, first, style_channels)
+        self.to_rgb1 = ToRGB(first, style_channels, out_channels, upsample=False)
+        self.convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        for res in resolutions(2 * MIN_SIZE, out_size):
+            below, here = self.channels[res // 2], self.channels[res]
+            self.convs.append(StyleConv(below, here, style_channels, upsample=True, blur_kernel=blur_kernel))
+            self.convs.append(StyleConv(here, here, style_channels))
+            self.to_rgbs.append(ToRGB(here, style_channels, out_channels, blur_kernel=blur_kernel))
+
+        sizes = [MIN_SIZE] + [res for res in resolutions(2 * MIN_SIZE, out_size) for _ in range(2)]
+        for i, size in enumerate(sizes):
+            self.register_buffer(f"injected_noise_{i}", torch.randn(1, 1, size, size))
+
+    def noise(self, layer: int) -> Tensor:
+        """The stored noise of style convolution ``layer`` (0 is the one at 4x4): (1, 1, H, W)."""
+        return self.get_buffer(f"injected_noise_{layer}")
+
+    def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """The features at 4x4. (N, K, S) -> (N, C, 4, 4)"""
+        x = self.constant_input.input.expand(codes.shape[0], -1, -1, -1)
+        return self.conv1(x, codes[:, 0], None if fresh_noise else self.noise(0))
+
+    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """Synthesis block ``res``: (N, C, res/2, res/2), (N, K, S) -> (N, C', res, res)."""
+        layer = 2 * (res.bit_length() - 4)  # 8 -> 0, 16 -> 2, ...
+        for i in (layer, layer + 1):
+            x = self.convs[i](x, codes[:, i + 1], None if fresh_noise else self.noise(i + 1))
+        return x
+
+    def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """Style codes to images: (N, K, S) -> (N, 3, H, W), about [-1, 1].
+
+        ``fresh_noise`` draws new injected noise (training); otherwise the stored noise is used.
+        """
+        x = self.start(codes, fresh_noise)  # (N, C, 4, 4)
+        image = self.to_rgb1(x, codes[:, 1])  # (N, 3, 4, 4)
+        for i, res in enumerate(resolutions(2 * MIN_SIZE, self.out_size)):
+            x = self.block(x, res, codes, fresh_noise)  # (N, C, res, res)
+            image = self.to_rgbs[i](x, codes[:, 2 * i + 3], image)  # (N, 3, res, res)
+        return image.flip(1) if self.bgr2rgb else image
+
+    def forward(self, z: Tensor, truncation: float = 1.0, fresh_noise: bool = False) -> Tensor:
+        """Latent codes to images: (N, S), standard normal -> (N, 3, H, W), about [-1, 1].
+
+        ``truncation`` below 1 draws the styles towards their mean (CVPR 2019, appendix B): fewer artefacts,
+        less variety.
+        """
+        w = self.style_mapping(z)  # (N, S)
+        if truncation < 1:
+            w = torch.lerp(self.mean_style(), w, truncation)
+        return self.synthesis(w[:, None].expand(-1, self.num_latents, -1), fresh_noise)
+
+    @torch.no_grad()
+    def mean_style(self, samples: int = 4096, seed: int = 0) -> Tensor:
+        """The mean of ``samples`` mapped latents: (1, S). The same for the same seed."""
+        device = self.constant_input.input.device
+        z = torch.randn(samples, self.style_channels, generator=torch.Generator().manual_seed(seed))
+        return self.style_mapping(z.to(device)).mean(0, keepdim=True)
