@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from glean_ext import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="rendered when it is not there")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo_bank"))
     args = parser.parse_args()
@@ -20,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

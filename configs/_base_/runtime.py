@@ -1,0 +1,26 @@
+# What every experiment shares: the plug-in, logging, checkpoints.
+custom_imports = dict(imports=['glean_ext.plugin'])
+default_scope = 'mmagic'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook', interval=5000, by_epoch=False, max_keep_ckpts=3, save_best='PSNR', rule='greater'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+custom_hooks = [dict(type='FrozenBankHook', interval=5000)]
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+# The unused parts of the bank are frozen, so DDP finds a gradient for every parameter it waits for.
+model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel', find_unused_parameters=False)
+
+log_level = 'INFO'
+log_processor = dict(type='LogProcessor', window_size=100, by_epoch=False)
+load_from = None
+resume = False

@@ -1,0 +1,241 @@
+"""Reading, checking and writing weights: strict and safe.
+
+Strict: a network is filled completely from a file or not at all, and the error names what does not fit. Safe: files are
+read with ``weights_only=True`` or as safetensors, so no file can run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from glean_ext.errors import InputError
+from glean_ext.files import atomic_path
+
+# Keys that some bank files have besides the network's own, and that a restorer does not use.
+UNUSED_BANK_KEYS = ("w_avg", "truncation_latent")
+SHOWN = 4  # keys that an error names before it counts the rest
+
+
+def read(source: str | os.PathLike) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: a ``.safetensors`` file or what ``torch.save`` wrote, by path or http(s) URL.
+
+    The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken off.
+
+    Raises:
+        InputError: The file is missing, truncated, no checkpoint, or a pickle that holds more than weights.
+    """
+    path = _local_path(str(source))
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not state:
+        raise InputError(f"{source} holds no tensors. Is it a checkpoint of a network?")
+    return state
+
+
+def _local_path(source: str) -> Path:
+    if urlparse(source).scheme not in ("http", "https"):
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
+        return path
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in_name(path))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{source} could not be downloaded ({error}). Download it elsewhere and give the path of the file."
+            ) from error
+    return path
+
+
+def _hash_in_name(path: Path) -> str | None:
+    """OpenMMLab ends names with the first 8 hex digits of the SHA-256: ``..._20210327-bce9310c.pth``."""
+    digits = path.stem.rpartition("-")[2]
+    return digits if len(digits) == 8 and set(digits) <= set("0123456789abcdef") else None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
+
+
+def _read_torch(path: Path) -> dict:
+    try:
+        with torch.serialization.safe_globals(numpy_globals() + _placeholders()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of files that are then refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise InputError(
+                f"{path} holds Python objects besides weights, and reading them could run code, so it was not read. "
+                "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
+            ) from error
+        raise InputError(f"{path} is no checkpoint: {_first_line(error)}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}). Get it anew.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
+    inner = content.get("state_dict", content)
+    return inner if isinstance(inner, dict) else content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def numpy_globals() -> list:
+    """What numpy arrays and scalars in a checkpoint are rebuilt from; all of it only makes data."""
+    try:
+        import numpy as np
+    except ImportError:
+        return []
+    try:
+        from numpy._core import multiarray
+    except ImportError:  # numpy 1
+        from numpy.core import multiarray
+    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
+    both_paths = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ]
+    return [np.ndarray, np.dtype, *dtypes, *both_paths]
+
+
+class _Placeholder:
+    """Stands for a training log in a checkpoint; it is not looked at."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _nothing(*_: object) -> None:
+    """Stands for ``getattr``, by which the training logs name their own methods."""
+
+
+def _placeholders() -> list:
+    """mmengine puts its log buffers into training checkpoints; weights can be read without importing mmengine."""
+    return [(_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"), (_nothing, "builtins.getattr")]
+
+
+def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:
+    """The entries below ``prefix.``, without it. An empty prefix takes everything.
+
+    Raises:
+        InputError: No key has the prefix.
+    """
+    if not prefix:
+        return dict(state)
+    dotted = prefix.rstrip(".") + "."
+    found = {k.removeprefix(dotted): v for k, v in state.items() if k.startswith(dotted)}
+    if not found:
+        raise InputError(f"{source} has no keys with prefix {prefix!r}; its prefixes are {_prefixes(state)}. Set one of them.")
+    return found
+
+
+def _prefixes(state: Iterable[str]) -> str:
+    return _some(sorted({key.split(".")[0] for key in state}), 8)
+
+
+def _some(names: Iterable[str], shown: int = SHOWN) -> str:
+    names = list(names)
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def load_strict(net: nn.Module, state: Mapping[str, Tensor], source: object, ignore: Iterable[str] = ()) -> None:
+    """Fill every parameter and buffer of ``net`` from ``state``; nothing is changed when anything does not fit.
+
+    Args:
+        net: What to fill.
+        state: Tensors by the network's own key names.
+        source: Named in errors.
+        ignore: Keys of ``state`` that may be left over.
+
+    Raises:
+        InputError: Missing keys, left-over keys, or other shapes.
+    """
+    own = net.state_dict()
+    missing = [k for k in own if k not in state]
+    surplus = [k for k in state if k not in own and k not in set(ignore)]
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} of {len(own)} keys are missing ({_some(missing)})")
+    if surplus:
+        problems.append(f"{len(surplus)} keys fit nothing ({_some(surplus)})")
+    if shapes:
+        problems.append(f"{len(shapes)} have another shape ({_some(shapes, 2)})")
+    if problems:
+        raise InputError(
+            f"{source} does not fit {type(net).__name__}: {'; '.join(problems)}. "
+            f"{_mend(own, state, bool(missing), bool(shapes or surplus))}"
+        )
+    net.load_state_dict({k: state[k] for k in own}, strict=True)
+
+
+def _mend(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: bool, other_shape: bool) -> str:
+    """What the user should change."""
+    for prefix in sorted({k.rpartition(".")[0].split(".")[0] for k in state}):
+        below = {k.removeprefix(prefix + ".") for k in state if k.startswith(prefix + ".")}
+        if missing and len(below & set(own)) > len(own) / 2:
+            return f"The keys below {prefix!r} do fit: set prefix={prefix!r}."
+    if other_shape:
+        return "The sizes in the config (in_size, out_size, channel_multiplier, ...) must be those the file was trained with."
+    return "Take a file of this architecture."
+
+
+def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
+    """Fill ``net`` as ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` says, strictly.
+
+    Raises:
+        InputError: An unknown key or type, or a file that does not fit.
+    """
+    known = {"type", "checkpoint", "prefix", "map_location"}
+    if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not init_cfg.get("checkpoint"):
+        raise InputError(
+            f"init_cfg must be dict(type='Pretrained', checkpoint='<path or URL>', prefix='<prefix>'), but it is "
+            f"{dict(init_cfg)}."
+        )
+    source = init_cfg["checkpoint"]
+    state = with_prefix(read(source), init_cfg.get("prefix") or "", source)
+    load_strict(net, state, source, ignore=UNUSED_BANK_KEYS)
+
+
+def load_restorer(net: nn.Module, source: str | os.PathLike) -> None:
+    """Fill a restoration network from its own state dict or from a training checkpoint of MMagic or this package.
+
+    Raises:
+        InputError: The file does not hold such a network.
+    """
+    state = read(source)
+    if any(key.startswith("generator.encoder.") for key in state):
+        state = with_prefix(state, "generator", source)
+    load_strict(net, state, source)
+
+
+def save(state: Mapping[str, Tensor], path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, partial, dict(metadata or {}))

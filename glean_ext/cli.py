@@ -1,0 +1,35 @@
+"""What the command-line tools share. Imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from glean_ext.errors import InputError
+
+
+def fail(message: object) -> NoReturn:
+    """Print one line on stderr and leave with exit code 2."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells bad usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}. See {self.prog} --help.")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a tool: 0 when done, 2 and one line for bad input, 130 for Ctrl-C; anything else is a bug and raises."""
+    try:
+        code = main()
+    except InputError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)

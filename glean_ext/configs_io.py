@@ -1,0 +1,91 @@
+"""Reading config files without importing MMagic, with every mistake told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from glean_ext.errors import InputError
+
+# Settings of mmengine's runner that a config may leave out and --cfg-options may add.
+RUNNER_KEYS = {
+    "auto_scale_lr", "custom_hooks", "custom_imports", "data_preprocessor", "default_hooks", "default_scope",
+    "env_cfg", "experiment_name", "launcher", "load_from", "log_level", "log_processor", "model", "optim_wrapper",
+    "param_scheduler", "randomness", "resume", "test_cfg", "test_dataloader", "test_evaluator", "train_cfg",
+    "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
+}  # fmt: skip
+
+
+def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -> Config:
+    """Read a config, merge ``--cfg-options`` into it, and check that it has a network.
+
+    Modules that the config's ``custom_imports`` names are not imported.
+
+    Args:
+        path: A .py, .yaml or .json config.
+        options: ``key=value`` strings, or None; a key is a path such as ``model.generator.in_size``.
+
+    Raises:
+        InputError: The file or one of its bases is missing or cannot be run, an option is malformed, or there is no
+            ``model.generator``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Give the path of a config.")
+    try:
+        config = Config.fromfile(path, import_custom_modules=False)
+    except FileNotFoundError as error:
+        missing = error.filename or _one_line(error)
+        raise InputError(f"{path}: a file that it names is missing ({missing}). Correct its _base_.") from error
+    except Exception as error:  # a config is Python code: anything may happen in it
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {_one_line(error)}. Correct it.") from error
+    merge_options(config, options)
+    generator_config(config, path)
+    return config
+
+
+def merge_options(config: Config, options: Sequence[str] | None) -> None:
+    """Set ``key=value`` options, parsed as MMagic's tools do, in place.
+
+    Raises:
+        InputError: An option without '=' or with an unreadable value, a key that is no setting of the config or of
+            the runner, or one that goes through a value that is not a dict.
+    """
+    if not options:
+        return
+    for option in options:
+        key, equals, _ = option.partition("=")
+        if not (equals and all(key.split("."))):
+            raise InputError(f"--cfg-options {option}: it must be key=value, e.g. model.generator.in_size=64.")
+        if key.split(".")[0] not in config and key.split(".")[0] not in RUNNER_KEYS:
+            raise InputError(f"--cfg-options {option}: the config has no {key.split('.')[0]!r}. Correct the key.")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    try:
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
+    except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"--cfg-options {' '.join(options)}: {_one_line(error)}") from error
+
+
+def generator_config(config: Mapping, source: object) -> ConfigDict:
+    """``model.generator``, the network's type and arguments.
+
+    Raises:
+        InputError: It is not there, or no dict.
+    """
+    model = config.get("model")
+    generator = model.get("generator") if isinstance(model, Mapping) else None
+    if not isinstance(generator, Mapping) or "type" not in generator:
+        raise InputError(
+            f"{source} has no model.generator = dict(type='GLEANStyleGANv2', ...). Add it, or take another config."
+        )
+    return generator
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # str(KeyError) adds quotes
+    return " ".join(str(text).split())[:300].rstrip(".") or type(error).__name__

@@ -1,0 +1,38 @@
+"""Files appear whole or not at all: written to a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from glean_ext.errors import InputError
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path to write to; it becomes ``target`` when the block ends well and vanishes when it fails.
+
+    Raises:
+        InputError: The file cannot be written: no rights, no space, a file where a folder should be.
+    """
+    target = Path(target)
+    partial = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
+    finally:
+        if partial.parent.is_dir():
+            partial.unlink(missing_ok=True)
+
+
+def write_json(content: object, path: str | os.PathLike) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,115 @@
+"""MATLAB's ``imresize`` with its default, the antialiased bicubic: what the low-resolution images of the papers are.
+
+Other libraries' bicubic differs (OpenCV's does not antialias, Pillow's has other weights at the borders), and GLEAN is
+visibly worse on images made with it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+KERNEL_WIDTH = 4  # the cubic is zero from a distance of 2 on
+BLOCK = 8  # output pixels computed by one matrix product; of several tried the fastest for 1024 -> 64
+
+
+class Block(NamedTuple):
+    """Output pixels ``first:last`` are ``weights`` (last - first, stop - start) times the input's ``start:stop``."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+    weights: np.ndarray
+
+
+def imresize(image: np.ndarray, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Resize as MATLAB does: bicubic, with a kernel as much wider as the image gets smaller.
+
+    As in MATLAB the axis that shrinks most is resized first, and uint8 is rounded (half up) and clipped after each
+    axis; for a result without that rounding convert the image to float before.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8 or float of any range.
+        scale: Factor for both axes; the new size is rounded up. Either this or ``size``.
+        size: New height and width.
+
+    Returns:
+        (h, w) or (h, w, C), of the image's dtype. Float results may over- and undershoot the image's range.
+
+    Raises:
+        TypeError: Another dtype.
+        ValueError: Another number of axes, an empty image, or not exactly one positive ``scale`` or ``size``.
+    """
+    if image.dtype != np.uint8 and image.dtype.kind != "f":
+        raise TypeError(f"imresize takes uint8 or float images, but got {image.dtype}.")
+    if image.ndim not in (2, 3) or not image.size:
+        raise ValueError(f"imresize takes (H, W) or (H, W, C) images, but got shape {image.shape}.")
+    height, width = image.shape[:2]
+    if scale is not None and size is None and scale > 0:
+        plan = [(ceil(scale * height), float(scale)), (ceil(scale * width), float(scale))]
+    elif size is not None and scale is None and min(size) >= 1:
+        plan = [(int(size[0]), size[0] / height), (int(size[1]), size[1] / width)]
+    else:
+        raise ValueError(f"imresize takes a positive scale or a positive size, but got scale={scale}, size={size}.")
+    for axis in sorted((0, 1), key=lambda axis: plan[axis][1]):
+        image = _resize_axis(image, axis, *plan[axis])
+    return image
+
+
+def cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -1/2 (IEEE Trans. ASSP 1981, equation 15)."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def contributions(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which input pixels make up each output pixel: indices and weights, both (out_size, taps).
+
+    Weights of a row sum to 1; beyond the border the image is mirrored, the border pixel included.
+    """
+    shrink = min(scale, 1.0)
+    taps = ceil(KERNEL_WIDTH / shrink) + 2
+    centre = (np.arange(out_size) + 0.5) / scale - 0.5  # of output pixels, in input pixels
+    first = np.floor(centre - KERNEL_WIDTH / shrink / 2).astype(np.int64)
+    indices = first[:, None] + np.arange(taps)
+    weights = cubic(shrink * (centre[:, None] - indices))
+    weights /= weights.sum(axis=1, keepdims=True)
+    indices %= 2 * in_size
+    return np.where(indices < in_size, indices, 2 * in_size - 1 - indices), weights
+
+
+@lru_cache(maxsize=64)
+def _blocks(in_size: int, out_size: int, scale: float) -> tuple[Block, ...]:
+    """The resize of one axis as a few small matrix products: the whole matrix is nearly all zeros."""
+    indices, weights = contributions(in_size, out_size, scale)
+    step = max(BLOCK, ceil(BLOCK * scale))
+    blocks = []
+    for first in range(0, out_size, step):
+        last = min(first + step, out_size)
+        used = indices[first:last]
+        start, stop = int(used.min()), int(used.max()) + 1
+        matrix = np.zeros((last - first, stop - start))
+        np.add.at(matrix, (np.arange(last - first)[:, None], used - start), weights[first:last])
+        blocks.append(Block(first, last, start, stop, matrix))
+    return tuple(blocks)
+
+
+def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> np.ndarray:
+    in_size = image.shape[axis]
+    if in_size == out_size and scale == 1:
+        return image.copy()
+    lines = np.swapaxes(image, 0, axis)
+    rest = lines.shape[1:]
+    lines = lines.reshape(in_size, -1)
+    out = np.empty((out_size, lines.shape[1]))
+    for block in _blocks(in_size, out_size, scale):
+        np.matmul(block.weights, lines[block.start : block.stop].astype(np.float64), out=out[block.first : block.last])
+    if image.dtype == np.uint8:
+        out = np.floor(np.clip(out, 0, 255) + 0.5)
+    return np.ascontiguousarray(np.swapaxes(out.astype(image.dtype).reshape(out_size, *rest), 0, axis))

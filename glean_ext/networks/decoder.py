@@ -1,0 +1,50 @@
+"""The decoder: fuses the encoder's f_0 with the bank's features g_i into the image.
+
+Source: GLEAN, CVPR 2021, section 3.3. Parameter names are MMagic's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoder import lrelu, scaled_kaiming_
+from .shapes import resolutions
+
+
+class PixelShuffleUp(nn.Module):
+    """Convolution and pixel shuffle. (N, C, H, W) -> (N, O, 2H, 2W)"""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.upsample_conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
+        scaled_kaiming_(self, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.upsample_conv(x), 2)
+
+
+class Decoder(nn.ModuleList):
+    """Doubles the resolution stage by stage; each stage but the first also gets the bank's features."""
+
+    def __init__(self, in_size: int, out_size: int, channels: dict[int, int], img_channels: int = 3):
+        super().__init__()
+        for res in resolutions(in_size, out_size):
+            in_channels = channels[res] if res == in_size else 2 * channels[res]
+            if res < out_size:
+                self.append(PixelShuffleUp(in_channels, channels[2 * res]))
+            else:
+                self.append(
+                    nn.Sequential(
+                        nn.Conv2d(in_channels, 64, 3, padding=1), lrelu(), nn.Conv2d(64, img_channels, 3, padding=1)
+                    )
+                )
+
+    def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
+        """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)"""
+        first, *stages = self
+        x = first(x)  # (N, C, 2h, 2h)
+        for stage, features in zip(stages, bank_features, strict=True):
+            x = stage(torch.cat([x, features], 1))
+        return x

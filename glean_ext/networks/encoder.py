@@ -1,0 +1,137 @@
+"""The encoder: an RRDB trunk, a feature pyramid f_0 ... f_N, and a style code for every layer of the bank.
+
+Sources: GLEAN, CVPR 2021, section 3.1; the RRDB block of ESRGAN, ECCVW 2018, section 3.1. Parameter names are MMagic's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .shapes import MIN_SIZE, resolutions
+
+RESIDUAL_SCALE = 0.2  # ESRGAN's factor on every residual branch
+
+
+def scaled_kaiming_(module: nn.Module, scale: float) -> None:
+    """He-normal convolution weights times ``scale``, zero biases (ESRGAN, section 3.2, "smaller initialisation")."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+            m.weight.data *= scale
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees the outputs of all before it. (N, C, H, W) -> (N, C, H, W)"""
+
+    def __init__(self, channels: int, growth: int):
+        super().__init__()
+        for i in range(5):
+            out_channels = channels if i == 4 else growth
+            self.add_module(f"conv{i + 1}", nn.Conv2d(channels + i * growth, out_channels, 3, padding=1))
+        scaled_kaiming_(self, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [x]
+        *convs, last = self.children()
+        for conv in convs:
+            features.append(F.leaky_relu(conv(torch.cat(features, 1)), 0.2))  # (N, growth, H, W)
+        return x + RESIDUAL_SCALE * last(torch.cat(features, 1))
+
+
+class RRDB(nn.Module):
+    """Residual in residual dense block. (N, C, H, W) -> (N, C, H, W)"""
+
+    def __init__(self, channels: int, growth: int = 32):
+        super().__init__()
+        self.rdb1 = DenseBlock(channels, growth)
+        self.rdb2 = DenseBlock(channels, growth)
+        self.rdb3 = DenseBlock(channels, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class RRDBTrunk(nn.Module):
+    """ESRGAN's feature extractor without its upsampling. (N, 3, h, w) -> (N, C, h, w)"""
+
+    def __init__(self, in_channels: int, channels: int, num_blocks: int, growth: int = 32):
+        super().__init__()
+        self.conv_first = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.body = nn.Sequential(*(RRDB(channels, growth) for _ in range(num_blocks)))
+        self.conv_body = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_first(x)
+        return x + self.conv_body(self.body(x))
+
+
+def lrelu() -> nn.LeakyReLU:
+    return nn.LeakyReLU(0.2, inplace=True)
+
+
+class StyleCodes(nn.Linear):
+    """Features at 4x4 -> style codes: (N, 16 C) -> (N, K - 1, S).
+
+    It has weights for K codes, as MMagic has; the last one would only make RGB, so it is not computed.
+    """
+
+    def __init__(self, in_channels: int, num_codes: int, style_channels: int):
+        super().__init__(in_channels * MIN_SIZE**2, num_codes * style_channels)
+        self.style_channels = style_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        used = self.out_features - self.style_channels
+        return F.linear(x, self.weight[:used], self.bias[:used]).unflatten(1, (-1, self.style_channels))
+
+
+class Encoder(nn.ModuleList):
+    """Low-resolution image -> features at every resolution of the bank up to ``in_size``, and style codes.
+
+    A list, because MMagic's keys count the stages: ``encoder.0`` is the trunk, the last one makes the codes.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        channels: dict[int, int],  # resolution -> channels of the bank
+        num_codes: int,  # style codes an image gets (K)
+        style_channels: int,
+        img_channels: int = 3,
+        rrdb_channels: int = 64,
+        num_rrdbs: int = 23,
+    ):
+        super().__init__()
+        trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
+        self.append(nn.Sequential(trunk, nn.Conv2d(rrdb_channels, channels[in_size], 3, padding=1), lrelu()))
+        for res in reversed(resolutions(2 * MIN_SIZE, in_size)):
+            here, below = channels[res], channels[res // 2]
+            self.append(
+                nn.Sequential(
+                    nn.Conv2d(here, below, 3, stride=2, padding=1),
+                    lrelu(),
+                    nn.Conv2d(below, below, 3, padding=1),
+                    lrelu(),
+                )
+            )
+        last = channels[MIN_SIZE]
+        self.append(
+            nn.Sequential(
+                nn.Conv2d(last, last, 3, padding=1),
+                lrelu(),
+                nn.Flatten(),
+                StyleCodes(last, num_codes, style_channels),
+            )
+        )
+
+    def forward(self, lq: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+        """(N, 3, h, h) -> {resolution: (N, C, resolution, resolution)}, codes (N, K - 1, S)"""
+        *stages, to_codes = self
+        x, features = lq, {}
+        for stage in stages:
+            x = stage(x)
+            features[x.shape[-1]] = x
+        return features, to_codes(x)

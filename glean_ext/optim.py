@@ -1,0 +1,71 @@
+"""Mixed-precision training, on GPUs and on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from glean_ext.errors import InputError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class MixedPrecisionOptimWrapper(OptimWrapper):
+    """An optimiser whose forward passes run under autocast; fp16 also scales the loss, bf16 needs no scaling.
+
+    mmengine's ``AmpOptimWrapper`` does the same on GPUs only.
+
+    Args:
+        optimizer: The wrapped optimiser.
+        dtype: ``'bfloat16'``, or ``'float16'`` (GPU only).
+        accumulative_counts: Steps whose gradients are added up before an update.
+        clip_grad: Arguments of ``clip_grad_norm_`` or ``clip_grad_value_``, as in mmengine.
+
+    Raises:
+        InputError: An unknown ``dtype``, or fp16 without a GPU.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        dtype: str = "bfloat16",
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+    ):
+        super().__init__(optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
+        self.device_type = get_device()
+        if dtype not in DTYPES:
+            raise InputError(f"optim_wrapper.dtype must be one of {sorted(DTYPES)}, but it is {dtype!r}.")
+        if dtype == "float16" and self.device_type == "cpu":
+            raise InputError("optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'.")
+        self.dtype = DTYPES[dtype]
+        self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == "float16")
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast(self.device_type, self.dtype):
+            yield
+
+    def backward(self, loss: Tensor, **kwargs: object) -> None:
+        self.loss_scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs: object) -> None:
+        if self.clip_grad_kwargs:
+            self.loss_scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update()
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        state = dict(state_dict)
+        self.loss_scaler.load_state_dict(state.pop("loss_scaler", {}) or self.loss_scaler.state_dict())
+        super().load_state_dict(state)

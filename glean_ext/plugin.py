@@ -1,0 +1,34 @@
+"""Registers this package into MMagic: the one table of what it adds.
+
+A config loads it with ``custom_imports = dict(imports=['glean_ext.plugin'])``.
+"""
+
+from glean_ext import compat
+
+compat.apply()
+
+from mmagic.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, TRANSFORMS  # noqa: E402
+from mmagic.utils import register_all_modules  # noqa: E402
+
+# MMagic first: what has one of its names here takes its place.
+register_all_modules(init_default_scope=False)
+
+from glean_ext import datasets, hooks, losses, networks, optim, restorer  # noqa: E402
+
+TABLE = {
+    MODELS: {
+        "GLEAN": restorer.GLEAN,
+        "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
+        "PerceptualLoss": losses.PerceptualLoss,  # in place of MMagic's, which always downloads
+        # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
+        "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
+    },
+    DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
+    TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ},
+    HOOKS: {"FrozenBankHook": hooks.FrozenBankHook},
+    OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": optim.MixedPrecisionOptimWrapper},
+}
+
+for registry, entries in TABLE.items():
+    for name, entry in entries.items():
+        registry.register_module(name=name, module=entry, force=True)

@@ -1,0 +1,45 @@
+"""Shared by the tests: randomised weights and the smallest GLEAN there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+TINY = {
+    "type": "GLEANStyleGANv2",
+    "in_size": 8,
+    "out_size": 16,
+    "rrdb_channels": 8,
+    "num_rrdbs": 1,
+    "style_channels": 16,
+    "num_mlps": 2,
+    "channel_multiplier": 0.125,
+    "max_channels": 16,
+}
+
+
+def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Move everything off its initial value: biases, noise strengths and modulations too, not only weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, param in net.named_parameters():
+            if name.endswith("bias") or "noise_injector" in name:
+                param.add_(0.3 * torch.randn(param.shape, generator=generator))
+            else:
+                param.mul_(1 + 0.1 * torch.randn(param.shape, generator=generator))
+    return net
+
+
+@pytest.fixture(scope="session")
+def mmagic_models():
+    """MMagic's own ``mmagic.models``, made importable by the plug-in."""
+    import glean_ext.plugin  # noqa: F401
+    import mmagic.models
+
+    return mmagic.models
+
+
+@pytest.fixture
+def tiny_cfg() -> dict:
+    return dict(TINY)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Train on several GPUs of one machine or more: bash tools/dist_train.sh CONFIG GPUS [options of train.py]
+# More machines: set NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT alike on each.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: bash tools/dist_train.sh CONFIG GPUS [options of train.py]" >&2
+    exit 2
+fi
+config=$1
+gpus=$2
+exec torchrun --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${MASTER_PORT:-29500}" \
+    "$(dirname "$0")/train.py" "$config" --launcher pytorch "${@:3}"
