@@ -21,11 +21,13 @@ from glean_ext.files import atomic_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent")
+ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 SHOWN = 4  # keys that an error names before it counts the rest
 
 
 def read(source: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: a ``.safetensors`` file or what ``torch.save`` wrote, by path or http(s) URL.
+    """The tensors of a checkpoint: a ``.safetensors`` file or what ``torch.save`` wrote, by path, http(s) URL or
+    ``glean-ext://`` name of a shipped file.
 
     The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken off.
 
@@ -41,6 +43,8 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def _local_path(source: str) -> Path:
+    if source.startswith(ASSET_SCHEME):
+        source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
     if urlparse(source).scheme not in ("http", "https"):
         path = Path(source)
         if not path.is_file():

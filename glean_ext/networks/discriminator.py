@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from glean_ext import checkpoints
+
 from .layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
+from .precision import mixed_precision
 from .shapes import MIN_SIZE, channels_by_resolution, resolutions
 
 
@@ -134,7 +137,17 @@ class StyleGAN2Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.flip(1) if self.input_bgr2rgb else image
-        x = self.convs(x)  # (N, C, 4, 4)
-        x = minibatch_stddev(x, **self.mbstd_cfg)  # (N, C + F, 4, 4)
-        x = self.final_conv(x)  # (N, C, 4, 4)
-        return self.final_linear(x.flatten(1))  # (N, 1)
+        with mixed_precision(image.device, self.fp16_enabled):
+            x = self.convs(x)  # (N, C, 4, 4)
+            x = minibatch_stddev(x, **self.mbstd_cfg)  # (N, C + F, 4, 4)
+            x = self.final_conv(x)  # (N, C, 4, 4)
+            return self.final_linear(x.flatten(1))  # (N, 1)
+
+    def init_weights(self) -> None:
+        """Fill the network from ``init_cfg`` before training; mmengine's runner calls this.
+
+        Raises:
+            InputError: The file does not hold the whole discriminator.
+        """
+        if self.init_cfg is not None:
+            checkpoints.load_pretrained(self, self.init_cfg)
