@@ -91,7 +91,8 @@ def _read_torch(path: Path) -> dict:
             ) from error
         raise InputError(f"{path} is no checkpoint: {_first_line(error)}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}). Get it anew.") from error
+        reason = _first_line(error)
+        raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). Get it anew.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
     inner = content.get("state_dict", content)
@@ -108,15 +109,12 @@ def numpy_globals() -> list:
         import numpy as np
     except ImportError:
         return []
-    try:
-        from numpy._core import multiarray
-    except ImportError:  # numpy 1
-        from numpy.core import multiarray
+    core = np._core if hasattr(np, "_core") else np.core  # numpy 2, numpy 1
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
     both_paths = [
-        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        (getattr(core.multiarray, name), f"numpy.{package}.multiarray.{name}")
         for name in ("_reconstruct", "scalar")
-        for core in ("core", "_core")
+        for package in ("core", "_core")
     ]
     return [np.ndarray, np.dtype, *dtypes, *both_paths]
 
@@ -148,7 +146,9 @@ def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dic
     dotted = prefix.rstrip(".") + "."
     found = {k.removeprefix(dotted): v for k, v in state.items() if k.startswith(dotted)}
     if not found:
-        raise InputError(f"{source} has no keys with prefix {prefix!r}; its prefixes are {_prefixes(state)}. Set one of them.")
+        raise InputError(
+            f"{source} has no keys with prefix {prefix!r}; its prefixes are {_prefixes(state)}. Set one of them."
+        )
     return found
 
 
@@ -204,7 +204,7 @@ def _mend(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: bool,
         if missing and len(below & set(own)) > len(own) / 2:
             return f"The keys below {prefix!r} do fit: set prefix={prefix!r}."
     if other_shape:
-        return "The sizes in the config (in_size, out_size, channel_multiplier, ...) must be those the file was trained with."
+        return "The sizes in the config (in_size, out_size, channel_multiplier, ...) must be those of the file."
     return "Take a file of this architecture."
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 
@@ -48,7 +50,7 @@ class FrozenBankHook(Hook):
 
 def bank_digests(model: nn.Module) -> dict[str, str]:
     """Tensor name -> SHA-256 of its bytes, for the bank of a restorer (wrapped for distributed training or not)."""
-    bank = _unwrap(_unwrap(model).generator).generator
+    bank = _unwrap(_unwrap(model).get_submodule("generator")).get_submodule("generator")
     return {
         name: hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
         for name, tensor in bank.state_dict().items()
@@ -56,4 +58,31 @@ def bank_digests(model: nn.Module) -> dict[str, str]:
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    return model.get_submodule("module") if is_model_wrapper(model) else model
+
+
+class ProgressBarHook(Hook):
+    """A progress bar with the time left, for runs that a person watches. Shown by the first process only."""
+
+    priority = "VERY_LOW"
+
+    def before_train(self, runner: Runner) -> None:
+        if not is_main_process():
+            return
+        losses = TextColumn("{task.description}")
+        self._progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), losses
+        )
+        self._task = self._progress.add_task("", total=runner.max_iters, completed=runner.iter)
+        self._progress.start()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        if is_main_process():
+            losses = " ".join(f"{k.removeprefix('loss_')} {v.item():.4f}" for k, v in (outputs or {}).items())
+            self._progress.update(self._task, completed=runner.iter + 1, description=losses)
+
+    def after_train(self, runner: Runner) -> None:
+        if is_main_process():
+            self._progress.stop()

@@ -115,7 +115,7 @@ class PerceptualLoss(nn.Module):
             for layer in layers:
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-                    nn.init.zeros_(layer.bias)
+                    nn.init.constant_(layer.get_parameter("bias"), 0)
         else:
             source = self.pretrained
             if source.startswith("torchvision://"):
@@ -148,6 +148,6 @@ class PerceptualLoss(nn.Module):
 
 def gram_matrix(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, C), divided by C H W."""
-    n, c, h, w = x.shape
+    _, c, h, w = x.shape
     x = x.float().flatten(2)  # (N, C, HW)
     return x @ x.transpose(1, 2) / (c * h * w)

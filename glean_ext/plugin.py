@@ -9,13 +9,14 @@ compat.apply()
 
 from mmagic.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, TRANSFORMS  # noqa: E402
 from mmagic.utils import register_all_modules  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
 
 # MMagic first: what has one of its names here takes its place.
 register_all_modules(init_default_scope=False)
 
 from glean_ext import datasets, hooks, losses, networks, optim, restorer  # noqa: E402
 
-TABLE = {
+TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
         "GLEAN": restorer.GLEAN,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
@@ -25,7 +26,7 @@ TABLE = {
     },
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
     TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ},
-    HOOKS: {"FrozenBankHook": hooks.FrozenBankHook},
+    HOOKS: {"FrozenBankHook": hooks.FrozenBankHook, "ProgressBarHook": hooks.ProgressBarHook},
     OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": optim.MixedPrecisionOptimWrapper},
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from mmagic.models.editors.srgan import SRGAN
+from mmagic.structures import DataSample
 from torch import Tensor
 
 from glean_ext.errors import InputError
+from glean_ext.networks import channels_last
 
 
 class GLEAN(SRGAN):
@@ -49,6 +52,16 @@ class GLEAN(SRGAN):
             init_cfg=init_cfg,
             data_preprocessor=data_preprocessor,
         )
+
+        channels_last(self)
+
+    def forward_tensor(self, inputs: Tensor, data_samples: DataSample | None = None, training: bool = False) -> Tensor:
+        """(N, 3, h, w) -> (N, 3, H, W), both in [-1, 1]."""
+        return self.generator(inputs.contiguous(memory_format=torch.channels_last))
+
+    def extract_gt_data(self, data_samples: DataSample) -> Tensor:
+        """The ground truth of a batch: (N, 3, H, W) in [-1, 1]."""
+        return super().extract_gt_data(data_samples).contiguous(memory_format=torch.channels_last)
 
     def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
         """Losses of the generator. Both (N, 3, H, W) in [-1, 1].

@@ -34,7 +34,7 @@ def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
 @pytest.fixture(scope="session")
 def mmagic_models():
     """MMagic's own ``mmagic.models``, made importable by the plug-in."""
-    import glean_ext.plugin  # noqa: F401
+    import glean_ext.plugin  # noqa: F401, I001  (has to come first)
     import mmagic.models
 
     return mmagic.models

@@ -187,9 +187,9 @@ def test_wrong_input_size_says_what_fits(tiny_cfg):
 
 
 def test_unknown_argument_is_named(tiny_cfg):
-    with pytest.raises(InputError, match="model.generator .GLEANStyleGANv2.: got an unexpected keyword .*'in_sizee'"):
+    with pytest.raises(InputError, match=r"model.generator .GLEANStyleGANv2.: got an unexpected keyword .*'in_sizee'"):
         build_restorer({**tiny_cfg, "in_sizee": 8})
-    with pytest.raises(InputError, match="model.generator.type is 'GLEAM', but it must be one of"):
+    with pytest.raises(InputError, match=r"model.generator.type is 'GLEAM', but it must be one of"):
         build_restorer({"type": "GLEAM"})
 
 

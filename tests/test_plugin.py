@@ -46,8 +46,9 @@ def test_mmagics_own_configs_build_with_our_networks(mmagic_models, name, tmp_pa
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_our_configs_build(mmagic_models, path):
-    from glean_ext.restorer import GLEAN
     from mmagic.registry import TRANSFORMS
+
+    from glean_ext.restorer import GLEAN
 
     cfg = Config.fromfile(path)
     model = build(cfg.model)
@@ -64,7 +65,7 @@ def test_the_papers_schedule():
     assert cfg.param_scheduler.T_max == cfg.train_cfg.max_iters == 300_000
     assert cfg.param_scheduler.eta_min == 1e-7
     for name in "generator", "discriminator":
-        assert cfg.optim_wrapper[name].optimizer == dict(type="Adam", lr=1e-4, betas=(0.9, 0.99))
+        assert cfg.optim_wrapper[name].optimizer == {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.99)}
     amp = Config.fromfile(CONFIGS / "glean_x16_ffhq_amp.py", import_custom_modules=False)
     assert amp.optim_wrapper.generator.type == "MixedPrecisionOptimWrapper"
     assert amp.optim_wrapper.generator.optimizer.lr == 1e-4

@@ -48,7 +48,9 @@ class SRFolderDataset(BasicImageDataset):
                     "dataset to where the images are."
                 )
         if ann_file and not (Path(data_root) / ann_file).is_file():
-            raise InputError(f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images.")
+            raise InputError(
+                f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images."
+            )
         self.scale = scale
         super().__init__(
             ann_file=ann_file,

@@ -12,21 +12,22 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from glean_ext.files import atomic_path
-from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
+from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
 
 # What the shipped bank is built with, and every config that uses it.
 SIZE = 64
-WIDTHS = {"channel_multiplier": 0.125, "max_channels": 80}
-BANK = {"style_channels": 64, "num_mlps": 4, **WIDTHS}
+WIDTHS: dict[str, Any] = {"channel_multiplier": 0.125, "max_channels": 80}
+BANK: dict[str, Any] = {"style_channels": 64, "num_mlps": 4, **WIDTHS}
 
 
 @dataclass(frozen=True)
@@ -175,13 +176,6 @@ def _update(optim: torch.optim.Optimizer, loss: Tensor) -> None:
     optim.step()
 
 
-def channels_last(net: nn.Module) -> None:
-    """Store the convolution weights of ``net`` channels-last; activations follow them."""
-    for param in net.parameters():
-        if param.ndim == 4:
-            param.data = param.data.contiguous(memory_format=torch.channels_last)
-
-
 def load_images(folder: Path) -> Tensor:
     """All PNG files of ``folder``: (M, 3, H, W), uint8, RGB."""
     arrays = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
@@ -193,7 +187,7 @@ def sample_sheet(bank: StyleGAN2Generator, rows: int = 8, columns: int = 16, see
     """``rows * columns`` images from seeded latents, without truncation."""
     z = torch.randn(rows * columns, bank.style_channels, generator=torch.Generator().manual_seed(seed))
     images = (bank(z).clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)  # (N, 3, H, W)
-    n, c, h, w = images.shape
+    _, c, h, w = images.shape
     sheet = images.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
     return Image.fromarray(sheet.numpy())
 

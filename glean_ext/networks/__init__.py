@@ -6,11 +6,19 @@ from glean_ext.errors import InputError
 
 from .discriminator import StyleGAN2Discriminator
 from .glean import GLEANStyleGANv2
+from .precision import channels_last
 from .stylegan2 import StyleGAN2Generator
 
 RESTORERS: dict[str, type[nn.Module]] = {"GLEANStyleGANv2": GLEANStyleGANv2}
 
-__all__ = ["RESTORERS", "GLEANStyleGANv2", "StyleGAN2Discriminator", "StyleGAN2Generator", "build_restorer"]
+__all__ = [
+    "RESTORERS",
+    "GLEANStyleGANv2",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
+    "build_restorer",
+    "channels_last",
+]
 
 
 def build_restorer(cfg: dict) -> nn.Module:

@@ -60,9 +60,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = ConvLayer(in_channels, in_channels, 3)
         self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True, blur_kernel=blur_kernel)
-        self.skip = ConvLayer(
-            in_channels, out_channels, 1, downsample=True, activation=False, blur_kernel=blur_kernel
-        )
+        self.skip = ConvLayer(in_channels, out_channels, 1, downsample=True, activation=False, blur_kernel=blur_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)

@@ -15,9 +15,7 @@ from __future__ import annotations
 MIN_SIZE = 4  # the bank starts from a constant of 4x4
 
 
-def channels_by_resolution(
-    out_size: int, channel_multiplier: float = 2, max_channels: int = 512
-) -> dict[int, int]:
+def channels_by_resolution(out_size: int, channel_multiplier: float = 2, max_channels: int = 512) -> dict[int, int]:
     """Channels of the bank's feature maps, for every resolution 4, 8, ... out_size.
 
     The rule of StyleGAN2 (Karras et al., CVPR 2020; configuration f is ``channel_multiplier=2``):
@@ -27,9 +25,7 @@ def channels_by_resolution(
     {4: 128, 8: 128, 16: 128, 32: 128, 64: 64}
     """
     require_power_of_two("out_size", out_size)
-    table = {
-        res: min(max_channels, int(16384 * channel_multiplier) // res) for res in resolutions(MIN_SIZE, out_size)
-    }
+    table = {res: min(max_channels, int(16384 * channel_multiplier) // res) for res in resolutions(MIN_SIZE, out_size)}
     if min(table.values()) < 1:
         raise ValueError(
             f"channel_multiplier={channel_multiplier} and max_channels={max_channels} leave a resolution "

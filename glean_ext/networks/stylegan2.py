@@ -161,10 +161,7 @@ class StyleGAN2Generator(nn.Module):
 
         self.style_mapping = nn.Sequential(
             PixelNorm(),
-            *(
-                EqualizedLinear(style_channels, style_channels, lr_mul=lr_mlp, activation=True)
-                for _ in range(num_mlps)
-            ),
+            *(EqualizedLinear(style_channels, style_channels, lr_mul=lr_mlp, activation=True) for _ in range(num_mlps)),
         )
         first = self.channels[MIN_SIZE]
         self.constant_input = ConstantInput(first)
