@@ -13,7 +13,7 @@ model = dict(
 )
 _any_interpolation = dict(resize_opt=['bilinear', 'area', 'bicubic'], resize_prob=[1 / 3, 1 / 3, 1 / 3])
 train_pipeline = [
-    dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb'),
+    dict(type='LoadRGB', key='gt'),
     dict(type='CopyValues', src_keys=['gt'], dst_keys=['img']),
     dict(
         type='RandomBlur',

@@ -6,11 +6,14 @@ read with ``weights_only=True`` or as safetensors, so no file can run code.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -36,7 +39,7 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
     """
     path = _local_path(str(source))
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
         raise InputError(f"{source} holds no tensors. Is it a checkpoint of a network?")
     return state
@@ -45,20 +48,20 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
 def _local_path(source: str) -> Path:
     if source.startswith(ASSET_SCHEME):
         source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
-    if urlparse(source).scheme not in ("http", "https"):
+    if not source.startswith(("http://", "https://")):
         path = Path(source)
         if not path.is_file():
             raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
         return path
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    try:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source).path).name
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in_name(path))
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"{source} could not be downloaded ({error}). Download it elsewhere and give the path of the file."
-            ) from error
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
+        raise InputError(
+            f"{source} could not be downloaded ({error}). Download it elsewhere and give the path of the file."
+        ) from error
     return path
 
 
@@ -80,7 +83,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict:
     try:
-        with torch.serialization.safe_globals(numpy_globals() + _placeholders()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_not_yet_allowed()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol of files that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -100,7 +103,8 @@ def _read_torch(path: Path) -> dict:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    text = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has only the key
+    return (text or type(error).__name__).splitlines()[0][:200]
 
 
 def numpy_globals() -> list:
@@ -109,7 +113,7 @@ def numpy_globals() -> list:
         import numpy as np
     except ImportError:
         return []
-    core = np._core if hasattr(np, "_core") else np.core  # numpy 2, numpy 1
+    core = importlib.import_module("numpy.core" if np.__version__ < "2" else "numpy._core")
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
     both_paths = [
         (getattr(core.multiarray, name), f"numpy.{package}.multiarray.{name}")
@@ -130,9 +134,20 @@ def _nothing(*_: object) -> None:
     """Stands for ``getattr``, by which the training logs name their own methods."""
 
 
-def _placeholders() -> list:
-    """mmengine puts its log buffers into training checkpoints; weights can be read without importing mmengine."""
-    return [(_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"), (_nothing, "builtins.getattr")]
+def _not_yet_allowed() -> list:
+    """What training checkpoints hold besides weights, less what the process allows already.
+
+    mmengine puts its log buffers into them; weights can be read without importing mmengine. What is allowed already,
+    e.g. by ``compat``, is left alone, for torch would disallow it after the reading.
+    """
+    log = [(_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"), (_nothing, "builtins.getattr")]
+    allowed = set(map(_global_name, torch.serialization.get_safe_globals()))
+    return [entry for entry in log + numpy_globals() if _global_name(entry) not in allowed]
+
+
+def _global_name(entry: Any) -> str:
+    """The name that an allow-list entry stands for: a class, or a pair of what is called and its name."""
+    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:
@@ -238,8 +253,16 @@ def load_restorer(net: nn.Module, source: str | os.PathLike) -> None:
 
 
 def save(state: Mapping[str, Tensor], path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically."""
+    """Write tensors as safetensors, atomically.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as partial:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, partial, dict(metadata or {}))
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, partial, dict(metadata or {}))
+        except SafetensorError as error:
+            raise InputError(f"{path} cannot be written ({error}). Choose another output.") from error

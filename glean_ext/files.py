@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glean_ext.errors import InputError
@@ -28,8 +28,8 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
     finally:
-        if partial.parent.is_dir():
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it became the target, or was never made
+            partial.unlink()
 
 
 def write_json(content: object, path: str | os.PathLike) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class VGGFeatures(nn.Module):
 
         with torch.device("meta"):  # the classifier alone would be half a gigabyte
             features = get_model(vgg_type, weights=None).features
+        if max(map(int, layers)) >= len(features):
+            raise InputError(f"PerceptualLoss: {vgg_type} has layers 0 to {len(features) - 1}, but not {layers[-1]}.")
         self.layers = frozenset(layers)
         self.vgg_layers = features[: max(map(int, layers)) + 1].to_empty(device="cpu")
         self.use_input_norm = use_input_norm
@@ -105,7 +108,7 @@ class PerceptualLoss(nn.Module):
         layers = sorted({*self.layer_weights, *self.layer_weights_style}, key=int)
         self.vgg = VGGFeatures(layers, vgg_type, use_input_norm)
         self._filled = False
-        self.register_load_state_dict_post_hook(lambda _, keys: setattr(self, "_filled", not keys.missing_keys))
+        self.register_load_state_dict_post_hook(_note_whether_filled)
 
     def init_weights(self) -> None:
         """Fill VGG from ``pretrained``; mmengine's runner calls this, else the first forward does."""
@@ -116,6 +119,8 @@ class PerceptualLoss(nn.Module):
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                     nn.init.constant_(layer.get_parameter("bias"), 0)
+                elif isinstance(layer, nn.BatchNorm2d):
+                    layer.reset_parameters()
         else:
             source = self.pretrained
             if source.startswith("torchvision://"):
@@ -123,7 +128,8 @@ class PerceptualLoss(nn.Module):
 
                 source = get_model_weights(self.vgg_type).IMAGENET1K_V1.url
             state = checkpoints.with_prefix(checkpoints.read(source), "features", source)
-            deeper = [key for key in state if int(key.split(".")[0]) >= len(layers)]
+            used = {str(index) for index in range(len(layers))}
+            deeper = [key for key in state if key.split(".")[0] not in used]
             checkpoints.load_strict(layers, state, source, ignore=deeper)
         self._filled = True
 
@@ -144,6 +150,11 @@ class PerceptualLoss(nn.Module):
 
     def _distance(self, a: dict[str, Tensor], b: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
         return torch.stack([self.criterion(a[k].float(), b[k].float()) * w for k, w in weights.items()]).sum()
+
+
+def _note_whether_filled(loss: PerceptualLoss, keys: Any) -> None:
+    """After a checkpoint was loaded: does it have VGG's weights?"""
+    loss._filled = not keys.missing_keys
 
 
 def gram_matrix(x: Tensor) -> Tensor:

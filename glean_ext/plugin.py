@@ -25,7 +25,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
     },
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
-    TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ},
+    TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
     HOOKS: {"FrozenBankHook": hooks.FrozenBankHook, "ProgressBarHook": hooks.ProgressBarHook},
     OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": optim.MixedPrecisionOptimWrapper},
 }

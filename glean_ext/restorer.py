@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from mmagic.models.editors.srgan import SRGAN
 from mmagic.structures import DataSample
+from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from glean_ext.errors import InputError
@@ -27,6 +28,9 @@ class GLEAN(SRGAN):
         test_cfg: As in ``SRGAN``; not used.
         init_cfg: mmengine's initialisation of the whole model; the bank has its own in ``generator``.
         data_preprocessor: Config; images must reach the network as RGB in [-1, 1].
+
+    Raises:
+        InputError: Only one of ``discriminator`` and ``gan_loss``, or a discriminator for images of another size.
     """
 
     def __init__(
@@ -41,6 +45,16 @@ class GLEAN(SRGAN):
         init_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
     ):
+        if bool(discriminator) != bool(gan_loss):
+            raise InputError(
+                "model.discriminator and model.gan_loss go together. Set both, or both to None to train without "
+                "adversarial loss."
+            )
+        if discriminator and discriminator.get("in_size") != generator.get("out_size"):
+            raise InputError(
+                f"model.discriminator.in_size is {discriminator.get('in_size')}, but model.generator.out_size is "
+                f"{generator.get('out_size')}. Make them equal."
+            )
         super().__init__(
             generator=generator,
             discriminator=discriminator,
@@ -54,6 +68,34 @@ class GLEAN(SRGAN):
         )
 
         channels_last(self)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One step of the generator, and one of the discriminator if there is one.
+
+        Raises:
+            InputError: A network without optimiser, or images of different sizes.
+        """
+        for part in "generator", "discriminator":
+            if getattr(self, part) is not None and part not in getattr(optim_wrapper, "optim_wrappers", ()):
+                raise InputError(
+                    f"optim_wrapper has no {part!r}. Set optim_wrapper=dict(constructor='MultiOptimWrapperConstructor', "
+                    f"{part}=dict(type='OptimWrapper', optimizer=...), ...)."
+                )
+        refuse_mixed_sizes(data)
+        return super().train_step(data, optim_wrapper)
+
+    def val_step(self, data: dict) -> list[DataSample]:
+        """Restore a batch.
+
+        Raises:
+            InputError: Images of different sizes.
+        """
+        refuse_mixed_sizes(data)
+        return super().val_step(data)
+
+    def test_step(self, data: dict) -> list[DataSample]:
+        """Restore a batch, see :meth:`val_step`."""
+        return self.val_step(data)
 
     def forward_tensor(self, inputs: Tensor, data_samples: DataSample | None = None, training: bool = False) -> Tensor:
         """(N, 3, h, w) -> (N, 3, H, W), both in [-1, 1]."""
@@ -77,3 +119,18 @@ class GLEAN(SRGAN):
             )
         losses = super().g_step(batch_outputs.float(), batch_gt_data)
         return {name: loss.float() for name, loss in losses.items()}
+
+
+def refuse_mixed_sizes(data: dict) -> None:
+    """Raise InputError for a batch of images of different sizes, which MMagic's preprocessor would pad silently."""
+    first, *others = data["inputs"]
+    for image, sample in zip(others, data["data_samples"][1:], strict=True):
+        if image.shape != first.shape:
+            raise InputError(
+                f"{sample.metainfo.get('gt_path', 'An image')} gives a low-resolution image of {_size(image)} pixels, "
+                f"another of the batch has {_size(first)}. Crop or resize all images to one size."
+            )
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"

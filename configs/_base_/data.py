@@ -1,13 +1,13 @@
 # Ground truth from a folder; the low-resolution images are made from it, or come from data_prefix.img.
 # An experiment sets data_root, data_prefix and scale.
 train_pipeline = [
-    dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb'),
+    dict(type='LoadRGB', key='gt'),
     dict(type='LoadOrMakeLQ'),
     dict(type='Flip', keys=['img', 'gt'], flip_ratio=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb'),
+    dict(type='LoadRGB', key='gt'),
     dict(type='LoadOrMakeLQ'),
     dict(type='PackInputs'),
 ]

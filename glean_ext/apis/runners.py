@@ -2,63 +2,164 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine import Config
-from mmengine.runner import Runner
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.utils import import_modules_from_strings
+from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
 
-# mmengine puts this before the message of whatever a constructor raises.
-_BUILT_FROM = re.compile(r"^class `[^`]+` in \S+\.py: ")
+NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
+AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 
 
 @contextmanager
 def config_mistakes_as_input_errors() -> Iterator[None]:
-    """Turn what mmengine raises for a wrong config into an InputError; anything else passes."""
+    """Turn what a wrong config makes mmengine, or a constructor that it calls, raise into an InputError.
+
+    Only what is raised while something is built from the config counts; anything else passes.
+    """
     try:
         yield
-    except InputError as error:  # raised in a constructor or, with a traceback in its text, in a data worker
-        text = str(error).strip().splitlines()[-1].removeprefix("glean_ext.errors.InputError: ")
-        while _BUILT_FROM.match(text):
-            text = _BUILT_FROM.sub("", text)
-        raise InputError(text) from error
-    except (TypeError, ValueError, AssertionError) as error:
-        text = str(error)
-        if not _BUILT_FROM.match(text):
+    except InputError as error:
+        raise InputError(_last_line(error)) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{_last_line(error)} Correct the path in the config.") from error
+    except (TypeError, ValueError, AssertionError, KeyError, NotImplementedError) as error:
+        built = _what_was_built(error)
+        if not built:
             raise
-        while _BUILT_FROM.match(text):
-            text = _BUILT_FROM.sub("", text)
-        raise InputError(f"config: {text}") from error
-    except KeyError as error:
-        if "registry" not in str(error):
-            raise
-        raise InputError(f"config: {error.args[0]}") from error
+        raise InputError(f"config: {_explain(error, built)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    """The message of an error, also of one from a data worker, where its text is a whole traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])
+
+
+def _what_was_built(error: Exception) -> str:
+    """What mmengine was building when it came to ``error``: a type named in the config, or a setting of the runner."""
+    built = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module, function = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        if module == "mmengine.registry.build_functions":
+            cfg = frame.f_locals.get("cfg")
+            kind = cfg.get("type") if isinstance(cfg, dict) else None
+            built = str(getattr(kind, "__name__", kind) or built or "type")
+        elif module == "mmengine.runner.runner" and function.startswith("build_"):
+            built = function.removeprefix("build_")
+        elif module == "mmengine.runner.runner" and function == "from_cfg":
+            built = "runner"
+    return built
+
+
+def _explain(error: Exception, built: str) -> str:
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if unknown := NOT_REGISTERED.match(text):
+        return (
+            f"there is no {unknown['kind']} {unknown['name']!r}. Correct the type, or name the module that has it in "
+            "custom_imports."
+        )
+    named = text.startswith(built) or f"{built}." in text.split("(")[0]
+    return f"{text[:300]} (in {built})" if not named else text[:300]
+
+
+def import_plugins(cfg: Config) -> None:
+    """Import this package's plug-in and what the config's ``custom_imports`` names.
+
+    Raises:
+        InputError: A module that is not there.
+    """
+    import glean_ext.plugin  # noqa: F401
+
+    try:
+        import_modules_from_strings(**cfg.get("custom_imports", None) or {"imports": None})
+    except (ImportError, TypeError) as error:
+        raise InputError(f"config: custom_imports: {error}. Correct it, or install what is missing.") from error
 
 
 def use_mixed_precision(cfg: Config, dtype: str = "bfloat16") -> None:
-    """Give every optimiser of ``cfg`` the mixed-precision wrapper."""
-    for wrapper in cfg.optim_wrapper.values():
-        if isinstance(wrapper, dict) and wrapper.get("type", "OptimWrapper") == "OptimWrapper":
+    """Give every optimiser of ``cfg`` the mixed-precision wrapper.
+
+    Raises:
+        InputError: It has another wrapper, or there is none.
+    """
+    wrappers = {k: v for k, v in (cfg.get("optim_wrapper") or {}).items() if isinstance(v, dict) and "optimizer" in v}
+    for name, wrapper in wrappers.items():
+        kind = wrapper.get("type", "OptimWrapper")
+        if kind == "OptimWrapper":
             wrapper.update(type="MixedPrecisionOptimWrapper", dtype=dtype)
+        elif kind not in AMP_WRAPPERS:
+            raise InputError(f"--amp: optim_wrapper.{name} is a {kind}, which has no mixed precision. Remove its type.")
+    if not wrappers:
+        raise InputError("--amp: the config has no optim_wrapper=dict(generator=dict(optimizer=...), ...). Add it.")
 
 
 def train(cfg: Config) -> Runner:
-    """Train as ``cfg`` says; with ``cfg.resume``, from the newest checkpoint of ``cfg.work_dir``.
+    """Train as ``cfg`` says; with ``cfg.resume``, from ``cfg.load_from`` or the newest checkpoint of ``cfg.work_dir``.
 
     Raises:
         InputError: A mistake in the config, or a file that is missing or does not fit.
     """
+    cfg = copy.deepcopy(cfg)
+    _require(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
+    import_plugins(cfg)
+    _check_optimizers(cfg)
     with config_mistakes_as_input_errors():
-        import glean_ext.plugin  # noqa: F401
-
         runner = Runner.from_cfg(cfg)
+        start = cfg.get("load_from")
+        if cfg.get("resume") and not start:
+            start = find_latest_checkpoint(runner.work_dir)
+        if start:
+            check_checkpoint(runner.model, start)
         runner.train()
     return runner
+
+
+def _require(cfg: Config, *settings: str) -> None:
+    missing = [name for name in settings if not cfg.get(name)]
+    if missing:
+        raise InputError(f"config: it has no {', '.join(missing)}. Add it; configs/_base_ has examples.")
+
+
+def _check_optimizers(cfg: Config) -> None:
+    """Drop the discriminator's optimiser where there is no discriminator; refuse unknown optimisers.
+
+    mmengine tells both as ``None is not a callable object`` and the like.
+    """
+    from mmagic.registry import OPTIMIZERS
+
+    if not cfg.model.get("discriminator"):
+        for setting in "optim_wrapper", "param_scheduler":
+            if isinstance(cfg.get(setting), dict):
+                cfg[setting].pop("discriminator", None)
+    for name, wrapper in cfg.optim_wrapper.items():
+        kind = wrapper.get("optimizer", {}).get("type") if isinstance(wrapper, dict) else None
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            raise InputError(f"config: optim_wrapper.{name}: there is no optimizer {kind!r}. Correct the type.")
+
+
+def check_checkpoint(model: nn.Module, source: str) -> None:
+    """Refuse to start from a checkpoint that holds a network of ``model`` only in part; mmengine would just warn.
+
+    Raises:
+        InputError: The file cannot be read, has nothing of the generator, or does not fit one of the networks.
+    """
+    state = checkpoints.read(source)
+    for name, part in (model.module if is_model_wrapper(model) else model).named_children():
+        if name == "generator" or any(key.startswith(f"{name}.") for key in state):
+            part = part.module if is_model_wrapper(part) else part
+            checkpoints.load_strict(part, checkpoints.with_prefix(state, name, source), source)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
@@ -67,16 +168,17 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     Raises:
         InputError: A mistake in the config, or a file that is missing or does not fit.
     """
+    cfg = copy.deepcopy(cfg)
+    _require(cfg, "test_dataloader", "test_cfg", "test_evaluator")
+    for key in "discriminator", "gan_loss", "perceptual_loss":  # only training needs them
+        cfg.model.pop(key, None)
+    for key in "train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler":
+        cfg.pop(key, None)
+    for key in "val_cfg", "val_dataloader", "val_evaluator", "load_from", "resume":
+        cfg.pop(key, None)
+    import_plugins(cfg)
     with config_mistakes_as_input_errors():
-        import glean_ext.plugin  # noqa: F401
-
-        cfg = cfg.copy()
-        for key in "discriminator", "gan_loss", "perceptual_loss":  # only training needs them
-            cfg.model.pop(key, None)
-        for key in "train_cfg", "train_dataloader", "optim_wrapper", "param_scheduler":
-            cfg.pop(key, None)
-        for key in "val_cfg", "val_dataloader", "val_evaluator":
-            cfg.pop(key, None)
         runner = Runner.from_cfg(cfg)
-        checkpoints.load_restorer(runner.model.generator, checkpoint)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        checkpoints.load_restorer(model.generator, checkpoint)
         return {name: float(value) for name, value in runner.test().items()}

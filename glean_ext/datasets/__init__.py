@@ -1,5 +1,5 @@
 """Image sources and transforms that MMagic lacks."""
 
-from .pairs import LoadOrMakeLQ, SRFolderDataset
+from .pairs import LoadOrMakeLQ, LoadRGB, SRFolderDataset
 
-__all__ = ["LoadOrMakeLQ", "SRFolderDataset"]
+__all__ = ["LoadOrMakeLQ", "LoadRGB", "SRFolderDataset"]

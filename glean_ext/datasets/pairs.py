@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from mmagic.datasets import BasicImageDataset
-from mmagic.datasets.transforms import LoadImageFromFile
 from mmcv.transforms import BaseTransform
 
 from glean_ext.errors import InputError
+from glean_ext.images import read_rgb
 from glean_ext.imresize import imresize
 
 
@@ -20,14 +21,14 @@ class SRFolderDataset(BasicImageDataset):
         data_root: Where the folders are.
         data_prefix: ``dict(gt='images')``, or ``dict(gt='images', img='lr')`` for pairs of the same file names.
         scale: How much smaller the low-resolution images are, 16 for 1024 -> 64.
-        pipeline: Transforms; :class:`LoadOrMakeLQ` does the loading or making.
+        pipeline: Transforms; :class:`LoadRGB` and :class:`LoadOrMakeLQ` do the loading or making.
         ann_file: A text file with a file name a line, below ``data_root``; default: every image of the folder.
         metainfo: As in mmengine.
         test_mode: As in mmengine.
         recursive: Also look in subfolders.
 
     Raises:
-        InputError: A folder or annotation file is missing, or there is no image.
+        InputError: A folder or annotation file is missing, there is no image, or ``data_prefix`` names others.
     """
 
     def __init__(
@@ -41,6 +42,11 @@ class SRFolderDataset(BasicImageDataset):
         test_mode: bool = False,
         recursive: bool = False,
     ):
+        if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
+            raise InputError(
+                f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
+                "dict(gt='<folder>', img='<folder>')."
+            )
         for name, folder in data_prefix.items():
             if not (Path(data_root) / folder).is_dir():
                 raise InputError(
@@ -71,6 +77,22 @@ class SRFolderDataset(BasicImageDataset):
         return [{**sample, "scale": self.scale} for sample in samples]
 
 
+class LoadRGB(BaseTransform):
+    """Sets ``key`` (``'gt'`` or ``'img'``) to the image of the file ``<key>_path``: (H, W, 3), uint8, RGB.
+
+    MMagic's ``LoadImageFromFile`` stops with a traceback at some damaged files and reads others in part.
+
+    Raises:
+        InputError: The file is missing, damaged, or no image.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def transform(self, results: dict) -> dict:
+        return _set_image(results, self.key, read_rgb(results[f"{self.key}_path"]))
+
+
 class LoadOrMakeLQ(BaseTransform):
     """Sets ``img``, the low-resolution image: (h, w, 3), uint8, RGB.
 
@@ -78,21 +100,31 @@ class LoadOrMakeLQ(BaseTransform):
     ``imresize`` with factor ``1 / scale``, rounded to 8 bits as a file would be.
 
     Raises:
-        InputError: The sides of ``gt`` are no multiples of ``scale``.
+        InputError: The sides of ``gt`` are no multiples of ``scale``; ``gt`` is not ``scale`` times as large as the
+            image of the pair; ``gt`` was loaded as BGR.
     """
 
-    def __init__(self) -> None:
-        self._load = LoadImageFromFile(key="img", color_type="color", channel_order="rgb")
-
     def transform(self, results: dict) -> dict:
-        if "img_path" in results:
-            return self._load(results)
-        gt, scale = results["gt"], results["scale"]
+        gt, scale, path = results["gt"], results["scale"], results["gt_path"]
         h, w = gt.shape[:2]
+        if results.get("gt_channel_order", "rgb") != "rgb":
+            raise InputError("GLEAN works in RGB, but gt was loaded as BGR. Load it with channel_order='rgb'.")
         if h % scale or w % scale:
             raise InputError(
-                f"{results['gt_path']} has {w}x{h} pixels, which {scale} does not divide. Crop or resize the ground "
-                "truth, or change the dataset's scale."
+                f"{path} has {w}x{h} pixels, which {scale} does not divide. Crop or resize the ground truth, or change "
+                "the dataset's scale."
             )
-        results["img"] = imresize(gt, size=(h // scale, w // scale))
-        return results
+        if "img_path" not in results:
+            return _set_image(results, "img", imresize(gt, size=(h // scale, w // scale)))
+        img = read_rgb(results["img_path"])
+        if (h, w) != (scale * img.shape[0], scale * img.shape[1]):
+            raise InputError(
+                f"{results['img_path']} has {img.shape[1]}x{img.shape[0]} pixels, but the ground truth {path} has "
+                f"{w}x{h}, which is not {scale} times as much. Correct the files or the dataset's scale."
+            )
+        return _set_image(results, "img", img)
+
+
+def _set_image(results: dict, key: str, image: np.ndarray) -> dict:
+    """Set an image and what MMagic's preprocessor has to know of it: without the order, metrics swap red and blue."""
+    return results | {key: image, f"{key}_channel_order": "rgb", f"{key}_color_type": "color"}
