@@ -33,31 +33,33 @@ class FrozenBankHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         if self.every_n_train_iters(runner, self.interval):
-            self._check(runner)
+            self._check(runner, runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
-        self._check(runner)
+        self._check(runner, runner.iter)
         runner.logger.info("The latent bank is bit-identical to what training started with.")
 
-    def _check(self, runner: Runner) -> None:
+    def _check(self, runner: Runner, iteration: int) -> None:
         changed = [k for k, v in bank_digests(runner.model).items() if v != self._digests[k]]
         if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise RuntimeError(
-                f"The latent bank changed during training (iteration {runner.iter + 1}): {', '.join(changed[:3])} "
-                f"and {max(0, len(changed) - 3)} more. Something unfroze it; the bank must stay fixed."
+                f"The latent bank changed during training (iteration {iteration}): {', '.join(changed[:3])}{more}. "
+                "Something unfroze it; the bank must stay fixed."
             )
 
 
 def bank_digests(model: nn.Module) -> dict[str, str]:
     """Tensor name -> SHA-256 of its bytes, for the bank of a restorer (wrapped for distributed training or not)."""
-    bank = _unwrap(_unwrap(model).get_submodule("generator")).get_submodule("generator")
+    bank = unwrap(unwrap(model).get_submodule("generator")).get_submodule("generator")
     return {
         name: hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
         for name, tensor in bank.state_dict().items()
     }
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
+    """What a wrapper for distributed training holds; the model itself when there is no wrapper."""
     return model.get_submodule("module") if is_model_wrapper(model) else model
 
 

@@ -50,10 +50,11 @@ class GLEAN(SRGAN):
                 "model.discriminator and model.gan_loss go together. Set both, or both to None to train without "
                 "adversarial loss."
             )
-        if discriminator and discriminator.get("in_size") != generator.get("out_size"):
+        out_size = generator.get("out_size")
+        if discriminator and discriminator.get("in_size", out_size) != out_size:
             raise InputError(
-                f"model.discriminator.in_size is {discriminator.get('in_size')}, but model.generator.out_size is "
-                f"{generator.get('out_size')}. Make them equal."
+                f"model.discriminator.in_size is {discriminator['in_size']}, but model.generator.out_size is "
+                f"{out_size}. Make them equal."
             )
         super().__init__(
             generator=generator,
@@ -78,8 +79,8 @@ class GLEAN(SRGAN):
         for part in "generator", "discriminator":
             if getattr(self, part) is not None and part not in getattr(optim_wrapper, "optim_wrappers", ()):
                 raise InputError(
-                    f"optim_wrapper has no {part!r}. Set optim_wrapper=dict(constructor='MultiOptimWrapperConstructor', "
-                    f"{part}=dict(type='OptimWrapper', optimizer=...), ...)."
+                    f"optim_wrapper has no {part!r}. Set optim_wrapper=dict({part}=dict(optimizer=...), ..., "
+                    "constructor='MultiOptimWrapperConstructor')."
                 )
         refuse_mixed_sizes(data)
         return super().train_step(data, optim_wrapper)

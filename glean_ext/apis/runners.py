@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
+from glean_ext.hooks import unwrap
 
 NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
@@ -31,20 +32,20 @@ def config_mistakes_as_input_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(_last_line(error)) from error
+        raise InputError(_message(error)) from error
     except FileNotFoundError as error:
-        raise InputError(f"{_last_line(error)} Correct the path in the config.") from error
-    except (TypeError, ValueError, AssertionError, KeyError, NotImplementedError) as error:
+        raise InputError(f"{_message(error).rstrip('.')}. Correct the path in the config.") from error
+    except (TypeError, ValueError, AssertionError, AttributeError, KeyError, NotImplementedError) as error:
         built = _what_was_built(error)
         if not built:
             raise
         raise InputError(f"config: {_explain(error, built)}") from error
 
 
-def _last_line(error: Exception) -> str:
-    """The message of an error, also of one from a data worker, where its text is a whole traceback."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])
+def _message(error: Exception) -> str:
+    """The message of an error. The text of one from a data worker is a whole traceback that ends with the message."""
+    text = str(error).strip()
+    return re.sub(r"^[\w.]+Error: ", "", text.splitlines()[-1]) if "Traceback (most recent call last)" in text else text
 
 
 def _what_was_built(error: Exception) -> str:
@@ -115,6 +116,7 @@ def train(cfg: Config) -> Runner:
     _require(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     import_plugins(cfg)
     _check_optimizers(cfg)
+    _distribute_on_cpus(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
         start = cfg.get("load_from")
@@ -130,6 +132,16 @@ def _require(cfg: Config, *settings: str) -> None:
     missing = [name for name in settings if not cfg.get(name)]
     if missing:
         raise InputError(f"config: it has no {', '.join(missing)}. Add it; configs/_base_ has examples.")
+
+
+def _distribute_on_cpus(cfg: Config) -> None:
+    """Let processes on a machine without GPU talk through gloo; mmengine's launcher needs GPUs."""
+    if cfg.get("launcher") != "pytorch" or torch.cuda.is_available() or not torch.distributed.is_available():
+        return
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    cfg.setdefault("model_wrapper_cfg", {"type": "MMSeparateDistributedDataParallel"})
+    cfg.model_wrapper_cfg.device_ids = None
 
 
 def _check_optimizers(cfg: Config) -> None:
@@ -156,10 +168,9 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
         InputError: The file cannot be read, has nothing of the generator, or does not fit one of the networks.
     """
     state = checkpoints.read(source)
-    for name, part in (model.module if is_model_wrapper(model) else model).named_children():
+    for name, part in unwrap(model).named_children():
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            part = part.module if is_model_wrapper(part) else part
-            checkpoints.load_strict(part, checkpoints.with_prefix(state, name, source), source)
+            checkpoints.load_strict(unwrap(part), checkpoints.with_prefix(state, name, source), source)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
@@ -177,8 +188,8 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     for key in "val_cfg", "val_dataloader", "val_evaluator", "load_from", "resume":
         cfg.pop(key, None)
     import_plugins(cfg)
+    _distribute_on_cpus(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoints.load_restorer(model.generator, checkpoint)
+        checkpoints.load_restorer(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
         return {name: float(value) for name, value in runner.test().items()}

@@ -96,8 +96,8 @@ class LoadRGB(BaseTransform):
 class LoadOrMakeLQ(BaseTransform):
     """Sets ``img``, the low-resolution image: (h, w, 3), uint8, RGB.
 
-    From the file ``img_path`` when the dataset has pairs; else from ``gt`` by MATLAB's antialiased bicubic
-    ``imresize`` with factor ``1 / scale``, rounded to 8 bits as a file would be.
+    From the file ``img_path`` when the dataset has pairs, or when there is no ``gt``, as in inference; else from ``gt``
+    by MATLAB's antialiased bicubic ``imresize`` with factor ``1 / scale``, rounded to 8 bits as a file would be.
 
     Raises:
         InputError: The sides of ``gt`` are no multiples of ``scale``; ``gt`` is not ``scale`` times as large as the
@@ -105,6 +105,8 @@ class LoadOrMakeLQ(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        if "gt" not in results:
+            return _set_image(results, "img", read_rgb(results["img_path"]))
         gt, scale, path = results["gt"], results["scale"], results["gt_path"]
         h, w = gt.shape[:2]
         if results.get("gt_channel_order", "rgb") != "rgb":

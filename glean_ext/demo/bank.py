@@ -21,6 +21,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
 
@@ -35,7 +36,7 @@ class Recipe:
     """The numbers of a run; a resumed run must have the same."""
 
     drawing_images: int = 100_000  # shown in the first stage
-    adversarial_images: int = 160_000  # shown in the second stage
+    adversarial_images: int = 150_000  # shown in the second stage
     batch_size: int = 16
     lr: float = 2e-3
     final_lr: float = 2e-4  # reached linearly over the last half of the second stage
@@ -162,7 +163,10 @@ class BankTraining:
 
     def load_state_dict(self, state: dict) -> None:
         if state["recipe"] != asdict(self.recipe):
-            raise ValueError(f"the checkpoint was made with another recipe, {state['recipe']}; delete it to start anew")
+            raise InputError(
+                f"the checkpoint was made with another recipe, {state['recipe']}. "
+                "Delete it or choose another --work-dir."
+            )
         for name in "generator", "ema", "discriminator", "g_optim", "d_optim":
             getattr(self, name).load_state_dict(state[name])
         self.shown = state["shown"]

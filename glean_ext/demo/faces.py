@@ -70,9 +70,10 @@ def make_demo_data(root: Path, train: int = TRAIN_IMAGES, test: int = TEST_IMAGE
             folder = root / split / "GT"
             folder.mkdir(parents=True, exist_ok=True)
             written = 0
-            for start in range(0, 10 * count, 256):
-                seeds = [f"{split}-{i}" for i in range(start, start + 256)]
-                for png in pool.map(_render_png, seeds, chunksize=32):
+            batch = min(count, 256)
+            for start in range(0, 10 * count, batch or 1):
+                seeds = [f"{split}-{i}" for i in range(start, start + batch)]
+                for png in pool.map(_render_png, seeds, chunksize=8):
                     digest = hashlib.sha256(png).hexdigest()
                     if digest in seen or written == count:
                         continue

@@ -20,7 +20,7 @@ from glean_ext.apis.restore import Restorer
 from glean_ext.configs_io import load_config
 from glean_ext.demo.assets import ASSETS, HASHES
 from glean_ext.demo.bank import BANK, SIZE, sample_sheet
-from glean_ext.demo.faces import make_demo_data
+from glean_ext.demo.faces import TEST_IMAGES, TRAIN_IMAGES, make_demo_data
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path, write_json
 from glean_ext.images import read_rgb
@@ -41,7 +41,13 @@ class Row:
     images: list[np.ndarray]  # (64, 64, 3) uint8
 
 
-def run_demo(config: Path, work_dir: Path, data: Path, max_iters: int | None = None) -> dict:
+def run_demo(
+    config: Path,
+    work_dir: Path,
+    data: Path,
+    max_iters: int | None = None,  # training iterations; None: as the config says
+    images: tuple[int, int] = (TRAIN_IMAGES, TEST_IMAGES),  # rendered for training, held out
+) -> dict:
     """The whole chain. Returns what it also writes to ``work_dir/metrics.json``."""
     console = Console()
     start = time.perf_counter()
@@ -51,7 +57,7 @@ def run_demo(config: Path, work_dir: Path, data: Path, max_iters: int | None = N
         seconds[step] = round(time.perf_counter() - start - sum(seconds.values()), 1)
 
     console.rule("1  cartoon faces")
-    make_demo_data(data)
+    make_demo_data(data, *images)
     done("data")
 
     console.rule("2  the shipped bank")
@@ -66,7 +72,7 @@ def run_demo(config: Path, work_dir: Path, data: Path, max_iters: int | None = N
     cfg.val_dataloader.dataset.data_root = cfg.test_dataloader.dataset.data_root = str(data / "test")
     if max_iters is not None:
         cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = cfg.param_scheduler.T_max = max_iters
-    cfg.default_hooks.logger.interval = 10 * cfg.train_cfg.max_iters  # the progress bar says it
+    cfg.log_level = "WARNING"  # the progress bar says the rest
     runner = runners.train(cfg)
     trained = work_dir / "glean.safetensors"
     checkpoints.save(runner.model.generator.state_dict(), trained)
@@ -135,7 +141,8 @@ def restore_held_out(folder: Path, config: Path, models: dict[str, Path]) -> lis
 
 def measure(images: list[np.ndarray], gt: list[np.ndarray]) -> dict[str, float]:
     """Mean PSNR (dB) and SSIM over RGB, no border cropped, by MMagic's functions."""
-    from mmagic.evaluation.functional import psnr, ssim
+    from mmagic.evaluation.metrics.psnr import psnr
+    from mmagic.evaluation.metrics.ssim import ssim
 
     pairs = list(zip(images, gt, strict=True))
     return {
