@@ -60,7 +60,8 @@ def _local_path(source: str) -> Path:
             torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in_name(path))
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{source} could not be downloaded ({error}). Download it elsewhere and give the path of the file."
+            f"{source} could not be downloaded ({_first_line(error)}). Download it elsewhere and give the path of the "
+            "file."
         ) from error
     return path
 
@@ -87,19 +88,26 @@ def _read_torch(path: Path) -> dict:
             warnings.simplefilter("ignore")  # about the pickle protocol of files that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if _is_pickle(path):
             raise InputError(
                 f"{path} holds Python objects besides weights, and reading them could run code, so it was not read. "
                 "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
             ) from error
-        raise InputError(f"{path} is no checkpoint: {_first_line(error)}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no checkpoint. Get it anew.") from error
+    except Exception as error:  # the bytes of a damaged file lead anywhere
         reason = _first_line(error)
         raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). Get it anew.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
     inner = content.get("state_dict", content)
     return inner if isinstance(inner, dict) else content
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as what ``torch.save`` or ``pickle`` write, and not as a web page, say."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head == b"PK" or head[:1] == pickle.PROTO
 
 
 def _first_line(error: Exception) -> str:
@@ -177,7 +185,9 @@ def _some(names: Iterable[str], shown: int = SHOWN) -> str:
     return ", ".join(names[:shown]) + rest
 
 
-def load_strict(net: nn.Module, state: Mapping[str, Tensor], source: object, ignore: Iterable[str] = ()) -> None:
+def load_strict(
+    net: nn.Module, state: Mapping[str, Tensor], source: object, ignore: Iterable[str] = (), prefix: str = ""
+) -> None:
     """Fill every parameter and buffer of ``net`` from ``state``; nothing is changed when anything does not fit.
 
     Args:
@@ -185,6 +195,7 @@ def load_strict(net: nn.Module, state: Mapping[str, Tensor], source: object, ign
         state: Tensors by the network's own key names.
         source: Named in errors.
         ignore: Keys of ``state`` that may be left over.
+        prefix: What was taken off the keys of the file; for the advice in errors.
 
     Raises:
         InputError: Missing keys, left-over keys, or other shapes.
@@ -206,20 +217,20 @@ def load_strict(net: nn.Module, state: Mapping[str, Tensor], source: object, ign
         problems.append(f"{len(shapes)} have another shape ({_some(shapes, 2)})")
     if problems:
         raise InputError(
-            f"{source} does not fit {type(net).__name__}: {'; '.join(problems)}. "
-            f"{_mend(own, state, bool(missing), bool(shapes or surplus))}"
+            f"{source} does not fit {type(net).__name__}: {'; '.join(problems)}. {_mend(own, state, missing, prefix)}"
         )
     net.load_state_dict({k: state[k] for k in own}, strict=True)
 
 
-def _mend(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: bool, other_shape: bool) -> str:
+def _mend(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: list[str], prefix: str) -> str:
     """What the user should change."""
-    for prefix in sorted({k.rpartition(".")[0].split(".")[0] for k in state}):
-        below = {k.removeprefix(prefix + ".") for k in state if k.startswith(prefix + ".")}
-        if missing and len(below & set(own)) > len(own) / 2:
-            return f"The keys below {prefix!r} do fit: set prefix={prefix!r}."
-    if other_shape:
+    if len(missing) <= len(own) / 2:
         return "The sizes in the config (in_size, out_size, channel_multiplier, ...) must be those of the file."
+    for deeper in sorted({k.split(".")[0] for k in state}, reverse=True):  # generator_ema before generator
+        below = {k.removeprefix(deeper + ".") for k in state if k.startswith(deeper + ".")}
+        if len(below & set(own)) > len(own) / 2:
+            fitting = f"{prefix.rstrip('.')}.{deeper}".lstrip(".")
+            return f"The keys below {fitting!r} do fit: set prefix={fitting!r}."
     return "Take a file of this architecture."
 
 
@@ -236,8 +247,8 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
             f"{dict(init_cfg)}."
         )
     source = init_cfg["checkpoint"]
-    state = with_prefix(read(source), init_cfg.get("prefix") or "", source)
-    load_strict(net, state, source, ignore=UNUSED_BANK_KEYS)
+    prefix = init_cfg.get("prefix") or ""
+    load_strict(net, with_prefix(read(source), prefix, source), source, UNUSED_BANK_KEYS, prefix)
 
 
 def load_restorer(net: nn.Module, source: str | os.PathLike) -> None:

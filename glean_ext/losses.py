@@ -117,7 +117,10 @@ class PerceptualLoss(nn.Module):
             generator = torch.Generator().manual_seed(0)
             for layer in layers:
                 if isinstance(layer, nn.Conv2d):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                    # made in the usual order of dimensions: the same values in channels_last
+                    weight = torch.empty(layer.weight.shape)
+                    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+                    layer.weight.data.copy_(weight)
                     nn.init.constant_(layer.get_parameter("bias"), 0)
                 elif isinstance(layer, nn.BatchNorm2d):
                     layer.reset_parameters()

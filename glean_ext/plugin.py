@@ -14,12 +14,13 @@ from mmengine.registry import Registry  # noqa: E402
 # MMagic first: what has one of its names here takes its place.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import datasets, hooks, losses, networks, optim, restorer  # noqa: E402
+from glean_ext import datasets, hooks, logs, losses, networks, optim, restorer  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
         "GLEAN": restorer.GLEAN,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
+        "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
         "PerceptualLoss": losses.PerceptualLoss,  # in place of MMagic's, which always downloads
         # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
@@ -33,3 +34,5 @@ TABLE: dict[Registry, dict[str, type]] = {
 for registry, entries in TABLE.items():
     for name, entry in entries.items():
         registry.register_module(name=name, module=entry, force=True)
+
+logs.forward_to_mmengine()

@@ -53,7 +53,7 @@ def test_our_configs_build(mmagic_models, path):
     cfg = Config.fromfile(path)
     model = build(cfg.model)
     assert type(model) is GLEAN
-    assert model.generator.out_size == model.generator.in_size * cfg.train_dataloader.dataset.scale
+    assert model.generator.out_size == cfg.model.generator.in_size * cfg.train_dataloader.dataset.scale
     assert cfg.train_dataloader.dataset.scale == cfg.val_dataloader.dataset.scale == cfg.test_dataloader.dataset.scale
     for loader in cfg.train_dataloader, cfg.val_dataloader:
         for transform in loader.dataset.pipeline:

@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("checkpoint", help="path or URL: a training checkpoint or a network's weights")
     parser.add_argument("--work-dir", help="where the log goes (default: work_dirs/<name of the config>)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the metrics to this file")
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="changes to the config")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the config"
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
     args = parser.parse_args()

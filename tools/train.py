@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<name of the config>)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     parser.add_argument("--amp", action="store_true", help="mixed precision (bf16)")
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="changes to the config")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the config"
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
     args = parser.parse_args()

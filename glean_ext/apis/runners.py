@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from mmengine import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import import_modules_from_strings
 from torch import nn
@@ -192,4 +193,14 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
         checkpoints.load_restorer(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
-        return {name: float(value) for name, value in runner.test().items()}
+        keep = _KeepMetrics()
+        runner.register_hook(keep)
+        runner.test()
+        return {name: float(value) for name, value in keep.metrics.items()}
+
+
+class _KeepMetrics(Hook):
+    """Keeps the metrics of a test, which MMagic's ``MultiTestLoop`` logs but does not return."""
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.metrics = metrics or {}

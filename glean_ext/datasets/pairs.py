@@ -72,6 +72,8 @@ class SRFolderDataset(BasicImageDataset):
 
     def load_data_list(self) -> list[dict]:
         samples = super().load_data_list()
+        if not samples and self.ann_file:
+            raise InputError(f"{self.ann_file} names no images. Put a file name on each line, or set ann_file=''.")
         if not samples:
             raise InputError(f"{self.data_prefix['gt']} holds no images. Put PNG or JPEG files there.")
         return [{**sample, "scale": self.scale} for sample in samples]

@@ -6,18 +6,25 @@ from glean_ext.errors import InputError
 
 from .discriminator import StyleGAN2Discriminator
 from .glean import GLEANStyleGANv2
+from .inference import prepare_for_inference
+from .lightglean import LightGLEANStyleGANv2
 from .precision import channels_last
 from .stylegan2 import StyleGAN2Generator
 
-RESTORERS: dict[str, type[nn.Module]] = {"GLEANStyleGANv2": GLEANStyleGANv2}
+RESTORERS: dict[str, type[nn.Module]] = {
+    "GLEANStyleGANv2": GLEANStyleGANv2,
+    "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
+}
 
 __all__ = [
     "RESTORERS",
     "GLEANStyleGANv2",
+    "LightGLEANStyleGANv2",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "build_restorer",
     "channels_last",
+    "prepare_for_inference",
 ]
 
 

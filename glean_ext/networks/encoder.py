@@ -73,6 +73,12 @@ def lrelu() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
+def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out_channels: int) -> nn.Sequential:
+    """The image to f_0: (N, 3, h, w) -> (N, C, h, w)."""
+    trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
+    return nn.Sequential(trunk, nn.Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
+
+
 class StyleCodes(nn.Linear):
     """Features at 4x4 -> style codes: (N, 16 C) -> (N, K - 1, S).
 
@@ -105,8 +111,7 @@ class Encoder(nn.ModuleList):
         num_rrdbs: int = 23,
     ):
         super().__init__()
-        trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
-        self.append(nn.Sequential(trunk, nn.Conv2d(rrdb_channels, channels[in_size], 3, padding=1), lrelu()))
+        self.append(feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size]))
         for res in reversed(resolutions(2 * MIN_SIZE, in_size)):
             here, below = channels[res], channels[res // 2]
             self.append(

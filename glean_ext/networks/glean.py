@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
 
+from .bank_init import bank_file, require_bank_init
 from .decoder import Decoder
 from .encoder import Encoder
 from .precision import mixed_precision
-from .shapes import MIN_SIZE, require_power_of_two, resolutions
+from .shapes import MIN_SIZE, require_scale, resolutions
 from .stylegan2 import StyleGAN2Generator
-
-BANK_INITS = ("pretrained", "random")
 
 
 class GLEANStyleGANv2(nn.Module):
@@ -76,11 +75,8 @@ class GLEANStyleGANv2(nn.Module):
         bank_init: str = "pretrained",
     ):
         super().__init__()
-        require_power_of_two("in_size", in_size)
-        if in_size >= out_size:
-            raise ValueError(f"in_size must be smaller than out_size, but they are {in_size} and {out_size}.")
-        if bank_init not in BANK_INITS:
-            raise ValueError(f"bank_init must be one of {BANK_INITS}, but it is {bank_init!r}.")
+        require_scale(in_size, out_size)
+        require_bank_init(bank_init)
         self.in_size = in_size
         self.out_size = out_size
         self.init_cfg = init_cfg
@@ -142,11 +138,5 @@ class GLEANStyleGANv2(nn.Module):
             InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
                 hold the whole bank.
         """
-        if self.init_cfg is not None:
-            checkpoints.load_pretrained(self.generator, self.init_cfg)
-        elif self.bank_init == "pretrained":
-            raise InputError(
-                "GLEANStyleGANv2 has no pre-trained bank to train with. Set generator.init_cfg=dict(type="
-                "'Pretrained', checkpoint='<StyleGAN2 file>', prefix='generator_ema'), or generator.bank_init="
-                "'random' if a random bank is what you want."
-            )
+        if init_cfg := bank_file(self, self.init_cfg, self.bank_init):
+            checkpoints.load_pretrained(self.generator, init_cfg)

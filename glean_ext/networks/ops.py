@@ -45,6 +45,12 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
     return F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=down, groups=c)
 
 
+def repeat_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Repeat ``x`` (N, C, H, W) periodically downwards and to the right, and crop: (N, C, height, width)."""
+    down, across = -(-height // x.shape[2]), -(-width // x.shape[3])
+    return x.repeat(1, 1, down, across)[:, :, :height, :width]
+
+
 def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = math.sqrt(2)) -> Tensor:
     """``gain * leaky_relu(x + bias)``; ``bias`` (C,) belongs to dimension 1 of ``x`` (N, C, ...)."""
     bias = bias.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
@@ -69,6 +75,13 @@ def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
         return torch.rsqrt(style.float().square() @ energy.t() + eps)
 
 
+def conv2d(x: Tensor, weight: Tensor, upsample: bool = False) -> Tensor:
+    """The convolution that :func:`modulated_conv2d` modulates; shapes as there."""
+    if upsample:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
 def modulated_conv2d(
     x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False
 ) -> Tensor:
@@ -90,11 +103,7 @@ def modulated_conv2d(
     if demodulate and x.dtype == torch.float16:
         # Demodulation cancels any common factor of a style, and fp16 overflows past 65504.
         style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
-    x = x * style.to(x.dtype)[:, :, None, None]
-    if upsample:
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-    else:
-        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    x = conv2d(x * style.to(x.dtype)[:, :, None, None], weight, upsample)
     if demodulate:
         x = x * demodulation(weight, style).to(x.dtype)[:, :, None, None]
     return x

@@ -13,6 +13,7 @@ Comments and docstrings in ``glean_ext.networks`` write shapes with these letter
 from __future__ import annotations
 
 MIN_SIZE = 4  # the bank starts from a constant of 4x4
+MIN_INPUT = 2 * MIN_SIZE  # the smallest input of a restorer, and the smallest image of a bank
 
 
 def channels_by_resolution(out_size: int, channel_multiplier: float = 2, max_channels: int = 512) -> dict[int, int]:
@@ -43,7 +44,15 @@ def resolutions(first: int, last: int) -> list[int]:
     return [2**i for i in range(first.bit_length() - 1, last.bit_length())]
 
 
-def require_power_of_two(name: str, value: int, least: int = 2 * MIN_SIZE) -> None:
+def require_power_of_two(name: str, value: int, least: int = MIN_INPUT) -> None:
     """Raise ValueError unless ``value`` is a power of two of at least ``least``."""
     if not isinstance(value, int) or value < least or value & (value - 1):
         raise ValueError(f"{name} must be a power of two of at least {least}, but it is {value!r}.")
+
+
+def require_scale(in_size: int, out_size: int) -> None:
+    """Raise ValueError unless a restorer can enlarge ``in_size`` to ``out_size``: powers of two, the second larger."""
+    require_power_of_two("in_size", in_size)
+    require_power_of_two("out_size", out_size)
+    if in_size >= out_size:
+        raise ValueError(f"in_size must be smaller than out_size, but they are {in_size} and {out_size}.")

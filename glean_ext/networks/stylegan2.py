@@ -6,14 +6,18 @@ generator). The key names are those of MMagic's ``StyleGANv2Generator``, so that
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
 from .layers import BiasLeakyReLU, Blur, EqualizedLinear, EqualizedWeight
-from .shapes import MIN_SIZE, channels_by_resolution, require_power_of_two, resolutions
+from .shapes import MIN_SIZE, channels_by_resolution, resolutions
 
 
 class PixelNorm(nn.Module):
@@ -48,8 +52,12 @@ class ModulatedConv(EqualizedWeight):
             surplus = len(blur_kernel) - 2 - (kernel_size - 1)
             self.blur = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2 + 1), gain=4)
 
+    def style(self, code: Tensor) -> Tensor:
+        """The factors of the input channels: (N, S) -> (N, C), fp32. The weight's scale rides on them."""
+        return self.style_modulation(code) * self.scale
+
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        style = self.style_modulation(code) * self.scale  # (N, C); the weight's scale rides on the style
+        style = self.style(code)  # (N, C)
         x = ops.modulated_conv2d(x, self.weight_orig[0], style, self.demodulate, self.upsample)
         return self.blur(x) if self.upsample else x
 
@@ -121,7 +129,150 @@ class ConstantInput(nn.Module):
         self.input = nn.Parameter(torch.randn(1, channels, MIN_SIZE, MIN_SIZE))
 
 
-class StyleGAN2Generator(nn.Module):
+def style_layers(res: int) -> tuple[int, int]:
+    """The style convolutions of synthesis block ``res``.
+
+    >>> style_layers(8), style_layers(16)  # 0 is the one at 4x4
+    ((1, 2), (3, 4))
+    """
+    first = 2 * res.bit_length() - 7
+    return first, first + 1
+
+
+class Synthesis(nn.Module):
+    """Synthesis blocks with their stored noise: what the whole generator and its upper part have in common.
+
+    Style convolution ``l`` has the key ``convs.{l - 1}`` and the noise ``injected_noise_{l}``.
+    """
+
+    convs: nn.ModuleDict
+    first_layer = 0  # the style convolution that codes[:, 0] belongs to
+
+    def __init__(self, out_size: int, style_channels: int, channel_multiplier: float, max_channels: int):
+        super().__init__()
+        self.out_size = out_size
+        self.style_channels = style_channels
+        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
+
+    def style_convs(self, res: int, blur_kernel: Sequence[float]) -> dict[str, StyleConv]:
+        """New style convolutions for block ``res``, by their keys in ``convs``."""
+        below, here = self.channels[res // 2], self.channels[res]
+        first, second = style_layers(res)
+        return {
+            str(first - 1): StyleConv(below, here, self.style_channels, upsample=True, blur_kernel=blur_kernel),
+            str(second - 1): StyleConv(here, here, self.style_channels),
+        }
+
+    def store_noise(self, layer: int, res: int) -> None:
+        self.register_buffer(f"injected_noise_{layer}", torch.randn(1, 1, res, res))
+
+    def style_conv(self, layer: int) -> StyleConv:
+        """Style convolution ``layer``, 1 or above."""
+        return cast(StyleConv, self.convs[str(layer - 1)])
+
+    def noise(self, layer: int) -> Tensor:
+        """The stored noise of style convolution ``layer`` (0 is the one at 4x4): (1, 1, H, W)."""
+        return self.get_buffer(f"injected_noise_{layer}")
+
+    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """Synthesis block ``res``: (N, C, h, w), (N, K, S) -> (N, C', 2h, 2w).
+
+        The bank was trained with h = w = ``res / 2``; for another size its stored noise is repeated or cropped.
+        """
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        for layer in style_layers(res):
+            noise = None if fresh_noise else ops.repeat_to(self.noise(layer), height, width)
+            x = self.style_conv(layer)(x, codes[:, layer - self.first_layer], noise)
+        return x
+
+
+class StyleGAN2Blocks(Synthesis):
+    """The blocks above ``in_size`` alone, under the keys of the whole generator; they start from given features.
+
+    Args:
+        in_size: Resolution of the features that the first block takes.
+        out_size: See :class:`StyleGAN2Generator`; so are ``style_channels``, ``channel_multiplier``,
+            ``max_channels`` and ``blur_kernel``.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        style_channels: int = 512,
+        channel_multiplier: float = 2,
+        max_channels: int = 512,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
+        self.resolutions = resolutions(2 * in_size, out_size)
+        self.num_latents = 2 * len(self.resolutions)
+        self.first_layer = style_layers(self.resolutions[0])[0]
+        self.convs = nn.ModuleDict()
+        for res in self.resolutions:
+            self.convs.update(self.style_convs(res, blur_kernel))
+            for layer in style_layers(res):
+                self.store_noise(layer, res)
+
+    def forward(self, x: Tensor, codes: Tensor) -> list[Tensor]:
+        """(N, C, h, w), (N, K, S) -> the features after each block, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ..."""
+        features = []
+        for res in self.resolutions:
+            x = self.block(x, res, codes)
+            features.append(x)
+        return features
+
+    @torch.no_grad()
+    def folded(self, codes: Tensor) -> FoldedBlocks:
+        """The same function for these codes (1, K, S) only, without modulation."""
+        return FoldedBlocks(
+            FoldedStyleConv(self.style_conv(layer), codes[:, layer - self.first_layer], self.noise(layer))
+            for res in self.resolutions
+            for layer in style_layers(res)
+        )
+
+
+class FoldedStyleConv(nn.Module):
+    """A style convolution with a constant code: a plain convolution.
+
+    The weight holds scale, style, demodulation and, with bias and noise, the activation's gain, for leaky ReLU lets
+    positive factors through.
+    """
+
+    noise: Tensor
+
+    def __init__(self, layer: StyleConv, code: Tensor, noise: Tensor, gain: float = math.sqrt(2)):
+        super().__init__()
+        modulated = layer.conv
+        weight, style = modulated.weight_orig[0], modulated.style(code)  # (O, C, k, k), (1, C)
+        factors = gain * ops.demodulation(weight, style)[0, :, None] * style  # (O, C)
+        self.weight = nn.Parameter(weight * factors[:, :, None, None])
+        self.bias = nn.Parameter(gain * layer.activate.bias[:, None, None])
+        self.register_buffer("noise", gain * layer.noise_injector.weight * noise)
+        self.upsample = modulated.upsample
+        self.blur = copy.deepcopy(modulated.blur) if self.upsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, O, H, W)"""
+        x = self.blur(ops.conv2d(x, self.weight, self.upsample))
+        x = x.add_(ops.repeat_to(self.noise, *x.shape[2:])).add_(self.bias)
+        return F.leaky_relu(x, 0.2, inplace=True)
+
+
+class FoldedBlocks(nn.ModuleList):
+    """:class:`StyleGAN2Blocks` for constant codes: two folded style convolutions a block."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, C, h, w) -> the features after each block, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ..."""
+        features = []
+        for i, layer in enumerate(self):
+            x = layer(x)
+            if i % 2:  # the second one of a block
+                features.append(x)
+        return features
+
+
+class StyleGAN2Generator(Synthesis):
     """StyleGAN2's generator: mapping network, synthesis blocks and the RGB skip path.
 
     A restorer uses it block by block (:meth:`start` and :meth:`block`) and leaves the mapping network and the RGB
@@ -151,12 +302,8 @@ class StyleGAN2Generator(nn.Module):
         out_channels: int = 3,
         bgr2rgb: bool = False,
     ):
-        super().__init__()
-        require_power_of_two("out_size", out_size)
-        self.out_size = out_size
-        self.style_channels = style_channels
+        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
         self.bgr2rgb = bgr2rgb
-        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
         self.num_latents = 2 * len(self.channels)  # two a resolution; the last one makes only RGB
 
         self.style_mapping = nn.Sequential(
@@ -167,33 +314,21 @@ class StyleGAN2Generator(nn.Module):
         self.constant_input = ConstantInput(first)
         self.conv1 = StyleConv(first, first, style_channels)
         self.to_rgb1 = ToRGB(first, style_channels, out_channels, upsample=False)
-        self.convs = nn.ModuleList()
+        self.convs = nn.ModuleDict()
         self.to_rgbs = nn.ModuleList()
         for res in resolutions(2 * MIN_SIZE, out_size):
-            below, here = self.channels[res // 2], self.channels[res]
-            self.convs.append(StyleConv(below, here, style_channels, upsample=True, blur_kernel=blur_kernel))
-            self.convs.append(StyleConv(here, here, style_channels))
-            self.to_rgbs.append(ToRGB(here, style_channels, out_channels, blur_kernel=blur_kernel))
+            self.convs.update(self.style_convs(res, blur_kernel))
+            self.to_rgbs.append(ToRGB(self.channels[res], style_channels, out_channels, blur_kernel=blur_kernel))
 
-        sizes = [MIN_SIZE] + [res for res in resolutions(2 * MIN_SIZE, out_size) for _ in range(2)]
-        for i, size in enumerate(sizes):
-            self.register_buffer(f"injected_noise_{i}", torch.randn(1, 1, size, size))
-
-    def noise(self, layer: int) -> Tensor:
-        """The stored noise of style convolution ``layer`` (0 is the one at 4x4): (1, 1, H, W)."""
-        return self.get_buffer(f"injected_noise_{layer}")
+        self.store_noise(0, MIN_SIZE)
+        for res in resolutions(2 * MIN_SIZE, out_size):
+            for layer in style_layers(res):
+                self.store_noise(layer, res)
 
     def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
         """The features at 4x4. (N, K, S) -> (N, C, 4, 4)"""
         x = self.constant_input.input.expand(codes.shape[0], -1, -1, -1)
         return self.conv1(x, codes[:, 0], None if fresh_noise else self.noise(0))
-
-    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
-        """Synthesis block ``res``: (N, C, res/2, res/2), (N, K, S) -> (N, C', res, res)."""
-        layer = 2 * (res.bit_length() - 4)  # 8 -> 0, 16 -> 2, ...
-        for i in (layer, layer + 1):
-            x = self.convs[i](x, codes[:, i + 1], None if fresh_noise else self.noise(i + 1))
-        return x
 
     def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
         """Style codes to images: (N, K, S) -> (N, 3, H, W), about [-1, 1].

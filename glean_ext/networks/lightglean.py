@@ -1,0 +1,167 @@
+"""LightGLEAN: encoder -> the upper part of the latent bank -> slim decoder.
+
+Source: Chan et al., "GLEAN: Generative Latent Bank for Image Super-Resolution and Beyond", TPAMI 2022: no coarse
+connections between encoder and bank, learned style codes. It was never released; what only a release could tell, the
+decoder above all, is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from glean_ext import checkpoints
+from glean_ext.errors import InputError
+
+from .bank_init import bank_file, require_bank_init
+from .decoder import SlimDecoder
+from .encoder import feature_extractor
+from .precision import mixed_precision
+from .shapes import MIN_INPUT, require_scale
+from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator
+
+logger = logging.getLogger(__name__)
+
+
+class LightGLEANStyleGANv2(nn.Module):
+    """LightGLEAN with a StyleGAN2 bank: a fifth of GLEAN's parameters, a third of its computation, any input size.
+
+    Without coarse features and with constant style codes, every block of the bank up to the input's resolution would
+    compute a constant. So the bank starts there, from the encoder's f_0, and has no mapping network and no RGB path.
+    Its weights are frozen.
+
+    The style codes, one for every modulated convolution, are parameters. :meth:`init_weights` sets them to the bank's
+    mean latent: there the bank makes its most typical image (it is the centre of StyleGAN's truncation), so all layers
+    are modulated as they were in the bank's training, and the codes start from where no image is far. From random
+    vectors, training would first have to find the bank's latents. Without a bank file they are zero, which modulates by
+    the layers' biases.
+
+    Args:
+        in_size: Height and width that the bank's resolutions and the stored noise belong to, a power of two from 8 on,
+            smaller than ``out_size``. Inputs may have any other size; the scale is ``out_size / in_size``.
+        out_size: Height and width of the bank's images.
+        img_channels: Channels of the input and output image.
+        rrdb_channels: Width of the RRDB trunk.
+        num_rrdbs: Blocks of the RRDB trunk.
+        style_channels: Channels of a style code; as the bank has them.
+        num_mlps: Layers of the mapping network in the bank's file; only :meth:`init_weights` needs it, and ``lr_mlp``.
+        channel_multiplier: Width of the bank from 64x64 on; 2 is StyleGAN2's configuration f.
+        blur_kernel: Taps of the bank's resampling filter.
+        lr_mlp: Learning-rate multiplier of the mapping network in the bank's file.
+        init_cfg: Where the bank's weights are: ``dict(type='Pretrained', checkpoint=path_or_url,
+            prefix='generator_ema')``, the same file as GLEAN's. :meth:`init_weights` loads them, strictly.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
+        max_channels: No layer of the bank is wider. 512 is what the published banks have.
+        bank_init: ``'pretrained'``: training needs an ``init_cfg``. ``'random'``: it starts with a random bank.
+        decoder_channels: Width of the decoder.
+
+    Raises:
+        ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank_init``.
+    """
+
+    in_size = None  # any; GLEAN has its one input size here
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        img_channels: int = 3,
+        rrdb_channels: int = 64,
+        num_rrdbs: int = 23,
+        style_channels: int = 512,
+        num_mlps: int = 8,
+        channel_multiplier: float = 2,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        lr_mlp: float = 0.01,
+        init_cfg: dict | None = None,
+        fp16_enabled: bool = False,
+        max_channels: int = 512,
+        bank_init: str = "pretrained",
+        decoder_channels: int = 32,
+    ):
+        super().__init__()
+        require_scale(in_size, out_size)
+        require_bank_init(bank_init)
+        self.nominal_size = in_size
+        self.out_size = out_size
+        self.img_channels = img_channels
+        self.init_cfg = init_cfg
+        self.bank_init = bank_init
+        self.fp16_enabled = fp16_enabled
+        self._make_whole_bank = partial(
+            StyleGAN2Generator,
+            out_size,
+            style_channels,
+            num_mlps,
+            channel_multiplier,
+            max_channels,
+            blur_kernel,
+            lr_mlp,
+        )
+
+        self.generator = StyleGAN2Blocks(
+            in_size, out_size, style_channels, channel_multiplier, max_channels, blur_kernel
+        )
+        self.generator.requires_grad_(False)
+        self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels))
+        channels = self.generator.channels
+        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size])
+        self.decoder = SlimDecoder(in_size, out_size, channels, decoder_channels, img_channels)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
+
+        Raises:
+            InputError: The input is smaller than 8x8, or has other channels.
+        """
+        require_input(lq, self.img_channels)
+        with mixed_precision(lq.device, self.fp16_enabled):
+            f_0 = self.encoder(lq)  # (N, C, h, w)
+            # A copy, for views of parameters that reach modules under no_grad break torch's FLOP counter.
+            codes = self.style_codes.repeat(len(lq), 1, 1)  # (N, K, S)
+            bank_features = self.generator(f_0, codes)
+            return self.decoder(f_0, bank_features).float()
+
+    def init_weights(self) -> None:
+        """Fill the bank's blocks and the style codes from ``init_cfg`` before training; mmengine's runner calls this.
+
+        The file must hold the whole StyleGAN2, as for GLEAN; what is not taken from it is logged.
+
+        Raises:
+            InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
+                hold the whole bank.
+        """
+        init_cfg = bank_file(self, self.init_cfg, self.bank_init)
+        if init_cfg is None:
+            return
+        whole = self._make_whole_bank()
+        checkpoints.load_pretrained(whole, init_cfg)
+        state, own = whole.state_dict(), self.generator.state_dict()
+        self.generator.load_state_dict({key: state[key] for key in own}, strict=True)
+        with torch.no_grad():
+            self.style_codes.copy_(whole.mean_style().expand_as(self.style_codes))
+        logger.info(
+            "LightGLEAN took %d of the %d tensors in %s and the mean latent. It does not use: %s.",
+            len(own), len(state), init_cfg["checkpoint"], self._unused(state.keys() - own.keys()),
+        )  # fmt: skip
+
+    def _unused(self, keys: Iterable[str]) -> str:
+        """Tensors of the whole bank counted by what they belong to."""
+        counts = {"mapping network": 0, "RGB path": 0, f"blocks up to {self.nominal_size}x{self.nominal_size}": 0}
+        mapping, rgb, blocks = counts
+        for key in keys:
+            counts[mapping if key.startswith("style_mapping.") else rgb if key.startswith("to_rgb") else blocks] += 1
+        return ", ".join(f"{group} ({count})" for group, count in counts.items())
+
+
+def require_input(lq: Tensor, channels: int) -> None:
+    """Raise InputError unless ``lq`` is (N, channels, h, w) with h and w of at least 8."""
+    if lq.ndim != 4 or lq.shape[1] != channels or min(lq.shape[2:]) < MIN_INPUT:
+        raise InputError(
+            f"LightGLEAN takes images of at least {MIN_INPUT}x{MIN_INPUT} pixels with {channels} channels, but got a "
+            f"tensor of shape {tuple(lq.shape)}. Enlarge or pad the image."
+        )
