@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from http.client import HTTPException
@@ -32,17 +33,22 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a checkpoint: a ``.safetensors`` file or what ``torch.save`` wrote, by path, http(s) URL or
     ``glean-ext://`` name of a shipped file.
 
-    The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken off.
+    The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken out of the keys.
 
     Raises:
         InputError: The file is missing, truncated, no checkpoint, or a pickle that holds more than weights.
     """
     path = _local_path(str(source))
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    state = plain_keys({k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)})
     if not state:
         raise InputError(f"{source} holds no tensors. Is it a checkpoint of a network?")
     return state
+
+
+def plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as they are without distributed training: ``generator.module.encoder`` -> ``generator.encoder``."""
+    return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in state.items()}
 
 
 def _local_path(source: str) -> Path:

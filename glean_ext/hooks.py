@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from glean_ext.checkpoints import plain_keys
+
 
 class FrozenBankHook(Hook):
     """Checks that the latent bank stays bit-identical: every ``interval`` iterations and at the end.
@@ -47,6 +49,21 @@ class FrozenBankHook(Hook):
                 f"The latent bank changed during training (iteration {iteration}): {', '.join(changed[:3])}{more}. "
                 "Something unfroze it; the bank must stay fixed."
             )
+
+
+class PlainKeysHook(Hook):
+    """Keeps the wrappers of distributed training out of checkpoints.
+
+    mmengine writes ``generator.module.encoder...`` when each network has its own wrapper, and looks for
+    ``generator.encoder...`` when it reads: it would resume with nothing but a warning, from the initial weights.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint["state_dict"] = plain_keys(checkpoint["state_dict"])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if "state_dict" in checkpoint:
+            self.before_save_checkpoint(runner, checkpoint)
 
 
 def bank_digests(model: nn.Module) -> dict[str, str]:

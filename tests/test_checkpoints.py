@@ -387,8 +387,10 @@ def test_files_without_weights(tmp_path, content, message):
 
 
 def test_prefix_of_distributed_training_is_taken_off(tmp_path):
-    torch.save({"state_dict": {"module.a.weight": torch.ones(2), "epoch": 1}}, tmp_path / "x.pth")
-    assert_same(checkpoints.read(tmp_path / "x.pth"), {"a.weight": torch.ones(2)})
+    """Around the model, and around each network of it as MMagic has it."""
+    state = {"module.a.weight": torch.ones(2), "generator.module.b": torch.ones(3), "epoch": 1}
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    assert_same(checkpoints.read(tmp_path / "x.pth"), {"a.weight": torch.ones(2), "generator.b": torch.ones(3)})
 
 
 class Touch:

@@ -57,13 +57,13 @@ def init_cfg(bank: StyleGAN2Generator, folder: Path) -> dict:
 
 
 def test_budget_at_64_to_1024():
-    """At most 21% of the parameters and 35% of the FLOPs of MMagic's GLEAN: 175.5 M and 831 G (PAPER, measured)."""
+    """What issue 3 allows: 36.8 M parameters and 291 GFLOP."""
     with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net = LightGLEANStyleGANv2(64, 1024)
         output = net(torch.zeros(1, 3, 64, 64))
     assert output.shape == (1, 3, 1024, 1024)
-    assert sum(p.numel() for p in net.parameters()) <= 0.21 * 175.5e6
-    assert counter.get_total_flops() <= 0.35 * 831e9
+    assert sum(p.numel() for p in net.parameters()) <= 36.8e6
+    assert counter.get_total_flops() <= 291e9
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -359,6 +359,33 @@ def test_a_start_from_another_trainings_weights(home):
         assert torch.equal(start[name], tensor), name
 
 
+class Wrapped(torch.nn.Module):
+    """Keys as of MMSeparateDistributedDataParallel, in one process."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def test_checkpoints_have_no_wrappers_in_their_keys(home):
+    runner = train(home, "train_cfg.max_iters=1")
+    plain = torch.load("work/iter_1.pth")
+    torch.save(
+        {
+            **plain,
+            "state_dict": torch.nn.ModuleDict(
+                {name: Wrapped(part) for name, part in runner.model.named_children()}
+            ).state_dict(),
+        },
+        "work/iter_1.pth",
+    )
+    assert "generator.module.encoder.0.0.conv_first.weight" in torch.load("work/iter_1.pth")["state_dict"]
+    train(home, "train_cfg.max_iters=2", resume=True)
+    start = Recorder.last.models[0].state_dict()
+    for name, tensor in plain["state_dict"].items():
+        assert torch.equal(start[name], tensor), name
+
+
 # ---------------------------------------------------------------- the tools
 
 
@@ -701,19 +728,30 @@ def test_usage_of_the_shell_scripts(script, usage):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without GPU")
-def test_two_processes_train_and_test_as_one(home):
-    """DDP with ``find_unused_parameters=False``: both processes end with the same weights, and the bank stays."""
+def test_two_processes_train_resume_and_test(home):
+    """DDP with ``find_unused_parameters=False``; its checkpoint is one that a single process reads, and resumes."""
     without_recorder(home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    options = "--cfg-options", "train_dataloader.batch_size=1", *NO_VALIDATION
-    done = process("bash", ROOT / "tools/dist_train.sh", "config.py", 2, *options, MASTER_PORT=port)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Iter(train) [3/3]" in done.stdout and "bit-identical" in done.stdout
-    checkpoint = Path("work_dirs/config/iter_3.pth")
-    net = GLEANStyleGANv2(**NETWORK)
-    load_restorer(net, checkpoint)
+
+    def train_two(iterations: int, *more: str) -> dict[str, Tensor]:
+        options = "--cfg-options", "train_dataloader.batch_size=1", f"train_cfg.max_iters={iterations}", *NO_VALIDATION
+        script = ROOT / "tools/dist_train.sh"
+        done = process("bash", script, "config.py", 2, *more, *options, MASTER_PORT=port)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"Iter(train) [{iterations}/{iterations}]" in done.stdout and "bit-identical" in done.stdout
+        assert "do not match exactly" not in done.stdout
+        net = GLEANStyleGANv2(**NETWORK)
+        load_restorer(net, f"work_dirs/config/iter_{iterations}.pth")
+        state = torch.load(f"work_dirs/config/iter_{iterations}.pth")["state_dict"]
+        assert not any("module" in key for key in state)
+        return state
+
+    first, second = train_two(3), train_two(4, "--resume")
+    steps = {name: (second[name] - first[name]).abs().max().item() for name in first}
+    assert 0 < max(steps.values()) < 2e-4  # one step of Adam with lr=1e-4
+    checkpoint = "work_dirs/config/iter_4.pth"
     done = process(
         "bash", ROOT / "tools/dist_test.sh", "config.py", checkpoint, 2, "--json", "two.json", MASTER_PORT=port
     )

@@ -18,7 +18,7 @@ from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.hooks import unwrap
+from glean_ext.hooks import PlainKeysHook, unwrap
 
 NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
@@ -120,6 +120,7 @@ def train(cfg: Config) -> Runner:
     _distribute_on_cpus(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
+        runner.register_hook(PlainKeysHook())
         start = cfg.get("load_from")
         if cfg.get("resume") and not start:
             start = find_latest_checkpoint(runner.work_dir)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class LightGLEANStyleGANv2(nn.Module):
-    """LightGLEAN with a StyleGAN2 bank: a fifth of GLEAN's parameters, a third of its computation, any input size.
+    """LightGLEAN with a StyleGAN2 bank: a ninth of GLEAN's parameters, two fifths of its FLOPs, any input size.
 
     Without coarse features and with constant style codes, every block of the bank up to the input's resolution would
     compute a constant. So the bank starts there, from the encoder's f_0, and has no mapping network and no RGB path.
