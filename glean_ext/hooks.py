@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 
 from mmengine.dist import is_main_process
@@ -93,6 +94,7 @@ class ProgressBarHook(Hook):
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), losses
         )
         self._task = self._progress.add_task("", total=runner.max_iters, completed=runner.iter)
+        atexit.register(self._progress.stop)  # a run that fails never comes to after_train
         self._progress.start()
 
     def after_train_iter(

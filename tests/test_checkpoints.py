@@ -553,6 +553,15 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path):
     assert_same(checkpoints.read(path), {"a": torch.zeros(2)})
 
 
+def test_the_old_file_stays_whole_for_who_reads_it(tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoints.save({"a": torch.zeros(2)}, path)
+    content = path.read_bytes()
+    with path.open("rb") as reader:
+        checkpoints.save({"a": torch.ones(2)}, path)
+        assert reader.read() == content != path.read_bytes()
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.safetensors").mkdir()
