@@ -582,3 +582,9 @@ def test_json_is_written_whole(tmp_path):
         write_json({"a": object()}, tmp_path / "new/m.json")
     assert json.loads((tmp_path / "new/m.json").read_text()) == {"PSNR": 1.5}
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_saved_files_have_the_permissions_of_any_new_file(tmp_path):
+    checkpoints.save({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
