@@ -164,7 +164,7 @@ def test_the_whole_demo_in_small(tmp_path):
     assert report["held_out"] == 10
     assert list(report["metrics"]) == ["bicubic", "GLEAN, now", "GLEAN, shipped"]
     assert report["metrics"]["GLEAN, shipped"]["PSNR"] > report["metrics"]["bicubic"]["PSNR"] + 4
-    assert Image.open(tmp_path / "work" / "comparison.png").size == (110 + 10 * 132, 5 * 132 + 4)
+    assert Image.open(tmp_path / "work" / "comparison.png").size == (130 + 10 * 132, 5 * 132 + 4)
     for name in "photograph.png", "bank_samples.png", "glean.safetensors":
         assert (tmp_path / "work" / name).stat().st_size > 1000
 

@@ -151,7 +151,7 @@ def measure(images: list[np.ndarray], gt: list[np.ndarray]) -> dict[str, float]:
     }
 
 
-def save_comparison(rows: list[Row], path: Path, zoom: int = 2, label_width: int = 110) -> None:
+def save_comparison(rows: list[Row], path: Path, zoom: int = 2, label_width: int = 130) -> None:
     """A grid with one row a method and one column a face."""
     side, gap = SIZE * zoom, 4
     shown = min(SHOWN, len(rows[0].images))
