@@ -1,16 +1,7 @@
 # Blind faces: blur, resize, noise and JPEG, 128 -> 1024. 4 GPUs x 2 images.
-_base_ = [
-    '_base_/runtime.py',
-    '_base_/schedule_300k.py',
-    '_base_/glean.py',
-    '_base_/data_ffhq.py',
-    '_base_/bank_ffhq.py',
-]
+_base_ = 'glean_x16_ffhq.py'
 
-model = dict(
-    generator=dict(in_size=128, out_size=1024, init_cfg=_base_.bank),
-    discriminator=dict(in_size=1024, init_cfg=_base_.bank_discriminator),
-)
+model = dict(generator=dict(in_size=128))
 _any_interpolation = dict(resize_opt=['bilinear', 'area', 'bicubic'], resize_prob=[1 / 3, 1 / 3, 1 / 3])
 train_pipeline = [
     dict(type='LoadRGB', key='gt'),

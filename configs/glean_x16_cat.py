@@ -1,15 +1,6 @@
-_base_ = [
-    '_base_/runtime.py',
-    '_base_/schedule_300k.py',
-    '_base_/glean.py',
-    '_base_/data_cat.py',
-    '_base_/bank_cat.py',
-]
+_base_ = 'glean_x8_cat.py'
 
-model = dict(
-    generator=dict(in_size=16, out_size=256, init_cfg=_base_.bank),
-    discriminator=dict(in_size=256, init_cfg=_base_.bank_discriminator),
-)
+model = dict(generator=dict(in_size=16))
 train_dataloader = dict(dataset=dict(scale=16))
 val_dataloader = dict(dataset=dict(scale=16))
 test_dataloader = val_dataloader

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 
 from glean_ext import cli
@@ -23,17 +24,6 @@ from glean_ext.imresize import imresize
 from glean_ext.networks import build_restorer
 
 TOOL = Path(__file__).parents[1] / "tools" / "infer.py"
-TINY = {
-    "type": "GLEANStyleGANv2",
-    "in_size": 8,
-    "out_size": 16,
-    "rrdb_channels": 8,
-    "num_rrdbs": 1,
-    "style_channels": 16,
-    "num_mlps": 2,
-    "channel_multiplier": 0.125,
-    "max_channels": 16,
-}
 
 
 @pytest.fixture(scope="session")
