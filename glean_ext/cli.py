@@ -23,6 +23,21 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}. See {self.prog} --help.")
 
 
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """What every tool that reads a config takes."""
+    parser.add_argument(
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the config"
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What the tools that start mmengine's runner take; ``configs_io.load_run_config`` reads it."""
+    add_config_options(parser)
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<name of the config>)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool: 0 when done, 2 and one line for bad input, 130 for Ctrl-C; anything else is a bug and raises."""
     try:

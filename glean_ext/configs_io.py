@@ -48,6 +48,19 @@ def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -
     return config
 
 
+def load_run_config(args: argparse.Namespace) -> Config:
+    """The config of a tool with ``cli.add_run_options``: launcher and work dir are set, and the process's rank.
+
+    Raises:
+        InputError: As :func:`load_config`.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+    return config
+
+
 def merge_options(config: Config, options: Sequence[str] | None) -> None:
     """Set ``key=value`` options, parsed as MMagic's tools do, in place.
 

@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, help=".png file or folder; made when it is not there")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
     parser.add_argument("--size-policy", default="resize", help="resize (default) or error: images of another size")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the config"
-    )
+    cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
     from glean_ext.apis.restore import restore_path

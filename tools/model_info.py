@@ -17,9 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--memory", action="store_true", help="also run a forward and tell the peak of its process")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to the config"
-    )
+    cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
     from glean_ext.apis.model_info import model_info
