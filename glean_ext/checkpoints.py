@@ -26,7 +26,9 @@ from glean_ext.files import atomic_path
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent")
 ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
+LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 SHOWN = 4  # keys that an error names before it counts the rest
+TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
 
 
 def read(source: str | os.PathLike) -> dict[str, Tensor]:
@@ -38,12 +40,33 @@ def read(source: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         InputError: The file is missing, truncated, no checkpoint, or a pickle that holds more than weights.
     """
-    path = _local_path(str(source))
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    path = local_path(str(source))
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    else:
+        content = read_torch(path)
+        inner = content.get("state_dict", content)
+        state = inner if isinstance(inner, dict) else content
     state = plain_keys({k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)})
     if not state:
         raise InputError(f"{source} holds no tensors. Is it a checkpoint of a network?")
     return state
+
+
+def metadata(source: str | os.PathLike) -> dict[str, str]:
+    """What :func:`save` wrote beside the tensors of a ``.safetensors`` file.
+
+    Raises:
+        InputError: The file is missing or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = local_path(str(source))
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
 
 
 def plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -51,7 +74,12 @@ def plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in state.items()}
 
 
-def _local_path(source: str) -> Path:
+def local_path(source: str) -> Path:
+    """The file that a path, URL or ``glean-ext://`` name stands for; a URL is downloaded once.
+
+    Raises:
+        InputError: There is no such file, or the download failed.
+    """
     if source.startswith(ASSET_SCHEME):
         source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
     if not source.startswith(("http://", "https://")):
@@ -88,7 +116,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
 
 
-def _read_torch(path: Path) -> dict:
+def read_torch(path: Path) -> dict:
+    """All that ``torch.save`` wrote to ``path``, a training checkpoint for one, as far as it is data.
+
+    Raises:
+        InputError: The file is truncated, no checkpoint, or a pickle that holds more than data.
+    """
     try:
         with torch.serialization.safe_globals(_not_yet_allowed()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol of files that are then refused
@@ -97,7 +130,11 @@ def _read_torch(path: Path) -> dict:
         if _is_pickle(path):
             raise InputError(
                 f"{path} holds Python objects besides weights, and reading them could run code, so it was not read. "
-                "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
+                + (
+                    TRUST
+                    if written_by_torch(path)
+                    else "Convert StyleGAN2 pickles of NVIDIA with tools/convert_bank.py."
+                )
             ) from error
         raise InputError(f"{path} is no checkpoint. Get it anew.") from error
     except Exception as error:  # the bytes of a damaged file lead anywhere
@@ -105,8 +142,13 @@ def _read_torch(path: Path) -> dict:
         raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). Get it anew.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    inner = content.get("state_dict", content)
-    return inner if isinstance(inner, dict) else content
+    return content
+
+
+def written_by_torch(path: Path) -> bool:
+    """Whether a file begins as ``torch.save`` lets it, in its present zip format or the one before."""
+    with path.open("rb") as file:
+        return file.read(len(LEGACY_MAGIC)).startswith((b"PK", LEGACY_MAGIC))
 
 
 def _is_pickle(path: Path) -> bool:
@@ -138,7 +180,7 @@ def numpy_globals() -> list:
 
 
 class _Placeholder:
-    """Stands for a training log in a checkpoint; it is not looked at."""
+    """Stands for a training log or options in a checkpoint; they are not looked at."""
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -154,7 +196,11 @@ def _not_yet_allowed() -> list:
     mmengine puts its log buffers into them; weights can be read without importing mmengine. What is allowed already,
     e.g. by ``compat``, is left alone, for torch would disallow it after the reading.
     """
-    log = [(_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"), (_nothing, "builtins.getattr")]
+    log = [
+        (_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_nothing, "builtins.getattr"),
+        (_Placeholder, "argparse.Namespace"),  # the options, in checkpoints of rosinality's stylegan2-pytorch
+    ]
     allowed = set(map(_global_name, torch.serialization.get_safe_globals()))
     return [entry for entry in log + numpy_globals() if _global_name(entry) not in allowed]
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import random
+from collections.abc import Sequence
 
-from mmengine.dist import is_main_process
+import numpy as np
+import torch
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -13,10 +17,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from glean_ext.checkpoints import plain_keys
+from glean_ext.errors import InputError
+from glean_ext.images import to_uint8
+from glean_ext.imresize import imresize
+from glean_ext.pictures import Row, comparison, sample_sheet
 
 
 class FrozenBankHook(Hook):
     """Checks that the latent bank stays bit-identical: every ``interval`` iterations and at the end.
+
+    A bank that the network tunes (``bank='tuned'``), or does not have, is left alone; the log says so.
 
     Args:
         interval: Iterations between checks; hashing the 30 million numbers of a 1024x1024 bank takes about 0.2 s.
@@ -30,17 +40,21 @@ class FrozenBankHook(Hook):
         self._digests: dict[str, str] = {}
 
     def before_train(self, runner: Runner) -> None:
-        self._digests = bank_digests(runner.model)
+        network = unwrap(unwrap(runner.model).get_submodule("generator"))
+        self._digests = bank_digests(runner.model) if network.bank == "frozen" else {}
+        if not self._digests:
+            runner.logger.info("There is no frozen bank to watch: generator.bank is %r.", network.bank)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        if self.every_n_train_iters(runner, self.interval):
+        if self._digests and self.every_n_train_iters(runner, self.interval):
             self._check(runner, runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
-        self._check(runner, runner.iter)
-        runner.logger.info("The latent bank is bit-identical to what training started with.")
+        if self._digests:
+            self._check(runner, runner.iter)
+            runner.logger.info("The latent bank is bit-identical to what training started with.")
 
     def _check(self, runner: Runner, iteration: int) -> None:
         changed = [k for k, v in bank_digests(runner.model).items() if v != self._digests[k]]
@@ -65,6 +79,174 @@ class PlainKeysHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if "state_dict" in checkpoint:
             self.before_save_checkpoint(runner, checkpoint)
+
+
+class RandomStateHook(Hook):
+    """Makes a resumed run go on with the random numbers of the interrupted one.
+
+    Checkpoints get the states of Python's, NumPy's and PyTorch's generators and the seed of the sampler. The restorer's
+    ``step_counter``, which decides when the discriminator trains (``disc_steps``), follows the iteration.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._loaded: dict | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        name, key, position, has_gauss, gauss = np.random.get_state()
+        checkpoint["random_states"] = {
+            "python": random.getstate(),
+            "numpy": (name, torch.from_numpy(key.astype(np.int64)), position, has_gauss, gauss),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "sampler": getattr(runner.train_dataloader.sampler, "seed", None),
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume and "random_states" in checkpoint:
+            self._loaded = checkpoint["random_states"]
+            runner.train_dataloader.sampler.seed = self._loaded["sampler"]
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        # Not earlier: building the loop and the data draws numbers too. The other processes have seeds of their own.
+        if self._loaded is None:
+            return
+        counter = getattr(unwrap(runner.model), "step_counter", None)
+        if counter is not None:
+            counter.fill_(runner.iter)
+        states, self._loaded = self._loaded, None
+        if not is_main_process():
+            return
+        random.setstate(states["python"])
+        name, key, *rest = states["numpy"]
+        np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(states["torch"].cpu())
+        for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state.cpu(), device)
+
+
+class NaNGuardHook(Hook):
+    """Stops training at the first loss that is not finite, and keeps weights that are not out of checkpoints.
+
+    Raises:
+        InputError: It names the iteration, the losses, the files of the batch and the last good checkpoint.
+    """
+
+    priority = "VERY_HIGH"
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        bad = {name: loss.item() for name, loss in (outputs or {}).items() if not torch.isfinite(loss)}
+        if bad:
+            losses = ", ".join(f"{name} is {loss}" for name, loss in bad.items())
+            self._stop(runner, f"{losses}; the batch was {', '.join(batch_files(data_batch)) or 'of unknown files'}")
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        bad = [key for key, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
+        if bad:
+            self._stop(runner, f"{len(bad)} tensors are not finite, {bad[0]} for one; nothing was saved")
+
+    def _stop(self, runner: Runner, what: str) -> None:
+        last = runner.message_hub.runtime_info.get("last_ckpt")
+        where = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+        raise InputError(
+            f"training collapsed at iteration {runner.iter + 1}: {what}. {where}. Lower the learning rates, clip "
+            "gradients (optim_wrapper.generator.clip_grad), or train in fp32."
+        )
+
+
+class SkippedFilesHook(Hook):
+    """Counts the damaged files that ``SRFolderDataset(unreadable='skip')`` replaced; warns of each once."""
+
+    def before_train(self, runner: Runner) -> None:
+        self.files: set[str] = set()
+        self.times = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: object = None
+    ) -> None:
+        for sample in (data_batch or {}).get("data_samples", ()):
+            for path in sample.metainfo.get("skipped", ()):
+                self.times += 1
+                if path not in self.files:
+                    self.files.add(path)
+                    runner.logger.warning(f"{path} is damaged and was skipped.")
+
+    def after_train(self, runner: Runner) -> None:
+        if self.files:
+            runner.logger.warning(f"{len(self.files)} damaged files were skipped, {self.times} times in all.")
+
+
+class ComparisonHook(Hook):
+    """Shows the first images of the validation set at each validation: LR, bicubic, output, GT.
+
+    The picture goes to the runner's visualizer, and so to each of its back ends: ``vis_data/vis_image`` in the work dir
+    by default, TensorBoard or Weights & Biases when the config names them.
+
+    Args:
+        images: How many are shown.
+        side: Pixels of the longer side of each picture.
+    """
+
+    def __init__(self, images: int = 8, side: int = 160):
+        self.images = images
+        self.side = side
+        self._samples: list = []
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._samples = []
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence | None = None
+    ) -> None:
+        if is_main_process():
+            self._samples.extend((outputs or [])[: self.images - len(self._samples)])
+
+    def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:
+        if not self._samples:
+            return
+        lq, output, gt = (
+            [to_uint8(image / 127.5 - 1) for image in images]  # from [0, 255]
+            for images in zip(*((s.input, s.output.pred_img, s.gt_img) for s in self._samples), strict=True)
+        )
+        bicubic = [imresize(small, size=large.shape[:2]) for small, large in zip(lq, gt, strict=True)]
+        rows = [Row("LR", lq), Row("bicubic", bicubic), Row("output", output), Row("GT", gt)]
+        sheet = comparison(rows, self.side, self.images)
+        runner.visualizer.add_image("comparison", np.asarray(sheet), step=runner.iter)
+        self._samples = []
+
+
+class BankSamplesHook(Hook):
+    """Shows images of a bank in training, from fixed latents and the average of its weights.
+
+    Args:
+        interval: Iterations between pictures.
+        rows: Rows of the picture; so ``columns``.
+        columns: See ``rows``.
+    """
+
+    def __init__(self, interval: int = 5000, rows: int = 4, columns: int = 8):
+        self.interval = interval
+        self.rows = rows
+        self.columns = columns
+
+    @master_only
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            bank = unwrap(runner.model).get_submodule("generator_ema").get_submodule("module")
+            training = bank.training
+            sheet = sample_sheet(bank.eval(), self.rows, self.columns)
+            bank.train(training)
+            runner.visualizer.add_image("samples", np.asarray(sheet), step=runner.iter + 1)
+
+
+def batch_files(data_batch: dict | None) -> list[str]:
+    """The ground-truth files of a batch."""
+    return [str(sample.metainfo.get("gt_path", "?")) for sample in (data_batch or {}).get("data_samples", ())]
 
 
 def bank_digests(model: nn.Module) -> dict[str, str]:

@@ -7,14 +7,24 @@ from glean_ext import compat
 
 compat.apply()
 
-from mmagic.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, TRANSFORMS  # noqa: E402
+from mmagic.registry import (  # noqa: E402
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    TRANSFORMS,
+)
 from mmagic.utils import register_all_modules  # noqa: E402
+from mmengine.fileio import register_backend  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 # MMagic first: what has one of its names here takes its place.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import datasets, hooks, logs, losses, networks, optim, restorer  # noqa: E402
+from glean_ext import bank_training, datasets, hooks, logs, loops, losses, metrics, networks, optim, restorer, resume  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
@@ -24,10 +34,25 @@ TABLE: dict[Registry, dict[str, type]] = {
         "PerceptualLoss": losses.PerceptualLoss,  # in place of MMagic's, which always downloads
         # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
+        "TrainableBank": bank_training.TrainableBank,
     },
+    DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
     TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
-    HOOKS: {"FrozenBankHook": hooks.FrozenBankHook, "ProgressBarHook": hooks.ProgressBarHook},
+    HOOKS: {
+        "BankSamplesHook": hooks.BankSamplesHook,
+        "ComparisonHook": hooks.ComparisonHook,
+        "FrozenBankHook": hooks.FrozenBankHook,
+        "ProgressBarHook": hooks.ProgressBarHook,
+    },
+    LOOPS: {"ResumableTrainLoop": loops.ResumableTrainLoop},
+    METRICS: {
+        "IdentitySimilarity": metrics.IdentitySimilarity,
+        "LPIPS": metrics.LPIPS,
+        "LRConsistency": metrics.LRConsistency,
+        "NIQE": metrics.NIQE,  # in place of MMagic's, whose defaults do not fit its own tensors
+        "RestorationFID": metrics.RestorationFID,
+    },
     OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": optim.MixedPrecisionOptimWrapper},
 }
 
@@ -35,4 +60,5 @@ for registry, entries in TABLE.items():
     for name, entry in entries.items():
         registry.register_module(name=name, module=entry, force=True)
 
+register_backend("atomic", resume.AtomicBackend, force=True)
 logs.forward_to_mmengine()

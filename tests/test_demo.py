@@ -79,8 +79,8 @@ def test_pca_codes_are_whitened():
 
 
 def test_interrupted_training_goes_on_exactly(faces, tmp_path):
-    """Four steps (two of each stage) in one go, or stopped after any step: the same weights, bit for bit."""
-    recipe = Recipe(drawing_images=8, adversarial_images=8, batch_size=4, r1_interval=2)
+    """Six steps (two of each stage) in one go, or stopped on the way: the same weights, bit for bit."""
+    recipe = Recipe(drawing_images=8, mixed_images=8, adversarial_images=8, batch_size=4, r1_interval=2)
     straight = train_bank(faces, tmp_path / "straight", recipe, save_every=1)
     stopped = BankTraining(load_images(faces / "train" / "GT"), recipe)
     for _ in range(3):
@@ -88,19 +88,32 @@ def test_interrupted_training_goes_on_exactly(faces, tmp_path):
     (tmp_path / "resumed").mkdir()
     torch.save(stopped.state_dict(), tmp_path / "resumed" / "last.pth")
     resumed = train_bank(faces, tmp_path / "resumed", recipe, save_every=1)
-    assert resumed.shown == straight.shown == 16
+    assert resumed.shown == straight.shown == 24
     for name in "generator", "ema", "discriminator":
         expected = getattr(straight, name).state_dict()
         for key, value in getattr(resumed, name).state_dict().items():
             assert torch.equal(value, expected[key]), f"{name}.{key}"
-    assert Image.open(tmp_path / "resumed" / "samples_0000016.png").size == (1024, 512)
+    assert Image.open(tmp_path / "resumed" / "samples_0000024.png").size == (1024, 512)
 
 
 def test_another_recipe_does_not_resume(faces, tmp_path):
-    recipe = Recipe(drawing_images=4, adversarial_images=4, batch_size=4)
+    recipe = Recipe(drawing_images=4, mixed_images=0, adversarial_images=4, batch_size=4)
     train_bank(faces, tmp_path, recipe)
     with pytest.raises(InputError, match=r"was made with another recipe.* Delete it or choose another --work-dir"):
         train_bank(faces, tmp_path, replace(recipe, lr=1e-3))
+
+
+def test_training_starts_from_a_shipped_bank(faces):
+    shipped = "glean-ext://demo_bank.safetensors"
+    training = BankTraining(load_images(faces / "train" / "GT"), Recipe(batch_size=4))
+    training.start_from(shipped)
+    state = checkpoints.read(shipped)
+    for key, value in training.generator.state_dict().items():
+        assert torch.equal(value, state[f"generator_ema.{key}"].float()), key
+    for key, value in training.discriminator.state_dict().items():
+        assert torch.equal(value, state[f"discriminator.{key}"].float()), key
+    assert training.shown == int(checkpoints.metadata(shipped)["images_shown"]) > 200_000
+    assert training.step().keys() == {"g", "d", "r1"}, "it goes on in the adversarial stage"
 
 
 def test_drawing_learns(faces):

@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("what", choices=["bank", "glean"])
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="rendered when it is not there")
     parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<asset>")
+    parser.add_argument("--init", help="of bank: weights to start from, e.g. glean-ext://demo_bank.safetensors")
     parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8.py"))
     parser.add_argument("--max-iters", type=int, default=6000, help="of glean")
     args = parser.parse_args()
@@ -25,7 +26,7 @@ def main() -> None:
 
     if args.what == "bank":
         work_dir = args.work_dir or Path("work_dirs/demo_bank")
-        path = assets.make_bank(args.data, work_dir, Path("docs/demo_bank_samples.png"))
+        path = assets.make_bank(args.data, work_dir, Path("docs/demo_bank_samples.png"), args.init)
     else:
         work_dir = args.work_dir or Path("work_dirs") / args.config.stem
         path = assets.make_glean(args.config, args.data, work_dir, args.max_iters)

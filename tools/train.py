@@ -10,6 +10,8 @@ def main() -> None:
     parser.add_argument("config", help="config file")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
     parser.add_argument("--amp", action="store_true", help="mixed precision (bf16)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="learning rates in proportion to the batch size")
+    parser.add_argument("--dry-run", action="store_true", help="check files, bank, one step and memory; train nothing")
     cli.add_run_options(parser)
     args = parser.parse_args()
 
@@ -20,6 +22,13 @@ def main() -> None:
     cfg.resume = args.resume or cfg.get("resume", False)
     if args.amp:
         runners.use_mixed_precision(cfg)
+    if args.auto_scale_lr:
+        runners.scale_learning_rates(cfg)
+    if args.dry_run:
+        from glean_ext.apis.dry_run import dry_run
+
+        dry_run(cfg)
+        return
     runners.train(cfg)
 
 

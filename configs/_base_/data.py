@@ -15,7 +15,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='ResumableSampler', shuffle=True),
     dataset=dict(type='SRFolderDataset', pipeline=train_pipeline),
 )
 val_dataloader = dict(

@@ -7,10 +7,11 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=5000, by_epoch=False, max_keep_ckpts=3, save_best='PSNR', rule='greater'),
+        type='CheckpointHook', interval=5000, by_epoch=False, max_keep_ckpts=3, save_best='PSNR', rule='greater',
+        backend_args=dict(backend='atomic')),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='FrozenBankHook', interval=5000)]
+custom_hooks = [dict(type='FrozenBankHook', interval=5000), dict(type='ComparisonHook')]
 
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.hooks import PlainKeysHook, unwrap
+from glean_ext.hooks import NaNGuardHook, PlainKeysHook, RandomStateHook, SkippedFilesHook, unwrap
+from glean_ext.resume import newest_whole_checkpoint
 
 NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
+ALWAYS = (PlainKeysHook, RandomStateHook, NaNGuardHook, SkippedFilesHook)  # hooks of every training
 
 
 @contextmanager
@@ -107,8 +109,24 @@ def use_mixed_precision(cfg: Config, dtype: str = "bfloat16") -> None:
         raise InputError("--amp: the config has no optim_wrapper=dict(generator=dict(optimizer=...), ...). Add it.")
 
 
-def train(cfg: Config) -> Runner:
-    """Train as ``cfg`` says; with ``cfg.resume``, from ``cfg.load_from`` or the newest checkpoint of ``cfg.work_dir``.
+def scale_learning_rates(cfg: Config) -> None:
+    """Let mmengine scale the learning rates by the real batch size over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        InputError: The config does not say what batch size its learning rates are for.
+    """
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise InputError(
+            "--auto-scale-lr: the config has no auto_scale_lr=dict(base_batch_size=...), the batch size of all GPUs "
+            "together that its learning rates are for. Add it."
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
+    """Train as ``cfg`` says; with ``cfg.resume``, from ``cfg.load_from`` or ``cfg.work_dir``'s newest whole checkpoint.
+
+    ``hooks`` come on top of those of the config.
 
     Raises:
         InputError: A mistake in the config, or a file that is missing or does not fit.
@@ -118,14 +136,15 @@ def train(cfg: Config) -> Runner:
     import_plugins(cfg)
     _check_optimizers(cfg)
     _distribute_on_cpus(cfg)
+    if cfg.get("resume") and not cfg.get("load_from"):
+        newest = newest_whole_checkpoint(cfg.work_dir)
+        cfg.load_from = str(newest) if newest else None
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
-        runner.register_hook(PlainKeysHook())
-        start = cfg.get("load_from")
-        if cfg.get("resume") and not start:
-            start = find_latest_checkpoint(runner.work_dir)
-        if start:
-            check_checkpoint(runner.model, start)
+        for hook in [*(kind() for kind in ALWAYS), *hooks]:
+            runner.register_hook(hook)
+        if cfg.get("load_from"):
+            check_checkpoint(runner.model, cfg.load_from)
         runner.train()
     return runner
 

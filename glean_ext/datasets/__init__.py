@@ -1,5 +1,6 @@
-"""Image sources and transforms that MMagic lacks."""
+"""Image sources, transforms and the sampler that MMagic lacks."""
 
 from .pairs import LoadOrMakeLQ, LoadRGB, SRFolderDataset
+from .sampler import ResumableSampler
 
-__all__ = ["LoadOrMakeLQ", "LoadRGB", "SRFolderDataset"]
+__all__ = ["LoadOrMakeLQ", "LoadRGB", "ResumableSampler", "SRFolderDataset"]

@@ -13,6 +13,10 @@ from glean_ext.errors import InputError
 from glean_ext.images import read_rgb
 from glean_ext.imresize import imresize
 
+from .sampler import seeded
+
+MOST_SKIPPED = 20  # damaged files in a row, after which the data cannot be what was meant
+
 
 class SRFolderDataset(BasicImageDataset):
     """A folder of ground-truth images; low-resolution ones are made on the fly, or come from a second folder.
@@ -26,9 +30,13 @@ class SRFolderDataset(BasicImageDataset):
         metainfo: As in mmengine.
         test_mode: As in mmengine.
         recursive: Also look in subfolders.
+        unreadable: What a damaged file does to training: ``'stop'``, or ``'skip'``: another image takes its place, and
+            the sample says so under ``skipped`` (:class:`~glean_ext.hooks.SkippedFilesHook` counts them). Testing
+            always stops.
 
     Raises:
-        InputError: A folder or annotation file is missing, there is no image, or ``data_prefix`` names others.
+        InputError: A folder, an annotation file or a file that it names is missing, there is no image,
+            ``data_prefix`` names others, or an unknown ``unreadable``.
     """
 
     def __init__(
@@ -41,7 +49,10 @@ class SRFolderDataset(BasicImageDataset):
         metainfo: dict | None = None,
         test_mode: bool = False,
         recursive: bool = False,
+        unreadable: str = "stop",
     ):
+        if unreadable not in ("stop", "skip"):
+            raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
         if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
             raise InputError(
                 f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
@@ -58,6 +69,7 @@ class SRFolderDataset(BasicImageDataset):
                 f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images."
             )
         self.scale = scale
+        self.skips = unreadable == "skip" and not test_mode
         super().__init__(
             ann_file=ann_file,
             metainfo=metainfo,
@@ -76,7 +88,41 @@ class SRFolderDataset(BasicImageDataset):
             raise InputError(f"{self.ann_file} names no images. Put a file name on each line, or set ann_file=''.")
         if not samples:
             raise InputError(f"{self.data_prefix['gt']} holds no images. Put PNG or JPEG files there.")
+        missing = [sample[key] for sample in samples for key in ("gt_path", "img_path") if _is_missing(sample, key)]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            named_by = self.ann_file or self.data_prefix["gt"]
+            raise InputError(
+                f"{missing[0]}{more}: no such file, but {named_by} names it. Correct the list or the files."
+            )
+        if not self.ann_file:  # a folder is listed in no order
+            samples.sort(key=lambda sample: sample["gt_path"])
         return [{**sample, "scale": self.scale} for sample in samples]
+
+    def __getitem__(self, position: int | tuple[int, int]) -> dict:
+        """Sample ``index``; for ``(index, seed)``, see :class:`ResumableSampler`, its random transforms are seeded."""
+        if isinstance(position, int):
+            return super().__getitem__(position)
+        index, seed = position
+        with seeded(seed):
+            return super().__getitem__(index)
+
+    def prepare_data(self, index: int) -> dict:
+        """A packed sample; with ``unreadable='skip'`` it has the damaged files whose place it takes as ``skipped``."""
+        if not self.skips:
+            return self.pipeline(self.get_data_info(index))
+        skipped: list[str] = []
+        while True:
+            sample = self.get_data_info(index)
+            try:
+                packed = self.pipeline(sample)
+                packed["data_samples"].set_metainfo({"skipped": skipped})
+                return packed
+            except InputError:
+                skipped.append(sample["gt_path"])
+                if len(skipped) == MOST_SKIPPED:
+                    raise
+            index = self._rand_another()
 
 
 class LoadRGB(BaseTransform):
@@ -127,6 +173,10 @@ class LoadOrMakeLQ(BaseTransform):
                 f"{w}x{h}, which is not {scale} times as much. Correct the files or the dataset's scale."
             )
         return _set_image(results, "img", img)
+
+
+def _is_missing(sample: dict, key: str) -> bool:
+    return key in sample and not Path(sample[key]).is_file()
 
 
 def _set_image(results: dict, key: str, image: np.ndarray) -> dict:

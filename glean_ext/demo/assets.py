@@ -10,21 +10,24 @@ import torch
 
 import glean_ext
 from glean_ext import checkpoints
-from glean_ext.demo.bank import BANK, SIZE, Recipe, sample_sheet, train_bank
+from glean_ext.demo.bank import BANK, SIZE, Recipe, train_bank
 from glean_ext.demo.faces import make_demo_data
 from glean_ext.files import atomic_path, write_json
 from glean_ext.networks import StyleGAN2Generator
+from glean_ext.pictures import sample_sheet
 
 ASSETS = Path(glean_ext.__file__).parent / "assets"
 HASHES = ASSETS / "SHA256.json"
 SOURCE = "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/"
 
 
-def make_bank(data: Path, work_dir: Path, sheet: Path) -> Path:
-    """Train the demo bank to the end (or go on from ``work_dir``) and ship it; ``sheet`` gets samples of it."""
+def make_bank(data: Path, work_dir: Path, sheet: Path, init: str | None = None) -> Path:
+    """Train the demo bank to the end and ship it; ``sheet`` gets samples of it.
+
+    It goes on from ``work_dir``, else from the shipped bank ``init``, else it starts from nothing.
+    """
     make_demo_data(data)
-    recipe = Recipe()
-    train_bank(data, work_dir, recipe)
+    train_bank(data, work_dir, Recipe(), init=init)
     return ship_bank(work_dir / "last.pth", sheet)
 
 
@@ -36,7 +39,8 @@ def ship_bank(checkpoint: Path, sheet: Path) -> Path:
         for prefix, part in (("generator_ema", "ema"), ("discriminator", "discriminator"))
         for key, value in state[part].items()
     }
-    path = ship(tensors, "demo_bank", {"recipe": json.dumps(state["recipe"]), "images_shown": str(state["shown"])})
+    facts = {"recipe": json.dumps(state["recipe"]), "images_shown": str(state["shown"]), "init": state["init"]}
+    path = ship(tensors, "demo_bank", facts)
     bank = StyleGAN2Generator(SIZE, **BANK)
     checkpoints.load_strict(bank, checkpoints.with_prefix(checkpoints.read(path), "generator_ema", path), path)
     with atomic_path(sheet) as partial:

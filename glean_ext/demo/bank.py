@@ -1,15 +1,17 @@
 """Train the demo bank: a narrow StyleGAN2 on the cartoon faces, on a CPU.
 
-Two stages. First the generator learns to draw every picture from its PCA coordinates, scaled to unit variance: these
+Three stages. First the generator learns to draw every picture from its PCA coordinates, scaled to unit variance: these
 take the place of the latent code, so a plain L1 loss teaches it the domain at a quarter of the cost of adversarial
 steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with fixed
 codes). Then StyleGAN2's own training makes pictures from random codes real: non-saturating loss, lazy R1, style mixing,
-an average of the weights (Karras et al., CVPR 2020). The L1 loss stays on for half of each batch; it keeps the variety.
+an average of the weights (Karras et al., CVPR 2020). At first the L1 loss stays on for half of each batch, which keeps
+the variety; in the last stage all pictures come from random codes.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,12 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from glean_ext import checkpoints
+from glean_ext.bank_training import mixed_codes
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
+from glean_ext.pictures import sample_sheet
 
 # What the shipped bank is built with, and every config that uses it.
 SIZE = 64
@@ -36,20 +41,21 @@ class Recipe:
     """The numbers of a run; a resumed run must have the same."""
 
     drawing_images: int = 100_000  # shown in the first stage
-    adversarial_images: int = 150_000  # shown in the second stage
+    mixed_images: int = 110_000  # shown in the second stage, half of them drawn, half from random codes
+    adversarial_images: int = 160_000  # shown in the third stage
     batch_size: int = 16
     lr: float = 2e-3
-    final_lr: float = 2e-4  # reached linearly over the last half of the second stage
+    final_lr: float = 2e-4  # reached linearly over the last half of the third stage
     drawing_weight: float = 1.0  # of the L1 loss in the second stage
-    r1_gamma: float = 0.2
+    r1_gamma: float = 1.0
     r1_interval: int = 16
-    mixing_prob: float = 0.5
+    mixing_prob: float = 0.5  # of style mixing
     ema_half_life: int = 5_000  # images
     seed: int = 0
 
     @property
     def total(self) -> int:
-        return self.drawing_images + self.adversarial_images
+        return self.drawing_images + self.mixed_images + self.adversarial_images
 
 
 class PCACodes:
@@ -86,6 +92,7 @@ class BankTraining:
         self.g_optim = torch.optim.Adam(self.generator.parameters(), recipe.lr, (0.0, 0.99))
         self.d_optim = torch.optim.Adam(self.discriminator.parameters(), recipe.lr, (0.0, 0.99))
         self.shown = 0
+        self.init = ""  # the weights it started from, if not from nothing
 
     @property
     def finished(self) -> bool:
@@ -97,8 +104,10 @@ class BankTraining:
         left = min(1.0, (self.recipe.total - self.shown) / ramp)
         for optim in self.g_optim, self.d_optim:
             optim.param_groups[0]["lr"] = self.recipe.final_lr + (self.recipe.lr - self.recipe.final_lr) * left
-        reals = self._reals(self.recipe.batch_size)
-        losses = self._drawing_step(reals) if self.shown < self.recipe.drawing_images else self._adversarial_step(reals)
+        if self.shown < self.recipe.drawing_images:
+            losses = self._drawing_step(self._reals(self.recipe.batch_size))
+        else:
+            losses = self._adversarial_step()
         decay = 0.5 ** (self.recipe.batch_size / self.recipe.ema_half_life)
         for average, value in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(value.detach(), 1 - decay)
@@ -114,21 +123,24 @@ class BankTraining:
         _update(self.g_optim, loss)
         return {"l1": loss.item()}
 
-    def _adversarial_step(self, reals: Tensor) -> dict[str, float]:
-        recipe, half = self.recipe, len(reals) // 2
+    def _adversarial_step(self) -> dict[str, float]:
+        recipe, n = self.recipe, self.recipe.batch_size
         self.discriminator.requires_grad_(False)
+        drawn = self._reals(n // 2 if self.shown < recipe.drawing_images + recipe.mixed_images else 0)
         with torch.autocast("cpu", torch.bfloat16):
-            codes = self.generator.style_mapping(self.codes(reals[:half]))[:, None]  # (N/2, 1, S)
-            codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(half)])
+            codes = self.generator.style_mapping(self.codes(drawn))[:, None]  # (D, 1, S)
+            codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(n - len(drawn))])
             fakes = self.generator.synthesis(codes, fresh_noise=True)
             g_loss = F.softplus(-self.discriminator(fakes)).mean()
-        drawing = F.l1_loss(fakes[:half], reals[:half])
-        _update(self.g_optim, g_loss + recipe.drawing_weight * drawing)
+        loss = g_loss
+        if len(drawn):
+            loss = loss + recipe.drawing_weight * F.l1_loss(fakes[: len(drawn)], drawn)
+        _update(self.g_optim, loss)
 
         self.discriminator.requires_grad_(True)
         regularize = self.shown // recipe.batch_size % recipe.r1_interval == 0
         # other pictures than those just drawn, else it could tell them apart by their company
-        reals = self._reals(len(reals)).requires_grad_(regularize)
+        reals = self._reals(n).requires_grad_(regularize)
         with torch.autocast("cpu", torch.bfloat16):
             real_logits = self.discriminator(reals)
             fake_logits = self.discriminator(fakes.detach())
@@ -138,7 +150,7 @@ class BankTraining:
             (gradient,) = torch.autograd.grad(real_logits.sum(), reals, create_graph=True)
             penalty = gradient.square().sum((1, 2, 3)).mean()
         _update(self.d_optim, d_loss + penalty * (recipe.r1_gamma / 2 * recipe.r1_interval))
-        return {"g": g_loss.item(), "d": d_loss.item(), "r1": penalty.item(), "l1": drawing.item()}
+        return {"g": g_loss.item(), "d": d_loss.item(), "r1": penalty.item()}
 
     def _reals(self, n: int) -> Tensor:
         index = torch.randint(len(self.images), (n,), generator=self.rng)
@@ -147,19 +159,27 @@ class BankTraining:
         return torch.where(flip, batch.flip(3), batch).contiguous(memory_format=torch.channels_last)
 
     def _random_codes(self, n: int) -> Tensor:
-        """Style codes of random latents, some mixed from two: (N, K, S)."""
-        net = self.generator
-        w = net.style_mapping(torch.randn(2 * n, net.style_channels, generator=self.rng)).reshape(2, n, 1, -1)
-        cut = torch.randint(1, net.num_latents, (n, 1, 1), generator=self.rng)
-        unmixed = torch.rand(n, 1, 1, generator=self.rng) >= self.recipe.mixing_prob
-        first = (torch.arange(net.num_latents)[None, :, None] < cut) | unmixed  # (N, K, 1)
-        return torch.where(first, w[0], w[1])
+        """Style codes of random latents, some mixed from two: (n, K, S)."""
+        latents = torch.randn(2 * n, self.generator.style_channels, generator=self.rng)
+        return mixed_codes(self.generator, latents[:n], latents[n:], self.recipe.mixing_prob, self.rng)
+
+    def start_from(self, shipped: str) -> None:
+        """Take the weights and the images shown of a shipped bank; the optimisers start anew."""
+        state = checkpoints.read(shipped)
+        generator = checkpoints.with_prefix(state, "generator_ema", shipped)
+        checkpoints.load_strict(self.generator, generator, shipped)
+        checkpoints.load_strict(self.ema, generator, shipped)
+        discriminator = checkpoints.with_prefix(state, "discriminator", shipped)
+        checkpoints.load_strict(self.discriminator, discriminator, shipped)
+        facts = checkpoints.metadata(shipped)
+        self.shown = int(facts["images_shown"])
+        self.init = json.dumps(facts)
 
     def state_dict(self) -> dict:
         parts = ("generator", "ema", "discriminator", "g_optim", "d_optim")
         state = {name: getattr(self, name).state_dict() for name in parts}
         rng = {"rng": self.rng.get_state(), "torch_rng": torch.get_rng_state()}
-        return {**state, **rng, "recipe": asdict(self.recipe), "shown": self.shown}
+        return {**state, **rng, "recipe": asdict(self.recipe), "shown": self.shown, "init": self.init}
 
     def load_state_dict(self, state: dict) -> None:
         if state["recipe"] != asdict(self.recipe):
@@ -170,6 +190,7 @@ class BankTraining:
         for name in "generator", "ema", "discriminator", "g_optim", "d_optim":
             getattr(self, name).load_state_dict(state[name])
         self.shown = state["shown"]
+        self.init = state["init"]
         self.rng.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
 
@@ -186,18 +207,10 @@ def load_images(folder: Path) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def sample_sheet(bank: StyleGAN2Generator, rows: int = 8, columns: int = 16, seed: int = 0) -> Image.Image:
-    """``rows * columns`` images from seeded latents, without truncation."""
-    z = torch.randn(rows * columns, bank.style_channels, generator=torch.Generator().manual_seed(seed))
-    images = (bank(z).clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)  # (N, 3, H, W)
-    _, c, h, w = images.shape
-    sheet = images.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
-    return Image.fromarray(sheet.numpy())
-
-
-def train_bank(data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400) -> BankTraining:
-    """Train to the end of ``recipe``, going on from ``work_dir/last.pth`` when it is there.
+def train_bank(
+    data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400, init: str | None = None
+) -> BankTraining:
+    """Train to the end of ``recipe``, going on from ``work_dir/last.pth`` when it is there, else from ``init``.
 
     Every ``save_every`` steps it writes the checkpoint and a sheet of samples; Ctrl-C loses the steps since then.
     """
@@ -206,6 +219,8 @@ def train_bank(data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400
     training = BankTraining(load_images(data / "train" / "GT"), recipe)
     if checkpoint.exists():
         training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    elif init:
+        training.start_from(init)
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:

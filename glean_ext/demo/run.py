@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
@@ -19,26 +17,19 @@ from glean_ext.apis import runners
 from glean_ext.apis.restore import Restorer
 from glean_ext.configs_io import load_config
 from glean_ext.demo.assets import ASSETS, HASHES
-from glean_ext.demo.bank import BANK, SIZE, sample_sheet
+from glean_ext.demo.bank import BANK, SIZE
 from glean_ext.demo.faces import TEST_IMAGES, TRAIN_IMAGES, make_demo_data
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path, write_json
 from glean_ext.images import read_rgb
 from glean_ext.imresize import imresize
 from glean_ext.networks import StyleGAN2Generator
+from glean_ext.pictures import Row, comparison, sample_sheet
 
 SCALE = 8
 SHOWN = 10  # columns of the comparison
 
 FACE = (140, 20, 310, 190)  # of scikit-image's astronaut: left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a name and a picture for every held-out face."""
-
-    name: str
-    images: list[np.ndarray]  # (64, 64, 3) uint8
 
 
 def run_demo(
@@ -151,20 +142,9 @@ def measure(images: list[np.ndarray], gt: list[np.ndarray]) -> dict[str, float]:
     }
 
 
-def save_comparison(rows: list[Row], path: Path, zoom: int = 2, label_width: int = 130) -> None:
-    """A grid with one row a method and one column a face."""
-    side, gap = SIZE * zoom, 4
-    shown = min(SHOWN, len(rows[0].images))
-    sheet = Image.new("RGB", (label_width + shown * (side + gap), len(rows) * (side + gap) + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for y, row in enumerate(rows):
-        top = gap + y * (side + gap)
-        draw.text((8, top + side // 2 - 8), row.name, fill="black", font=font)
-        for x, image in enumerate(row.images[:shown]):
-            picture = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(picture, (label_width + x * (side + gap), top))
+def save_comparison(rows: list[Row], path: Path) -> None:
     with atomic_path(path) as partial:
-        sheet.save(partial)
+        comparison(rows, 2 * SIZE, SHOWN).save(partial)
 
 
 def restore_photograph(config: Path, path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Does the output, made small again, give the input?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from glean_ext.imresize import imresize
+from glean_ext.metrics.base import SavedImageMetric
+
+
+class LRConsistency(SavedImageMetric):
+    """``LR_PSNR`` (dB) and ``LR_MAE`` (of 1) between the input and the output resized to the input's size.
+
+    The resize is MATLAB's antialiased bicubic ``imresize`` in 8 bits, by which :class:`LoadOrMakeLQ` makes inputs: the
+    ground truth itself scores 0 and infinity. Where inputs were degraded otherwise, as in blind restoration, this says
+    nothing. SRFlow (ECCV 2020) and NTIRE's learned SR space challenge report it as LR-PSNR.
+    """
+
+    metric = "LR_PSNR"
+
+    def measure(self, output: Tensor, sample: dict) -> tuple[float, float]:
+        """PSNR and mean absolute error of one image."""
+        lq, image = (x.permute(1, 2, 0).cpu().numpy() for x in (self.image(sample, "input"), output))  # (H, W, 3)
+        height, width = lq.shape[:2]
+        difference = imresize(image, size=(height, width)).astype(np.float64) - lq
+        mse = float(np.square(difference).mean())
+        psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
+        return psnr, float(np.abs(difference).mean() / 255)
+
+    def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
+        """Means over the images; one perfect image makes the mean of the PSNR infinite, as MMagic's."""
+        psnr, mae = np.mean(results, axis=0)
+        return {"LR_PSNR": float(psnr), "LR_MAE": float(mae)}
