@@ -1,6 +1,6 @@
 # A narrow bank of 64x64 images on a CPU, to see the chain work: an hour gives recognisable faces. The bank that is
 # shipped was trained faster, by tools/make_demo_assets.py.
-_base_ = ['_base_/runtime.py', '_base_/bank_training.py']
+_base_ = '_base_/bank_training.py'
 
 _width = dict(channel_multiplier=0.125, max_channels=80)
 model = dict(

@@ -24,7 +24,7 @@ from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
-UNUSED_BANK_KEYS = ("w_avg", "truncation_latent")
+UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
 ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 SHOWN = 4  # keys that an error names before it counts the rest

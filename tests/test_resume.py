@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, randomize
 from mmengine.hooks import Hook
-from PIL import Image
+from training_home import BASES, NETWORK, make_home
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.apis import runners
@@ -27,14 +26,9 @@ from glean_ext.configs_io import load_config
 from glean_ext.datasets import ResumableSampler
 from glean_ext.datasets.sampler import seeded
 from glean_ext.errors import InputError
-from glean_ext.networks import StyleGAN2Generator
 from glean_ext.resume import AtomicBackend, newest_whole_checkpoint
 
-ROOT = Path(__file__).parents[1]
-NETWORK = {k: v for k, v in TINY.items() if k != "type"}
-BANK = {k: NETWORK[k] for k in ("out_size", "style_channels", "num_mlps", "channel_multiplier", "max_channels")}
 INTERVAL = 4  # iterations between checkpoints
-BASES = [str(ROOT / f"configs/_base_/{name}.py") for name in ("runtime", "schedule_300k", "glean", "data")]
 CONFIG = f"""
 _base_ = {BASES!r}
 model = dict(
@@ -91,13 +85,7 @@ def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
 def home(tmp_path, monkeypatch) -> Path:
     """A working directory with ``config.py``, its bank and seven images."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.py").write_text(CONFIG)
-    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
-    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, tmp_path / "bank.pth")
-    (tmp_path / "data/GT").mkdir(parents=True)
-    for i in range(7):
-        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"data/GT/{i}.png")
+    make_home(tmp_path, CONFIG, images=7)
     return tmp_path
 
 

@@ -1,6 +1,8 @@
 # StyleGAN2 (CVPR 2020), configuration f, by MMagic's trainer: non-saturating loss, R1 every 16th step, path lengths
 # every 4th, an average of the generator with a half-life of 10,000 images. The average is the bank:
 # init_cfg=dict(type='Pretrained', checkpoint=<iter_N.pth>, prefix='generator_ema').
+_base_ = 'runtime.py'
+
 _d_interval, _g_interval = 16, 4
 _d_ratio, _g_ratio = _d_interval / (_d_interval + 1), _g_interval / (_g_interval + 1)  # lazy regularisation
 
@@ -36,8 +38,8 @@ val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
 optim_wrapper = dict(
     constructor='MultiOptimWrapperConstructor',
-    generator=dict(optimizer=dict(type='Adam', lr=2e-3 * _g_ratio, betas=(0, 0.99**_g_ratio))),
-    discriminator=dict(optimizer=dict(type='Adam', lr=2e-3 * _d_ratio, betas=(0, 0.99**_d_ratio))),
+    generator=dict(optimizer=dict(type='Adam', lr=2e-3 * _g_ratio, betas=(0.0, 0.99**_g_ratio))),
+    discriminator=dict(optimizer=dict(type='Adam', lr=2e-3 * _d_ratio, betas=(0.0, 0.99**_d_ratio))),
 )
 auto_scale_lr = dict(base_batch_size=32, enable=False)  # for --auto-scale-lr
 default_hooks = dict(checkpoint=dict(interval=10_000, save_best=None))

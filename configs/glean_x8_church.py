@@ -1,0 +1,11 @@
+# Churches: StyleGAN2 configuration f trained on LSUN church (outdoor), 256x256.
+_base_ = 'glean_x8_cat.py'
+
+_bank = ('http://download.openmmlab.com/mmediting/stylegan2/official_weights/'
+         'stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth')
+bank = dict(checkpoint=_bank)
+bank_discriminator = dict(checkpoint=_bank)
+model = dict(generator=dict(init_cfg=bank), discriminator=dict(init_cfg=bank_discriminator))
+train_dataloader = dict(dataset=dict(data_root='data/LSUN-church'))
+val_dataloader = dict(dataset=dict(data_root='data/church_test'))
+test_dataloader = val_dataloader

@@ -1,0 +1,3 @@
+_base_ = 'glean_x32_ffhq.py'
+
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

@@ -1,0 +1,3 @@
+_base_ = 'glean_x64_ffhq.py'
+
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

@@ -1,0 +1,3 @@
+_base_ = 'glean_x8_bedroom.py'
+
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

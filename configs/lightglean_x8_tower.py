@@ -1,0 +1,3 @@
+_base_ = 'glean_x8_tower.py'
+
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))
