@@ -57,6 +57,7 @@ def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int) -> Path
     cfg = load_config(config)
     cfg.work_dir = str(work_dir)
     cfg.train_cfg.max_iters = cfg.param_scheduler.T_max = max_iters
+    cfg.train_cfg.val_interval = max(1, max_iters // 4)
     cfg.resume = True
     runner = runners.train(cfg)
     facts = {"config": config.name, "iterations": str(max_iters), "seed": str(cfg.randomness.seed)}
