@@ -33,7 +33,7 @@ class SavedImageMetric(BaseSampleWiseMetric):
 
     @abstractmethod
     def measure(self, output: Tensor, sample: dict) -> Any:
-        """The result of one image.
+        """The result of one image; not None, which mmengine would drop and count another image twice.
 
         Args:
             output: (3, H, W) uint8 RGB, what the network made.

