@@ -180,11 +180,6 @@ MISFITS = {
         "more); 51 keys fit nothing (net.injected_noise_0, net.injected_noise_1, net.injected_noise_2, "
         "net.injected_noise_3 and 47 more). The keys below 'generator_ema.net' do fit: set prefix='generator_ema.net'.",
     ),
-    "another size": (
-        lambda state: StyleGAN2Generator(32, **BANK).state_dict(),
-        "18 keys fit nothing (injected_noise_5, injected_noise_6, convs.4.conv.weight_orig, "
-        f"convs.4.conv.style_modulation.bias and 14 more). {SIZES}",
-    ),
 }
 
 

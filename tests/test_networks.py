@@ -173,6 +173,12 @@ def test_channel_table_is_stylegan2s():
         ((4, 64), "in_size must be a power of two of at least 8, but it is 4."),
         ((64, 64), "in_size must be smaller than out_size, but they are 64 and 64."),
         ((8, 48), "out_size must be a power of two of at least 8, but it is 48."),
+        ((16.0, 64), "in_size must be one whole number or (height, width), but it is 16.0."),
+        (((8, 8, 8), 64), "in_size must be one whole number or (height, width), but it is (8, 8, 8)."),
+        (((18, 24), (72, 96)), "The longer side of in_size must be a power of two of at least 8, but it is 24."),
+        (((7, 16), (28, 64)), "in_size=(7, 16) cannot be centred: make both sides even."),
+        (((12, 16), 64), "in_size and out_size must have one aspect, but they are (12, 16) and 64."),
+        (((12, 16), (16, 12)), "in_size must be smaller than out_size, but they are (12, 16) and (16, 12)."),
     ],
 )
 def test_sizes_are_checked(sizes, message):

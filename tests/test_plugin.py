@@ -44,22 +44,6 @@ def test_mmagics_own_configs_build_with_our_networks(mmagic_models, name, tmp_pa
     assert model.generator.fp16_enabled == model.discriminator.fp16_enabled == ("fp16" in name)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-def test_our_configs_build(mmagic_models, path):
-    from mmagic.registry import TRANSFORMS
-
-    from glean_ext.restorer import GLEAN
-
-    cfg = Config.fromfile(path)
-    model = build(cfg.model)
-    assert type(model) is GLEAN
-    assert model.generator.out_size == cfg.model.generator.in_size * cfg.train_dataloader.dataset.scale
-    assert cfg.train_dataloader.dataset.scale == cfg.val_dataloader.dataset.scale == cfg.test_dataloader.dataset.scale
-    for loader in cfg.train_dataloader, cfg.val_dataloader:
-        for transform in loader.dataset.pipeline:
-            TRANSFORMS.build(transform)
-
-
 def test_the_papers_schedule():
     cfg = Config.fromfile(CONFIGS / "glean_x16_ffhq.py", import_custom_modules=False)
     assert cfg.param_scheduler.T_max == cfg.train_cfg.max_iters == 300_000

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from glean_ext.configs_io import load_config
 from glean_ext.errors import InputError
 from glean_ext.networks import build_restorer
+from glean_ext.networks.shapes import Size
 
 TITLES = {
     "style_codes": "style codes",
@@ -75,15 +76,15 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= nbytes
 
 
-def measure(net: nn.Module, size: int, channels: int = 3) -> dict[str, Cost]:
+def measure(net: nn.Module, size: Size, channels: int = 3) -> dict[str, Cost]:
     """The cost of every part of a fake ``net`` (see :class:`FakeTensorMode`) and, last, of all of it (``total``).
 
     Args:
-        net: The network; a part is a child of it, or a parameter of its own.
-        size: Height and width of the input; the batch is one image.
+        net: The network, which is left frozen; a part is a child of it, or a parameter of its own.
+        size: Side of the square input, or (height, width); the batch is one image.
         channels: Channels of the input.
     """
-    parts: dict[str, Cost] = {}
+    parts = {name: Cost() for name, _ in net.named_children()}  # some have no parameters
     for name, parameter in net.named_parameters():
         for key in name.split(".")[0], "total":
             cost = parts.setdefault(key, Cost())
@@ -91,12 +92,18 @@ def measure(net: nn.Module, size: int, channels: int = 3) -> dict[str, Cost]:
             cost.trainable += parameter.numel() if parameter.requires_grad else 0
     parts["total"] = parts.pop("total")
     counter, memory = FlopCounterMode(display=False), PeakMemory()
+    net.requires_grad_(False)  # views of trainable parameters break torch's FLOP counter
     with torch.no_grad(), counter, memory:
         memory.listeners.append(parts["total"])
         with watched(net, parts, counter, memory):
-            net(torch.zeros(1, channels, size, size))
+            net(lq_images(size, channels))
     parts["total"].flops = counter.get_total_flops()
     return parts
+
+
+def lq_images(size: Size, channels: int) -> Tensor:
+    """A batch of one black image: (1, channels, h, w)."""
+    return torch.zeros(1, channels, *(size if isinstance(size, Sequence) else (size, size)))
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def run_forward(config: str, cfg_options: Sequence[str]) -> None:
     """What the process of :func:`peak_of_a_forward` does."""
     generator = load_config(config, cfg_options).model.generator
     net = build_restorer(generator).eval()
-    lq = torch.zeros(1, generator.get("img_channels", 3), generator.in_size, generator.in_size)
+    lq = lq_images(generator.in_size, generator.get("img_channels", 3))
     before = _peak_rss()
     with torch.inference_mode():
         net(lq)

@@ -28,10 +28,17 @@ class PixelShuffleUp(nn.Module):
 class Decoder(nn.ModuleList):
     """Doubles the resolution stage by stage; each stage but the first also gets the bank's features."""
 
-    def __init__(self, in_size: int, out_size: int, channels: dict[int, int], img_channels: int = 3):
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        channels: dict[int, int],  # resolution -> width of the decoder
+        bank_channels: dict[int, int],  # resolution -> width of the bank's features
+        img_channels: int = 3,
+    ):
         super().__init__()
         for res in resolutions(in_size, out_size):
-            in_channels = channels[res] if res == in_size else 2 * channels[res]
+            in_channels = channels[res] if res == in_size else channels[res] + bank_channels[res]
             if res < out_size:
                 self.append(PixelShuffleUp(in_channels, channels[2 * res]))
             else:
@@ -50,6 +57,18 @@ class Decoder(nn.ModuleList):
         return x
 
 
+class NoProjection(nn.Module):
+    """In place of the projection of features that have no channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_zeros(())
+
+
+def projection(in_channels: int, width: int) -> nn.Module:
+    """(N, C, H, W) -> (N, width, H, W), or what can be added to it"""
+    return nn.Conv2d(in_channels, width, 1) if in_channels else NoProjection()
+
+
 class SlimDecoder(nn.Module):
     """A narrow stream that starts from f_0 and gets the bank's features added, both projected to its width.
 
@@ -57,12 +76,20 @@ class SlimDecoder(nn.Module):
     LightGLEAN's.
     """
 
-    def __init__(self, in_size: int, out_size: int, channels: dict[int, int], width: int = 32, img_channels: int = 3):
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        channels: dict[int, int],  # resolution -> width of f_0
+        bank_channels: dict[int, int],  # resolution -> width of the bank's features
+        width: int = 32,
+        img_channels: int = 3,
+    ):
         super().__init__()
         stages = resolutions(2 * in_size, out_size)
         self.start = nn.Conv2d(channels[in_size], width, 1)
         self.ups = nn.ModuleList(PixelShuffleUp(width, width) for _ in stages)
-        self.projections = nn.ModuleList(nn.Conv2d(channels[res], width, 1) for res in stages)
+        self.projections = nn.ModuleList(projection(bank_channels[res], width) for res in stages)
         self.to_image = nn.Conv2d(width, img_channels, 3, padding=1)
 
     def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from glean_ext import checkpoints
 
 from .layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
 from .precision import mixed_precision
-from .shapes import MIN_SIZE, channels_by_resolution, resolutions
+from .shapes import MIN_SIZE, Canvas, Size, channels_by_resolution, resolutions
 
 
 class ConvLayer(nn.Sequential):
@@ -89,7 +89,8 @@ class StyleGAN2Discriminator(nn.Module):
     """Images to realness logits: (N, 3, H, W) in [-1, 1] -> (N, 1), fp32.
 
     Args:
-        in_size: Height and width of the image, a power of two from 8 on.
+        in_size: Side of the square image, a power of two from 8 on; or (height, width), the longer of which is such a
+            number (see :class:`~glean_ext.networks.shapes.Canvas`).
         img_channels: Channels of the image.
         channel_multiplier: Width from 64x64 on; 2 is configuration f.
         max_channels: No layer is wider.
@@ -103,7 +104,7 @@ class StyleGAN2Discriminator(nn.Module):
 
     def __init__(
         self,
-        in_size: int,
+        in_size: Size,
         img_channels: int = 3,
         channel_multiplier: float = 2,
         max_channels: int = 512,
@@ -114,17 +115,19 @@ class StyleGAN2Discriminator(nn.Module):
         init_cfg: dict | None = None,
     ):
         super().__init__()
-        channels = channels_by_resolution(in_size, channel_multiplier, max_channels)
+        self.canvas = Canvas("in_size", in_size)
+        side = self.canvas.side
+        channels = channels_by_resolution(side, channel_multiplier, max_channels)
         self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}
         self.input_bgr2rgb = input_bgr2rgb
         self.fp16_enabled = fp16_enabled
         self.init_cfg = init_cfg
 
         self.convs = nn.Sequential(
-            ConvLayer(img_channels, channels[in_size], 1),
+            ConvLayer(img_channels, channels[side], 1),
             *(
                 ResidualBlock(channels[res], channels[res // 2], blur_kernel)
-                for res in reversed(resolutions(2 * MIN_SIZE, in_size))
+                for res in reversed(resolutions(2 * MIN_SIZE, side))
             ),
         )
         last = channels[MIN_SIZE]
@@ -134,7 +137,7 @@ class StyleGAN2Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.flip(1) if self.input_bgr2rgb else image
+        x = self.canvas.place(image.flip(1) if self.input_bgr2rgb else image)
         with mixed_precision(image.device, self.fp16_enabled):
             x = self.convs(x)  # (N, C, 4, 4)
             x = minibatch_stddev(x, **self.mbstd_cfg)  # (N, C + F, 4, 4)

@@ -38,7 +38,7 @@ class DenseBlock(nn.Module):
         features = [x]
         *convs, last = self.children()
         for conv in convs:
-            features.append(F.leaky_relu(conv(torch.cat(features, 1)), 0.2))  # (N, growth, H, W)
+            features.append(F.leaky_relu(conv(torch.cat(features, 1)), 0.2, inplace=True))  # (N, growth, H, W)
         return x + RESIDUAL_SCALE * last(torch.cat(features, 1))
 
 
@@ -80,17 +80,18 @@ def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out
 
 
 class StyleCodes(nn.Linear):
-    """Features at 4x4 -> style codes: (N, 16 C) -> (N, K - 1, S).
+    """Features at 4x4 -> style codes: (N, 16 C) -> (N, K', S).
 
-    It has weights for K codes, as MMagic has; the last one would only make RGB, so it is not computed.
+    It has weights for K codes, as MMagic has; the last one only makes RGB, so most restorers leave it out (K' = K - 1).
     """
 
-    def __init__(self, in_channels: int, num_codes: int, style_channels: int):
+    def __init__(self, in_channels: int, num_codes: int, style_channels: int, unused: int):
         super().__init__(in_channels * MIN_SIZE**2, num_codes * style_channels)
         self.style_channels = style_channels
+        self.unused = unused
 
     def forward(self, x: Tensor) -> Tensor:
-        used = self.out_features - self.style_channels
+        used = self.out_features - self.unused * self.style_channels
         return F.linear(x, self.weight[:used], self.bias[:used]).unflatten(1, (-1, self.style_channels))
 
 
@@ -109,6 +110,7 @@ class Encoder(nn.ModuleList):
         img_channels: int = 3,
         rrdb_channels: int = 64,
         num_rrdbs: int = 23,
+        unused_codes: int = 1,  # of the last ones, not computed
     ):
         super().__init__()
         self.append(feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size]))
@@ -128,12 +130,12 @@ class Encoder(nn.ModuleList):
                 nn.Conv2d(last, last, 3, padding=1),
                 lrelu(),
                 nn.Flatten(),
-                StyleCodes(last, num_codes, style_channels),
+                StyleCodes(last, num_codes, style_channels, unused_codes),
             )
         )
 
     def forward(self, lq: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """(N, 3, h, h) -> {resolution: (N, C, resolution, resolution)}, codes (N, K - 1, S)"""
+        """(N, 3, h, h) -> {resolution: (N, C, resolution, resolution)}, codes (N, K', S)"""
         *stages, to_codes = self
         x, features = lq, {}
         for stage in stages:

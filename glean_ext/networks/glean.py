@@ -10,15 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from glean_ext import checkpoints
 from glean_ext.errors import InputError
 
-from .bank_init import bank_file, require_bank_init
-from .decoder import Decoder
-from .encoder import Encoder
+from .ablations import make_bank, make_decoder, make_encoder, make_fusions, require_parts
+from .bank_init import bank_file, load_bank, require_bank
 from .precision import mixed_precision
-from .shapes import MIN_SIZE, require_scale, resolutions
-from .stylegan2 import StyleGAN2Generator
+from .shapes import MIN_SIZE, Size, canvases, require_one_of, resolutions
+
+DECODERS = ("full", "slim", "none")
 
 
 class GLEANStyleGANv2(nn.Module):
@@ -28,8 +27,9 @@ class GLEANStyleGANv2(nn.Module):
     output: they are kept so that checkpoints agree, are not computed and not trained.
 
     Args:
-        in_size: Height and width of the input, a power of two from 8 on, smaller than ``out_size``.
-        out_size: Height and width of the output and of the bank's images.
+        in_size: Side of the square input, a power of two from 8 on, smaller than ``out_size``; or (height, width),
+            the longer of which is such a number (see :class:`~glean_ext.networks.shapes.Canvas`).
+        out_size: Side of the output and of the bank's images, or (height, width) in the proportions of ``in_size``.
         img_channels: Channels of the input and output image.
         rrdb_channels: Width of the RRDB trunk.
         num_rrdbs: Blocks of the RRDB trunk.
@@ -48,15 +48,21 @@ class GLEANStyleGANv2(nn.Module):
         fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
         bgr2rgb: See ``default_style_mode``.
         bank_init: ``'pretrained'``: training needs an ``init_cfg``. ``'random'``: it starts with a random bank.
+        bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder are all there is.
+            This and what follows are for ablations, see :mod:`glean_ext.networks.ablations`.
+        inject_at: Resolutions where the encoder's features go into the bank, of 4, 8, ... ``in_size``; None: all.
+        decoder: ``'full'``; ``'slim'``: LightGLEAN's; ``'none'``: the bank's own image is the output.
+        decoder_channels: Width of the slim decoder.
 
     Raises:
-        ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank_init``.
+        ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
+            ``decoder`` or ``inject_at``; arguments that contradict each other.
     """
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
+        in_size: Size,
+        out_size: Size,
         img_channels: int = 3,
         rrdb_channels: int = 64,
         num_rrdbs: int = 23,
@@ -73,62 +79,69 @@ class GLEANStyleGANv2(nn.Module):
         bgr2rgb: bool = False,
         max_channels: int = 512,
         bank_init: str = "pretrained",
+        bank: str = "frozen",
+        inject_at: Sequence[int] | None = None,
+        decoder: str = "full",
+        decoder_channels: int = 32,
     ):
         super().__init__()
-        require_scale(in_size, out_size)
-        require_bank_init(bank_init)
-        self.in_size = in_size
-        self.out_size = out_size
+        require_bank(bank, bank_init, init_cfg)
+        require_one_of("decoder", decoder, DECODERS)
+        self.lq_canvas, self.gt_canvas = canvases(in_size, out_size)
+        self.in_size, self.out_size = self.lq_canvas.size, self.gt_canvas.size
+        sides = self.lq_canvas.side, self.gt_canvas.side
+        require_parts(bank, inject_at, decoder, sides[0])
         self.init_cfg = init_cfg
+        self.bank = bank
         self.bank_init = bank_init
         self.fp16_enabled = fp16_enabled
 
-        self.generator = StyleGAN2Generator(
-            out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp
+        self.generator = make_bank(
+            bank,
+            decoder,
+            sides[1],
+            style_channels,
+            num_mlps,
+            channel_multiplier,
+            max_channels,
+            blur_kernel,
+            lr_mlp,
         )
-        self.generator.requires_grad_(False)
-        channels = self.generator.channels
-        self.encoder = Encoder(
-            in_size, channels, self.generator.num_latents, style_channels, img_channels, rrdb_channels, num_rrdbs
-        )
-        self.fusion_out = nn.ModuleList()
-        self.fusion_skip = nn.ModuleList()
-        for res in resolutions(MIN_SIZE, in_size):
-            c = channels[res]
-            self.fusion_out.append(nn.Conv2d(2 * c, c, 3, padding=1))
-            self.fusion_skip.append(nn.Conv2d(c + 3, 3, 3, padding=1))
-        self.fusion_skip.requires_grad_(False)
-        self.decoder = Decoder(in_size, out_size, channels, img_channels)
+        self.encoder = make_encoder(self.generator, sides[0], style_channels, img_channels, rrdb_channels, num_rrdbs)
+        self.fusion_out, self.fusion_skip = make_fusions(self.generator, sides[0], inject_at)
+        self.decoder = make_decoder(decoder, self.generator, *sides, decoder_channels, img_channels)
 
     def forward(self, lq: Tensor) -> Tensor:
-        """(N, 3, h, h), RGB in [-1, 1] -> (N, 3, H, H), fp32, about [-1, 1].
+        """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
 
         Raises:
-            InputError: The input is not ``in_size`` by ``in_size``.
+            InputError: The input is not of ``in_size``.
         """
         self._check_input(lq)
         with mixed_precision(lq.device, self.fp16_enabled):
-            features, codes = self.encoder(lq)  # {4: ..., h: f_0}, (N, K, S)
+            features, codes = self.encoder(self.lq_canvas.place(lq))  # {4: ..., h: f_0}, (N, K, S)
             bank_features = self._ask_bank(features, codes)
-            return self.decoder(features[self.in_size], bank_features).float()
+            image = self.decoder(features[self.lq_canvas.side], bank_features)
+            return self.gt_canvas.cut(image).float()
 
     def _ask_bank(self, features: dict[int, Tensor], codes: Tensor) -> list[Tensor]:
         """The bank's features above the input size, f_i mixed in up to it (CVPR 2021, section 3.2)."""
         x = self.generator.start(codes)  # (N, C, 4, 4)
-        answers = []
-        for i, res in enumerate(resolutions(MIN_SIZE, self.out_size // 2)):
-            if res <= self.in_size:
+        in_size, answers = self.lq_canvas.side, []
+        for i, res in enumerate(resolutions(MIN_SIZE, self.gt_canvas.side // 2)):
+            if res <= in_size:
                 x = self.fusion_out[i](torch.cat([x, features[res]], 1))
             x = self.generator.block(x, 2 * res, codes)  # (N, C, 2 res, 2 res)
-            if res >= self.in_size:
+            if res >= in_size:
                 answers.append(x)
         return answers
 
     def _check_input(self, lq: Tensor) -> None:
-        if lq.ndim != 4 or lq.shape[-2:] != (self.in_size, self.in_size):
+        if lq.ndim != 4 or lq.shape[-2:] != (self.lq_canvas.height, self.lq_canvas.width):
+            size = self.lq_canvas
             raise InputError(
-                f"This GLEAN takes images of {self.in_size}x{self.in_size} pixels, but got a tensor of shape "
-                f"{tuple(lq.shape)}. Resize the image to {self.in_size}x{self.in_size}, or take a model of that size."
+                f"This GLEAN takes images of {size} pixels, but got a tensor of shape {tuple(lq.shape)}. Resize the "
+                f"image to {size}, or take a model of that size."
             )
 
     def init_weights(self) -> None:
@@ -138,5 +151,5 @@ class GLEANStyleGANv2(nn.Module):
             InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
                 hold the whole bank.
         """
-        if init_cfg := bank_file(self, self.init_cfg, self.bank_init):
-            checkpoints.load_pretrained(self.generator, init_cfg)
+        if init_cfg := bank_file(self, self.init_cfg, self.bank, self.bank_init):
+            load_bank(self.generator, init_cfg)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .frozen import convolution
 
 
 class EqualizedWeight(nn.Module):
@@ -38,7 +39,7 @@ class EqualizedConv2d(EqualizedWeight):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight_orig * self.scale, stride=self.stride, padding=self.padding)
+        return convolution(x, self.weight_orig * self.scale, self.stride, self.padding)
 
 
 class EqualizedLinear(nn.Module):

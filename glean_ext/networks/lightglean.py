@@ -14,17 +14,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from glean_ext import checkpoints
 from glean_ext.errors import InputError
 
-from .bank_init import bank_file, require_bank_init
-from .decoder import SlimDecoder
+from .ablations import make_blocks, make_decoder
+from .bank_init import bank_file, load_bank, require_bank
 from .encoder import feature_extractor
 from .precision import mixed_precision
-from .shapes import MIN_INPUT, require_scale
-from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator
+from .shapes import MIN_INPUT, Size, canvases, require_one_of
+from .stylegan2 import StyleGAN2Generator
 
 logger = logging.getLogger(__name__)
+DECODERS = ("slim", "full")
 
 
 class LightGLEANStyleGANv2(nn.Module):
@@ -42,7 +42,8 @@ class LightGLEANStyleGANv2(nn.Module):
 
     Args:
         in_size: Height and width that the bank's resolutions and the stored noise belong to, a power of two from 8 on,
-            smaller than ``out_size``. Inputs may have any other size; the scale is ``out_size / in_size``.
+            smaller than ``out_size``. Inputs may have any other size; the scale is ``out_size / in_size``. As GLEAN it
+            takes (height, width), too, of which the longer one counts.
         out_size: Height and width of the bank's images.
         img_channels: Channels of the input and output image.
         rrdb_channels: Width of the RRDB trunk.
@@ -57,18 +58,22 @@ class LightGLEANStyleGANv2(nn.Module):
         fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
         max_channels: No layer of the bank is wider. 512 is what the published banks have.
         bank_init: ``'pretrained'``: training needs an ``init_cfg``. ``'random'``: it starts with a random bank.
-        decoder_channels: Width of the decoder.
+        decoder_channels: Width of the slim decoder.
+        bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder are all there is.
+            This and ``decoder`` are for ablations, see :mod:`glean_ext.networks.ablations`.
+        decoder: ``'slim'``; ``'full'``: GLEAN's. There is no ``'none'``, for this part of a bank makes no image.
 
     Raises:
-        ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank_init``.
+        ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
+            ``decoder``; arguments that contradict each other.
     """
 
     in_size = None  # any; GLEAN has its one input size here
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
+        in_size: Size,
+        out_size: Size,
         img_channels: int = 3,
         rrdb_channels: int = 64,
         num_rrdbs: int = 23,
@@ -82,19 +87,23 @@ class LightGLEANStyleGANv2(nn.Module):
         max_channels: int = 512,
         bank_init: str = "pretrained",
         decoder_channels: int = 32,
+        bank: str = "frozen",
+        decoder: str = "slim",
     ):
         super().__init__()
-        require_scale(in_size, out_size)
-        require_bank_init(bank_init)
-        self.nominal_size = in_size
-        self.out_size = out_size
+        require_bank(bank, bank_init, init_cfg)
+        require_one_of("decoder", decoder, DECODERS)
+        lq_canvas, gt_canvas = canvases(in_size, out_size)
+        self.nominal_size, self.out_size = lq_canvas.size, gt_canvas.size
+        self.bank_from, bank_size = lq_canvas.side, gt_canvas.side
         self.img_channels = img_channels
         self.init_cfg = init_cfg
+        self.bank = bank
         self.bank_init = bank_init
         self.fp16_enabled = fp16_enabled
         self._make_whole_bank = partial(
             StyleGAN2Generator,
-            out_size,
+            bank_size,
             style_channels,
             num_mlps,
             channel_multiplier,
@@ -103,14 +112,13 @@ class LightGLEANStyleGANv2(nn.Module):
             lr_mlp,
         )
 
-        self.generator = StyleGAN2Blocks(
-            in_size, out_size, style_channels, channel_multiplier, max_channels, blur_kernel
+        self.generator = make_blocks(
+            bank, self.bank_from, bank_size, style_channels, channel_multiplier, max_channels, blur_kernel
         )
-        self.generator.requires_grad_(False)
-        self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels))
-        channels = self.generator.channels
-        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size])
-        self.decoder = SlimDecoder(in_size, out_size, channels, decoder_channels, img_channels)
+        self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels), bank != "absent")
+        f_0_channels = self.generator.channels[self.bank_from]
+        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, f_0_channels)
+        self.decoder = make_decoder(decoder, self.generator, self.bank_from, bank_size, decoder_channels, img_channels)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -135,11 +143,11 @@ class LightGLEANStyleGANv2(nn.Module):
             InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
                 hold the whole bank.
         """
-        init_cfg = bank_file(self, self.init_cfg, self.bank_init)
+        init_cfg = bank_file(self, self.init_cfg, self.bank, self.bank_init)
         if init_cfg is None:
             return
         whole = self._make_whole_bank()
-        checkpoints.load_pretrained(whole, init_cfg)
+        load_bank(whole, init_cfg)
         state, own = whole.state_dict(), self.generator.state_dict()
         self.generator.load_state_dict({key: state[key] for key in own}, strict=True)
         with torch.no_grad():
@@ -151,7 +159,7 @@ class LightGLEANStyleGANv2(nn.Module):
 
     def _unused(self, keys: Iterable[str]) -> str:
         """Tensors of the whole bank counted by what they belong to."""
-        counts = {"mapping network": 0, "RGB path": 0, f"blocks up to {self.nominal_size}x{self.nominal_size}": 0}
+        counts = {"mapping network": 0, "RGB path": 0, f"blocks up to {self.bank_from}x{self.bank_from}": 0}
         mapping, rgb, blocks = counts
         for key in keys:
             counts[mapping if key.startswith("style_mapping.") else rgb if key.startswith("to_rgb") else blocks] += 1

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .frozen import convolution
+
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
     """The outer product of ``taps`` with themselves, scaled to sum to ``gain``: (T, T)."""
@@ -41,20 +43,25 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
     weight = kernel.to(x.dtype).flip(0, 1).expand(c, 1, -1, -1)
     before, after = pad
     if before == after >= 0:
-        return F.conv2d(x, weight, stride=down, padding=before, groups=c)
-    return F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=down, groups=c)
+        return convolution(x, weight, down, before, groups=c)
+    return convolution(F.pad(x, (before, after, before, after)), weight, down, groups=c)
 
 
 def repeat_to(x: Tensor, height: int, width: int) -> Tensor:
     """Repeat ``x`` (N, C, H, W) periodically downwards and to the right, and crop: (N, C, height, width)."""
-    down, across = -(-height // x.shape[2]), -(-width // x.shape[3])
-    return x.repeat(1, 1, down, across)[:, :, :height, :width]
+    # By index: the number of whole repeats would tie an exported graph to the sizes it was traced with.
+    rows = torch.arange(height, device=x.device) % x.shape[2]
+    columns = torch.arange(width, device=x.device) % x.shape[3]
+    return x.index_select(2, rows).index_select(3, columns)
 
 
 def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = math.sqrt(2)) -> Tensor:
-    """``gain * leaky_relu(x + bias)``; ``bias`` (C,) belongs to dimension 1 of ``x`` (N, C, ...)."""
-    bias = bias.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
-    return F.leaky_relu(x + bias, slope) * gain
+    """``gain * leaky_relu(x + bias)``; ``bias`` (C,) belongs to dimension 1 of ``x`` (N, C, ...).
+
+    The gain goes first, which leaky ReLU allows, so that training keeps one tensor of this, not two.
+    """
+    bias = (gain * bias).to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+    return F.leaky_relu(torch.add(bias, x, alpha=gain), slope, inplace=True)
 
 
 def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
@@ -78,8 +85,8 @@ def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
 def conv2d(x: Tensor, weight: Tensor, upsample: bool = False) -> Tensor:
     """The convolution that :func:`modulated_conv2d` modulates; shapes as there."""
     if upsample:
-        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return convolution(x, weight.transpose(0, 1), stride=2, transposed=True)
+    return convolution(x, weight, padding=weight.shape[-1] // 2)
 
 
 def modulated_conv2d(

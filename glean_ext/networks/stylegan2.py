@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -154,6 +154,11 @@ class Synthesis(nn.Module):
         self.style_channels = style_channels
         self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
 
+    @property
+    def answer_channels(self) -> dict[int, int]:
+        """Resolution -> channels of what :meth:`block` returns."""
+        return self.channels
+
     def style_convs(self, res: int, blur_kernel: Sequence[float]) -> dict[str, StyleConv]:
         """New style convolutions for block ``res``, by their keys in ``convs``."""
         below, here = self.channels[res // 2], self.channels[res]
@@ -184,6 +189,10 @@ class Synthesis(nn.Module):
             noise = None if fresh_noise else ops.repeat_to(self.noise(layer), height, width)
             x = self.style_conv(layer)(x, codes[:, layer - self.first_layer], noise)
         return x
+
+    def tune(self) -> None:
+        """Let training change what the features are made by; the rest stays as it is."""
+        self.convs.requires_grad_(True)
 
 
 class StyleGAN2Blocks(Synthesis):
@@ -290,6 +299,8 @@ class StyleGAN2Generator(Synthesis):
         bgr2rgb: Reverse the channels of the image made by :meth:`forward`.
     """
 
+    unused_codes = 1  # the last codes, that the features do not depend on: it makes RGB only
+
     def __init__(
         self,
         out_size: int,
@@ -336,11 +347,24 @@ class StyleGAN2Generator(Synthesis):
         ``fresh_noise`` draws new injected noise (training); otherwise the stored noise is used.
         """
         x = self.start(codes, fresh_noise)  # (N, C, 4, 4)
-        image = self.to_rgb1(x, codes[:, 1])  # (N, 3, 4, 4)
-        for i, res in enumerate(resolutions(2 * MIN_SIZE, self.out_size)):
+        image = self.rgb(x, MIN_SIZE, codes)  # (N, 3, 4, 4)
+        for res in resolutions(2 * MIN_SIZE, self.out_size):
             x = self.block(x, res, codes, fresh_noise)  # (N, C, res, res)
-            image = self.to_rgbs[i](x, codes[:, 2 * i + 3], image)  # (N, 3, res, res)
+            image = self.rgb(x, res, codes, image)  # (N, 3, res, res)
         return image.flip(1) if self.bgr2rgb else image
+
+    def rgb(self, x: Tensor, res: int, codes: Tensor, image: Tensor | None = None) -> Tensor:
+        """The image at ``res`` from its features and the image below.
+
+        (N, C, res, res), (N, K, S), (N, 3, res / 2, res / 2) -> (N, 3, res, res), fp32
+        """
+        layer = self.to_rgb1 if res == MIN_SIZE else self.to_rgbs[res.bit_length() - 4]
+        return layer(x, codes[:, 2 * res.bit_length() - 5], image)
+
+    def tune(self) -> None:
+        super().tune()
+        self.constant_input.requires_grad_(True)
+        self.conv1.requires_grad_(True)
 
     def forward(self, z: Tensor, truncation: float = 1.0, fresh_noise: bool = False) -> Tensor:
         """Latent codes to images: (N, S), standard normal -> (N, 3, H, W), about [-1, 1].
@@ -359,3 +383,62 @@ class StyleGAN2Generator(Synthesis):
         device = self.constant_input.input.device
         z = torch.randn(samples, self.style_channels, generator=torch.Generator().manual_seed(seed))
         return self.style_mapping(z.to(device)).mean(0, keepdim=True)
+
+
+RGB = 3  # channels of the image that StyleGAN2WithRGB carries along
+
+
+class StyleGAN2WithRGB(StyleGAN2Generator):
+    """A bank that makes its image along with its features, for a restorer whose result is that image.
+
+    The image so far is the last three channels of what :meth:`start` returns and :meth:`block` takes and returns. The
+    arguments are those of :class:`StyleGAN2Generator`.
+    """
+
+    unused_codes = 0
+
+    @property
+    def answer_channels(self) -> dict[int, int]:
+        return {res: channels + RGB for res, channels in self.channels.items()}
+
+    def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """(N, K, S) -> (N, C + 3, 4, 4)"""
+        x = super().start(codes, fresh_noise)
+        return torch.cat([x, self.rgb(x, MIN_SIZE, codes)], 1)
+
+    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """(N, C + 3, h, w), (N, K, S) -> (N, C' + 3, 2h, 2w)"""
+        image = x[:, -RGB:]
+        x = super().block(x[:, :-RGB], res, codes, fresh_noise)
+        return torch.cat([x, self.rgb(x, res, codes, image)], 1)
+
+    def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        x = self.start(codes, fresh_noise)
+        for res in resolutions(2 * MIN_SIZE, self.out_size):
+            x = self.block(x, res, codes, fresh_noise)
+        image = x[:, -RGB:]
+        return image.flip(1) if self.bgr2rgb else image
+
+    def tune(self) -> None:
+        super().tune()
+        self.to_rgb1.requires_grad_(True)
+        self.to_rgbs.requires_grad_(True)
+
+
+def bank_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of the StyleGAN2 generator that has this state dict, by the arguments that set them.
+
+    ``channels at 4x4`` and so on are what ``channel_multiplier`` and ``max_channels`` give. Empty when it is no such
+    state dict.
+    """
+    first = "conv1.conv.weight_orig"
+    style = "conv1.conv.style_modulation.linear.weight_orig"
+    if first not in state or style not in state:
+        return {}
+    channels, res = {MIN_SIZE: state[first].shape[1]}, MIN_SIZE
+    while (weight := state.get(f"convs.{style_layers(2 * res)[0] - 1}.conv.weight_orig")) is not None:
+        res *= 2
+        channels[res] = weight.shape[1]
+    mapping = sum(key.startswith("style_mapping.") and key.endswith(".bias") for key in state)
+    sizes = {"out_size": res, "style_channels": state[style].shape[1], "num_mlps": mapping}
+    return sizes | {f"channels at {res}x{res}": number for res, number in channels.items()}
