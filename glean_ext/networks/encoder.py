@@ -92,7 +92,10 @@ class StyleCodes(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         used = self.out_features - self.unused * self.style_channels
-        return F.linear(x, self.weight[:used], self.bias[:used]).unflatten(1, (-1, self.style_channels))
+        # In the weight's own precision: it is used once a forward, and a cast copy of its size costs more than it saves.
+        with torch.autocast(x.device.type, enabled=False):
+            codes = F.linear(x.to(self.weight.dtype), self.weight[:used], self.bias[:used])
+        return codes.unflatten(1, (-1, self.style_channels))
 
 
 class Encoder(nn.ModuleList):

@@ -39,7 +39,7 @@ class EqualizedConv2d(EqualizedWeight):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolution(x, self.weight_orig * self.scale, self.stride, self.padding)
+        return convolution(x, self.weight_orig, self.stride, self.padding, scale=self.scale)
 
 
 class EqualizedLinear(nn.Module):
