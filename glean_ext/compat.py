@@ -8,13 +8,15 @@ these. It has to run before MMagic is imported; ``glean_ext.plugin`` sees to tha
 from __future__ import annotations
 
 import functools
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from glean_ext.errors import InputError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MMCV_OPS = "mmcv._ext"  # the module of compiled ops, absent from mmcv-lite
+INFERENCER = "mmagic.apis.mmagic_inferencer"
 LOG_STATISTICS = ("min", "max", "current", "mean")  # the methods that mmengine's log buffers are pickled with
 
 
@@ -93,6 +96,79 @@ def take_folder_names_as_metainfo() -> None:
 
     list_from_file.takes_folders = True  # type: ignore[attr-defined]
     base_dataset.list_from_file = list_from_file
+
+
+def offer_inferencers(kind: type, settings: Callable[[str], list[dict]], tasks: Mapping[str, str]) -> None:
+    """Let ``MMagicInferencer`` make a ``kind`` for the model names of ``tasks``, and list them with their configs.
+
+    MMagic picks the class by a task that it reads from metafiles in its own folder, and has no place to add any.
+    ``mmagic.apis`` imports 800 modules, so it is changed when someone imports it.
+
+    Args:
+        kind: Is called with what ``MMagicInferencer`` got.
+        settings: model name -> the ``Models`` of a metafile.
+        tasks: model name -> what MMagic calls its task.
+    """
+    if INFERENCER in sys.modules:
+        _hook_inferencer(sys.modules[INFERENCER], kind, settings, tasks)
+    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        change = functools.partial(_hook_inferencer, kind=kind, settings=settings, tasks=tasks)
+        sys.meta_path.insert(0, _AfterImport(INFERENCER, change))
+
+
+def _hook_inferencer(
+    module: ModuleType, kind: type, settings: Callable[[str], list[dict]], tasks: Mapping[str, str]
+) -> None:
+    inferencer = module.MMagicInferencer
+    make, read_metafiles = inferencer.__init__, inferencer.init_inference_supported_models_cfg
+    if hasattr(make, "offers"):
+        return
+    own = [name for name in inferencer.inference_supported_models if name not in tasks]
+
+    @functools.wraps(make)
+    def __init__(self: Any, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        if model_name in tasks:
+            self.inferencer = kind(model_name, *args, **kwargs)
+        else:
+            make(self, model_name, *args, **kwargs)
+
+    def init_inference_supported_models_cfg() -> None:
+        if inferencer.inference_supported_models_cfg_inited:
+            return
+        inferencer.inference_supported_models = own  # it opens a metafile of MMagic for each
+        try:
+            read_metafiles()
+        finally:
+            inferencer.inference_supported_models = [*own, *tasks]
+        for name, task in tasks.items():
+            inferencer.inference_supported_models_cfg[name] = {"task": task, "settings": settings(name)}
+
+    __init__.offers = tasks  # type: ignore[attr-defined]
+    inferencer.__init__ = __init__
+    inferencer.init_inference_supported_models_cfg = staticmethod(init_inference_supported_models_cfg)
+    inferencer.inference_supported_models = [*own, *tasks]
+    inferencer.inference_supported_models_cfg_inited = False  # if it was read before, again with these
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls ``change(module)`` once the module of that name has been imported."""
+
+    def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
+        self.name, self.change = name, change
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == self.name else None
+        loader = spec.loader if spec else None
+        if loader is None:
+            return None
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            self.change(module)
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def supply_mmcv_ops() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
+
+if TYPE_CHECKING:  # torch takes seconds to load, which processes that only read images need not wait for
+    from torch import Tensor
 
 # Pillow's name of the format -> extensions. Formats that start another program (EPS) or accept anything (TGA) are out.
 FORMATS = {
@@ -49,39 +52,68 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
         raise InputError(f"{path}: {what}. Give the path of an image.")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty (0 bytes). Get the file anew.")
+    return _read(path, str(path))
+
+
+def decode_rgb(content: bytes, name: str) -> np.ndarray:
+    """As :func:`read_rgb`, from the bytes of an image file, say of a zip's member; messages call it ``name``.
+
+    Raises:
+        InputError: As :func:`read_rgb` does.
+    """
+    if not content:
+        raise InputError(f"{name} is empty (0 bytes). Get the file anew.")
+    return _read(io.BytesIO(content), name)
+
+
+def _read(file: Path | BinaryIO, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=list(FORMATS)) as image:
-                return _to_rgb(ImageOps.exif_transpose(image), path)
+            with Image.open(file, formats=list(FORMATS)) as image:
+                return _to_rgb(ImageOps.exif_transpose(image), name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is too large: {_reason(error)}. Crop it or scale it down.") from error
+        raise InputError(f"{name} is too large: {_reason(error)}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{path} is no image, or of a format that is not read ({', '.join(FORMATS)} are). Save it as PNG."
+            f"{name} is no image, or of a format that is not read ({', '.join(FORMATS)} are). Save it as PNG."
         ) from error
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
+def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """As :func:`read_rgb`, from an image that Pillow has opened or made; messages call it ``name``.
+
+    Raises:
+        InputError: Its file is damaged, or its pixels have an unknown range.
+    """
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image), name)
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image), path)
+        return _from_16_bits(np.asarray(image), name)
     if image.mode == "F":
-        raise InputError(f"{path} has floating-point pixels, whose range is unknown. Save it with 8 or 16 bits.")
+        raise InputError(f"{name} has floating-point pixels, whose range is unknown. Save it with 8 or 16 bits.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
     return np.array(image.convert("RGB"))
 
 
-def _from_16_bits(gray: np.ndarray, path: Path) -> np.ndarray:
+def _from_16_bits(gray: np.ndarray, name: str) -> np.ndarray:
     """(H, W) in 0 .. 65535 -> (H, W, 3) uint8; 65535 / 257 = 255."""
     gray = gray.astype(np.int64)
     if gray.min() < 0 or gray.max() > 65535:
-        raise InputError(f"{path} has 32-bit pixels, whose range is unknown. Save it with 8 or 16 bits.")
+        raise InputError(f"{name} has 32-bit pixels, whose range is unknown. Save it with 8 or 16 bits.")
     return np.repeat(((gray + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -129,6 +161,8 @@ def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [-1, 1]."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise TypeError(f"to_tensor takes (H, W, 3) uint8, but got {image.shape} {image.dtype}.")
+    import torch
+
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
     return pixels[None].float() / 127.5 - 1
 
@@ -139,5 +173,7 @@ def to_uint8(tensor: Tensor) -> np.ndarray:
         tensor = tensor[0]
     if tensor.ndim != 3 or len(tensor) != 3:
         raise TypeError(f"to_uint8 takes one RGB image, but got a tensor of shape {tuple(tensor.shape)}.")
+    import torch
+
     pixels = ((tensor.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().cpu().numpy()

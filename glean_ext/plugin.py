@@ -25,6 +25,7 @@ from mmengine.registry import Registry  # noqa: E402
 register_all_modules(init_default_scope=False)
 
 from glean_ext import bank_training, datasets, hooks, logs, loops, losses, metrics, networks, optim, restorer, resume  # noqa: E402
+from glean_ext.apis import inferencer  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
@@ -60,5 +61,8 @@ for registry, entries in TABLE.items():
     for name, entry in entries.items():
         registry.register_module(name=name, module=entry, force=True)
 
+compat.offer_inferencers(
+    inferencer.GLEANInferencer, inferencer.settings, dict.fromkeys(inferencer.MODELS, inferencer.TASK)
+)
 register_backend("atomic", resume.AtomicBackend, force=True)
 logs.forward_to_mmengine()
