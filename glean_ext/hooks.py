@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from glean_ext.checkpoints import plain_keys
 from glean_ext.errors import InputError
 from glean_ext.images import to_uint8
 from glean_ext.imresize import imresize
+from glean_ext.networks import StyleGAN2Generator
 from glean_ext.pictures import Row, comparison, sample_sheet
 
 
@@ -97,7 +99,7 @@ class RandomStateHook(Hook):
         name, key, position, has_gauss, gauss = np.random.get_state()
         checkpoint["random_states"] = {
             "python": random.getstate(),
-            "numpy": (name, torch.from_numpy(key.astype(np.int64)), position, has_gauss, gauss),
+            "numpy": (name, torch.from_numpy(np.asarray(key, np.int64)), position, has_gauss, gauss),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "sampler": getattr(runner.train_dataloader.sampler, "seed", None),
@@ -211,7 +213,7 @@ class ComparisonHook(Hook):
             [to_uint8(image / 127.5 - 1) for image in images]  # from [0, 255]
             for images in zip(*((s.input, s.output.pred_img, s.gt_img) for s in self._samples), strict=True)
         )
-        bicubic = [imresize(small, size=large.shape[:2]) for small, large in zip(lq, gt, strict=True)]
+        bicubic = [imresize(lr, size=(len(hr), hr.shape[1])) for lr, hr in zip(lq, gt, strict=True)]
         rows = [Row("LR", lq), Row("bicubic", bicubic), Row("output", output), Row("GT", gt)]
         sheet = comparison(rows, self.side, self.images)
         runner.visualizer.add_image("comparison", np.asarray(sheet), step=runner.iter)
@@ -237,7 +239,7 @@ class BankSamplesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            bank = unwrap(runner.model).get_submodule("generator_ema").get_submodule("module")
+            bank = cast(StyleGAN2Generator, unwrap(runner.model).get_submodule("generator_ema.module"))
             training = bank.training
             sheet = sample_sheet(bank.eval(), self.rows, self.columns)
             bank.train(training)

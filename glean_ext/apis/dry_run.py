@@ -45,9 +45,10 @@ def dry_run(cfg: Config) -> None:
 
     net = runners.unwrap(runners.unwrap(runner.model).get_submodule("generator"))
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    bank = net.init_cfg.get("checkpoint") if getattr(net, "init_cfg", None) else "random"
+    init_cfg = cfg.model.generator.get("init_cfg") or {}
     lq, gt = watch.shapes
-    table.add_row("bank", str(bank))
+    if hasattr(net, "bank"):
+        table.add_row("bank", f"{net.bank}, from {init_cfg.get('checkpoint', 'random weights')}")
     table.add_row("parameters", f"{sum(p.numel() for p in net.parameters()):,}, {trained:,} of them trained")
     table.add_row("a batch", f"{lq} -> {gt}")
     table.add_row("losses", ", ".join(f"{name} {value:.4g}" for name, value in watch.losses.items()))
