@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from glean_ext.networks import StyleGAN2Generator
+if TYPE_CHECKING:
+    from glean_ext.networks import StyleGAN2Generator
 
 
 @dataclass(frozen=True)

@@ -210,8 +210,9 @@ def test_annotation_file_that_is_missing_or_wrong(folder):
         f"{folder}/no.txt: there is no such annotation file. Set ann_file='' to take all images."
     )
     (folder / "wrong.txt").write_text("7.png\n")
-    data = dataset(folder, ann_file="wrong.txt")
-    assert fault(lambda: data[0]) == f"{folder}/GT/7.png: there is no such file. Give the path of an image."
+    assert fault(dataset, folder, ann_file="wrong.txt") == (
+        f"{folder}/GT/7.png: no such file, but {folder}/wrong.txt names it. Correct the list or the files."
+    )
     (folder / "empty.txt").write_text("\n")
     assert fault(dataset, folder, ann_file="empty.txt") == (
         f"{folder}/empty.txt names no images. Put a file name on each line, or set ann_file=''."
@@ -230,13 +231,15 @@ def test_sides_that_are_no_multiples(tmp_path, height, width):
 
 def test_pairs_that_do_not_fit(folder):
     path = save(noise(9, 8, 4), folder / "LR/0.png")
-    (folder / "two.txt").write_text("0.png\n1.png\n")
-    data = dataset(folder, {"gt": "GT", "img": "LR"}, ann_file="two.txt")
+    (folder / "one.txt").write_text("0.png\n")
+    data = dataset(folder, {"gt": "GT", "img": "LR"}, ann_file="one.txt")
     assert fault(lambda: data[0]) == (
         f"{path} has 4x8 pixels, but the ground truth {folder}/GT/0.png has 16x16, which is not 2 times as much. "
         "Correct the files or the dataset's scale."
     )
-    assert fault(lambda: data[1]) == f"{folder}/LR/1.png: there is no such file. Give the path of an image."
+    assert fault(dataset, folder, {"gt": "GT", "img": "LR"}) == (
+        f"{folder}/LR/1.png and 1 more: no such file, but {folder}/GT names it. Correct the list or the files."
+    )
 
 
 def test_damaged_images_are_named(folder):

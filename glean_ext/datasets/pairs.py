@@ -176,7 +176,8 @@ class LoadOrMakeLQ(BaseTransform):
 
 
 def _is_missing(sample: dict, key: str) -> bool:
-    return key in sample and not Path(sample[key]).is_file()
+    """Files of an LMDB are looked for when they are read."""
+    return key in sample and Path(sample[key]).parent.suffix != ".lmdb" and not Path(sample[key]).is_file()
 
 
 def _set_image(results: dict, key: str, image: np.ndarray) -> dict:
