@@ -1,4 +1,5 @@
-# As demo_glean_x8.py, with a deeper trunk in place of the style codes that GLEAN's encoder makes; at most 4 MB in fp16.
+# As demo_glean_x8.py, with a deeper trunk and a wider decoder, for want of GLEAN's style codes; at most 4 MB in fp16.
 _base_ = 'demo_glean_x8.py'
 
-model = dict(generator=dict(type='LightGLEANStyleGANv2', num_rrdbs=3))
+model = dict(generator=dict(type='LightGLEANStyleGANv2', num_rrdbs=3, decoder_channels=48))
+optim_wrapper = dict(generator=dict(optimizer=dict(lr=2e-3)))

@@ -172,15 +172,15 @@ def test_exif_orientation_turns_the_output(infer, weights, config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "out_size"), [((1, 1), (16, 16)), ((20, 10), (16, 8)), ((10, 20), (8, 16)), ((3, 200), (1, 16))]
+    ("size", "out_size"), [((1, 7), (2, 16)), ((20, 10), (16, 8)), ((10, 20), (8, 16)), ((3, 200), (1, 16))]
 )
 def test_policy_resize_keeps_the_aspect(infer, weights, config, tmp_path, size, out_size):
     path = save_noise(tmp_path / "in.png", *size)
     code, stdout, _ = infer(config, weights, path, "-o", tmp_path / "out.png")
     assert code == 0
     assert stdout == (
-        f"{path} has {size[1]}x{size[0]} pixels, but the model takes 8x8; it was resized (--size-policy error refuses "
-        "such images).\n"
+        f"{path} has {size[1]}x{size[0]} pixels; it was padded and resized to the model's 8x8 (see --size-policy and "
+        "--fit).\n"
     )
     assert read_rgb(tmp_path / "out.png").shape == (*out_size, 3)
 
@@ -191,10 +191,10 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     side = max(size)
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
     square = np.pad(rgb, ((top, side - size[0] - top), (left, side - size[1] - left), (0, 0)), mode="edge")
-    output = np.arange(256).reshape(16, 16, 1)  # each pixel tells where it was
+    output = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)  # each pixel tells where it was
     given, notices = [], []
     restorer = Restorer({"model": {"generator": TINY}}, weights, device="cpu", notify=notices.append)
-    restorer._forward = lambda image, name: given.append(image) or output
+    restorer._forward = lambda lq, name: given.append(to_uint8(lq)) or to_tensor(output)
     restored = restorer.restore(rgb)
     difference = np.abs(given[0].astype(int) - imresize(square, size=(8, 8)))
     # MATLAB rounds and clips between the axes and takes rows first; of a landscape image the columns were first.
@@ -204,25 +204,72 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     assert len(given) == len(notices) == 1
 
 
-def test_a_narrow_image_does_not_become_a_huge_square(net, weights):
-    restorer = Restorer({"model": {"generator": TINY}}, weights, device="cpu", notify=lambda message: None)
-    assert restorer.restore(np.zeros((1, 300_000, 3), np.uint8)).shape == (1, 16, 3)  # squared it would be 270 GB
-
-
 def test_policy_error(fault, weights, config, tmp_path):
     path = save_noise(tmp_path / "in.png", 6, 5)
     assert fault(config, weights, path, "-o", tmp_path / "out.png", "--size-policy", "error") == (
-        f"{path} has 5x6 pixels, but the model takes 8x8. Resize it (MATLAB's antialiased bicubic is what models are "
-        "trained with), or let --size-policy resize do that (in Python: size_policy='resize')."
+        f"{path} has 5x6 pixels, but the model takes 8x8 only. Resize it (MATLAB's antialiased bicubic is what models "
+        "are trained with), or let --size-policy resize do that (in Python: size_policy='resize')."
     )
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_network_without_in_size_takes_any(weights):
-    restorer = Restorer({"model": {"generator": TINY}}, weights, device="cpu", size_policy="error")
-    restorer.in_size, restorer.net = None, torch.nn.Upsample(scale_factor=2)
-    rgb = np.random.default_rng(2).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(restorer.restore(rgb), rgb.repeat(2, 0).repeat(2, 1))
+# Any size
+
+
+@pytest.fixture
+def light(tmp_path):
+    """Config and weights of a small LightGLEAN, 8x8 -> 16x16."""
+    torch.manual_seed(0)
+    kind = {"type": "LightGLEANStyleGANv2"}
+    torch.save(build_restorer(TINY | kind).state_dict(), tmp_path / "light.pth")
+    return write_config(tmp_path / "light.py", **kind), tmp_path / "light.pth"
+
+
+def test_lightglean_takes_images_as_they_come(infer, light, tmp_path):
+    save_noise(tmp_path / "in" / "a.png", 9, 30)
+    save_noise(tmp_path / "in" / "b.png", 40, 8)
+    code, stdout, _ = infer(*light, tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 0 and "pixels" not in stdout
+    assert read_rgb(tmp_path / "out" / "a.png").shape == (18, 60, 3)
+    assert read_rgb(tmp_path / "out" / "b.png").shape == (80, 16, 3)
+
+
+def test_tiles_by_hand_give_nearly_the_same(infer, light, tmp_path):
+    image = save_noise(tmp_path / "a.png", 60, 50)
+    assert infer(*light, image, "-o", tmp_path / "whole.png")[0] == 0
+    options = "--size-policy", "tile", "--tile-size", 40, "--tile-overlap", 20
+    assert infer(*light, image, "-o", tmp_path / "tiles.png", *options) == (0, "", "")
+    whole, tiles = (read_rgb(tmp_path / name).astype(int) for name in ("whole.png", "tiles.png"))
+    assert whole.shape == (120, 100, 3) and whole.std() > 1 and np.abs(whole - tiles).max() <= 1
+
+
+def test_lightglean_names_what_is_too_small_and_goes_on(infer, light, tmp_path):
+    save_noise(tmp_path / "in" / "a.png", 7, 9)
+    save_noise(tmp_path / "in" / "b.png", 8, 9)
+    code, stdout, _ = infer(*light, tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 2
+    assert (
+        f"failed: {tmp_path}/in/a.png has 9x7 pixels, but the model takes any size from 8x8 on. Resize it (MATLAB's "
+        "antialiased bicubic is what models are trained with), or let --size-policy resize do that (in Python: "
+        "size_policy='resize').\n"
+    ) in stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
+    assert infer(*light, tmp_path / "in" / "a.png", "-o", tmp_path / "a.png", "--size-policy", "resize")[0] == 0
+
+
+def test_glean_in_tiles_and_cropped(infer, weights, config, tmp_path):
+    image = save_noise(tmp_path / "a.png", 20, 11)
+    assert infer(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "tile") == (0, "", "")
+    assert read_rgb(tmp_path / "o.png").shape == (40, 22, 3)
+    code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop")
+    assert code == 0 and "it was cropped and resized to the model's 8x8" in stdout
+    assert read_rgb(tmp_path / "o.png").shape == (16, 16, 3)
+
+
+def test_options_without_effect(fault, weights, config, image, tmp_path):
+    assert fault(config, weights, image, "-o", tmp_path / "o.png", "--tile-size", "64") == (
+        "tile_size has no effect where size_policy is 'resize'. Leave it out, or take size_policy 'tile'."
+    )
 
 
 # Wrong usage
@@ -235,7 +282,7 @@ def test_bad_usage_is_one_line(fault, config, weights, image):
 
 def test_unknown_policy(fault, config, weights, image, tmp_path):
     assert fault(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "crop") == (
-        "size_policy is 'crop', but it must be one of resize, error."
+        "size_policy is 'crop', but it must be one of auto, error, resize, tile."
     )
 
 

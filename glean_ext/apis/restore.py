@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
+from glean_ext.apis.memory import Memory, at_hand, bytes_per_pixel
+from glean_ext.apis.sizes import Resize, SizePolicy, SizeRequirements
+from glean_ext.apis.tiles import Tiling
 from glean_ext.checkpoints import load_restorer
 from glean_ext.configs_io import generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.images import image_files, read_rgb, to_tensor, to_uint8, write_png
-from glean_ext.imresize import imresize
 from glean_ext.networks import build_restorer
 
 SHOWN = 8  # failed files that the last error names before it counts the rest
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """An image that is not of the size the network takes, and what a size policy needs to deal with it."""
-
-    image: np.ndarray  # (h, w, 3) uint8
-    name: str
-    in_size: int
-    run: Callable[[np.ndarray], np.ndarray]  # the network: (in_size, in_size, 3) -> (out_size, out_size, 3), uint8
-    notify: Callable[[str], None]
-
-    @property
-    def sizes(self) -> str:
-        height, width = self.image.shape[:2]
-        return f"{self.name} has {width}x{height} pixels, but the model takes {self.in_size}x{self.in_size}"
-
-
-def refuse(misfit: Misfit) -> np.ndarray:
-    """The policy ``error``."""
-    raise InputError(
-        f"{misfit.sizes}. Resize it (MATLAB's antialiased bicubic is what models are trained with), or let "
-        "--size-policy resize do that (in Python: size_policy='resize')."
-    )
-
-
-def resize(misfit: Misfit) -> np.ndarray:
-    """The policy ``resize``: pad to a square by repeating the border, resize as MATLAB does, cut the padding off.
-
-    The output has the aspect of the image; its longer side is the network's ``out_size``.
-    """
-    height, width = misfit.image.shape[:2]
-    size, side = misfit.in_size, max(height, width)
-    misfit.notify(f"{misfit.sizes}; it was resized (--size-policy error refuses such images).")
-    # The long side first: so the square, which may be huge for a narrow image, is never made.
-    image = imresize(misfit.image, size=(size if height == side else height, size if width == side else width))
-    top, left = (side - height) // 2, (side - width) // 2
-    across = (top, side - height - top), (left, side - width - left), (0, 0)
-    image = np.pad(image, across, mode="edge")
-    output = misfit.run(imresize(image, size=(size, size)))
-    return _crop(output, top / side, left / side, height / side, width / side)
-
-
-def _crop(image: np.ndarray, top: float, left: float, height: float, width: float) -> np.ndarray:
-    """The part of a square image, all in fractions of its side; at least one pixel."""
-    side = len(image)
-    rows, columns = max(1, round(height * side)), max(1, round(width * side))
-    y, x = min(round(top * side), side - rows), min(round(left * side), side - columns)
-    return image[y : y + rows, x : x + columns]
-
-
-SIZE_POLICIES: dict[str, Callable[[Misfit], np.ndarray]] = {"resize": resize, "error": refuse}
 
 
 class Restorer:
@@ -81,9 +33,10 @@ class Restorer:
         config: A config file, or a dict with ``model.generator``.
         checkpoint: The network's state dict or a training checkpoint, as path or URL.
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; None takes the GPU when there is one.
-        size_policy: What to do with images that are not ``in_size`` by ``in_size``; a key of :data:`SIZE_POLICIES`.
+        size_policy: What happens to images of other sizes than the network takes: a :class:`SizePolicy` or its name.
         cfg_options: ``key=value`` changes to a config file.
-        notify: Gets one line when an image had to be changed to fit.
+        notify: Gets one line when an image is not restored as it is.
+        on_tile: Is called with (done, all) after each tile of an image.
 
     Raises:
         InputError: A config, checkpoint, device or policy that cannot be used.
@@ -94,26 +47,29 @@ class Restorer:
         config: str | os.PathLike | Mapping,
         checkpoint: str | os.PathLike,
         device: str | torch.device | None = None,
-        size_policy: str = "resize",
+        size_policy: SizePolicy | str = "auto",
         cfg_options: Sequence[str] = (),
         notify: Callable[[str], None] = print,
+        on_tile: Callable[[int, int], None] | None = None,
     ):
-        if size_policy not in SIZE_POLICIES:
-            raise InputError(f"size_policy is {size_policy!r}, but it must be one of {', '.join(SIZE_POLICIES)}.")
+        policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
         self.device = pick_device(device)
         if isinstance(config, Mapping):
             generator = generator_config(config, "config")
         else:
             generator = generator_config(load_config(config, cfg_options), config)
         net = build_restorer(generator)
+        self.takes = SizeRequirements.of(net)
+        self.size_policy = policy.for_network(self.takes)
         load_restorer(net, checkpoint)
         self.net = net.to(self.device).eval()
-        self.in_size: int | None = getattr(net, "in_size", None)  # None: any size
-        self.size_policy = SIZE_POLICIES[size_policy]
         self.notify = notify
+        self.on_tile = on_tile
 
     def restore(self, rgb: np.ndarray, name: str = "the image") -> np.ndarray:
         """(h, w, 3) uint8 RGB -> (H, W, 3) uint8 RGB.
+
+        H and W are the network's scale times h and w, unless the image had to be resized.
 
         Args:
             rgb: The low-resolution image.
@@ -125,23 +81,50 @@ class Restorer:
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise TypeError(f"restore takes (h, w, 3) uint8 RGB, but got {rgb.shape} {rgb.dtype}.")
+        size = rgb.shape[0], rgb.shape[1]
+        plan, notice = self.size_policy.plan(size, self.takes, self._memory, name)
+        if notice:
+            self.notify(notice)
+        if isinstance(plan, Resize):
+            return plan.finish(to_uint8(self._forward(to_tensor(plan.prepare(rgb)), name)), size)
+        return self._tiled(rgb, plan, name)
 
-        def run(image: np.ndarray) -> np.ndarray:
-            return self._forward(image, name)
+    def _tiled(self, rgb: np.ndarray, tiling: Tiling, name: str) -> np.ndarray:
+        """Restore in tiles, of which there may be one."""
+        height, width = rgb.shape[:2]
+        total, done = tiling.count((height, width)), count(1)
 
-        if self.in_size is None or rgb.shape[:2] == (self.in_size, self.in_size):
-            return run(rgb)
-        return self.size_policy(Misfit(rgb, name, self.in_size, run, self.notify))
+        def forward(tile: Tensor) -> Tensor:
+            result = self._forward(tile, name)
+            if self.on_tile is not None:
+                self.on_tile(next(done), total)
+            return result
+
+        result = np.empty((tiling.scale * height, tiling.scale * width, 3), np.uint8)
+        top = 0
+        for band in tiling.bands(forward, to_tensor(rgb)):
+            result[top : top + band.shape[2]] = to_uint8(band)
+            top += band.shape[2]
+        return result
 
     @torch.inference_mode()
-    def _forward(self, rgb: np.ndarray, name: str) -> np.ndarray:
+    def _forward(self, lq: Tensor, name: str) -> Tensor:
+        """(1, 3, h, w) -> (1, 3, H, W), in [-1, 1]"""
         try:
-            output = self.net(to_tensor(rgb).to(self.device))
+            output = self.net(lq.to(self.device))
         except torch.cuda.OutOfMemoryError as error:
-            raise InputError(f"{name}: the GPU has too little memory for it. Use --device cpu.") from error
+            mend = "Give a (smaller) --tile-size, or use" if self.takes.any_size else "Use"
+            raise InputError(f"{name}: the GPU has too little memory for it. {mend} --device cpu.") from error
         if not torch.isfinite(output).all():
             raise InputError(f"{name}: the network's output is not finite. The checkpoint is of a failed training.")
-        return to_uint8(output)
+        return output
+
+    def _memory(self) -> Memory:
+        return Memory(self._bytes_per_pixel, *at_hand(self.device))
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        return bytes_per_pixel(self.net)
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:
@@ -167,7 +150,7 @@ def restore_path(
     source: str | os.PathLike,
     output: str | os.PathLike,
     device: str | None = None,
-    size_policy: str = "resize",
+    size_policy: SizePolicy | str = "auto",
     cfg_options: Sequence[str] = (),
 ) -> None:
     """Restore a file or each image of a folder, and write PNG.
@@ -185,20 +168,27 @@ def restore_path(
     source, output = Path(source), Path(output)
     pairs, others = plan_outputs(source, output)
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
-    restorer = Restorer(config, checkpoint, device, size_policy, cfg_options, notify=console.print)
-    if others:
-        console.print(f"left out, no images: {', '.join(path.name for path in others)}")
-    if not source.is_dir():
-        _restore_file(restorer, *pairs[0])
-        return
-    failures: dict[Path, InputError] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        for image, target in progress.track(pairs, description="restoring"):
+    failures: dict[Path, InputError] = {}
+    alone = not source.is_dir()
+    with Progress(*columns, console=console, transient=alone, disable=alone and not console.is_terminal) as progress:
+        images = progress.add_task("restoring", total=len(pairs), visible=not alone)
+        tiles = progress.add_task("tiles", visible=False)
+
+        def on_tile(done: int, total: int) -> None:
+            progress.update(tiles, completed=done, total=total, visible=1 < total != done)
+
+        restorer = Restorer(config, checkpoint, device, size_policy, cfg_options, console.print, on_tile)
+        if others:
+            console.print(f"left out, no images: {', '.join(path.name for path in others)}")
+        for image, target in pairs:
             try:
-                _restore_file(restorer, image, target)
+                write_png(restorer.restore(read_rgb(image), str(image)), target)
             except InputError as error:
+                if alone:
+                    raise
                 failures[image] = error
+            progress.advance(images)
     if failures:
         for reason in failures.values():
             console.print(f"failed: {reason}")
@@ -208,10 +198,6 @@ def restore_path(
             f"{len(failures)} of {len(pairs)} images in {source} failed ({', '.join(names[:SHOWN])}{rest}); why is "
             f"said above. The others are in {output}."
         )
-
-
-def _restore_file(restorer: Restorer, image: Path, target: Path) -> None:
-    write_png(restorer.restore(read_rgb(image), str(image)), target)
 
 
 def plan_outputs(source: Path, output: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:

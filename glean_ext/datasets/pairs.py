@@ -88,6 +88,8 @@ class SRFolderDataset(BasicImageDataset):
             raise InputError(f"{self.ann_file} names no images. Put a file name on each line, or set ann_file=''.")
         if not samples:
             raise InputError(f"{self.data_prefix['gt']} holds no images. Put PNG or JPEG files there.")
+        if not self.ann_file:  # a folder is listed in no order
+            samples.sort(key=lambda sample: sample["gt_path"])
         missing = [sample[key] for sample in samples for key in ("gt_path", "img_path") if _is_missing(sample, key)]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -95,8 +97,6 @@ class SRFolderDataset(BasicImageDataset):
             raise InputError(
                 f"{missing[0]}{more}: no such file, but {named_by} names it. Correct the list or the files."
             )
-        if not self.ann_file:  # a folder is listed in no order
-            samples.sort(key=lambda sample: sample["gt_path"])
         return [{**sample, "scale": self.scale} for sample in samples]
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict:

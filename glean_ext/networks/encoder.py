@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .shapes import MIN_SIZE, resolutions
 
@@ -55,13 +56,26 @@ class RRDB(nn.Module):
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
 
 
+class Blocks(nn.Sequential):
+    """Blocks in a row; with ``checkpoint`` training computes each again rather than keep what its gradient needs."""
+
+    checkpoint = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return super().forward(x)
+        for block in self:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
 class RRDBTrunk(nn.Module):
     """ESRGAN's feature extractor without its upsampling. (N, 3, h, w) -> (N, C, h, w)"""
 
     def __init__(self, in_channels: int, channels: int, num_blocks: int, growth: int = 32):
         super().__init__()
         self.conv_first = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.body = nn.Sequential(*(RRDB(channels, growth) for _ in range(num_blocks)))
+        self.body = Blocks(*(RRDB(channels, growth) for _ in range(num_blocks)))
         self.conv_body = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class GLEANStyleGANv2(nn.Module):
         inject_at: Resolutions where the encoder's features go into the bank, of 4, 8, ... ``in_size``; None: all.
         decoder: ``'full'``; ``'slim'``: LightGLEAN's; ``'none'``: the bank's own image is the output.
         decoder_channels: Width of the slim decoder.
+        checkpoint_trunk: Gradient checkpointing of the RRDB trunk: training keeps only the blocks' inputs and computes
+            the blocks twice, which saves memory and takes time.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
@@ -83,6 +85,7 @@ class GLEANStyleGANv2(nn.Module):
         inject_at: Sequence[int] | None = None,
         decoder: str = "full",
         decoder_channels: int = 32,
+        checkpoint_trunk: bool = False,
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -108,6 +111,7 @@ class GLEANStyleGANv2(nn.Module):
             lr_mlp,
         )
         self.encoder = make_encoder(self.generator, sides[0], style_channels, img_channels, rrdb_channels, num_rrdbs)
+        self.encoder[0][0].body.checkpoint = checkpoint_trunk
         self.fusion_out, self.fusion_skip = make_fusions(self.generator, sides[0], inject_at)
         self.decoder = make_decoder(decoder, self.generator, *sides, decoder_channels, img_channels)
 

@@ -62,6 +62,8 @@ class LightGLEANStyleGANv2(nn.Module):
         bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder are all there is.
             This and ``decoder`` are for ablations, see :mod:`glean_ext.networks.ablations`.
         decoder: ``'slim'``; ``'full'``: GLEAN's. There is no ``'none'``, for this part of a bank makes no image.
+        checkpoint_trunk: Gradient checkpointing of the RRDB trunk: training keeps only the blocks' inputs and computes
+            the blocks twice, which saves memory and takes time.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
@@ -89,6 +91,7 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder_channels: int = 32,
         bank: str = "frozen",
         decoder: str = "slim",
+        checkpoint_trunk: bool = False,
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -118,6 +121,7 @@ class LightGLEANStyleGANv2(nn.Module):
         self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels), bank != "absent")
         f_0_channels = self.generator.channels[self.bank_from]
         self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, f_0_channels)
+        self.encoder[0].body.checkpoint = checkpoint_trunk
         self.decoder = make_decoder(decoder, self.generator, self.bank_from, bank_size, decoder_channels, img_channels)
 
     def forward(self, lq: Tensor) -> Tensor:
