@@ -1,0 +1,100 @@
+"""How much tiles change what LightGLEAN makes of an image, by their overlap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from glean_ext.apis.restore import Restorer
+from glean_ext.apis.sizes import SizePolicy, text
+from glean_ext.apis.tiles import Size, Tiling, largest_difference
+from glean_ext.errors import InputError
+from glean_ext.images import read_rgb, to_tensor
+
+LIMIT = 1 / 255  # of the range from black to white
+STRIDE = 16  # tiles start about every so many pixels of the input
+
+
+def tiles(restorer: Restorer, overlap: int) -> Tiling:
+    """Tiles as small as they may be to show seams: at every period of the injected noise, or every :data:`STRIDE`."""
+    tiling = SizePolicy("tile", tile_overlap=overlap).tiling(restorer.takes, (0, 0))
+    stride = tiling.period * -(-max(STRIDE, overlap) // tiling.period)
+    side = max(overlap + stride, tiling.smallest_tile)
+    return replace(tiling, tile=(side, side))
+
+
+def patterns(size: Size) -> dict[str, np.ndarray]:
+    """Images harder than any photograph: squares of 8 pixels and single pixels, black, white and six colours."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 2, (*size, 3), dtype=np.uint8) * 255
+    squares = random.integers(0, 2, (-(-size[0] // 8), -(-size[1] // 8), 3), dtype=np.uint8) * 255
+    return {"squares": squares.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]], "pixels": pixels}
+
+
+@torch.inference_mode()
+def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: str = "the image") -> dict[int, float]:
+    """The largest difference between the tiled and the whole result for each overlap; 1 is black to white.
+
+    Args:
+        restorer: With a network that takes any size.
+        rgb: (h, w, 3) uint8; the memory must suffice for it whole.
+        overlaps: Pixels of the input that neighbouring tiles share.
+        name: What errors call the image.
+
+    Raises:
+        InputError: A network of one size, or an image smaller than two tiles.
+    """
+    if not restorer.takes.any_size:
+        raise InputError(f"seams are measured against the whole image, but this model takes {restorer.takes}.")
+    size, image, differences = (rgb.shape[0], rgb.shape[1]), to_tensor(rgb), {}
+
+    def forward(lq: torch.Tensor) -> torch.Tensor:
+        return restorer.net(lq.to(restorer.device))
+
+    whole = forward(image).cpu()
+    for overlap in overlaps:
+        tiling = tiles(restorer, overlap)
+        if tiling.count(size) == 1:
+            raise InputError(
+                f"{name} has {text(size)} pixels: that is one tile of {text(tiling.tile)}. Take a larger one."
+            )
+        differences[overlap] = largest_difference(forward, image, tiling, whole)
+    return differences
+
+
+def measure_seams(
+    config: str | os.PathLike | Mapping,
+    checkpoint: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    overlaps: Sequence[int],
+    device: str | None = None,
+    console: Console | None = None,
+) -> dict[int, float]:
+    """Print what :func:`seams` finds for each image and the :func:`patterns`; return the worst for each overlap.
+
+    Raises:
+        InputError: Something given cannot be used.
+    """
+    restorer = Restorer(config, checkpoint, device)
+    largest = max(tiles(restorer, overlap).tile[0] for overlap in overlaps)
+    sources = patterns((40, 2 * largest)) | {str(path): read_rgb(path) for path in images}
+    console = console or Console(highlight=False, soft_wrap=True)
+    table = Table("image", title="largest difference of tiles from the whole, in 1/255, by overlap")
+    for overlap in overlaps:
+        table.add_column(str(overlap), justify="right")
+    worst = dict.fromkeys(overlaps, 0.0)
+    for name, rgb in track(sources.items(), "measuring", console=console, transient=True):
+        found = seams(restorer, rgb, overlaps, name)
+        table.add_row(name, *(f"{found[overlap] / LIMIT:.2f}" for overlap in overlaps))
+        worst = {overlap: max(worst[overlap], found[overlap]) for overlap in overlaps}
+    console.print(table)
+    enough = [overlap for overlap in sorted(overlaps) if worst[overlap] < LIMIT]
+    console.print(f"Smallest overlap under 1/255: {enough[0] if enough else 'larger than these'}.")
+    return worst
