@@ -1,4 +1,4 @@
-"""LightGLEAN: its budget, any input size, the bank it takes, and its folded form."""
+"""LightGLEAN: its budget, any input size, and the bank it takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from glean_ext.networks import (
     ops,
     prepare_for_inference,
 )
-from glean_ext.networks.stylegan2 import ModulatedConv
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2", "out_size": 32, "decoder_channels": 8}
 BANK = {k: LIGHT[k] for k in ("style_channels", "num_mlps", "channel_multiplier", "max_channels")}
@@ -213,47 +212,6 @@ def test_state_dict_round_trip(tmp_path):
         again = build_restorer(LIGHT)
         checkpoints.load_restorer(again, tmp_path / name)
         assert torch.equal(again(lq), net(lq))
-
-
-# ---------------------------------------------------------------- folded
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("blur_kernel", [(1, 3, 3, 1), (1, 2, 1)])
-@torch.no_grad()
-def test_folded_equals_the_network(size, batch, blur_kernel):
-    net, lq = light(blur_kernel=blur_kernel), noise(batch, 3, *size)
-    expected = net(lq)
-    folded = prepare_for_inference(net)(lq)
-    assert (folded - expected).abs().max() < 1e-5 * (expected.max() - expected.min())
-    assert torch.equal(net(lq), expected)  # it was left as it is
-
-
-def test_folded_has_no_modulation_and_no_trainable_parameter():
-    folded = prepare_for_inference(light().train())
-    assert not any(isinstance(module, ModulatedConv) for module in folded.modules())
-    assert not any("style" in name or "modulation" in name for name in folded.state_dict())
-    assert not any(param.requires_grad for param in folded.parameters())
-    assert not folded.training
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
-@torch.no_grad()
-def test_folded_in_half_precision(dtype, tolerance):
-    net, lq = light(), noise(1, 3, 9, 13)
-    folded, expected = prepare_for_inference(net, dtype), net(lq)
-    assert {tensor.dtype for tensor in folded.state_dict().values()} == {dtype}
-    output = folded(lq)
-    assert output.dtype == torch.float32
-    assert (output - expected).abs().max() < tolerance * (expected.max() - expected.min())
-
-
-def test_other_networks_and_dtypes_are_not_folded(tiny_cfg):
-    with pytest.raises(InputError, match=r"which LightGLEANStyleGANv2 has, but got a GLEANStyleGANv2. Use that"):
-        prepare_for_inference(build_restorer(tiny_cfg))
-    with pytest.raises(InputError, match=r"dtype must be one of torch.float32, .*, but it is torch.int8."):
-        prepare_for_inference(light(), torch.int8)
 
 
 # ---------------------------------------------------------------- the demo's config

@@ -64,9 +64,9 @@ def test_memory_at_hand_is_that_of_the_machine():
 def test_limits_of_control_groups(tmp_path):
     """Containers of both versions, by files as Linux writes them."""
     own = tmp_path / "own"
-    own.write_text("4:memory:/docker/abc\n1:cpu:/\n0::/user.slice\n")
+    own.write_text("4:cpu,memory:/docker/abc\n1:cpu:/\n0::/user.slice\n")
     assert group_limits(tmp_path, own) == []
-    new, old = tmp_path / "user.slice", tmp_path / "memory"  # inside its container a group is the root
+    new, old = tmp_path / "user.slice", tmp_path / "memory"
     new.mkdir(), old.mkdir()
     (new / "memory.max").write_text("max\n")
     (new / "memory.current").write_text("1000\n")

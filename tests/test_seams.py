@@ -62,7 +62,7 @@ def test_measuring_seams(demo_weights, demo, tmp_path):
     paths = tmp_path / "a.png", tmp_path / "b.png"
     for rgb, path in zip((faces(8)[:16, :50], noise(40, 9)), paths, strict=True):
         write_png(np.ascontiguousarray(rgb), path)
-    console = Console(file=StringIO(), width=100)
+    console = Console(file=StringIO(), width=300)
     worst = measure_seams(DEMO, demo_weights, paths, [0, 10], "cpu", console)
     images = patterns((40, 52)) | {str(path): read_rgb(path) for path in paths}  # a tile has 26 pixels
     found = [seams(demo, rgb, [0, 10]) for rgb in images.values()]
@@ -79,7 +79,7 @@ def test_measuring_seams(demo_weights, demo, tmp_path):
 def test_seams_cannot_be_measured_without_two_tiles_or_a_whole(demo):
     with pytest.raises(InputError) as error:
         seams(demo, noise(20, 20), [10], "a.png")
-    assert str(error.value) == "a.png has 20x20 pixels: that is one tile of 26x26. Take a larger one."
+    assert str(error.value) == "a.png has 20x20 pixels, which is one tile (26x26). Take a larger one."
     glean = Restorer(DEMO.with_name("demo_glean_x8.py"), "glean-ext://demo_glean_x8.safetensors", "cpu")
     with pytest.raises(InputError, match="against the whole image, but this model takes 8x8 only"):
         seams(glean, noise(20, 20), [2])

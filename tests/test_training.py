@@ -341,11 +341,13 @@ def test_a_checkpoint_that_does_not_fit_is_not_resumed(home):
         return str(error.value)
 
     message = fault("model.generator.rrdb_channels=12", resume=True)
-    assert message.startswith(f"{checkpoint} does not fit GLEANStyleGANv2: 23 have another shape (encoder.0.0.conv_fi")
+    assert message.startswith(
+        "work/iter_1.pth does not fit GLEANStyleGANv2: 23 have another shape (encoder.0.0.conv_fi"
+    )
     message = fault("model.discriminator.max_channels=8", f"load_from={checkpoint}")
     assert message.startswith(f"{checkpoint} does not fit StyleGAN2Discriminator: ")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    assert fault(resume=True).startswith(f"{checkpoint} is truncated, damaged or no checkpoint (")
+    assert fault(resume=True).startswith("work: no checkpoint can be resumed: work/iter_1.pth (truncated or damaged: ")
     assert fault("load_from=no.pth") == "no.pth: there is no such file. Give the path or URL of a checkpoint."
 
 
@@ -466,7 +468,9 @@ TRAIN_FAULTS = {
     "train_dataloader.dataset.data_root=no": (
         f"no/GT: there is no such folder. Set data_root and data_prefix.gt {WHERE}"
     ),
-    "train_cfg.max_iter=9": "config: IterBasedTrainLoop.__init__() got an unexpected keyword argument 'max_iter'",
+    "train_cfg.max_iter=9": (
+        "config: IterBasedTrainLoop.__init__() got an unexpected keyword argument 'max_iter' (in ResumableTrainLoop)"
+    ),
     "optim_wrapper.generator.optimizer.lrr=1": "config: Adam.__init__() got an unexpected keyword argument 'lrr'",
     "optim_wrapper.generator.optimizer.type=Adamm": (
         "config: optim_wrapper.generator: there is no optimizer 'Adamm'. Correct the type."

@@ -1,7 +1,7 @@
 """How much tiles change what a LightGLEAN makes of images, by the overlap of the tiles.
 
-The default overlap was chosen with the demo model; a deeper trunk may need another (infer.py --tile-overlap). Besides the
-images given, which must be larger than a tile, squares and pixels in random colours are measured.
+The default overlap was chosen with the demo model; a deeper trunk may need another (infer.py --tile-overlap). Squares
+and pixels in random colours are measured, and images that are given; these must be larger than a tile.
 """
 
 from __future__ import annotations

@@ -84,6 +84,7 @@ class _Watch(Hook):
 def _train_steps(cfg: Config, scratch: str, watch: _Watch) -> Runner:
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.resume, cfg.log_level = scratch, False, "ERROR"
+    cfg.experiment_name = Path(scratch).name  # mmengine keeps what belongs to a name, for the next run of that name
     cfg.train_cfg.max_iters = STEPS
     for key in "val_cfg", "val_dataloader", "val_evaluator", "test_cfg", "test_dataloader", "test_evaluator":
         cfg[key] = None

@@ -67,9 +67,11 @@ def at_hand(device: torch.device) -> tuple[int, int | None]:
 
 def group_limits(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """Bytes left under each memory limit of this process's control group (containers, Slurm); [] without limits."""
-    left = []
-    lines = own.read_text().splitlines() if own.is_file() else []
-    names = {line.split(":", 2)[2].lstrip("/") for line in lines if line.split(":", 2)[1] in ("", "memory")} | {""}
+    left, names = [], {""}  # inside its container a group is the root
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if not controllers or "memory" in controllers.split(","):
+            names.add(name.lstrip("/"))
     for kind, limit, use, files in LIMITS:
         for name in names:
             folder = groups / kind / name

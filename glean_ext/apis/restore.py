@@ -176,7 +176,9 @@ def restore_path(
         tiles = progress.add_task("tiles", visible=False)
 
         def on_tile(done: int, total: int) -> None:
-            progress.update(tiles, completed=done, total=total, visible=1 < total != done)
+            if done == 1:
+                progress.reset(tiles, total=total)
+            progress.update(tiles, completed=done, visible=1 < total != done)
 
         restorer = Restorer(config, checkpoint, device, size_policy, cfg_options, console.print, on_tile)
         if others:

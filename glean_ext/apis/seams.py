@@ -63,7 +63,7 @@ def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: st
         tiling = tiles(restorer, overlap)
         if tiling.count(size) == 1:
             raise InputError(
-                f"{name} has {text(size)} pixels: that is one tile of {text(tiling.tile)}. Take a larger one."
+                f"{name} has {text(size)} pixels, which is one tile ({text(tiling.tile)}). Take a larger one."
             )
         differences[overlap] = largest_difference(forward, image, tiling, whole)
     return differences

@@ -92,13 +92,10 @@ class NoBlocks(NoFeatures):
         super().__init__(out_size, channel_multiplier, max_channels)
         self.doublings = len(resolutions(2 * in_size, out_size))
 
-    def forward(self, x: Tensor, codes: Tensor | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, codes: Tensor) -> list[Tensor]:
         """(N, C, h, w) -> (N, 0, 2^i h, 2^i w) for i = 1, 2, ..."""
         n, _, h, w = x.shape
         return [x.new_empty(n, 0, h << i, w << i) for i in range(1, self.doublings + 1)]
-
-    def folded(self, codes: Tensor) -> NoBlocks:
-        return self
 
 
 # ---------------------------------------------------------------- decoder

@@ -69,6 +69,13 @@ class Blocks(nn.Sequential):
         return x
 
 
+def set_checkpointing(encoder: nn.Module, on: bool) -> None:
+    """Switch gradient checkpointing of an encoder's trunk."""
+    for module in encoder.modules():
+        if isinstance(module, Blocks):
+            module.checkpoint = on
+
+
 class RRDBTrunk(nn.Module):
     """ESRGAN's feature extractor without its upsampling. (N, 3, h, w) -> (N, C, h, w)"""
 
@@ -106,7 +113,7 @@ class StyleCodes(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         used = self.out_features - self.unused * self.style_channels
-        # In the weight's own precision: it is used once a forward, and a cast copy of its size costs more than it saves.
+        # In the weight's own precision: it is used once a forward, and a copy in another costs more than it saves.
         with torch.autocast(x.device.type, enabled=False):
             codes = F.linear(x.to(self.weight.dtype), self.weight[:used], self.bias[:used])
         return codes.unflatten(1, (-1, self.style_channels))

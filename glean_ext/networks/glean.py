@@ -14,8 +14,9 @@ from glean_ext.errors import InputError
 
 from .ablations import make_bank, make_decoder, make_encoder, make_fusions, require_parts
 from .bank_init import bank_file, load_bank, require_bank
+from .encoder import set_checkpointing
 from .precision import mixed_precision
-from .shapes import MIN_SIZE, Size, canvases, require_one_of, resolutions
+from .shapes import MIN_SIZE, Canvas, Size, canvases, require_one_of, resolutions
 
 DECODERS = ("full", "slim", "none")
 
@@ -111,7 +112,7 @@ class GLEANStyleGANv2(nn.Module):
             lr_mlp,
         )
         self.encoder = make_encoder(self.generator, sides[0], style_channels, img_channels, rrdb_channels, num_rrdbs)
-        self.encoder[0][0].body.checkpoint = checkpoint_trunk
+        set_checkpointing(self.encoder, checkpoint_trunk)
         self.fusion_out, self.fusion_skip = make_fusions(self.generator, sides[0], inject_at)
         self.decoder = make_decoder(decoder, self.generator, *sides, decoder_channels, img_channels)
 
@@ -121,7 +122,7 @@ class GLEANStyleGANv2(nn.Module):
         Raises:
             InputError: The input is not of ``in_size``.
         """
-        self._check_input(lq)
+        require_size(lq, self.lq_canvas)
         with mixed_precision(lq.device, self.fp16_enabled):
             features, codes = self.encoder(self.lq_canvas.place(lq))  # {4: ..., h: f_0}, (N, K, S)
             bank_features = self._ask_bank(features, codes)
@@ -140,14 +141,6 @@ class GLEANStyleGANv2(nn.Module):
                 answers.append(x)
         return answers
 
-    def _check_input(self, lq: Tensor) -> None:
-        if lq.ndim != 4 or lq.shape[-2:] != (self.lq_canvas.height, self.lq_canvas.width):
-            size = self.lq_canvas
-            raise InputError(
-                f"This GLEAN takes images of {size} pixels, but got a tensor of shape {tuple(lq.shape)}. Resize the "
-                f"image to {size}, or take a model of that size."
-            )
-
     def init_weights(self) -> None:
         """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.
 
@@ -157,3 +150,12 @@ class GLEANStyleGANv2(nn.Module):
         """
         if init_cfg := bank_file(self, self.init_cfg, self.bank, self.bank_init):
             load_bank(self.generator, init_cfg)
+
+
+def require_size(lq: Tensor, size: Canvas) -> None:
+    """Raise InputError unless ``lq`` is (N, C, height, width) as ``size`` has them."""
+    if lq.ndim != 4 or lq.shape[-2:] != (size.height, size.width):
+        raise InputError(
+            f"This GLEAN takes images of {size} pixels, but got a tensor of shape {tuple(lq.shape)}. Resize the "
+            f"image to {size}, or take a model of that size."
+        )

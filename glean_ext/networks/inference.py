@@ -1,32 +1,280 @@
-"""The fast form of a trained network, for inference only."""
+"""The fast form of a trained network, for inference only.
+
+What makes it fast and small, in the order of what it gains (CPU, 64 -> 1024):
+
+    Half precision, and channels-last from end to end, so that no convolution converts its operands.
+    Bank and decoder go up together, at each resolution in bands of rows: no feature lives longer than it is needed,
+    the last resolution's never exist as a whole, and a band's tensors stay in the processor's cache.
+    Styles, demodulation, gains, noise strengths and biases are folded into weights (:mod:`.folded`), image by image.
+    Nothing is kept that does not reach the output: mapping network, RGB path, ``fusion_skip``, the last style code.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 
+from .decoder import Decoder, SlimDecoder
+from .encoder import StyleCodes
+from .folded import Modulation, PlainStyleConv, ScaledStyleConv, constant
+from .glean import GLEANStyleGANv2, require_size
 from .lightglean import LightGLEANStyleGANv2, require_input
+from .shapes import MIN_SIZE, resolutions
+from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis, style_layers
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BAND_BYTES = 24 << 20  # of a band's largest tensor: glibc maps what is larger than 32 MiB anew each time
+MIN_ROWS = 32  # of a band, for those around it are computed twice
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class FoldedLightGLEAN(nn.Module):
-    """:class:`LightGLEANStyleGANv2` with its style codes folded into the weights: a plain convolutional network."""
+def converted(module: ModuleT, dtype: torch.dtype) -> ModuleT:
+    """A frozen copy in another precision; there is no copy in the first one in between."""
+    return copy.deepcopy(module, {id(param): constant(param, dtype) for param in module.parameters()})
+
+
+def no_fast_form(module: nn.Module) -> InputError:
+    return InputError(
+        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2 or "
+        "LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
+    )
+
+
+# ---------------------------------------------------------------- above the input's resolution
+
+
+class FullStage(nn.Module):
+    """A stage of :class:`Decoder`: (N, C, h, w), g_i (N, C', 2h, 2w) -> (N, O + C', 2h, 2w), what the next one takes"""
+
+    def __init__(self, up: nn.Module):
+        super().__init__()
+        self.up = up
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return torch.cat([self.up(x), features], 1)
+
+
+class SlimStage(nn.Module):
+    """A stage of :class:`SlimDecoder`: (N, C, h, w), g_i (N, C', 2h, 2w) -> (N, C, 2h, 2w)"""
+
+    def __init__(self, up: nn.Module, project: nn.Module):
+        super().__init__()
+        self.up = up
+        self.project = project
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)
+
+
+def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
+    """``conv``, a 3x3 one, for images of even height and width: (N, C, H, W) -> (N, O, H, W)
+
+    Three output channels leave most of a vector register empty; those of 2x2 pixels, which together see 4x4, do not.
+    """
+    assert conv.bias is not None
+    out, channels = conv.weight.shape[:2]
+    weight = conv.weight.new_zeros(out, 2, 2, channels, 4, 4)
+    for row in range(2):
+        for column in range(2):
+            weight[:, row, column, :, row : row + 3, column : column + 3] = conv.weight
+    quad = nn.Conv2d(channels, 4 * out, 4, stride=2, padding=1, device="meta")
+    quad.weight = constant(weight.flatten(0, 2), weight.dtype)
+    quad.bias = constant(conv.bias.repeat_interleave(4), weight.dtype)
+    return nn.Sequential(quad, nn.PixelShuffle(2))
+
+
+class Rise(nn.Module):
+    """A block of the bank and the decoder's stage that takes its features: from one resolution to the next.
+
+    Args:
+        bank: The network's bank.
+        res: Resolution of the block.
+        stage: Of the decoder.
+        dtype: Of the weights.
+        end: What makes the image, at the last resolution.
+        end_reach: Rows around a pixel that it looks at.
+    """
+
+    def __init__(
+        self,
+        bank: Synthesis,
+        res: int,
+        stage: nn.Module,
+        dtype: torch.dtype,
+        end: nn.Module | None = None,
+        end_reach: int = 0,
+    ):
+        super().__init__()
+        self.first, self.second = (PlainStyleConv(bank.style_conv(i), bank.noise(i), dtype) for i in style_layers(res))
+        self.stage = stage
+        self.end = end
+        self.halo = (self.first.fir.shape[-1] + 1 + end_reach) // 2  # rows around a pixel of the input that count
+
+    def forward(self, x: Tensor, features: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The decoder's x (N, C, h, w), the bank's features (N, C', h, w) -> both at 2h x 2w, or the image alone."""
+        height, rows = x.shape[2], self._rows_of_a_band(x)
+        if rows >= height:
+            return self._band(x, features, weights, 0)
+        bands = []
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            first, last = max(start - self.halo, 0), min(stop + self.halo, height)
+            outputs = self._band(x[:, :, first:last], features[:, :, first:last], weights, 2 * first)
+            bands.append([y[:, :, 2 * (start - first) : 2 * (stop - first)] for y in outputs])
+        return tuple(torch.cat(band, 2) for band in zip(*bands, strict=True))
+
+    def _band(self, x: Tensor, features: Tensor, weights: Sequence[Tensor], top: int) -> tuple[Tensor, ...]:
+        """Some rows of :meth:`forward`; the first one of the result is row ``top``."""
+        features = self.first(features, weights[0], top)
+        features = self.second(features, weights[1], top)
+        x = self.stage(x, features)
+        return (x, features) if self.end is None else (self.end(x),)
+
+    def _rows_of_a_band(self, x: Tensor) -> int:
+        n, _, height, width = x.shape
+        if x.device.type != "cpu":
+            return height
+        wide = 2 * len(self.second.bias)  # channels, at four pixels for one
+        bands = -(-n * height * width * 4 * wide * x.element_size() // BAND_BYTES)
+        return max(-(-height // bands), MIN_ROWS)
+
+
+class Upper(nn.Module):
+    """Bank and decoder above the input's resolution."""
+
+    def __init__(self, bank: Synthesis, decoder: nn.Module, first: int, last: int, dtype: torch.dtype):
+        super().__init__()
+        decoder = converted(decoder, dtype)
+        stages: list[nn.Module]
+        if isinstance(decoder, SlimDecoder):
+            self.start: nn.Module = decoder.start
+            stages = [SlimStage(*parts) for parts in zip(decoder.ups, decoder.projections, strict=True)]
+            end, end_reach = four_pixels_at_once(decoder.to_image), 1
+        elif isinstance(decoder, Decoder):
+            self.start = nn.Identity()
+            *ups, last_stage = decoder
+            stages = [FullStage(up) for up in ups]
+            conv, activation, to_image = last_stage.children()
+            end, end_reach = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image))), 2
+        else:
+            raise no_fast_form(decoder)
+        *lower, highest = zip(resolutions(first, last), stages, strict=True)
+        self.rises = nn.ModuleList(Rise(bank, *parts, dtype) for parts in lower)
+        self.rises.append(Rise(bank, *highest, dtype, end, end_reach))
+
+    def forward(self, f_0: Tensor, features: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """f_0 (N, C, h, w), the bank's features (N, C', h, w), its layers' weights -> image (N, 3, H, W)"""
+        state = self.start(f_0), features
+        for i, rise in enumerate(self.rises):
+            state = rise(*state, weights[2 * i : 2 * i + 2])
+        return state[0]
+
+
+# ---------------------------------------------------------------- GLEAN
+
+
+class Lower(nn.Module):
+    """GLEAN's bank up to the input's resolution, the encoder's features mixed in."""
+
+    def __init__(self, bank: StyleGAN2Generator, fusions: nn.ModuleList, in_size: int, dtype: torch.dtype):
+        super().__init__()
+        self.constant_input = constant(bank.constant_input.input, dtype)
+        self.convs = nn.ModuleList([ScaledStyleConv(bank.conv1, bank.noise(0), dtype)])
+        for res in resolutions(2 * MIN_SIZE, in_size):
+            self.convs.extend(ScaledStyleConv(bank.style_conv(i), bank.noise(i), dtype) for i in style_layers(res))
+        self.fusions = converted(fusions, dtype)
+
+    def forward(self, features: Sequence[Tensor], codes: Tensor) -> Tensor:
+        """The encoder's features (N, C, res, res) for res = 4, 8, ... h, codes (N, K, S) -> (N, C, h, h)"""
+        x = self.constant_input
+        for i, fusion in enumerate(self.fusions):
+            for layer in range(max(2 * i - 1, 0), 2 * i + 1):  # one at 4x4, then two a resolution
+                x = self.convs[layer](x, codes[:, layer])  # (N, C, res, res)
+            x = fusion(torch.cat([x, features[i]], 1))
+        return x
+
+
+class FastGLEAN(nn.Module):
+    """:class:`GLEANStyleGANv2` for inference."""
+
+    def __init__(self, net: GLEANStyleGANv2, dtype: torch.dtype):
+        super().__init__()
+        self.in_size, self.out_size = net.in_size, net.out_size
+        self.lq_canvas, self.gt_canvas = net.lq_canvas, net.gt_canvas
+        self.dtype = dtype
+        bank, first, last = net.generator, 2 * net.lq_canvas.side, net.gt_canvas.side
+        if not isinstance(bank, StyleGAN2Generator):
+            raise no_fast_form(bank)
+        self.encoder = converted(net.encoder, dtype)
+        drop_unused_codes(self.encoder)
+        self.lower = Lower(bank, net.fusion_out, net.lq_canvas.side, dtype)
+        self.modulations = nn.ModuleList(
+            Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
+        )
+        self.upper = Upper(bank, net.decoder, first, last, dtype)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, h), RGB in [-1, 1] -> (N, 3, H, H), fp32, about [-1, 1].
+
+        Raises:
+            InputError: The input is not of ``in_size``.
+        """
+        require_size(lq, self.lq_canvas)
+        lq = self.lq_canvas.place(lq).to(self.dtype, memory_format=torch.channels_last)
+        by_size, codes = self.encoder(lq)  # {4: ..., h: f_0}, (N, K, S)
+        features = [by_size[res] for res in sorted(by_size)]
+        x = self.lower(features, codes)  # (N, C, h, h)
+        upper_codes = codes[:, -len(self.modulations) :]
+        # One image at a time: each has its own weights, and the memory for one is enough.
+        images = [self._upper(*parts) for parts in zip(features[-1], x, upper_codes, strict=True)]
+        return self.gt_canvas.cut(torch.stack(images)).float().contiguous()
+
+    def _upper(self, f_0: Tensor, x: Tensor, codes: Tensor) -> Tensor:
+        weights = [
+            modulation(code[None]).to(self.dtype) for modulation, code in zip(self.modulations, codes, strict=True)
+        ]
+        return self.upper(f_0[None], x[None], weights)[0]
+
+
+def drop_unused_codes(encoder: nn.Module) -> None:
+    """Leave out the weights of style codes that are not computed."""
+    for codes in encoder.modules():
+        if isinstance(codes, StyleCodes):
+            codes.out_features -= codes.unused * codes.style_channels
+            codes.unused = 0
+            codes.weight = constant(codes.weight[: codes.out_features], codes.weight.dtype)
+            codes.bias = constant(codes.bias[: codes.out_features], codes.bias.dtype)
+
+
+# ---------------------------------------------------------------- LightGLEAN
+
+
+class FastLightGLEAN(nn.Module):
+    """:class:`LightGLEANStyleGANv2` for inference: its style codes are constants, and so are the bank's weights."""
 
     in_size = None  # any
 
-    def __init__(self, net: LightGLEANStyleGANv2):
+    def __init__(self, net: LightGLEANStyleGANv2, dtype: torch.dtype):
         super().__init__()
-        self.nominal_size = net.nominal_size
-        self.out_size = net.out_size
+        self.nominal_size, self.out_size = net.nominal_size, net.out_size
         self.img_channels = net.img_channels
-        self.encoder = copy.deepcopy(net.encoder)
-        self.bank = net.generator.folded(net.style_codes[None])
-        self.decoder = copy.deepcopy(net.decoder)
+        self.dtype = dtype
+        bank = net.generator
+        if not isinstance(bank, StyleGAN2Blocks):
+            raise no_fast_form(bank)
+        self.encoder = converted(net.encoder, dtype)
+        layers = [bank.style_conv(i) for res in bank.resolutions for i in style_layers(res)]
+        self.weights = nn.ParameterList(
+            constant(Modulation(layer)(code[None]), dtype) for layer, code in zip(layers, net.style_codes, strict=True)
+        )
+        self.upper = Upper(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -35,16 +283,20 @@ class FoldedLightGLEAN(nn.Module):
             InputError: The input is smaller than 8x8, or has other channels.
         """
         require_input(lq, self.img_channels)
-        f_0 = self.encoder(lq.to(next(self.parameters()).dtype))  # (N, C, h, w)
-        return self.decoder(f_0, self.bank(f_0)).float()
+        f_0 = self.encoder(lq.to(self.dtype, memory_format=torch.channels_last))  # (N, C, h, w)
+        at_once = 1 if lq.device.type == "cpu" else len(lq)  # a CPU is as fast so, and needs the memory for one
+        images = [self.upper(x, x, list(self.weights)) for x in f_0.split(at_once)]
+        return torch.cat(images).float().contiguous()
 
 
+@torch.no_grad()
 def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A copy of ``net`` that computes the same faster: nothing is left in it that only training needs.
+    """A copy of ``net`` that computes the same faster and in less memory: see :mod:`glean_ext.networks.inference`.
 
     Args:
-        net: The trained network; it is left as it is. LightGLEAN only, so far.
-        dtype: What the copy stores and computes in; its inputs and outputs are fp32 all the same.
+        net: The trained network; it is left as it is. GLEAN or LightGLEAN, with a bank and a decoder.
+        dtype: What the copy stores and computes in; its inputs and outputs are fp32 all the same, and so are the few
+            weights that make modulations.
 
     Returns:
         A frozen module in evaluation mode. In fp32 its output equals that of ``net`` within 1e-5 of the range.
@@ -52,11 +304,12 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     Raises:
         InputError: Another network or dtype.
     """
-    if not isinstance(net, LightGLEANStyleGANv2):
-        raise InputError(
-            f"prepare_for_inference folds constant style codes, which LightGLEANStyleGANv2 has, but got a "
-            f"{type(net).__name__}. Use that network as it is."
-        )
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(map(str, DTYPES))}, but it is {dtype}.")
-    return FoldedLightGLEAN(net).to(dtype).requires_grad_(False).eval()
+    if isinstance(net, GLEANStyleGANv2):
+        fast: nn.Module = FastGLEAN(net, dtype)
+    elif isinstance(net, LightGLEANStyleGANv2):
+        fast = FastLightGLEAN(net, dtype)
+    else:
+        raise no_fast_form(net)
+    return fast.requires_grad_(False).eval()

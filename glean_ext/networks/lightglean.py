@@ -18,7 +18,7 @@ from glean_ext.errors import InputError
 
 from .ablations import make_blocks, make_decoder
 from .bank_init import bank_file, load_bank, require_bank
-from .encoder import feature_extractor
+from .encoder import feature_extractor, set_checkpointing
 from .precision import mixed_precision
 from .shapes import MIN_INPUT, Size, canvases, require_one_of
 from .stylegan2 import StyleGAN2Generator
@@ -121,7 +121,7 @@ class LightGLEANStyleGANv2(nn.Module):
         self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels), bank != "absent")
         f_0_channels = self.generator.channels[self.bank_from]
         self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, f_0_channels)
-        self.encoder[0].body.checkpoint = checkpoint_trunk
+        set_checkpointing(self.encoder, checkpoint_trunk)
         self.decoder = make_decoder(decoder, self.generator, self.bank_from, bank_size, decoder_channels, img_channels)
 
     def forward(self, lq: Tensor) -> Tensor:

@@ -6,13 +6,10 @@ generator). The key names are those of MMagic's ``StyleGANv2Generator``, so that
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
@@ -229,55 +226,6 @@ class StyleGAN2Blocks(Synthesis):
         for res in self.resolutions:
             x = self.block(x, res, codes)
             features.append(x)
-        return features
-
-    @torch.no_grad()
-    def folded(self, codes: Tensor) -> FoldedBlocks:
-        """The same function for these codes (1, K, S) only, without modulation."""
-        return FoldedBlocks(
-            FoldedStyleConv(self.style_conv(layer), codes[:, layer - self.first_layer], self.noise(layer))
-            for res in self.resolutions
-            for layer in style_layers(res)
-        )
-
-
-class FoldedStyleConv(nn.Module):
-    """A style convolution with a constant code: a plain convolution.
-
-    The weight holds scale, style, demodulation and, with bias and noise, the activation's gain, for leaky ReLU lets
-    positive factors through.
-    """
-
-    noise: Tensor
-
-    def __init__(self, layer: StyleConv, code: Tensor, noise: Tensor, gain: float = math.sqrt(2)):
-        super().__init__()
-        modulated = layer.conv
-        weight, style = modulated.weight_orig[0], modulated.style(code)  # (O, C, k, k), (1, C)
-        factors = gain * ops.demodulation(weight, style)[0, :, None] * style  # (O, C)
-        self.weight = nn.Parameter(weight * factors[:, :, None, None])
-        self.bias = nn.Parameter(gain * layer.activate.bias[:, None, None])
-        self.register_buffer("noise", gain * layer.noise_injector.weight * noise)
-        self.upsample = modulated.upsample
-        self.blur = copy.deepcopy(modulated.blur) if self.upsample else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, O, H, W)"""
-        x = self.blur(ops.conv2d(x, self.weight, self.upsample))
-        x = x.add_(ops.repeat_to(self.noise, *x.shape[2:])).add_(self.bias)
-        return F.leaky_relu(x, 0.2, inplace=True)
-
-
-class FoldedBlocks(nn.ModuleList):
-    """:class:`StyleGAN2Blocks` for constant codes: two folded style convolutions a block."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, C, h, w) -> the features after each block, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ..."""
-        features = []
-        for i, layer in enumerate(self):
-            x = layer(x)
-            if i % 2:  # the second one of a block
-                features.append(x)
         return features
 
 

@@ -1,0 +1,170 @@
+"""The performance page: a table and a plot, from one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from glean_ext.benchmark.compare import GIB, Options, Result, compare, machine_line, print_report, told
+from glean_ext.benchmark.subjects import Case
+from glean_ext.configs_io import load_config
+from glean_ext.files import atomic_path
+
+ROOT = Path(__file__).parents[2]
+COMMAND = "python tools/benchmark.py page"
+SCALE = 16
+CELLS = ((256, 1), (256, 4), (256, 16), (512, 1), (1024, 1))  # out_size, batch
+TRAIN_CONFIG, TRAIN_BATCH = ROOT / "configs/glean_x8_cat.py", 2
+COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:red")
+
+
+def inference_cases(out_size: int, batch: int) -> list[Case]:
+    """This package's networks, and MMagic's last."""
+    glean = {"type": "GLEANStyleGANv2", "in_size": out_size // SCALE, "out_size": out_size}
+    light = {**glean, "type": "LightGLEANStyleGANv2"}
+    lineup = (glean, False, "bfloat16"), (glean, False, "float32"), (light, False, "bfloat16"), (glean, True, "float32")
+    return [Case("infer", {"generator": net}, mmagic, dtype, "cpu", batch) for net, mmagic, dtype in lineup]
+
+
+def training_cases() -> list[Case]:
+    """This package's training in bf16, with and without checkpointing of the trunk, and MMagic's in fp32."""
+    config = load_config(TRAIN_CONFIG)
+    model, optim_wrapper = config.model.to_dict(), config.optim_wrapper.to_dict()
+    small = {**model, "generator": {**model["generator"], "checkpoint_trunk": True}}
+    lineup = (small, False, "bfloat16"), (model, False, "bfloat16"), (model, True, "float32")
+    return [
+        Case("train", model, mmagic, dtype, "cpu", TRAIN_BATCH, optim_wrapper=optim_wrapper)
+        for model, mmagic, dtype in lineup
+    ]
+
+
+def measure_all(repeats: int, console: Console) -> dict[str, Any]:
+    """Measure every cell of the page, on the CPU.
+
+    Returns:
+        ``inference``: a report of :func:`compare` for each of :data:`CELLS`; ``training``: one.
+    """
+    inference = []
+    for out_size, batch in CELLS:
+        inference.append(compare(inference_cases(out_size, batch), Options(repeats, peak=out_size == 1024), console))
+        print_report(inference[-1], console)
+    training = compare(training_cases(), Options(repeats, peak=False), console)
+    print_report(training, console)
+    return {"command": COMMAND, "inference": inference, "training": training}
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Write the page, and its plot beside it as PNG.
+
+    Args:
+        report: From :func:`measure_all`.
+        path: The page, Markdown.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    plot = path.with_suffix(".png")
+    with atomic_path(plot) as partial:
+        draw(report["inference"]).savefig(partial, dpi=110)
+    with atomic_path(path) as partial:
+        partial.write_text("\n".join(lines(report, plot.name)) + "\n")
+
+
+def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
+    """The page, line by line."""
+    largest = report["inference"][-1]
+    yield "# Performance"
+    yield ""
+    yield "All numbers on this page are from one run of"
+    yield ""
+    yield f"    {report['command']}"
+    yield ""
+    yield f"on {machine_line(largest)}"
+    yield ""
+    yield "Contestants ran in turn (A B A B ...) with the same random weights and inputs; seconds are medians. Memory"
+    yield "is the peak of a process of its own, without the interpreter and its libraries. MMagic is MMagic's own class"
+    yield "and, for training, its own restorer and losses."
+    yield ""
+    yield f"## Inference, x{SCALE}"
+    yield ""
+    yield f"![seconds and memory against output size and batch]({plot})"
+    yield ""
+    yield from inference_table(report["inference"])
+    yield ""
+    yield "PSNR is that between the output and MMagic's, with the output's own range as peak."
+    yield ""
+    yield from shares_of_peak(largest)
+    yield ""
+    yield from training_section(report["training"])
+
+
+def inference_table(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """All cells as a Markdown table."""
+    yield "| output | batch | | s per image | memory (GiB) | speed | memory | PSNR (dB) |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for (out_size, batch), report in zip(CELLS, reports, strict=True):
+        for result in report["results"]:
+            cost = f"{result.seconds.median / batch:.3g} | {result.memory.own / GIB:.2f}"
+            yield f"| {out_size} | {batch} | {result.label} | {cost} | {_versus(result)} |"
+
+
+def _versus(result: Result) -> str:
+    if result.versus is None:
+        return "1 | 1 |"
+    psnr = (result.versus.difference or {}).get("psnr")
+    return f"{result.versus.speed.median:.2f}x | {result.versus.memory:.2f}x | {'' if psnr is None else f'{psnr:.0f}'}"
+
+
+def shares_of_peak(report: dict[str, Any]) -> Iterator[str]:
+    """How near the contestants come to what the machine can do."""
+    reached = ", ".join(f"{result.label} {result.share_of_peak:.0%}" for result in report["results"])
+    yield "Share of the machine's peak in the same dtype, the faster of a large matrix product and a large convolution,"
+    yield f"at the largest size: {reached}."
+
+
+def training_section(report: dict[str, Any]) -> Iterator[str]:
+    """The training step as a table and in sentences."""
+    generator = report["results"][0].case["model"]["generator"]
+    yield f"## Training, {generator['in_size']} -> {generator['out_size']}, batch {TRAIN_BATCH}, perceptual loss on"
+    yield ""
+    yield "| | s per step | images/s | memory (GiB) | speed | memory |"
+    yield "|---|---|---|---|---|---|"
+    for result in report["results"]:
+        trunk = ", trunk checkpointed" if result.case["model"]["generator"].get("checkpoint_trunk") else ""
+        cost = f"{result.seconds.median:.3g} | {result.images_per_second:.3g} | {result.memory.own / GIB:.2f}"
+        yield f"| {result.label}{trunk} | {cost} | {_versus(result).rsplit(' | ', 1)[0]} |"
+    yield ""
+    yield list(told(report["results"][0]))[-1]
+
+
+def draw(reports: Sequence[dict[str, Any]]) -> Any:
+    """Seconds an image and memory against output size at batch 1, and against batch at the smallest size."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    by_size = [i for i, (_, batch) in enumerate(CELLS) if batch == 1]
+    by_batch = [i for i, (size, _) in enumerate(CELLS) if size == CELLS[0][0]]
+    (time_size, time_batch), (memory_size, memory_batch) = figure.subplots(2, 2)
+    for chosen, position, columns in (
+        (by_size, 0, (time_size, memory_size)),
+        (by_batch, 1, (time_batch, memory_batch)),
+    ):
+        x = [CELLS[i][position] for i in chosen]
+        for k, colour in enumerate(COLOURS):
+            results = [reports[i]["results"][k] for i in chosen]
+            seconds = [r.seconds.median / CELLS[i][1] for i, r in zip(chosen, results, strict=True)]
+            memory = [r.memory.own / GIB for r in results]
+            for axes, y in zip(columns, (seconds, memory), strict=True):
+                axes.plot(x, y, marker="o", color=colour, label=results[0].label)
+        for axes, name in zip(columns, ("seconds per image", "memory (GiB)"), strict=True):
+            axes.set_xlabel("output size, batch 1" if position == 0 else f"batch, output {CELLS[0][0]}")
+            axes.set_ylabel(name)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(x, [str(value) for value in x])
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.3)
+    time_size.legend(fontsize="small")
+    return figure

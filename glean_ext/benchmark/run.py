@@ -1,0 +1,133 @@
+"""From the command line's options to a report on the terminal and in a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from rich.console import Console
+
+from glean_ext.apis.restore import pick_device
+from glean_ext.benchmark import compare, data, page, startup
+from glean_ext.benchmark.measure import as_json
+from glean_ext.benchmark.subjects import Case, sides
+from glean_ext.configs_io import load_config
+from glean_ext.errors import InputError
+from glean_ext.files import write_json
+
+WIDTH = 130  # of tables in a file or a pipe
+NETWORKS = {"glean": "GLEANStyleGANv2", "lightglean": "LightGLEANStyleGANv2"}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what ``tools/benchmark.py`` was asked for.
+
+    Raises:
+        InputError: A config, option, checkpoint, device or file that cannot be used.
+    """
+    warnings.simplefilter("ignore")  # what other libraries deprecate would bury the report
+    width = None if sys.stdout.isatty() else WIDTH
+    console = Console(highlight=False, soft_wrap=True, markup=False, width=width)
+    report = COMMANDS[args.command](args, console)
+    if args.json:
+        write_json(as_json(report), args.json)
+
+
+def run_contest(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The commands ``infer`` and ``train``."""
+    cases = contest(args)
+    options = compare.Options(args.repeats, not args.no_memory, not args.no_peak)
+    report = compare.compare(cases, options, console)
+    compare.print_report(report, console)
+    if args.command == "train":
+        report["loading"] = _loading(args, cases[0], console)
+        fed = report["loading"].images_per_second / report["results"][0].images_per_second
+        console.print(f"One process loads {fed:,.0f} times as many images as training uses.")
+    return report
+
+
+def contest(args: argparse.Namespace) -> list[Case]:
+    """What is measured: this package's, and what ``--against`` names.
+
+    Raises:
+        InputError: A config, option or device that cannot be used.
+    """
+    device = str(pick_device(args.device))
+    if args.dtype == "float16" and device == "cpu":
+        raise InputError("--dtype float16 needs a GPU; on a CPU take bfloat16.")
+    config = _config(args, args.config)
+    ours = _case(args, config, args.dtype, device)
+    if args.against == "none":
+        return [ours]
+    if args.against == "mmagic":
+        theirs = {"mmagic": True, "dtype": "float32", "compile": None, "checkpoint": None}
+        return [ours, Case(**{**ours.as_dict(), **theirs})]
+    return [ours, _case(args, load_config(args.against), args.against_dtype or args.dtype, device)]
+
+
+def _config(args: argparse.Namespace, path: Path) -> Config:
+    """A config with the network and sizes that the options ask for."""
+    config = load_config(path, args.cfg_options)
+    generator = config.model.generator
+    if args.network:
+        generator.type = NETWORKS[args.network]
+    for name, value in (("in_size", args.in_size), ("out_size", args.out_size)):
+        if value:
+            generator[name] = value
+    if config.model.get("discriminator"):
+        config.model.discriminator.in_size = generator.out_size
+    return config
+
+
+def _case(args: argparse.Namespace, config: Config, dtype: str, device: str) -> Case:
+    if args.command == "train":
+        if not config.get("optim_wrapper"):
+            raise InputError(f"{args.config} has no optim_wrapper, so it cannot be trained. Take another config.")
+        optim_wrapper = config.optim_wrapper.to_dict()
+        return Case("train", config.model.to_dict(), False, dtype, device, args.batch, optim_wrapper=optim_wrapper)
+    model = {"generator": config.model.generator.to_dict()}
+    return Case("infer", model, False, dtype, device, args.batch, args.compile, args.checkpoint)
+
+
+def _loading(args: argparse.Namespace, case: Case, console: Console) -> data.Loading:
+    """How fast samples of the size that ``case`` trains with are loaded from PNG files."""
+    generator = case.model["generator"]
+    out, low = max(sides(generator["out_size"])), max(sides(generator["in_size"]))
+    report = data.data(_pipeline(args.config), {out: out // low}, args.repeats, console)
+    return report["loading"][0]
+
+
+def _pipeline(config: Path) -> list[dict]:
+    dataset = (load_config(config).get("train_dataloader") or {}).get("dataset") or {}
+    if not dataset.get("pipeline"):
+        raise InputError(f"{config} has no train_dataloader.dataset.pipeline. Take another config.")
+    return dataset["pipeline"]
+
+
+def run_startup(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The command ``startup``."""
+    report = startup.startup(args.repeats, console)
+    startup.print_report(report, console)
+    return report
+
+
+def run_data(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The command ``data``."""
+    report = data.data(_pipeline(args.config), data.TRAINED_SIZES, args.repeats, console)
+    data.print_report(report, console)
+    return report
+
+
+def run_page(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The command ``page``."""
+    report = page.measure_all(args.repeats, console)
+    page.write(report, args.output)
+    console.print(f"{args.output}")
+    return report
+
+
+COMMANDS = {"infer": run_contest, "train": run_contest, "startup": run_startup, "data": run_data, "page": run_page}
