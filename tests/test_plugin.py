@@ -49,7 +49,7 @@ def test_the_papers_schedule():
     assert cfg.param_scheduler.T_max == cfg.train_cfg.max_iters == 300_000
     assert cfg.param_scheduler.eta_min == 1e-7
     for name in "generator", "discriminator":
-        assert cfg.optim_wrapper[name].optimizer == {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.99)}
+        assert cfg.optim_wrapper[name].optimizer == {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.99), "fused": True}
     amp = Config.fromfile(CONFIGS / "glean_x16_ffhq_amp.py", import_custom_modules=False)
     assert amp.optim_wrapper.generator.type == "MixedPrecisionOptimWrapper"
     assert amp.optim_wrapper.generator.optimizer.lr == 1e-4

@@ -692,7 +692,7 @@ def wait_for_images(out: Path, count: int) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on(tmp_path, how):
-    for seed in range(80):
+    for seed in range(400):
         save(picture(seed, 192), tmp_path / f"raw/{seed}.png")
     run(tmp_path / "raw", tmp_path / "whole", 96, lr_scale=8)
     out = tmp_path / "out"
@@ -715,7 +715,7 @@ def test_an_interrupted_run_goes_on(tmp_path, how):
         time.sleep(0.05)
     assert not (out / "report.json").exists()
     run(tmp_path / "raw", out, 96, lr_scale=8)
-    assert content(out) == content(tmp_path / "whole") and len(content(out)) == 160
+    assert content(out) == content(tmp_path / "whole") and len(content(out)) == 800
     assert not (out / ".staging").exists()
 
 

@@ -1,6 +1,6 @@
 """Writing a network as one file that runs without this package: ONNX, or a program of ``torch.export``.
 
-Both come from one graph that ``torch.export`` captures from the network's fast form, and both are run on random images
+Both come from one graph that ``torch.export`` captures from the network, and both are run on random images
 and compared with the network itself before the file gets its name. ONNX is made by ``torch.onnx``'s exporter of such
 graphs (``dynamo=True``): the older one, which traces TorchScript, is deprecated and would store the sizes it saw.
 
@@ -33,7 +33,7 @@ from glean_ext.checkpoints import load_restorer
 from glean_ext.configs_io import generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
-from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks import build_restorer
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import MIN_INPUT
 
@@ -106,27 +106,21 @@ def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelFacts:
 
 
 def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
-    """The graph of a restorer's fast form: the batch is free, for LightGLEAN height and width from 8 on, too."""
+    """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
     takes = SizeRequirements.of(net)
     height, width = takes.nominal
     free = {0: torch.export.Dim("batch")}
     if takes.any_size:  # sizes that are free must not look equal
         height, width = height + 3, width + 5
         free |= {2: torch.export.Dim("height", min=MIN_INPUT), 3: torch.export.Dim("width", min=MIN_INPUT)}
-    fast = _fast_form(net, DTYPES[dtype])
-    program = torch.export.export(fast, (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False)
+    # Not the fast form: that goes image by image and band by band, which a graph would freeze at the sizes of today.
+    program = torch.export.export(
+        Cast(net, DTYPES[dtype]), (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False
+    )
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # it names folders of this machine
     return program
-
-
-def _fast_form(net: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """What :func:`prepare_for_inference` makes of a network, or the network itself where it knows no faster form."""
-    try:
-        return prepare_for_inference(net, dtype)
-    except InputError:
-        return Cast(net, dtype)
 
 
 class Cast(nn.Module):

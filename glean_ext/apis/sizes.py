@@ -18,12 +18,11 @@ from glean_ext.networks.shapes import MIN_INPUT
 POLICIES = ("auto", "error", "resize", "tile")
 FITS = {"pad": "padded", "crop": "cropped"}
 DEFAULT_FIT = "pad"
-# LightGLEAN's tiles, in pixels of the input: the smallest overlap at which no pixel of the demo model's tiled results is
-# off by 1/255 from the whole ones (tools/measure_seams.py; over faces of three sizes, a photograph of two, noise and
-# checks the worst is 7.5/255 at 16, 1.8 at 18, 1.2 at 19, 0.8 at 20, 0.4 at 22, 0.2 at 24). Its trunk has 3 RRDBs; with 1
-# it was 13, deeper ones need more. Pixels at the border of a tile lack their surroundings and are quite wrong, further in
-# ever less; so the fade keeps to the middle of the overlap (over all of it the worst was 6.5/255 at 24).
-LIGHT_OVERLAP = 20
+# LightGLEAN's tiles, in pixels of the input: the smallest overlap at which no pixel of the shipped demo model's tiled
+# results is off by 1/255 from the whole ones (tools/measure_seams.py; the worst pattern is 33/255 off at 12, 7.1
+# at 16, 2.9 at 18, 1.2 at 20, 0.8 at 22, 0.4 at 24). Its trunk has 3 RRDBs; deeper ones need more. Pixels at the border
+# of a tile lack their surroundings and are quite wrong, further in ever less; so the fade keeps to the middle.
+LIGHT_OVERLAP = 22
 LIGHT_FEATHER = 0.25
 # GLEAN's tiles, as a share of their shorter side. Each is invented from all that is in it, so neighbours differ
 # everywhere, and the fade takes all of the overlap. With a quarter a grid is still seen in the demo model's results.

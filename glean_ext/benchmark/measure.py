@@ -220,6 +220,7 @@ def circumstances(device: str) -> dict[str, Any]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    found["torch"] = torch.__version__  # tells CUDA's version, too
     machine: dict[str, Any] = {
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -24,6 +24,11 @@ from glean_ext.networks.shapes import Size
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SEED = 0
+MMAGIC_ARGUMENTS = {
+    "in_size", "out_size", "img_channels", "rrdb_channels", "num_rrdbs", "style_channels", "num_mlps",
+    "channel_multiplier", "blur_kernel", "lr_mlp",
+}  # fmt: skip
+MMAGIC_FIXED = {"max_channels": 512, "bank": "frozen", "inject_at": None, "decoder": "full"}
 
 Weights = Mapping[str, Mapping[str, Tensor]]  # network -> state dict
 
@@ -57,9 +62,9 @@ class Case:
     @property
     def label(self) -> str:
         """What tables call it, e.g. ``MMagic GLEAN float32``."""
-        kind = "LightGLEAN" if self.model["generator"]["type"].startswith("Light") else "GLEAN"
+        light = self.model["generator"]["type"].startswith("Light") and not self.mmagic
         compiled = f" compiled ({self.compile})" if self.compile else ""
-        return f"{'MMagic' if self.mmagic else 'glean-ext'} {kind} {self.dtype}{compiled}"
+        return f"{'MMagic' if self.mmagic else 'glean-ext'} {'Light' * light}GLEAN {self.dtype}{compiled}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -236,15 +241,18 @@ def mmagic_arguments(generator: Mapping) -> dict:
     """What of our network's arguments MMagic's GLEAN has, too.
 
     Raises:
-        InputError: An argument that changes the network and that MMagic's class does not have.
+        InputError: An argument changes the network and MMagic's class does not have it.
     """
-    if generator.get("max_channels", 512) != 512:
-        raise InputError(
-            f"MMagic's GLEAN has no max_channels, but the config sets it to {generator['max_channels']}. Compare with "
-            "--against CONFIG or --against none."
-        )
-    ours = {"type", "max_channels", "bank_init", "init_cfg", "decoder_channels", "checkpoint_trunk"}
-    return {name: value for name, value in generator.items() if name not in ours}
+    fixed = dict(MMAGIC_FIXED)
+    if generator["type"] != "GLEANStyleGANv2":  # LightGLEAN is compared with MMagic's GLEAN
+        del fixed["decoder"]
+    for name, value in fixed.items():
+        if generator.get(name, value) != value:
+            raise InputError(
+                f"MMagic's GLEAN has no {name}, but the config sets it to {generator[name]!r}. Compare with --against "
+                "CONFIG or --against none."
+            )
+    return {name: value for name, value in generator.items() if name in MMAGIC_ARGUMENTS}
 
 
 def mmagic_generator(generator: Mapping) -> nn.Module:

@@ -90,6 +90,12 @@ def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
     return nn.Sequential(quad, nn.PixelShuffle(2))
 
 
+def with_height(x: Tensor, height: int) -> Tensor:
+    """(N, C, H, W) -> an empty (N, C, height, W)"""
+    shape = *x.shape[:2], height, x.shape[3]
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
 class Rise(nn.Module):
     """A block of the bank and the decoder's stage that takes its features: from one resolution to the next.
 
@@ -122,13 +128,15 @@ class Rise(nn.Module):
         height, rows = x.shape[2], self._rows_of_a_band(x)
         if rows >= height:
             return self._band(x, features, weights, 0)
-        bands = []
+        whole: tuple[Tensor, ...] = ()
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             first, last = max(start - self.halo, 0), min(stop + self.halo, height)
-            outputs = self._band(x[:, :, first:last], features[:, :, first:last], weights, 2 * first)
-            bands.append([y[:, :, 2 * (start - first) : 2 * (stop - first)] for y in outputs])
-        return tuple(torch.cat(band, 2) for band in zip(*bands, strict=True))
+            band = self._band(x[:, :, first:last], features[:, :, first:last], weights, 2 * first)
+            whole = whole or tuple(with_height(y, 2 * height) for y in band)
+            for y, part in zip(whole, band, strict=True):
+                y[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - first) : 2 * (stop - first)]
+        return whole
 
     def _band(self, x: Tensor, features: Tensor, weights: Sequence[Tensor], top: int) -> tuple[Tensor, ...]:
         """Some rows of :meth:`forward`; the first one of the result is row ``top``."""

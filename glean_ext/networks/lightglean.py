@@ -134,7 +134,7 @@ class LightGLEANStyleGANv2(nn.Module):
         with mixed_precision(lq.device, self.fp16_enabled):
             f_0 = self.encoder(lq)  # (N, C, h, w)
             # A copy, for views of parameters that reach modules under no_grad break torch's FLOP counter.
-            codes = self.style_codes.repeat(len(lq), 1, 1)  # (N, K, S)
+            codes = self.style_codes.repeat(lq.shape[0], 1, 1)  # (N, K, S)
             bank_features = self.generator(f_0, codes)
             return self.decoder(f_0, bank_features).float()
 
