@@ -290,14 +290,14 @@ def test_the_bank_keeps_no_inputs_of_its_convolutions():
 
 @pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
 def test_bf16_trains_like_fp32(kind):
-    """30 steps: the pixel loss stays within 1% of fp32's and falls, R1 within 10%, the others within 5%."""
+    """30 steps: pixel loss within 1% of fp32's, and it falls; R1 and style loss within 10%, the others within 5%."""
     runs = [training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16")]
     curves = [[subject.run() for _ in range(30)] for subject in runs]
     assert curves[0][-1]["loss_pix"] < 0.8 * curves[0][0]["loss_pix"]
     for full, half in zip(*curves, strict=True):
         assert full.keys() == half.keys()
         for name, value in full.items():
-            tolerance = {"loss_pix": 0.01, "loss_r1": 0.1}.get(name, 0.05)
+            tolerance = {"loss_pix": 0.01, "loss_r1": 0.1, "loss_style": 0.1}.get(name, 0.05)
             assert half[name] == pytest.approx(value, rel=tolerance), name
 
 

@@ -319,17 +319,17 @@ def test_tiles_are_counted_for_progress(light_weights):
 
 
 def test_too_large_for_the_memory_means_tiles_and_a_notice():
-    there = Memory(40_000, RESERVE + 105 * MIB)
-    assert there.suffices((46, 46), (46, 46), 4) and not there.suffices((50, 50), (50, 50), 4)
+    there = Memory(40_000, RESERVE + 95 * MIB)
+    assert there.suffices((43, 43), (43, 43), 4) and not there.suffices((50, 50), (50, 50), 4)
     tiling, notice = plan(SizePolicy(), LIGHT_8, 50, 50, memory=lambda: there)
-    assert tiling == Tiling((46, 46), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
+    assert tiling == Tiling((43, 43), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
     assert notice == (
-        "a.png has 50x50 pixels, which takes about 0.4 GiB of memory, and 0.4 GiB are free; it is restored in 4 tiles "
-        "of 46x46."
+        "a.png has 50x50 pixels, which takes about 0.4 GiB of memory, and 0.3 GiB are free; it is restored in 4 tiles "
+        "of 43x43."
     )
-    larger = Tiling((54, 54), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
+    larger = Tiling((51, 51), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
     assert there.suffices(tiling.tile, (50, 50), 4) and not there.suffices(larger.tile, (50, 50), 4)
-    with pytest.raises(InputError, match=r"0\.4 GiB are free\. Let --size-policy tile cut it into tiles \(in Python"):
+    with pytest.raises(InputError, match=r"0\.3 GiB are free\. Let --size-policy tile cut it into tiles \(in Python"):
         plan(SizePolicy("error"), LIGHT_8, 50, 50, memory=lambda: there)
 
 
@@ -344,8 +344,8 @@ def test_gpu_memory_is_what_counts_on_a_gpu():
     assert notice.startswith(
         "a.png has 2000x2000 pixels, which takes about 186.5 GiB on the GPU, and 1.2 GiB are free;"
     )
-    assert tiling.tile == (142, 142)
-    assert 40_000 * 142**2 / USABLE <= 1024 * MIB < 40_000 * 150**2 / USABLE
+    assert tiling.tile == (139, 139)
+    assert 40_000 * 139**2 / USABLE <= 1024 * MIB < 40_000 * 147**2 / USABLE
 
 
 def test_no_tile_is_small_enough():
@@ -364,9 +364,9 @@ def test_restorer_asks_for_the_memory_there_is(light_weights, monkeypatch):
     light.restore(rgb)
     assert notices == []
     takes = light.takes
-    free[0] = int(Memory(bytes_per_pixel(light.net), 0).needs((46, 46), (60, 50), 4)[0]) + 1
+    free[0] = int(Memory(bytes_per_pixel(light.net), 0).needs((43, 43), (60, 50), 4)[0]) + 1
     result = light.restore(rgb)
-    assert len(notices) == 1 and notices[0].endswith(" GiB are free; it is restored in 4 tiles of 46x46.")
-    explicit = restorer(LIGHT, light_weights, "tile", None, 46).restore(rgb)
+    assert len(notices) == 1 and notices[0].endswith(" GiB are free; it is restored in 6 tiles of 43x43.")
+    explicit = restorer(LIGHT, light_weights, "tile", None, 43).restore(rgb)
     np.testing.assert_array_equal(result, explicit)
     assert takes == LIGHT_8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -309,16 +310,17 @@ def random_vgg(kind: str) -> Iterator[Path]:
         if name.startswith("features.") and len(shape) == 4:
             state[name] = torch.empty(shape)
             nn.init.kaiming_normal_(state[name], nonlinearity="relu", generator=generator)
-    before = torch.hub.get_dir()
+    before = {name: os.environ[name] for name in ("TORCH_HOME",) if name in os.environ}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoints" / Path(get_model_weights(kind).IMAGENET1K_V1.url).name
-        path.parent.mkdir()
+        path = Path(folder) / "hub" / "checkpoints" / Path(get_model_weights(kind).IMAGENET1K_V1.url).name
+        path.parent.mkdir(parents=True)
         torch.save(state, path)
-        torch.hub.set_dir(folder)
+        os.environ["TORCH_HOME"] = folder
         try:
             yield path
         finally:
-            torch.hub.set_dir(before)
+            os.environ.pop("TORCH_HOME")
+            os.environ.update(before)
 
 
 # What training needs
