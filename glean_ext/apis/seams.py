@@ -76,15 +76,18 @@ def measure_seams(
     overlaps: Sequence[int],
     device: str | None = None,
     console: Console | None = None,
+    size: Size = (96, 160),
 ) -> dict[int, float]:
     """Print what :func:`seams` finds for each image and the :func:`patterns`; return the worst for each overlap.
+
+    The patterns have ``size`` (height, width), or are wider where the tiles ask for it.
 
     Raises:
         InputError: Something given cannot be used.
     """
     restorer = Restorer(config, checkpoint, device)
     largest = max(tiles(restorer, overlap).tile[0] for overlap in overlaps)
-    sources = patterns((40, 2 * largest)) | {str(path): read_rgb(path) for path in images}
+    sources = patterns((size[0], max(size[1], 2 * largest))) | {str(path): read_rgb(path) for path in images}
     console = console or Console(highlight=False, soft_wrap=True)
     table = Table("image", title="largest difference of tiles from the whole, in 1/255, by overlap")
     for overlap in overlaps:

@@ -18,11 +18,12 @@ from glean_ext.networks.shapes import MIN_INPUT
 POLICIES = ("auto", "error", "resize", "tile")
 FITS = {"pad": "padded", "crop": "cropped"}
 DEFAULT_FIT = "pad"
-# LightGLEAN's tiles, in pixels of the input: the smallest overlap at which no pixel of the shipped demo model's tiled
-# results is off by 1/255 from the whole ones (tools/measure_seams.py; the worst pattern is 33/255 off at 12, 7.1
-# at 16, 2.9 at 18, 1.2 at 20, 0.8 at 22, 0.4 at 24). Its trunk has 3 RRDBs; deeper ones need more. Pixels at the border
-# of a tile lack their surroundings and are quite wrong, further in ever less; so the fade keeps to the middle.
-LIGHT_OVERLAP = 22
+# LightGLEAN's tiles, in pixels of the input: the smallest overlap from which on no pixel of the demo model's tiled
+# results is off by 1/255 from the whole ones (tools/measure_seams.py). Of 96x160 pixels of faces in three sizes and a
+# photograph in two, the worst is off by 3.9/255 at 16, 1.1 at 20 and 0.5 at 22; of squares and pixels in random colours
+# by 7.3 at 16, 2.7 at 22, 1.4 at 26, 0.98 at 27 and 0.2 at 32. Its trunk has 3 RRDBs. What a tile's border gets wrong
+# about halves with each pixel further in; so the fade keeps to the middle of the overlap.
+LIGHT_OVERLAP = 27
 LIGHT_FEATHER = 0.25
 # GLEAN's tiles, as a share of their shorter side. Each is invented from all that is in it, so neighbours differ
 # everywhere, and the fade takes all of the overlap. With a quarter a grid is still seen in the demo model's results.
