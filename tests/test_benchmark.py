@@ -263,9 +263,10 @@ def test_page(tmp_path):
     report = {"command": page.COMMAND, "inference": inference, "training": fake_report([5.0, 10.0, 20.0])}
     page.write(report, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert "| 256 | 16 | ours bf16 | 1 | 1.00 | 4.00x | 0.25x | 48 |" in text
-    assert "| 1024 | 1 | MMagic GLEAN float32 | 4 | 1.00 | 1 | 1 | |" in text
-    assert "| ours bf16, trunk checkpointed | 5 | 0.2 | 1.00 | 4.00x | 0.25x |" in text
+    assert "| 256 | 16 | ours bf16 | 1 | 1.00 | 4.00 | 0.25 | 48 |" in text
+    assert "| 1024 | 1 | MMagic GLEAN float32 | 4 | 1.00 | 1 | 1 |  |" in text
+    assert "| ours bf16, trunk checkpointed | 5 | 0.2 | 1.00 | 4.00 | 0.25 |" in text
+    assert "| light | 20 | 0.05 | 1.00 | 1 | 1 |" in text
     assert "![seconds and memory against output size and batch](page.png)" in text
     assert f"    {page.COMMAND}\n" in text
     assert Image.open(tmp_path / "page.png").size == (990, 770)

@@ -26,7 +26,8 @@ CONFIG = f"""
 _base_ = {BASES!r}
 model = dict(
     generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None)
+    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None,
+    r1_gamma=1.0, r1_interval=2)
 data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)

@@ -232,7 +232,8 @@ def told(result: Result) -> Iterator[str]:
 def machine_line(report: dict[str, Any]) -> str:
     """The machine, its measured peak and the versions."""
     machine = report["machine"]
-    text = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} threads, {machine['instructions']}"
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    text = machine.get("gpu") or f"{machine['cpu']}, {threads}, {machine['instructions']}{', AMX' * machine['amx']}"
     for dtype, peak in report.get("peak", {}).items():
         text += f"; {dtype} peak {peak['matmul']:,.0f} (matmul), {peak['conv']:,.0f} (convolution) GFLOP/s"
     named = ("torch", "mmagic", "mmcv-lite", "mmcv")

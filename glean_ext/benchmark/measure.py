@@ -170,11 +170,14 @@ def memory_process() -> None:
     subject = build(case)
     gc.collect()
     return_freed_memory()
-    ready = torch.cuda.memory_allocated() if cuda else resident("VmRSS")
-    forget_peak(cuda)
+    subject.compile()
+    if case.compile:
+        subject.run()
+    ready = torch.cuda.memory_allocated(case.device) if cuda else resident("VmRSS")
+    forget_peak(case.device)
     for _ in range(told["runs"]):
         subject.run()
-    peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated(case.device) if cuda else resident("VmHWM")
     print(json.dumps({"imports": imports, "ready": ready, "peak": peak}))
 
 
@@ -184,10 +187,10 @@ def resident(line: str) -> int:
     return int(value.split()[1]) * 1024
 
 
-def forget_peak(cuda: bool) -> None:
+def forget_peak(device: str) -> None:
     """Let the peak start anew: what building took does not count."""
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     else:
         CLEAR.write_text("5")  # proc(5): resets the high-water mark of resident memory
 

@@ -103,19 +103,18 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
 
 def inference_table(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     """All cells as a Markdown table."""
-    yield "| output | batch | | s per image | memory (GiB) | speed | memory | PSNR (dB) |"
+    yield "| output | batch | | s per image | GiB | speed / MMagic's | memory / MMagic's | PSNR (dB) |"
     yield "|---|---|---|---|---|---|---|---|"
     for (out_size, batch), report in zip(CELLS, reports, strict=True):
         for result in report["results"]:
             cost = f"{result.seconds.median / batch:.3g} | {result.memory.own / GIB:.2f}"
-            yield f"| {out_size} | {batch} | {result.label} | {cost} | {_versus(result)} |"
+            psnr = (result.versus.difference or {}).get("psnr") if result.versus else None
+            agreement = "" if psnr is None else f"{psnr:.0f}"
+            yield f"| {out_size} | {batch} | {result.label} | {cost} | {_versus(result)} | {agreement} |"
 
 
 def _versus(result: Result) -> str:
-    if result.versus is None:
-        return "1 | 1 |"
-    psnr = (result.versus.difference or {}).get("psnr")
-    return f"{result.versus.speed.median:.2f}x | {result.versus.memory:.2f}x | {'' if psnr is None else f'{psnr:.0f}'}"
+    return f"{result.versus.speed.median:.2f} | {result.versus.memory:.2f}" if result.versus else "1 | 1"
 
 
 def shares_of_peak(report: dict[str, Any]) -> Iterator[str]:
@@ -130,12 +129,12 @@ def training_section(report: dict[str, Any]) -> Iterator[str]:
     generator = report["results"][0].case["model"]["generator"]
     yield f"## Training, {generator['in_size']} -> {generator['out_size']}, batch {TRAIN_BATCH}, perceptual loss on"
     yield ""
-    yield "| | s per step | images/s | memory (GiB) | speed | memory |"
+    yield "| | s per step | images/s | GiB | speed / MMagic's | memory / MMagic's |"
     yield "|---|---|---|---|---|---|"
     for result in report["results"]:
         trunk = ", trunk checkpointed" if result.case["model"]["generator"].get("checkpoint_trunk") else ""
         cost = f"{result.seconds.median:.3g} | {result.images_per_second:.3g} | {result.memory.own / GIB:.2f}"
-        yield f"| {result.label}{trunk} | {cost} | {_versus(result).rsplit(' | ', 1)[0]} |"
+        yield f"| {result.label}{trunk} | {cost} | {_versus(result)} |"
     yield ""
     yield list(told(report["results"][0]))[-1]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 
-from .decoder import Decoder, SlimDecoder
+from .decoder import Decoder, PixelShuffleUp, SlimDecoder
 from .encoder import StyleCodes
 from .folded import Modulation, PlainStyleConv, ScaledStyleConv, constant
 from .glean import GLEANStyleGANv2, require_size
@@ -51,26 +51,50 @@ def no_fast_form(module: nn.Module) -> InputError:
 
 
 class FullStage(nn.Module):
-    """A stage of :class:`Decoder`: (N, C, h, w), g_i (N, C', 2h, 2w) -> (N, O + C', 2h, 2w), what the next one takes"""
+    """A stage of :class:`Decoder`, and what makes the image of the last one's result."""
 
-    def __init__(self, up: nn.Module):
+    def __init__(self, up: PixelShuffleUp, end: nn.Module | None):
         super().__init__()
         self.up = up
+        self.end = end or nn.Identity()
+        self.reach = 2 if end else 0  # rows around a pixel that the end looks at
 
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        return torch.cat([self.up(x), features], 1)
+    def forward(self, state: Tensor, features: Tensor) -> Tensor:
+        """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, O + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
+        x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, O, 2h, 2w)
+        return self.end(torch.cat([x, features], 1))
 
 
 class SlimStage(nn.Module):
-    """A stage of :class:`SlimDecoder`: (N, C, h, w), g_i (N, C', 2h, 2w) -> (N, C, 2h, 2w)"""
+    """A stage of :class:`SlimDecoder`, and what makes the image of the last one's result."""
 
-    def __init__(self, up: nn.Module, project: nn.Module):
+    def __init__(self, up: PixelShuffleUp, project: nn.Module, to_image: nn.Module | None):
         super().__init__()
         self.up = up
         self.project = project
+        self.to_image = to_image
+        self.reach = 1 if to_image else 0
 
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        return F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)
+    def forward(self, state: Tensor, features: Tensor) -> Tensor:
+        """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, C + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
+        x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, C, 2h, 2w)
+        x = F.leaky_relu(x.add_(self.project(features)), 0.2, inplace=True)
+        return self.to_image(x) if self.to_image else torch.cat([x, features], 1)
+
+
+def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage | SlimStage]]:
+    """What ``decoder`` does at the input's resolution, and at each one above."""
+    if isinstance(decoder, SlimDecoder):
+        ends = [None] * (len(decoder.ups) - 1) + [four_pixels_at_once(decoder.to_image)]
+        parts = zip(decoder.ups, decoder.projections, ends, strict=True)
+        return decoder.start, [SlimStage(cast(PixelShuffleUp, up), project, end) for up, project, end in parts]
+    if isinstance(decoder, Decoder):
+        *ups, last = decoder
+        conv, activation, to_image = last.children()
+        end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
+        ends = [None] * (len(ups) - 1) + [end]
+        return nn.Identity(), [FullStage(cast(PixelShuffleUp, up), end) for up, end in zip(ups, ends, strict=True)]
+    raise no_fast_form(decoder)
 
 
 def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
@@ -90,68 +114,53 @@ def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
     return nn.Sequential(quad, nn.PixelShuffle(2))
 
 
+class Rise(nn.Module):
+    """From one resolution to the next: a block of the bank, and the decoder's stage that takes its features.
+
+    What goes up is one tensor, first the decoder's channels, then the bank's.
+    """
+
+    def __init__(self, bank: Synthesis, res: int, stage: FullStage | SlimStage, dtype: torch.dtype):
+        super().__init__()
+        self.first, self.second = (PlainStyleConv(bank.style_conv(i), bank.noise(i), dtype) for i in style_layers(res))
+        self.stage = stage
+        self.halo = (self.first.fir.shape[-1] + 1 + stage.reach) // 2  # rows around one of the input that count
+
+    def forward(self, state: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """(N, C + C', h, w), the two layers' weights -> (N, O + O', 2h, 2w), or at the end the image (N, 3, 2h, 2w)"""
+        height, rows = state.shape[2], self._rows_of_a_band(state)
+        if rows >= height:
+            return self._band(state, first, second, 0)
+        whole = state.new_empty(0)
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            top, bottom = max(start - self.halo, 0), min(stop + self.halo, height)
+            band = self._band(state[:, :, top:bottom], first, second, 2 * top)
+            if start == 0:
+                whole = with_height(band, 2 * height)
+            whole[:, :, 2 * start : 2 * stop] = band[:, :, 2 * (start - top) : 2 * (stop - top)]
+        return whole
+
+    def _band(self, state: Tensor, first: Tensor, second: Tensor, top: int) -> Tensor:
+        """Some rows of :meth:`forward`; the first one of the result is row ``top``."""
+        features = state[:, -first.shape[0] :]
+        features = self.first(features, first, top)  # (N, O', 2h, 2w)
+        features = self.second(features, second, top)
+        return self.stage(state, features)
+
+    def _rows_of_a_band(self, state: Tensor) -> int:
+        n, _, height, width = state.shape
+        if state.device.type != "cpu":
+            return height
+        wide = 2 * len(self.second.bias)  # channels, at four pixels for one
+        bands = -(-n * height * width * 4 * wide * state.element_size() // BAND_BYTES)
+        return max(-(-height // bands), MIN_ROWS)
+
+
 def with_height(x: Tensor, height: int) -> Tensor:
     """(N, C, H, W) -> an empty (N, C, height, W)"""
     shape = *x.shape[:2], height, x.shape[3]
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
-class Rise(nn.Module):
-    """A block of the bank and the decoder's stage that takes its features: from one resolution to the next.
-
-    Args:
-        bank: The network's bank.
-        res: Resolution of the block.
-        stage: Of the decoder.
-        dtype: Of the weights.
-        end: What makes the image, at the last resolution.
-        end_reach: Rows around a pixel that it looks at.
-    """
-
-    def __init__(
-        self,
-        bank: Synthesis,
-        res: int,
-        stage: nn.Module,
-        dtype: torch.dtype,
-        end: nn.Module | None = None,
-        end_reach: int = 0,
-    ):
-        super().__init__()
-        self.first, self.second = (PlainStyleConv(bank.style_conv(i), bank.noise(i), dtype) for i in style_layers(res))
-        self.stage = stage
-        self.end = end
-        self.halo = (self.first.fir.shape[-1] + 1 + end_reach) // 2  # rows around a pixel of the input that count
-
-    def forward(self, x: Tensor, features: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The decoder's x (N, C, h, w), the bank's features (N, C', h, w) -> both at 2h x 2w, or the image alone."""
-        height, rows = x.shape[2], self._rows_of_a_band(x)
-        if rows >= height:
-            return self._band(x, features, weights, 0)
-        whole: tuple[Tensor, ...] = ()
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
-            first, last = max(start - self.halo, 0), min(stop + self.halo, height)
-            band = self._band(x[:, :, first:last], features[:, :, first:last], weights, 2 * first)
-            whole = whole or tuple(with_height(y, 2 * height) for y in band)
-            for y, part in zip(whole, band, strict=True):
-                y[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - first) : 2 * (stop - first)]
-        return whole
-
-    def _band(self, x: Tensor, features: Tensor, weights: Sequence[Tensor], top: int) -> tuple[Tensor, ...]:
-        """Some rows of :meth:`forward`; the first one of the result is row ``top``."""
-        features = self.first(features, weights[0], top)
-        features = self.second(features, weights[1], top)
-        x = self.stage(x, features)
-        return (x, features) if self.end is None else (self.end(x),)
-
-    def _rows_of_a_band(self, x: Tensor) -> int:
-        n, _, height, width = x.shape
-        if x.device.type != "cpu":
-            return height
-        wide = 2 * len(self.second.bias)  # channels, at four pixels for one
-        bands = -(-n * height * width * 4 * wide * x.element_size() // BAND_BYTES)
-        return max(-(-height // bands), MIN_ROWS)
 
 
 class Upper(nn.Module):
@@ -159,30 +168,17 @@ class Upper(nn.Module):
 
     def __init__(self, bank: Synthesis, decoder: nn.Module, first: int, last: int, dtype: torch.dtype):
         super().__init__()
-        decoder = converted(decoder, dtype)
-        stages: list[nn.Module]
-        if isinstance(decoder, SlimDecoder):
-            self.start: nn.Module = decoder.start
-            stages = [SlimStage(*parts) for parts in zip(decoder.ups, decoder.projections, strict=True)]
-            end, end_reach = four_pixels_at_once(decoder.to_image), 1
-        elif isinstance(decoder, Decoder):
-            self.start = nn.Identity()
-            *ups, last_stage = decoder
-            stages = [FullStage(up) for up in ups]
-            conv, activation, to_image = last_stage.children()
-            end, end_reach = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image))), 2
-        else:
-            raise no_fast_form(decoder)
-        *lower, highest = zip(resolutions(first, last), stages, strict=True)
-        self.rises = nn.ModuleList(Rise(bank, *parts, dtype) for parts in lower)
-        self.rises.append(Rise(bank, *highest, dtype, end, end_reach))
+        self.start, stages = start_and_stages(converted(decoder, dtype))
+        self.rises = nn.ModuleList(
+            Rise(bank, res, stage, dtype) for res, stage in zip(resolutions(first, last), stages, strict=True)
+        )
 
     def forward(self, f_0: Tensor, features: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """f_0 (N, C, h, w), the bank's features (N, C', h, w), its layers' weights -> image (N, 3, H, W)"""
-        state = self.start(f_0), features
-        for i, rise in enumerate(self.rises):
-            state = rise(*state, weights[2 * i : 2 * i + 2])
-        return state[0]
+        state = torch.cat([self.start(f_0), features], 1)
+        for rise, first, second in zip(self.rises, weights[::2], weights[1::2], strict=True):
+            state = rise(state, first, second)
+        return state
 
 
 # ---------------------------------------------------------------- GLEAN
