@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from glean_ext import cli
+from glean_ext.apis.export import export_network
 from glean_ext.benchmark import compare, data, measure, page, run, startup
 from glean_ext.benchmark.measure import Memory, Spread
 from glean_ext.benchmark.subjects import Case, Inference, Training, build, mmagic_arguments, random_vgg, shared_weights
@@ -131,6 +132,23 @@ def test_inference_contestants_compute_the_same():
     assert flops == same > 1e6 and flops == 2 * build(infer_case(), weights).first_run()[0]
 
 
+def test_an_exported_network_is_a_contestant(tool, tmp_path, console):
+    net = randomize(build_restorer({**SMALL, "bank_init": "random"}), seed=4)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    export_network(net, tmp_path / "net.onnx", notify=lambda step: None)
+    sizes = [f"model.generator.{name}={value}" for name, value in SMALL.items() if name != "type"]
+    arguments = ["infer", "--dtype", "float32", "--against", str(tmp_path / "net.onnx"), "--cfg-options", *sizes]
+    args = tool.make_parser().parse_args([*arguments, "model.generator.init_cfg=None"])
+    with pytest.raises(InputError, match=r"net\.onnx: an exported model is compared with the network it was made of"):
+        run.contest(args)
+    args.checkpoint = str(tmp_path / "net.pth")
+    report = compare.compare(run.contest(args), compare.Options(repeats=2, peak=False), console)
+    ours, theirs = report["results"]
+    assert (ours.label, theirs.label) == ("glean-ext GLEAN float32", "onnxruntime GLEAN float32")
+    assert ours.versus.difference["max_of_range"] < 1e-5 and theirs.gflop == ours.gflop
+    assert theirs.memory.own > 0
+
+
 def test_a_network_of_other_weights_is_not_compared():
     light = Inference(infer_case(type="LightGLEANStyleGANv2"), shared_weights(infer_case()))
     assert not light.shares_weights and light.run().shape == (1, 3, 16, 16)
@@ -241,7 +259,7 @@ def test_data_loading(console):
 
 def fake_report(seconds: list[float]) -> dict:
     def result(i: int, value: float) -> compare.Result:
-        label = ("ours bf16", "ours fp32", "light", "MMagic GLEAN float32")[i]
+        label = ("ours bf16", "ours fp32", "light", "onnxruntime", "MMagic GLEAN float32")[i]
         versus = compare.Versus(
             "MMagic", Spread.of([seconds[-1] / value]), 0.25, 0.5, {"psnr": 47.6, "max_of_range": 0.1}
         )
@@ -259,7 +277,9 @@ def fake_report(seconds: list[float]) -> dict:
 
 
 def test_page(tmp_path):
-    inference = [fake_report([1.0 * batch, 2.0 * batch, 0.5 * batch, 4.0 * batch]) for _, batch in page.CELLS]
+    inference = [
+        fake_report([1.0 * batch, 2.0 * batch, 0.5 * batch, 3.0 * batch, 4.0 * batch]) for _, batch in page.CELLS
+    ]
     report = {"command": page.COMMAND, "inference": inference, "training": fake_report([5.0, 10.0, 20.0])}
     page.write(report, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
@@ -272,14 +292,24 @@ def test_page(tmp_path):
     assert Image.open(tmp_path / "page.png").size == (990, 770)
 
 
-def test_cases_of_the_page():
+@pytest.mark.parametrize(
+    ("fast", "dtypes"), [("bfloat16", ["bfloat16", "float32", "bfloat16"]), ("float32", ["float32", "float32"])]
+)
+def test_cases_of_the_page(tmp_path, monkeypatch, fast, dtypes):
+    exported: list[Path] = []
+    monkeypatch.setattr(page, "default_dtype", lambda device: fast)
+    monkeypatch.setattr(page, "export_network", lambda net, path, notify: exported.append(path) or path.touch())
     for out_size, batch in page.CELLS:
-        *ours, theirs = page.inference_cases(out_size, batch)
+        *ours, onnx, theirs = page.inference_cases(out_size, batch, tmp_path)
         assert theirs.mmagic and theirs.dtype == "float32" and not any(case.mmagic for case in ours)
-        for case in (*ours, theirs):
+        assert [case.dtype for case in ours] == dtypes
+        assert onnx.onnx == str(tmp_path / f"{out_size}.onnx")
+        for case in (*ours, onnx, theirs):
             generator = case.model["generator"]
             assert (generator["in_size"], generator["out_size"], case.batch) == (out_size // 16, out_size, batch)
+    assert exported == [tmp_path / f"{out_size}.onnx" for out_size in (256, 512, 1024)]  # once each
     small, plain, theirs = page.training_cases()
+    assert small.dtype == plain.dtype == fast
     assert small.model["generator"]["checkpoint_trunk"] and not plain.model["generator"].get("checkpoint_trunk")
     assert theirs.mmagic and theirs.batch == 2 and plain.optim_wrapper["generator"]["optimizer"]["lr"] == 1e-4
 

@@ -31,7 +31,7 @@ def add_contest(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument("--batch", type=int, default=1 if task == "infer" else 2)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument("--against", default="mmagic", help="mmagic (in float32), none, or a config")
+    parser.add_argument("--against", default="mmagic", help="mmagic (in float32), a config, an exported .onnx, or none")
     parser.add_argument("--against-dtype", choices=DTYPES, help="of another config (default: as --dtype)")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--no-peak", action="store_true", help="leave the machine's peak out")

@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -75,6 +75,14 @@ def export(
         InputError: A config, checkpoint or name that cannot be used, a missing package, or results that differ from
             the network's by more than :data:`TOLERANCE`. No file is written then.
     """
+    require_place(out, form)
+    net = build_restorer(generator_config(load_config(config, cfg_options), config))
+    load_restorer(net, checkpoint)
+    return export_network(net, out, form, dtype, {"checkpoint": Path(checkpoint).name}, notify)
+
+
+def require_place(out: str | os.PathLike, form: str) -> None:
+    """Raise InputError if ``out`` is no name for a file of this form, or a package that writes it is missing."""
     out = Path(out)
     if out.suffix != SUFFIXES[form]:
         raise InputError(f"{out}: --format {form} writes {SUFFIXES[form]}. Name it {out.with_suffix(SUFFIXES[form])}.")
@@ -82,10 +90,21 @@ def export(
         raise InputError(f"{out} is a folder. Give the name of a file.")
     for package in PACKAGES[form]:
         _require(package)
-    net = build_restorer(generator_config(load_config(config, cfg_options), config))
-    load_restorer(net, checkpoint)
+
+
+def export_network(
+    net: nn.Module,
+    out: str | os.PathLike,
+    form: str = "onnx",
+    dtype: str = "float32",
+    others: Mapping[str, str] | None = None,
+    notify: Callable[[str], None] = print,
+) -> ModelFacts:
+    """As :func:`export`, a network that is in memory; it is frozen. ``others`` go into the file's metadata."""
+    require_place(out, form)
+    out = Path(out)
     net.requires_grad_(False).eval()
-    facts = describe(net, dtype, {"checkpoint": Path(checkpoint).name, **_versions(form)})
+    facts = describe(net, dtype, {**(others or {}), **_versions(form)})
 
     with atomic_path(out) as partial, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as folder:
         notify("capturing the network")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
+from glean_ext.apis.export import export_network
+from glean_ext.apis.torch_network import default_dtype
 from glean_ext.benchmark.compare import GIB, Options, Result, compare, machine_line, print_report, told
-from glean_ext.benchmark.subjects import Case
+from glean_ext.benchmark.subjects import Case, shared_network
 from glean_ext.configs_io import load_config
 from glean_ext.files import atomic_path
 
@@ -18,23 +22,36 @@ COMMAND = "python tools/benchmark.py page"
 SCALE = 16
 CELLS = ((256, 1), (256, 4), (256, 16), (512, 1), (1024, 1))  # out_size, batch
 TRAIN_CONFIG, TRAIN_BATCH = ROOT / "configs/glean_x8_cat.py", 2
-COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:red")
+COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red")
 
 
-def inference_cases(out_size: int, batch: int) -> list[Case]:
-    """This package's networks, and MMagic's last."""
+def dtypes() -> list[str]:
+    """What is measured: what this CPU is fast in, then float32 in any case."""
+    return list(dict.fromkeys([default_dtype(torch.device("cpu")), "float32"]))
+
+
+def inference_cases(out_size: int, batch: int, folder: Path) -> list[Case]:
+    """This package's networks, GLEAN exported to ONNX (a file in ``folder``), and MMagic's last."""
     glean = {"type": "GLEANStyleGANv2", "in_size": out_size // SCALE, "out_size": out_size}
     light = {**glean, "type": "LightGLEANStyleGANv2"}
-    lineup = (glean, False, "bfloat16"), (glean, False, "float32"), (light, False, "bfloat16"), (glean, True, "float32")
-    return [Case("infer", {"generator": net}, mmagic, dtype, "cpu", batch) for net, mmagic, dtype in lineup]
+
+    def case(generator: dict, dtype: str = "float32", mmagic: bool = False, onnx: str | None = None) -> Case:
+        return Case("infer", {"generator": generator}, mmagic, dtype, "cpu", batch, onnx=onnx)
+
+    exported = folder / f"{out_size}.onnx"
+    if not exported.exists():
+        export_network(shared_network(case(glean)), exported, notify=lambda step: None)
+    ours = [case(glean, dtype) for dtype in dtypes()]
+    return [*ours, case(light, dtypes()[0]), case(glean, onnx=str(exported)), case(glean, mmagic=True)]
 
 
 def training_cases() -> list[Case]:
-    """This package's training in bf16, with and without checkpointing of the trunk, and MMagic's in fp32."""
+    """This package's training, with and without checkpointing of the trunk, and MMagic's in fp32."""
     config = load_config(TRAIN_CONFIG)
     model, optim_wrapper = config.model.to_dict(), config.optim_wrapper.to_dict()
     small = {**model, "generator": {**model["generator"], "checkpoint_trunk": True}}
-    lineup = (small, False, "bfloat16"), (model, False, "bfloat16"), (model, True, "float32")
+    fast = dtypes()[0]
+    lineup = (small, False, fast), (model, False, fast), (model, True, "float32")
     return [
         Case("train", model, mmagic, dtype, "cpu", TRAIN_BATCH, optim_wrapper=optim_wrapper)
         for model, mmagic, dtype in lineup
@@ -48,9 +65,11 @@ def measure_all(repeats: int, console: Console) -> dict[str, Any]:
         ``inference``: a report of :func:`compare` for each of :data:`CELLS`; ``training``: one.
     """
     inference = []
-    for out_size, batch in CELLS:
-        inference.append(compare(inference_cases(out_size, batch), Options(repeats, peak=out_size == 1024), console))
-        print_report(inference[-1], console)
+    with tempfile.TemporaryDirectory() as folder:
+        for out_size, batch in CELLS:
+            cases = inference_cases(out_size, batch, Path(folder))
+            inference.append(compare(cases, Options(repeats, peak=out_size == 1024), console))
+            print_report(inference[-1], console)
     training = compare(training_cases(), Options(repeats, peak=False), console)
     print_report(training, console)
     return {"command": COMMAND, "inference": inference, "training": training}
@@ -86,7 +105,9 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield "Contestants ran in turn (A B A B ...) with the same random weights and inputs; seconds are medians. Memory"
     yield "is the peak of a process of its own, without the interpreter and its libraries. MMagic is MMagic's own class"
-    yield "and, for training, its own restorer and losses."
+    yield "and, for training, its own restorer and losses; onnxruntime runs GLEAN as tools/export.py writes it."
+    if dtypes() == ["float32"]:
+        yield "This processor has no instructions for bfloat16, so everything is in float32."
     yield ""
     yield f"## Inference, x{SCALE}"
     yield ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
 
+from glean_ext.apis.onnx_runtime import OnnxNetwork
 from glean_ext.apis.restore import pick_device
 from glean_ext.benchmark import compare, data, page, startup
 from glean_ext.benchmark.measure import as_json
@@ -64,9 +66,19 @@ def contest(args: argparse.Namespace) -> list[Case]:
     if args.against == "none":
         return [ours]
     if args.against == "mmagic":
-        theirs = {"mmagic": True, "dtype": "float32", "compile": None, "checkpoint": None}
-        return [ours, Case(**{**ours.as_dict(), **theirs})]
+        return [ours, replace(ours, mmagic=True, dtype="float32", compile=None, checkpoint=None)]
+    if args.against.endswith(".onnx"):
+        return [ours, _onnx_case(args, ours)]
     return [ours, _case(args, load_config(args.against), args.against_dtype or args.dtype, device)]
+
+
+def _onnx_case(args: argparse.Namespace, ours: Case) -> Case:
+    if args.command != "infer" or ours.device != "cpu" or not ours.checkpoint:
+        raise InputError(
+            f"--against {args.against}: an exported model is compared with the network it was made of: with infer, on "
+            "the CPU, and with --config and --checkpoint as they were given to tools/export.py."
+        )
+    return replace(ours, onnx=args.against, dtype=OnnxNetwork(args.against).facts.dtype, compile=None)
 
 
 def _config(args: argparse.Namespace, path: Path) -> Config:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from glean_ext import checkpoints
 from glean_ext.apis import model_info
+from glean_ext.apis.onnx_runtime import OnnxNetwork
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Discriminator, build_restorer, prepare_for_inference
 from glean_ext.networks.shapes import Size
@@ -32,6 +33,7 @@ MMAGIC_ARGUMENTS = {
 MMAGIC_FIXED = {"max_channels": 512, "bank": "frozen", "inject_at": None, "decoder": "full"}
 
 Weights = Mapping[str, Mapping[str, Tensor]]  # network -> state dict
+Forward = Callable[[Tensor], Tensor]  # (N, 3, h, w) -> (N, 3, H, W)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Case:
         batch: Images.
         compile: Mode of ``torch.compile``; None leaves it out. Inference only.
         checkpoint: Weights of the network; None for random ones. Inference only.
+        onnx: Take this file, the network written by ``tools/export.py``, and onnxruntime. Inference on CPUs only.
         optim_wrapper: ``optim_wrapper`` of a config. Training only.
     """
 
@@ -58,14 +61,16 @@ class Case:
     batch: int
     compile: str | None = None
     checkpoint: str | None = None
+    onnx: str | None = None
     optim_wrapper: dict | None = None
 
     @property
     def label(self) -> str:
         """What tables call it, e.g. ``MMagic GLEAN float32``."""
         light = self.model["generator"]["type"].startswith("Light") and not self.mmagic
+        maker = "MMagic" if self.mmagic else "onnxruntime" if self.onnx else "glean-ext"
         compiled = f" compiled ({self.compile})" if self.compile else ""
-        return f"{'MMagic' if self.mmagic else 'glean-ext'} {'Light' * light}GLEAN {self.dtype}{compiled}"
+        return f"{maker} {'Light' * light}GLEAN {self.dtype}{compiled}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,7 +85,7 @@ class Subject:
     """
 
     networks: dict[str, nn.Module]
-    shares_weights: bool  # ``weights`` were taken
+    shares_weights = True  # has the ``weights``, or for a file is taken to have them
 
     def run(self) -> Any:
         raise NotImplementedError
@@ -112,31 +117,40 @@ class Inference(Subject):
         generator = case.model["generator"]
         kind = {"type": "GLEANStyleGANv2"} if case.mmagic else {}
         self.generator = _without_files({**generator, **kind})
-        torch.manual_seed(SEED)
-        plain = mmagic_generator(generator) if case.mmagic else build_restorer(self.generator)
-        self.networks = {"generator": plain}
-        self.take(weights)
-        net = plain.eval() if case.mmagic else prepare_for_inference(plain, DTYPES[case.dtype])
-        self.networks = {"generator": net.to(case.device)}
         self.mode = case.compile
+        self.net = onnx_network(case.onnx) if case.onnx else self._torch_network(case, weights)
         shape = case.batch, generator.get("img_channels", 3), *sides(generator["in_size"])
         pixels = torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
         self.lq = (2 * pixels - 1).to(case.device)
 
+    def _torch_network(self, case: Case, weights: Weights | None) -> Forward:
+        torch.manual_seed(SEED)
+        plain = mmagic_generator(case.model["generator"]) if case.mmagic else build_restorer(self.generator)
+        self.networks = {"generator": plain}
+        self.take(weights)
+        net = plain.eval() if case.mmagic else prepare_for_inference(plain, DTYPES[case.dtype])
+        self.networks = {"generator": net.to(case.device)}
+        return self.networks["generator"]
+
     def compile(self) -> None:
         if self.mode:
-            compiled = torch.compile(self.networks["generator"], mode=self.mode)
-            self.networks = {"generator": cast(nn.Module, compiled)}
+            self.net = torch.compile(self.net, mode=self.mode)
 
     @torch.inference_mode()
     def run(self) -> Tensor:
-        return self.networks["generator"](self.lq)
+        return self.net(self.lq)
 
     def first_run(self) -> tuple[int, Tensor]:
         """The FLOPs are those of the plain network: fast forms may compute some things twice, which is no more work."""
         with FakeTensorMode():
             costs = model_info.measure(build_restorer(self.generator), self.generator["in_size"], self.lq.shape[1])
         return len(self.lq) * costs["total"].flops, self.run()
+
+
+def onnx_network(path: str) -> Forward:
+    """The network of an ONNX file, run by onnxruntime with as many threads as torch has."""
+    network = OnnxNetwork(path, torch.get_num_threads())
+    return lambda lq: torch.from_numpy(network(lq.numpy()))
 
 
 class FlopCount(TorchDispatchMode):
@@ -197,15 +211,20 @@ def build(case: Case, weights: Weights | None = None) -> Inference | Training:
     return SUBJECTS[case.task](case, weights)
 
 
-def shared_weights(case: Case) -> Weights:
-    """Weights for all contestants: those of ``case.checkpoint``, or random ones with nothing left at zero."""
+def shared_network(case: Case) -> nn.Module:
+    """Our network, with the weights for all contestants: of ``case.checkpoint``, or random with nothing at zero."""
     torch.manual_seed(SEED)
     generator = build_restorer(_without_files(case.model["generator"]))
     if case.checkpoint:
         checkpoints.load_restorer(generator, case.checkpoint)
     else:
         move_off_zero(generator)
-    weights = {"generator": generator.state_dict()}
+    return generator
+
+
+def shared_weights(case: Case) -> Weights:
+    """The weights for all contestants: see :func:`shared_network`."""
+    weights = {"generator": shared_network(case).state_dict()}
     if case.task == "train" and (discriminator := case.model.get("discriminator")):
         arguments = {k: v for k, v in _without_files(discriminator).items() if k not in ("type", "bank_init")}
         weights["discriminator"] = StyleGAN2Discriminator(**arguments).state_dict()
