@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    from glean_ext.apis.restore import restore_path
+    from glean_ext.apis.restore_files import restore_path
     from glean_ext.apis.sizes import SizePolicy
 
     policy = SizePolicy(args.size_policy, args.fit, args.tile_size, args.tile_overlap)

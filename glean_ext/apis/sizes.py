@@ -13,8 +13,8 @@ from glean_ext.apis.memory import Memory
 from glean_ext.apis.tiles import Size, Tiling
 from glean_ext.errors import InputError
 from glean_ext.imresize import imresize
-from glean_ext.networks.shapes import MIN_INPUT
 
+MIN_INPUT = 8  # side of the smallest image LightGLEAN takes; as glean_ext.networks.shapes, which imports torch
 POLICIES = ("auto", "error", "resize", "tile")
 FITS = {"pad": "padded", "crop": "cropped"}
 DEFAULT_FIT = "pad"

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from glean_ext.apis.onnx_runtime import OnnxNetwork
-from glean_ext.apis.restore import pick_device
+from glean_ext.apis.torch_network import pick_device
 from glean_ext.benchmark import compare, data, page, startup
 from glean_ext.benchmark.measure import as_json
 from glean_ext.benchmark.subjects import Case, sides
