@@ -9,8 +9,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
+# As many processes as there are cores, a file of tests each, and one thread in each.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=20
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
