@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from glean_ext.apis.web.server import serve
     except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
         raise InputError(f"{error.name} is not installed. pip install 'glean-ext[web]'") from error
 
     serve(args.host, args.port, specs, args.device)

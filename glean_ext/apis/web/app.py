@@ -33,9 +33,9 @@ TYPES = {
 }
 PAGE = {"/": "index.html"} | {f"/{name}": name for name in ("app.js", "compare.js", "style.css", "icon.svg")}
 EXAMPLES = (
-    {"file": "face-1.png", "label": "Cartoon face of 8x8 pixels", "kind": "face", "model": "Demo GLEAN"},
-    {"file": "face-2.png", "label": "Cartoon face of 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
-    {"file": "face-3.png", "label": "Cartoon face of 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
+    {"file": "face-1.png", "label": "Cartoon face 1, 8x8 pixels", "kind": "face", "model": "Demo GLEAN"},
+    {"file": "face-2.png", "label": "Cartoon face 2, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
+    {"file": "face-3.png", "label": "Cartoon face 3, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
     {"file": "astronaut.jpg", "label": "Photograph of an astronaut", "kind": "photo", "model": "Demo GLEAN"},
 )
 DECODERS = 2  # uploads that are looked at at the same time
@@ -75,6 +75,10 @@ def _tell_errors(app: FastAPI) -> None:
     async def misused(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 400)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "The server failed. What happened is in its terminal."}, 500)
 
 
 def _serve_files(app: FastAPI, bench: Bench, limits: Limits) -> None:

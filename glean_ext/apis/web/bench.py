@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from glean_ext.errors import InputError
 from glean_ext.images import decode_rgb, write_png
 from glean_ext.imresize import imresize
 
-TILE = 128  # pixels of the input beside the overlap: LightGLEAN's tiles, between which a job can be cancelled
+OPTIONS = re.compile(r" \(see --[^)]*\)|, or let --size-policy [^(]*\(in Python: [^)]*\)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,12 @@ class Bench:
         restorer = Restorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
         takes = restorer.takes
         if takes.any_size:
-            side = max(takes.nominal) * math.ceil(TILE / max(takes.nominal)) + LIGHT_OVERLAP
-            if Memory(bytes_per_pixel(restorer.net), *at_hand(restorer.device)).suffices(
-                (side,) * 2, (side,) * 2, takes.scale
-            ):
+            period = max(takes.nominal)
+            side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
+            memory = Memory(bytes_per_pixel(restorer.net), *at_hand(restorer.device))
+            if memory.suffices((side, side), (side, side), takes.scale):  # else the memory says how large they can be
                 restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
-        return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), _takes_squares(takes))
+        return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
 
     def restore(self, job: Job) -> dict[str, Any]:
         """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.
@@ -81,22 +82,26 @@ class Bench:
         self._job, order = job, job.order
         job.report("reading the image")
         rgb, job.content = decode_rgb(job.content, order.name), b""
-        if order.kind == "photo":
-            image, faces = self._photo(job, rgb)
-        else:
-            image, faces = self._whole(job, rgb), ()
+        try:
+            image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
+        except InputError as error:
+            raise InputError(without_options(str(error))) from error
         job.report("saving")
+        return self._keep(job, rgb, image, faces)
+
+    def _keep(self, job: Job, rgb: np.ndarray, image: np.ndarray, faces: tuple[RestoredFace, ...]) -> dict[str, Any]:
         size = image.shape[0], image.shape[1]
-        self._save(imresize(rgb, size=size), "before.png")
-        self._save(image, "result.png")
+        _save(imresize(rgb, size=size), job, "before.png")
+        _save(image, job, "result.png")
         shown = faces[: self._limits.faces]
         for number, face in enumerate(shown):
             assert face.crop is not None and face.restored is not None
-            self._save(face.crop, f"crop-{number}.png")
-            self._save(face.restored, f"face-{number}.png")
+            _save(face.crop, job, f"crop-{number}.png")
+            _save(face.restored, job, f"face-{number}.png")
         if len(shown) < len(faces):
             job.notices.append(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result.")
-        return {"from": text(order.size), "size": text(size), "width": size[1], "height": size[0], "faces": len(shown)}
+        width, height = size[::-1]
+        return {"from": text(job.order.size), "size": text(size), "width": width, "height": height, "faces": len(shown)}
 
     def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
         restorer, order = self.models[job.order.model].restorer, job.order
@@ -134,7 +139,7 @@ class Bench:
 
     def _notice(self, line: str) -> None:
         assert self._job is not None
-        self._job.notices.append(line.split(" (see --")[0].rstrip(".") + ".")  # there are no options on a page
+        self._job.notices.append(without_options(line))
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
@@ -144,15 +149,23 @@ class Bench:
         elif total > 1:
             job.report("tiles", done, total)
 
-    def _save(self, image: np.ndarray, name: str) -> None:
-        """Write a file of the job; errors do not say where."""
-        job = self._job
-        assert job is not None
-        try:
-            write_png(image, job.folder / name)
-        except InputError as error:
-            reason = getattr(error.__cause__, "strerror", None) or "its temporary folder cannot be written to"
-            raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
+
+def _save(image: np.ndarray, job: Job, name: str) -> None:
+    """Write a file of the job; errors do not say where."""
+    try:
+        write_png(image, job.folder / name)
+    except InputError as error:
+        reason = getattr(error.__cause__, "strerror", None) or "its temporary folder cannot be written to"
+        raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
+
+
+def without_options(line: str) -> str:
+    """A line without the mends that a page does not have.
+
+    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).")
+    'a.png was resized to 8x8.'
+    """
+    return OPTIONS.sub("", line)
 
 
 def _sizes(takes: SizeRequirements) -> str:
@@ -162,7 +175,8 @@ def _sizes(takes: SizeRequirements) -> str:
     return f"Resizes images to {text(takes.nominal)} pixels, and makes them {takes.scale} times larger."
 
 
-def _takes_squares(takes: SizeRequirements) -> bool:
+def takes_squares(takes: SizeRequirements) -> bool:
+    """Whether aligned faces can be given to a model."""
     try:
         crop_size(takes, None)
     except InputError:

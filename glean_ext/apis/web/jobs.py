@@ -65,7 +65,8 @@ class Job:
     error: str = ""
     result: dict[str, Any] | None = None
     began: float = 0.0
-    step_began: float = 0.0
+    first: tuple[int, float] = (0, 0.0)  # of the step: what was done when, at its first and its last report
+    last: tuple[int, float] = (0, 0.0)
     ended: float = 0.0
     unwanted: bool = False
 
@@ -77,9 +78,10 @@ class Job:
         """
         if self.unwanted:
             raise Cancelled
+        self.last = done, time.monotonic()
         if step != self.step:
-            self.step, self.step_began = step, time.monotonic()
-        self.done, self.total = done, total
+            self.first = self.last
+        self.step, self.done, self.total = step, done, total
 
     @property
     def effort(self) -> tuple[tuple[str, Kind], int]:
@@ -165,8 +167,10 @@ class Jobs:
 
     def _left(self, job: Job) -> float | None:
         now = time.monotonic()
-        if job.state == "running" and job.done and job.total:
-            return (now - job.step_began) / job.done * (job.total - job.done)
+        (done, then), (done_now, lately) = job.first, job.last
+        if job.state == "running" and done_now > done:
+            pace = (lately - then) / (done_now - done)
+            return max(0.0, pace * (job.total - done_now) - (now - lately))
         like, pixels = job.effort
         if like not in self._rates:
             return None
@@ -202,13 +206,13 @@ class Jobs:
     def _end(self, job: Job, state: State, error: str = "") -> None:
         with self._changed:
             job.state, job.error, job.ended, job.content = state, error, time.monotonic(), b""
-            if state == "done":
+            if job.unwanted:
+                job.state = "cancelled"
+            if job.state == "done":
                 like, pixels = job.effort
                 self._rates[like] = (job.ended - job.began) / pixels
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
-            if job.unwanted and state == "done":
-                self._forget(job)
             self._sweep()
 
     def _sweep(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from dataclasses import dataclass
 
 from PIL import Image
@@ -27,6 +26,7 @@ class Limits:
     keep_seconds: float = 3600  # results
     keep_jobs: int = 32
     faces: int = 24  # shown of a photo, besides the photo itself
+    tile: int = 128  # pixels of the input beside the overlap: LightGLEAN's tiles, between which a job can be cancelled
 
 
 def clean_name(name: str) -> str:
@@ -58,9 +58,7 @@ def check_image(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
 def _told_size(content: bytes) -> tuple[int, int] | None:
     """Width and height that an image file claims; None where decoding it will say what is wrong."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
-                return image.size
-    except (*DAMAGE, Image.DecompressionBombError):
+        with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
+            return image.size
+    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None

@@ -82,7 +82,7 @@ class Guard:
         if len(hosts) != 1 or not self._knows(hosts[0]):
             return 421, "This page does not answer to that name. Open it by its address, or with --host NAME."
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        foreign = origin is not None and origin.partition("://")[2].lower() != hosts[0].lower()
         if method not in SAFE and (
             foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from glean_ext.apis.web.models import ModelSpec
 from glean_ext.apis.web.security import Guard, is_loopback, names_for
 from glean_ext.errors import InputError
 
-CONNECTIONS = 100  # at the same time; more get 503
+CONNECTIONS = 50  # at the same time; more get 503
 
 
 def serve(
@@ -75,11 +76,14 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: There is no such address here, or the port is taken.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: ports go from 0 to 65535. Give another one.")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(where[:2], family=family, backlog=128)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0  # positive ones are the system's
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise InputError(
             f"{host}:{port} cannot be listened on ({reason}). Give another --port, or --host 127.0.0.1."
         ) from error

@@ -1,4 +1,4 @@
-// The comparison: two pictures over each other, and a range input over both that says where one ends.
+// The comparison: two pictures over each other, and a split that the pointer or, by a hidden range input, keys move.
 
 const compare = document.getElementById("compare");
 const split = document.getElementById("split");
@@ -10,7 +10,25 @@ function place() {
   split.setAttribute("aria-valuetext", `${Math.round(split.value)} percent original`);
 }
 
+function follow(event) {
+  const box = compare.getBoundingClientRect();
+  split.value = (100 * (event.clientX - box.left)) / box.width;
+  place();
+}
+
 split.addEventListener("input", place);
+
+// Range inputs alone will not do: on some phones only their thumb can be moved.
+compare.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0) return;
+  event.preventDefault();
+  compare.setPointerCapture(event.pointerId);
+  split.focus({ preventScroll: true });
+  follow(event);
+});
+compare.addEventListener("pointermove", (event) => {
+  if (compare.hasPointerCapture(event.pointerId)) follow(event);
+});
 
 /** Show two pictures of one size, split in the middle; resolves when both are there. */
 export async function showComparison(beforeUrl, afterUrl, width, height) {
