@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make every other process crawl on small machines.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-browser lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -15,6 +15,11 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# Chromium comes from the system: apt-get install chromium
+test-browser: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
