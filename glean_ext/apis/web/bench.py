@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from glean_ext.apis.faces import FaceFinder
-from glean_ext.apis.memory import Memory, at_hand, bytes_per_pixel
 from glean_ext.apis.photo import PhotoRestorer, RestoredFace, blend, crop_size
 from glean_ext.apis.restore import Restorer
 from glean_ext.apis.sizes import LIGHT_OVERLAP, SizePolicy, SizeRequirements, text
@@ -64,8 +63,8 @@ class Bench:
         if takes.any_size:
             period = max(takes.nominal)
             side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
-            memory = Memory(bytes_per_pixel(restorer.net), *at_hand(restorer.device))
-            if memory.suffices((side, side), (side, side), takes.scale):  # else the memory says how large they can be
+            # Where the memory does not suffice for such tiles, it says how large they can be.
+            if restorer.network.memory().suffices((side, side), (side, side), takes.scale):
                 restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
         return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
 
