@@ -15,13 +15,14 @@ from typing import Any
 import av
 import numpy as np
 
+from glean_ext.apis.video_join import FORMATS, join, streams_to_copy
+from glean_ext.apis.video_segments import Segments, check_size
 from glean_ext.apis.video_source import Shown, VideoError, VideoSource
-from glean_ext.apis.video_target import EXTENSIONS, Segments, check_size, join, streams_to_copy
 from glean_ext.errors import InputError
 
 AHEAD = 2  # batches that are decoded, and that wait to be encoded, while one is restored
 PRESETS = "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-FORMAT = 1  # of what lies in the folder of segments
+VERSION = 1  # of what lies in the folder of segments
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def restore_video(
     fingerprint: str = "",
     batch: int = 4,
     scale: float | None = None,
-    crf: float = 14,
+    crf: float = 12,
     preset: str = "medium",
     segment: int = 60,
     progress: Callable[[int, int | None], None] | None = None,
@@ -116,14 +117,14 @@ def restore_video(
 
 
 def _check(source: Path, target: Path, batch: int, crf: float, preset: str, segment: int) -> None:
-    if target.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"{target}: videos are written as {', '.join(EXTENSIONS)}. Name it {target.stem}.mp4.")
+    if target.suffix.lower() not in FORMATS:
+        raise InputError(f"{target}: videos are written as {', '.join(FORMATS)}. Name it {target.stem}.mp4.")
     if target.is_dir():
         raise InputError(f"{target} is a folder. Give another output.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the input and would be overwritten. Give another output.")
     if not 0 <= crf <= 51:
-        raise InputError(f"crf is {crf:g}, but it must be between 0 (lossless) and 51. 14 is the default.")
+        raise InputError(f"crf is {crf:g}, but it must be between 0 (lossless) and 51. 12 is the default.")
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}, but it must be one of {', '.join(PRESETS)}.")
     for name, value in (("batch", batch), ("segment", segment)):
@@ -140,7 +141,7 @@ def _job(source: Path, fingerprint: str, **settings: Any) -> dict[str, Any]:
         "restore": fingerprint,
         "settings": settings,
         "libraries": libraries,
-        "format": FORMAT,
+        "version": VERSION,
     }
 
 

@@ -288,7 +288,7 @@ class VideoSource:
             self.notify(f"{self.path} has transparency, which is not kept.")
         self.turns = display_turns(frame)
         if self.turns is None:
-            self.notify(f"{self.path} is to be shown turned by {frame.rotation} degrees, which is not done.")
+            self.notify(f"{self.path} is to be shown at a slant; it is restored as it is stored.")
 
     def _rgb(self, frame: VideoFrame) -> np.ndarray:
         """(h, w, 3) uint8 RGB, upright, with square pixels."""

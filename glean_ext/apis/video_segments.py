@@ -1,13 +1,12 @@
-"""Writing videos: whole segments that survive an interruption, joined with the source's other streams at the end."""
+"""Segments of a restored video that survive an interruption: each is whole or not there."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import heapq
-import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -17,21 +16,16 @@ import av
 import numpy as np
 from av.container import OutputContainer
 from av.filter import Graph
-from av.packet import Packet
-from av.stream import Stream
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from glean_ext.apis.video_source import Colour, VideoSource, is_cover, open_container
+from glean_ext.apis.video_source import Colour
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path, write_json
 
-EXTENSIONS = (".mp4", ".mkv", ".mov")
-MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 LARGEST = 16384  # rows and columns that x264 takes
 THREADS = 4  # of x264: its result depends on them, and a resumed run may have other cores
-BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")  # of the source's file
 
 Opened: TypeAlias = "tuple[ExitStack, OutputContainer, VideoStream, ToYuv]"
 
@@ -109,7 +103,7 @@ class Segments:
         with suppress(OSError, ValueError):
             known = json.loads(record.read_text())
         if known == self.job:
-            while self._is_whole(self._path(self._whole)):
+            while self._holds(self._path(self._whole), self.length):
                 self._whole += 1
         elif known is not None:
             self.notify(
@@ -122,9 +116,10 @@ class Segments:
                 path.unlink()
         write_json(self.job, record)
 
-    def _is_whole(self, path: Path) -> bool:
+    def _holds(self, path: Path, frames: int) -> bool:
+        """Whether a segment is whole and has so many frames; its header is remembered."""
         with suppress(av.FFmpegError), av.open(str(path)) as segment:
-            if sum(packet.size > 0 for packet in segment.demux(video=0)) == self.length:
+            if sum(packet.size > 0 for packet in segment.demux(video=0)) == frames:
                 self._headers.add(segment.streams.video[0].codec_context.extradata)
                 return True
         return False
@@ -156,17 +151,18 @@ class Segments:
         """
         if self._open is None:
             return
+        stack, container, stream, _ = self._open
         with writing(self.target):
-            stack, container, stream, _ = self._open
             container.mux(stream.encode(None))
-            self._headers.add(stream.codec_context.extradata)
             container.close()
-            self._open = None
+            if not self._holds(Path(container.name), self._written):
+                raise OSError(errno.EIO, "what was written cannot be read back")
             if len(self._headers) > 1:
                 raise InputError(
                     f"{self.target}: the frames have another size than those of the interrupted run. "
                     f"Remove {self.folder}, or give another fingerprint."
                 )
+            self._open = None
             stack.close()
         self._whole += 1
         self.frames += self._written
@@ -264,143 +260,3 @@ class ToYuv:
         frame.pts, frame.time_base = number, self.tick
         self.graph.vpush(frame)
         return self.graph.vpull()
-
-
-def streams_to_copy(source: VideoSource, target: Path) -> list[Stream]:
-    """The source's streams that are copied into ``target``; what is left out is noticed.
-
-    Raises:
-        InputError: It cannot hold an audio stream.
-    """
-    copied, left_out = [], []
-    for stream in source.container.streams:
-        if stream is source.stream:
-            continue
-        useful = stream.type in ("audio", "subtitle", "attachment") or (stream.type == "video" and is_cover(stream))
-        if useful and _fits(stream, target):
-            copied.append(stream)
-        elif stream.type == "audio":
-            raise InputError(
-                f"{source.path}: its audio ({stream.name}) does not fit into {target.suffix}. "
-                f"Name the output {target.with_suffix('.mkv')}."
-            )
-        else:
-            left_out.append(f"{stream.index} ({stream.type}{f', {stream.name}' if stream.name else ''})")
-    if left_out:
-        more = "" if target.suffix.lower() == ".mkv" else " An .mkv holds more kinds."
-        source.notify(f"{source.path}: left out are streams {', '.join(left_out)}.{more}")
-    return copied
-
-
-def _fits(stream: Stream, target: Path) -> bool:
-    try:
-        with av.open(io.BytesIO(), "w", format=MUXERS[target.suffix.lower()]) as probe:
-            _add_copy(probe, stream)
-            probe.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
-
-
-def _add_copy(container: OutputContainer, stream: Stream) -> Stream:
-    copy = container.add_stream_from_template(stream, opaque=True)
-    copy.metadata.update(stream.metadata)
-    copy.disposition = stream.disposition
-    return copy
-
-
-def join(
-    segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: list[Stream]
-) -> tuple[int, int]:
-    """Make the target of all segments and the source's other streams, without encoding anything again.
-
-    Args:
-        pts: When each frame is shown, in the source's ticks.
-        last_duration: Of the last frame, in ticks.
-        copied: Of :func:`streams_to_copy`; the source is read anew for them.
-
-    Returns:
-        Width and height.
-
-    Raises:
-        InputError: The target cannot be written.
-    """
-    target = segments.target
-    whole = segments.folder / f"whole{target.suffix}"
-    # Matroska would shift all streams where the audio starts with samples to be skipped, before 0
-    options = {"avoid_negative_ts": "disabled"}
-    with (
-        writing(target),
-        open_container(source.path) as anew,
-        av.open(str(whole), "w", container_options=options) as output,
-    ):
-        output.metadata.update({k: v for k, v in source.container.metadata.items() if k not in BRANDS})
-        if chapters := source.container.chapters():
-            output.set_chapters(chapters)
-        with av.open(str(segments.paths()[0])) as first:
-            video: Stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
-            size = first.streams.video[0].width, first.streams.video[0].height
-        video.time_base = source.time_base
-        video.metadata.update(
-            {k: v for k, v in source.stream.metadata.items() if k in ("language", "title", "handler_name")}
-        )
-        video.disposition = source.stream.disposition
-        copies = {stream.index: _add_copy(output, stream) for stream in copied}
-        packets = _video_packets(segments.paths(), pts, last_duration, source.time_base, video)
-        others = _other_packets(anew, copies, source.offset) if copies else ()
-        for packet in heapq.merge(packets, others, key=lambda packet: packet.dts * packet.time_base):
-            output.mux(packet)
-    with writing(target):
-        whole.replace(target)
-    return size
-
-
-def _video_packets(
-    paths: Iterable[Path], pts: Sequence[int], last_duration: int, time_base: Fraction, stream: Stream
-) -> Iterator[Packet]:
-    """The segments' packets, with the time stamps that their frames had in the source.
-
-    Packets come in the order of decoding, which needs a time of its own: that of the frame shown ``delay`` earlier. The
-    last one's duration makes all together as long as the frames are shown; MP4 takes it from there.
-    """
-
-    def end(number: int) -> int:
-        return pts[number + 1] if number + 1 < len(pts) else pts[number] + last_duration
-
-    done = first = 0
-    for path in paths:
-        with av.open(str(path)) as segment:
-            delay = segment.streams.video[0].codec_context.reorder_depth
-            packets = [packet for packet in segment.demux(video=0) if packet.size]
-        order = sorted(range(len(packets)), key=lambda position: packets[position].pts or 0)
-        shown = {position: done + rank for rank, position in enumerate(order)}
-        for position, packet in enumerate(packets):
-            number, earlier = shown[position], done + position - delay
-            packet.time_base = time_base
-            packet.stream = stream  # type: ignore[assignment]  # PyAV ties the type to where it came from
-            packet.pts = pts[number]
-            packet.dts = pts[earlier] if earlier >= 0 else pts[0] + earlier * (end(0) - pts[0])
-            packet.duration = end(number) - pts[number]
-            if done + position == 0:
-                first = packet.dts
-            if done + position == len(pts) - 1:
-                packet.duration = end(len(pts) - 1) - pts[0] - (packet.dts - first)
-            yield packet
-        done += len(packets)
-
-
-def _other_packets(container: Any, copies: dict[int, Stream], offset: Fraction) -> Iterator[Packet]:
-    """The packets of the copied streams, up to where the file breaks off."""
-    last: dict[int, int] = {}
-    with suppress(av.FFmpegError):
-        for packet in container.demux([container.streams[index] for index in copies]):
-            index = packet.stream.index
-            dts = packet.dts if packet.dts is not None else packet.pts
-            if not packet.size or dts is None or dts <= last.get(index, dts - 1):
-                continue
-            last[index] = dts
-            shift = round(offset / packet.time_base)
-            packet.dts = dts - shift
-            packet.pts = (dts if packet.pts is None else packet.pts) - shift
-            packet.stream = copies[index]
-            yield packet
