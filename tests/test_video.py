@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from videos import AUDIO_RATE, picture, psnr, read_video, worst, write_video
 
 from glean_ext.apis import video as video_module
@@ -127,11 +129,14 @@ def test_gray(run, tmp_path):
 def test_hdr_transparency_and_interlacing_are_told(run, tmp_path, lines):
     hdr = write_video(tmp_path / "hdr.mp4", 2, matrix="bt2020", tags=(9, 9, 16, 1))
     assert run(hdr)[0].colours == (9, 9, 16, 1)
-    run(write_video(tmp_path / "alpha.mkv", 2, codec="ffv1", pix_fmt="yuva420p", audio=(), options={}))
+    glass = [Image.fromarray(picture(number)).convert("RGBA") for number in range(2)]
+    glass[0].putpixel((3, 4), (0, 0, 0, 100))
+    glass[0].save(tmp_path / "alpha.png", save_all=True, append_images=glass[1:])
+    run(tmp_path / "alpha.png")
     run(write_video(tmp_path / "lines.mp4", 2, options={"x264-params": "tff=1"}))
     assert lines == [
         f"{hdr} is HDR (PQ); the result has 8 bits, so tones may band.",
-        f"{tmp_path}/alpha.mkv has transparency, which is not kept.",
+        f"{tmp_path}/alpha.png has transparency, which is not kept.",
         f"{tmp_path}/lines.mp4 is interlaced; frames are restored as they are, comb lines and all.",
     ]
 
@@ -230,6 +235,15 @@ def test_transport_streams_start_at_0(run, tmp_path):
     assert [packet for packet, _ in content.packets[1]] == [packet[7:] for packet, _ in shown.packets[1]]
 
 
+def test_an_animated_picture(run, tmp_path, lines):
+    pictures = [Image.fromarray(picture(10 * number)) for number in range(4)]
+    pictures[0].save(tmp_path / "in.gif", save_all=True, append_images=pictures[1:], duration=[100, 50, 200, 700])
+    content, _ = run(tmp_path / "in.gif")
+    assert content.times == [Fraction(tick, 100) for tick in (0, 10, 15, 35)] and content.end == Fraction(105, 100)
+    assert worst(content.rgb, read_video(tmp_path / "in.gif").rgb) > 40
+    assert lines == []
+
+
 # --- other streams ---
 
 
@@ -293,7 +307,32 @@ def test_subtitles_tags_and_chapters(run, tmp_path, lines):
         assert [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in file.chapters()] == [(0, "one")]
         assert file.streams.video[0].disposition == av.stream.Disposition.forced
     assert list(run(source, "out.mp4")[0].packets) == [1]
-    assert lines == [f"{source}: left out are streams 2 (subtitle, srt). An .mkv holds more kinds."]
+    assert lines == [f"{source}: .mp4 takes no copy of streams 2 (subtitle, srt), which are left out."]
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "out.mov"])
+def test_a_cover_is_kept_or_told(run, tmp_path, lines, target):
+    cover = io.BytesIO()
+    Image.fromarray(picture(3)).save(cover, "JPEG")
+    source = tmp_path / "covered.mp4"
+    plain = write_video(tmp_path / "in.mp4", 5)
+    with av.open(str(plain)) as file, av.open(str(source), "w") as output:
+        copies = [output.add_stream_from_template(stream, opaque=True) for stream in file.streams]
+        copies.append(output.add_mux_stream("mjpeg", width=32, height=24))
+        copies[2].disposition = av.stream.Disposition.attached_pic
+        for packet in file.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                output.mux(packet)
+        packet = av.Packet(cover.getvalue())
+        packet.stream, packet.time_base, packet.pts, packet.dts = copies[2], Fraction(1, 25), 0, 0
+        output.mux(packet)
+    assert run(source, target)[0].times == read_video(source).times
+    with av.open(str(tmp_path / target)) as file:
+        covers = [next(file.demux(stream)) for stream in file.streams.video[1:]]
+        assert [bytes(packet) for packet in covers] == ([cover.getvalue()] if target == "out.mp4" else [])
+    told = f"{source}: {target[3:]} takes no copy of streams 2 (video, mjpeg), which are left out."
+    assert lines == ([] if target == "out.mp4" else [told])
 
 
 # --- side by side ---

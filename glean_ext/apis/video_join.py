@@ -47,12 +47,13 @@ def streams_to_copy(source: VideoSource, target: Path) -> list[Stream]:
         else:
             left_out.append(f"{stream.index} ({stream.type}, {name})")
     if left_out:
-        more = "" if extension == ".mkv" else " An .mkv holds more kinds."
-        source.notify(f"{source.path}: left out are streams {', '.join(left_out)}.{more}")
+        source.notify(f"{source.path}: {extension} takes no copy of streams {', '.join(left_out)}, which are left out.")
     return copied
 
 
 def _fits(stream: Stream, extension: str) -> bool:
+    if is_cover(stream) and extension != ".mp4":
+        return False  # Matroska would make a second video of it, QuickTime drop it
     try:
         with av.open(io.BytesIO(), "w", format=FORMATS[extension]) as probe:
             _add_copy(probe, stream)
@@ -163,6 +164,8 @@ def _other_packets(container: InputContainer, copies: dict[int, Stream], offset:
         for packet in container.demux([container.streams[index] for index in copies]):
             index = packet.stream.index
             dts = packet.dts if packet.dts is not None else packet.pts
+            if dts is None and is_cover(packet.stream):
+                dts = 0
             if not packet.size or dts is None or dts <= last.get(index, dts - 1):
                 continue
             last[index] = dts

@@ -184,7 +184,7 @@ class VideoSource:
             raise VideoError(f"{self.path} has no frame that can be decoded. Get the file anew.")
         if uneven:
             self.notify(f"{self.path}: time stamps that did not grow from frame to frame were mended.")
-        self._tell_damage(number, (last + step) * self.time_base)
+        self._tell_damage(number, (last + (frame.duration or step)) * self.time_base)
 
     def _decoded(self) -> Iterator[VideoFrame]:
         number = 0
@@ -284,7 +284,8 @@ class VideoSource:
             self.notify(f"{self.path} is HDR ({HDR[self.colour.transfer]}); the result has 8 bits, so tones may band.")
         if frame.interlaced_frame:
             self.notify(f"{self.path} is interlaced; frames are restored as they are, comb lines and all.")
-        if any(component.is_alpha for component in frame.format.components):
+        has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+        if has_alpha and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
             self.notify(f"{self.path} has transparency, which is not kept.")
         self.turns = display_turns(frame)
         if self.turns is None:
