@@ -183,6 +183,14 @@ def test_two_processes_do_not_write_one_target(run, source, tmp_path):
     assert run(source, restore=restore, batch=30, segment=60).frames == 60
 
 
+@pytest.mark.parametrize("name", ["http:out.mp4", "50%03d.mkv", "-y.mov", "Blåbær 1.mp4"])
+def test_names_that_mean_something_to_ffmpeg(source, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    source.rename(f"in {name}")
+    assert restore_video(f"in {name}", name, doubled).frames == 60
+    assert sorted(os.listdir()) == sorted([f"in {name}", name])
+
+
 # --- damaged videos ---
 
 

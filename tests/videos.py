@@ -11,12 +11,10 @@ import av
 import numpy as np
 from av.filter import Graph
 from av.video.format import VideoFormat
-from av.video.reformatter import Interpolation
+
+from glean_ext.apis.video_source import SCALING
 
 SIZE = 32, 24
-SCALING = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
 AUDIO_RATE = 16000
 
 

@@ -81,7 +81,7 @@ def restore_video(
         preset: x264's preset, ultrafast to veryslow.
         segment: Frames in a segment, so also between two key frames at most.
         progress: Is told how many frames are done, of how many (None when unknown; estimated for some formats).
-        notify: Gets one line for each thing that is not as one would expect.
+        notify: Gets one line for each thing that is not as one would expect, perhaps in another thread.
 
     Raises:
         InputError: No video, none that can be decoded, one whose size changes; a target of another kind, the source

@@ -94,8 +94,8 @@ def join(
         with writing(target):
             with (
                 open_container(source.path) as anew,
-                av.open(str(whole), "w", container_options=options) as output,
-                av.open(str(segments.paths()[0])) as first,
+                av.open(str(whole.absolute()), "w", container_options=options) as output,
+                av.open(str(segments.paths()[0].absolute())) as first,
             ):
                 encoded = first.streams.video[0]
                 size = encoded.width, encoded.height
@@ -137,7 +137,7 @@ def _video_packets(
 
     done = first = 0
     for path in paths:
-        with av.open(str(path)) as segment:
+        with av.open(str(path.absolute())) as segment:
             delay = segment.streams.video[0].codec_context.reorder_depth
             packets = [packet for packet in segment.demux(video=0) if packet.size]
         order = sorted(range(len(packets)), key=lambda position: packets[position].pts or 0)

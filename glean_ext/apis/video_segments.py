@@ -118,7 +118,7 @@ class Segments:
 
     def _holds(self, path: Path, frames: int) -> bool:
         """Whether a segment is whole and has so many frames; its header is remembered."""
-        with suppress(av.FFmpegError), av.open(str(path)) as segment:
+        with suppress(av.FFmpegError), av.open(str(path.absolute())) as segment:
             if sum(packet.size > 0 for packet in segment.demux(video=0)) == frames:
                 self._headers.add(segment.streams.video[0].codec_context.extradata)
                 return True
@@ -185,7 +185,7 @@ class Segments:
                 )
         stack = ExitStack()
         partial = stack.enter_context(atomic_path(self._path(self._whole)))
-        container = av.open(str(partial), "w")
+        container = av.open(str(partial.absolute()), "w")  # FFmpeg takes a:b for a URL
         stream = container.add_stream("libx264", rate=self.rate, options=dict(self.options))
         stream.pix_fmt = "yuv420p"
         to_yuv = ToYuv(width, height, colour, self.rate)

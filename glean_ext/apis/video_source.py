@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.format import Flags
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -40,8 +40,8 @@ UNSAID = 0, 2, 3  # RGB, unspecified, reserved
 BT709, BT601 = 1, 6
 HDR = {16: "PQ", 18: "HLG"}
 SCALING = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
+    0x4 | 0x40000 | 0x2000 | 0x4000
+)  # swscale's bicubic, accurate rounding, full chroma; PyAV 17 has no names for it
 FALLBACK_RATE = Fraction(25)
 EARLY = 1.0  # a container's duration may be its audio's: seconds a video may end before it without a notice
 
@@ -126,6 +126,7 @@ class VideoSource:
         self.notify = notify
         self.colour: Colour | None = None
         self.first_damage: int | None = None
+        self._reformatter = VideoReformatter()
         self.container = open_container(self.path)
         try:
             self.stream = self._pick()
@@ -295,7 +296,8 @@ class VideoSource:
         """(h, w, 3) uint8 RGB, upright, with square pixels."""
         colour = Colour.of(frame)
         try:
-            converted = frame.reformat(
+            converted = self._reformatter.reformat(
+                frame,
                 *self.shown_size,
                 format="rgb24",
                 src_colorspace=None if frame.format.is_rgb else colour.swscale,
