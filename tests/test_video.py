@@ -89,9 +89,8 @@ def test_matrix_and_range_are_read_and_kept(run, tmp_path, matrix, tag, full):
     seen = []
     content, _ = run(source, restore=lambda frames: seen.extend(frames) or frames)
     assert content.colours == tags
-    pictures = [picture(number) for number in range(4)]
-    assert worst(seen, pictures) > 44
-    assert worst(content.rgb, pictures) > 40
+    assert worst(seen, [picture(number) for number in range(4)]) > 44
+    assert worst(content.rgb, seen) > 40
 
 
 @pytest.mark.parametrize(("size", "matrix", "tag"), [((720, 576), "bt601", 6), ((1280, 720), "bt709", 1)])

@@ -372,7 +372,7 @@ def test_audio_that_does_not_fit(fault, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crf": 52}, "crf is 52, but it must be between 0 (lossless) and 51. 12 is the default."),
+        ({"crf": 52}, "crf is 52, but it must be between 0 (lossless) and 51. 10 is the default."),
         ({"batch": 0}, "batch is 0, but it must be at least 1."),
         ({"segment": -1}, "segment is -1, but it must be at least 1."),
     ],
@@ -420,7 +420,7 @@ def test_a_full_disk(source, tmp_path, limit, kept):
 
 def test_x264_does_not_depend_on_the_cores(source, tmp_path):
     """A resumed run may have others, so it has a fixed number of threads."""
-    assert video_segments.THREADS == 4
+    assert video_segments.THREADS == 8
     cores = os.sched_getaffinity(0)
     restore_video(source, tmp_path / "all.mp4", doubled)
     try:

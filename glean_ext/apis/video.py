@@ -54,8 +54,8 @@ def restore_video(
     fingerprint: str = "",
     batch: int = 4,
     scale: float | None = None,
-    crf: float = 12,
-    preset: str = "medium",
+    crf: float = 10,
+    preset: str = "veryfast",
     segment: int = 60,
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[str], None] = print,
@@ -78,7 +78,7 @@ def restore_video(
         batch: Frames in one call of ``restore``.
         scale: What ``restore`` multiplies height and width by, if known: too large results are refused at once.
         crf: x264's constant rate factor, 0 to 51: less is better and larger.
-        preset: x264's preset, ultrafast to veryslow.
+        preset: x264's preset, ultrafast to veryslow; slower ones make smaller files.
         segment: Frames in a segment, so also between two key frames at most.
         progress: Is told how many frames are done, of how many (None when unknown; estimated for some formats).
         notify: Gets one line for each thing that is not as one would expect, perhaps in another thread.
@@ -124,7 +124,7 @@ def _check(source: Path, target: Path, batch: int, crf: float, preset: str, segm
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the input and would be overwritten. Give another output.")
     if not 0 <= crf <= 51:
-        raise InputError(f"crf is {crf:g}, but it must be between 0 (lossless) and 51. 12 is the default.")
+        raise InputError(f"crf is {crf:g}, but it must be between 0 (lossless) and 51. 10 is the default.")
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}, but it must be one of {', '.join(PRESETS)}.")
     for name, value in (("batch", batch), ("segment", segment)):

@@ -25,7 +25,7 @@ from glean_ext.errors import InputError
 from glean_ext.files import atomic_path, write_json
 
 LARGEST = 16384  # rows and columns that x264 takes
-THREADS = 4  # of x264: its result depends on them, and a resumed run may have other cores
+THREADS = 8  # of x264: its result depends on them, and a resumed run may have other cores
 
 Opened: TypeAlias = "tuple[ExitStack, OutputContainer, VideoStream, ToYuv]"
 
