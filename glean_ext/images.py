@@ -1,16 +1,23 @@
-"""Image files and tensors: anything Pillow reads becomes 8-bit RGB, and PNG is what is written."""
+"""Image files, arrays and tensors: anything Pillow reads becomes 8-bit RGB, and PNG is what is written.
+
+:mod:`glean_ext.picture_io` keeps what is left out here: 16 bits, transparency, colour profiles.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from glean_ext.errors import InputError
@@ -33,6 +40,8 @@ FORMATS = {
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 # What Pillow's decoders raise on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_OPENING = threading.Lock()
+PIXEL_TYPES = (np.uint8, np.uint16)
 BACKGROUND = "white"  # what shows through transparent pixels, as in a viewer or on paper
 
 
@@ -46,13 +55,24 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
         InputError: The file is missing, empty, damaged, no image of :data:`FORMATS`, too large, or has pixels whose
             range is unknown (32 bits, float).
     """
+    path = require_image(path)
+    with opened(path, str(path)) as image:
+        return _to_rgb(ImageOps.exif_transpose(image), str(path))
+
+
+def require_image(path: str | os.PathLike) -> Path:
+    """The path of a file that may be an image.
+
+    Raises:
+        InputError: It is missing, a folder or empty.
+    """
     path = Path(path)
     if not path.is_file():
         what = "is a folder, not an image" if path.is_dir() else "there is no such file"
         raise InputError(f"{path}: {what}. Give the path of an image.")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty (0 bytes). Get the file anew.")
-    return _read(path, str(path))
+    return path
 
 
 def decode_rgb(content: bytes, name: str) -> np.ndarray:
@@ -63,16 +83,27 @@ def decode_rgb(content: bytes, name: str) -> np.ndarray:
     """
     if not content:
         raise InputError(f"{name} is empty (0 bytes). Get the file anew.")
-    return _read(io.BytesIO(content), name)
+    with opened(io.BytesIO(content), name) as image:
+        return _to_rgb(ImageOps.exif_transpose(image), name)
 
 
-def _read(file: Path | BinaryIO, name: str) -> np.ndarray:
+@contextmanager
+def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """An image as Pillow opens it; what its decoders raise meanwhile is told as InputError. Any thread may.
+
+    Raises:
+        InputError: The file cannot be read, is damaged, no image of :data:`FORMATS`, or too large.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=list(FORMATS)) as image:
-                return _to_rgb(ImageOps.exif_transpose(image), name)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with _OPENING, warnings.catch_warnings():  # which is the whole process's
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=list(FORMATS))
+        with image:
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+            yield image
+    except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large: {_reason(error)}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise InputError(
@@ -80,6 +111,8 @@ def _read(file: Path | BinaryIO, name: str) -> np.ndarray:
         ) from error
     except InputError:
         raise
+    except PermissionError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror}). Correct its rights.") from error
     except DAMAGE as error:
         raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
 
@@ -157,23 +190,53 @@ def image_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
     return images, [path for path in entries if path not in images]
 
 
+def to_floats(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16 -> (1, 3, H, W) float32 in [-1, 1]."""
+    if image.dtype not in PIXEL_TYPES or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(f"an image is (H, W, 3) uint8 or uint16, but got {image.shape} {image.dtype}.")
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)  # (1, 3, H, W)
+    pixels /= _half_range(image.dtype)
+    pixels -= 1
+    return pixels
+
+
+def from_floats(pixels: np.ndarray, dtype: npt.DTypeLike = np.uint8) -> np.ndarray:
+    """(1, 3, H, W) or (3, H, W) float32 in [-1, 1] -> (H, W, 3) uint8 or uint16, rounded and clamped."""
+    pixels = pixels[0] if pixels.ndim == 4 and len(pixels) == 1 else pixels
+    if pixels.ndim != 3 or len(pixels) != 3:
+        raise TypeError(f"one RGB image is (3, H, W), but got an array of shape {pixels.shape}.")
+    half = _half_range(dtype)
+    pixels = pixels + np.float32(1)
+    pixels *= half
+    np.rint(pixels, out=pixels)
+    np.clip(pixels, 0, 2 * half, out=pixels)
+    return np.ascontiguousarray(pixels.astype(dtype).transpose(1, 2, 0))
+
+
+def _half_range(dtype: npt.DTypeLike) -> np.float32:
+    return np.float32(np.iinfo(dtype).max / 2)
+
+
 def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [-1, 1]."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(f"to_tensor takes (H, W, 3) uint8, but got {image.shape} {image.dtype}.")
+    """(H, W, 3) uint8 or uint16 -> (1, 3, H, W) float32 in [-1, 1]."""
     import torch
 
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
-    return pixels[None].float() / 127.5 - 1
+    return torch.from_numpy(to_floats(image))
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:
     """(1, 3, H, W) or (3, H, W) float in [-1, 1] -> (H, W, 3) uint8, rounded; what is outside is clamped."""
-    if tensor.ndim == 4 and len(tensor) == 1:
-        tensor = tensor[0]
-    if tensor.ndim != 3 or len(tensor) != 3:
-        raise TypeError(f"to_uint8 takes one RGB image, but got a tensor of shape {tuple(tensor.shape)}.")
+    return from_tensor(tensor, np.uint8)
+
+
+def from_tensor(tensor: Tensor, dtype: npt.DTypeLike) -> np.ndarray:
+    """As :func:`from_floats`, for a tensor on any device."""
+    tensor = tensor.detach().float()
+    if tensor.device.type == "cpu":
+        return from_floats(tensor.numpy(), dtype)
     import torch
 
-    pixels = ((tensor.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+    half = float(_half_range(dtype))  # where the tensor is: four times less has to be moved then
+    pixels = ((tensor + 1) * half).round().clamp(0, 2 * half)
+    pixels = pixels.to(torch.uint8 if dtype == np.uint8 else torch.int32).reshape(tensor.shape[-3:])
+    return pixels.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)

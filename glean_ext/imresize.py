@@ -29,11 +29,11 @@ class Block(NamedTuple):
 def imresize(image: np.ndarray, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
     """Resize as MATLAB does: bicubic, with a kernel as much wider as the image gets smaller.
 
-    As in MATLAB the axis that shrinks most is resized first, and uint8 is rounded (half up) and clipped after each
-    axis; for a result without that rounding convert the image to float before.
+    As in MATLAB the axis that shrinks most is resized first, and uint8 and uint16 are rounded (half up) and clipped
+    after each axis; for a result without that rounding convert the image to float before.
 
     Args:
-        image: (H, W) or (H, W, C), uint8 or float of any range.
+        image: (H, W) or (H, W, C), uint8, uint16 or float of any range.
         scale: Factor for both axes; the new size is rounded up. Either this or ``size``.
         size: New height and width.
 
@@ -44,8 +44,8 @@ def imresize(image: np.ndarray, scale: float | None = None, size: tuple[int, int
         TypeError: Another dtype.
         ValueError: Another number of axes, an empty image, or not exactly one positive ``scale`` or ``size``.
     """
-    if image.dtype != np.uint8 and image.dtype.kind != "f":
-        raise TypeError(f"imresize takes uint8 or float images, but got {image.dtype}.")
+    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+        raise TypeError(f"imresize takes uint8, uint16 or float images, but got {image.dtype}.")
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(f"imresize takes (H, W) or (H, W, C) images, but got shape {image.shape}.")
     height, width = image.shape[:2]
@@ -110,6 +110,6 @@ def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> n
     out = np.empty((out_size, lines.shape[1]))
     for block in _blocks(in_size, out_size, scale):
         np.matmul(block.weights, lines[block.start : block.stop].astype(np.float64), out=out[block.first : block.last])
-    if image.dtype == np.uint8:
-        out = np.floor(np.clip(out, 0, 255) + 0.5)
+    if image.dtype.kind == "u":
+        out = np.floor(np.clip(out, 0, np.iinfo(image.dtype).max) + 0.5)
     return np.ascontiguousarray(np.swapaxes(out.astype(image.dtype).reshape(out_size, *rest), 0, axis))

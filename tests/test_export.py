@@ -22,8 +22,10 @@ import glean_ext
 from glean_ext import cli
 from glean_ext.apis import export as exporting
 from glean_ext.apis.export import METADATA, largest_difference, load_torch
+from glean_ext.apis.memory import bytes_per_pixel
 from glean_ext.apis.onnx_runtime import OnnxNetwork
-from glean_ext.apis.sizes import SizeRequirements
+from glean_ext.apis.restore import Restorer
+from glean_ext.apis.sizes import SizePolicy, SizeRequirements
 from glean_ext.checkpoints import load_restorer
 from glean_ext.configs_io import load_config
 from glean_ext.errors import InputError
@@ -171,8 +173,9 @@ def test_metadata_interface_and_nothing_of_this_machine(exported, home):
     versions = {key: metadata.pop(key) for key in ("glean_ext", "torch", "onnx", "onnxscript", "onnxruntime")}
     assert versions == {"glean_ext": glean_ext.__version__, **{key: version(key) for key in exporting.PACKAGES["onnx"]}}
     assert 0 < float(metadata.pop("max_difference")) < 1e-5
+    assert float(metadata.pop("bytes_per_pixel")) == pytest.approx(bytes_per_pixel(network("light")), rel=1e-4)
     assert metadata == {
-        "glean_ext_format": "1",
+        "glean_ext_format": "2",
         "network": "LightGLEANStyleGANv2",
         "checkpoint": "light.pth",
         "dtype": "float32",
@@ -229,7 +232,7 @@ def test_run_restores_as_the_network_does(exported):
 
 def test_its_sizes_are_known_as_a_networks(exported):
     for kind in KINDS:
-        assert SizeRequirements.of(OnnxNetwork(exported(kind))) == SizeRequirements.of(network(kind))
+        assert OnnxNetwork(exported(kind)).takes == SizeRequirements.of(network(kind))
 
 
 def test_torch_is_not_imported(exported):
@@ -241,6 +244,54 @@ def test_torch_is_not_imported(exported):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(16, 16, 3)\n[]\n", "")
+
+
+# Behind a Restorer
+
+
+def pixels(height=8, width=8, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype)
+
+
+def test_a_restorer_gives_onnx_models_sizes_and_tiles(exported, home):
+    onnx_model, torch_model = (exported("light"),), (home / "light.py", home / "light.pth", "cpu")
+    for policy, size in ("auto", (8, 8)), ("auto", (11, 14)), ("resize", (30, 20)):
+        result, expected = (
+            Restorer(*model, size_policy=policy, notify=lambda line: None).restore(pixels(*size)).astype(int)
+            for model in (onnx_model, torch_model)
+        )
+        assert result.shape == expected.shape and np.abs(result - expected).max() <= 1
+    seen = []
+    policy = SizePolicy("tile", tile_size=40)
+    tiled = Restorer(*onnx_model, size_policy=policy, on_tile=lambda *counts: seen.append(counts))
+    difference = np.abs(tiled.restore(pixels(60, 50)).astype(int) - OnnxNetwork(*onnx_model).run(pixels(60, 50)))
+    assert difference.max() <= 1 and seen[-1] == (12, 12)
+    batch = tiled.restore_batch([pixels(), pixels(), pixels(dtype=np.uint16)])
+    assert [image.dtype for image in batch] == [np.uint8, np.uint8, np.uint16]
+
+
+def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
+    code = (
+        "import sys, numpy as np\n"
+        "from glean_ext.apis.restore import Restorer\n"
+        f"restorer = Restorer({str(exported('light'))!r})\n"
+        "print(restorer.restore(np.zeros((60, 70, 3), np.uint8)).shape)\n"
+        "print([name for name in ('torch', 'mmagic', 'mmengine', 'onnx', 'cv2') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(120, 140, 3)\n[]\n", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("dtype", "float16"), ("compile", "default")])
+def test_choices_that_an_onnx_model_does_not_leave(exported, name, value):
+    path = exported("light")
+    with pytest.raises(InputError) as caught:
+        Restorer(path, **{name: value})
+    assert str(caught.value) == (
+        f"{path} is an ONNX model, in float32 on the CPU: {name} cannot be chosen. Leave it out, or give a config and "
+        "a checkpoint."
+    )
+    assert Restorer(path, device="cpu", dtype="float32").takes.any_size
 
 
 # Bad input
@@ -262,7 +313,7 @@ def test_wrong_arrays(exported, lq):
     model = OnnxNetwork(exported("glean"))
     with pytest.raises(TypeError, match=r"takes \(N, 3, h, w\) float32"):
         model(lq)
-    with pytest.raises(TypeError, match=r"takes \(h, w, 3\) uint8"):
+    with pytest.raises(TypeError, match=r"is \(H, W, 3\) uint8 or uint16"):
         model.run(lq)
 
 
@@ -291,9 +342,9 @@ def test_models_of_others(exported, tmp_path):
     entries = {entry.key: entry for entry in model.metadata_props}
     entries["scale"].value = "two"
     assert message().startswith(f"{path} has damaged metadata (")
-    entries["glean_ext_format"].value = "2"
+    entries["glean_ext_format"].value = "1"
     assert message() == (
-        f"{path} was exported by a later version of glean_ext. Export the network anew with tools/export.py."
+        f"{path} was exported by another version of glean_ext. Export the network anew with tools/export.py."
     )
     del model.metadata_props[:]
     assert message() == f"{path} was exported by another program. Export the network anew with tools/export.py."

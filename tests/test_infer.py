@@ -16,7 +16,8 @@ from conftest import TINY
 from PIL import Image
 
 from glean_ext import cli
-from glean_ext.apis.restore import Restorer, pick_device
+from glean_ext.apis.restore import Restorer
+from glean_ext.apis.torch_network import pick_device
 from glean_ext.configs_io import load_config
 from glean_ext.errors import InputError
 from glean_ext.images import read_rgb, to_tensor, to_uint8
@@ -76,7 +77,7 @@ def infer(tool, capsys):
 
     def call(*arguments):
         with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu"]))
+            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
         return (caught.value.code, *capsys.readouterr())
 
     return call
@@ -192,9 +193,10 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
     square = np.pad(rgb, ((top, side - size[0] - top), (left, side - size[1] - left), (0, 0)), mode="edge")
     output = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)  # each pixel tells where it was
-    given, notices = [], []
+    given: list[np.ndarray] = []
+    notices: list[str] = []
     restorer = Restorer({"model": {"generator": TINY}}, weights, device="cpu", notify=notices.append)
-    restorer._forward = lambda lq, name: given.append(to_uint8(lq)) or to_tensor(output)
+    restorer.network.restore = lambda images: given.extend(images) or [output]
     restored = restorer.restore(rgb)
     difference = np.abs(given[0].astype(int) - imresize(square, size=(8, 8)))
     # MATLAB rounds and clips between the axes and takes rows first; of a landscape image the columns were first.
@@ -261,7 +263,7 @@ def test_glean_in_tiles_and_cropped(infer, weights, config, tmp_path):
     image = save_noise(tmp_path / "a.png", 20, 11)
     assert infer(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "tile") == (0, "", "")
     assert read_rgb(tmp_path / "o.png").shape == (40, 22, 3)
-    code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop")
+    code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop", "--overwrite")
     assert code == 0 and "it was cropped and resized to the model's 8x8" in stdout
     assert read_rgb(tmp_path / "o.png").shape == (16, 16, 3)
 

@@ -154,15 +154,15 @@ def test_a_folder(glean, restorer, tmp_path):
 
 
 def test_a_list_in_batches(glean, restorer, path, tmp_path):
-    """Images of the network's size go through it together, others through the size policy, all in their order."""
+    """Images of the network's size, or resized to it, go through it together, all in their order."""
     lows = [noise(0), noise(1), noise(2, 12, 10), noise(3), noise(4)]
     shapes = []
-    net = glean.inferencer.restorer.net
+    net = glean.inferencer.restorer.network.net
     hook = net.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(inputs[0].shape)))
     images = [path, lows[1][..., ::-1], lows[2][..., ::-1], Image.fromarray(lows[3]), lows[4][..., ::-1]]
     results, restored = glean.infer(img=images, result_out_dir=tmp_path / "out", batch_size=4)
     hook.remove()
-    assert sorted(shapes) == [(1, 3, 8, 8), (1, 3, 8, 8), (3, 3, 8, 8)]
+    assert shapes == [(4, 3, 8, 8), (1, 3, 8, 8)]
     names = ["in.png", "00001.png", "00002.png", "00003.png", "00004.png"]
     assert left_in(tmp_path / "out") == sorted(names) and len(results) == 5
     for low, image, name in zip(lows, restored, names, strict=True):
@@ -210,7 +210,7 @@ def test_on_a_gpu(mmagic_models, weights, restorer, rgb, path):
     from mmagic.apis import MMagicInferencer
 
     editor = MMagicInferencer("glean", model_config=CONFIG, model_ckpt=weights["glean"])
-    assert editor.inferencer.restorer.device.type == "cuda"
+    assert editor.inferencer.restorer.network.device.type == "cuda"
     for image in [editor.infer(img=path)[1], *editor.infer(img=[path, path], batch_size=2)[1]]:
         assert np.abs(image[..., ::-1].astype(int) - restorer.restore(rgb)).max() <= 1
 

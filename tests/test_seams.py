@@ -23,7 +23,7 @@ WEIGHTS = "glean-ext://demo_lightglean_x8.safetensors"
 
 @pytest.fixture(scope="module")
 def demo() -> Restorer:
-    return Restorer(DEMO, WEIGHTS, "cpu")
+    return Restorer(DEMO, WEIGHTS, "cpu", dtype="float32")
 
 
 def noise(height: int, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from glean_ext.apis.seams import LIMIT
 from glean_ext.apis.sizes import LIGHT_OVERLAP, Resize, SizePolicy, SizeRequirements
 from glean_ext.apis.tiles import Tiling, largest_difference
 from glean_ext.errors import InputError
-from glean_ext.images import to_tensor, to_uint8
+from glean_ext.images import from_floats, to_floats
 from glean_ext.imresize import imresize
 from glean_ext.networks import build_restorer, prepare_for_inference
 
@@ -62,12 +62,12 @@ def glean_weights(tmp_path_factory) -> Path:
 
 
 def restorer(generator: dict, weights: Path, *policy, **arguments) -> Restorer:
-    return Restorer({"model": {"generator": generator}}, weights, "cpu", SizePolicy(*policy), **arguments)
+    network = {"model": {"generator": generator}}
+    return Restorer(network, weights, "cpu", SizePolicy(*policy), dtype="float32", **arguments)
 
 
 def whole(restorer: Restorer, rgb: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return to_uint8(restorer.net(to_tensor(rgb)))
+    return from_floats(restorer.network(to_floats(rgb)))
 
 
 # ---------------------------------------------------------------- what networks take
@@ -254,8 +254,9 @@ def test_a_narrow_image_does_not_become_a_huge_square(glean_weights):
 def test_glean_in_tiles_returns_scale_times_the_size(glean_weights, size):
     glean = restorer(TINY, glean_weights, "tile")
     given = []
-    forward = glean.net.forward
-    glean.net.forward = lambda lq: given.append(tuple(lq.shape[2:])) or forward(lq)
+    net = glean.network.net
+    forward = net.forward
+    net.forward = lambda lq: given.append(tuple(lq.shape[2:])) or forward(lq)
     result = glean.restore(noise(*size))
     assert result.shape == (2 * size[0], 2 * size[1], 3) and result.std() > 1
     assert set(given) == {(8, 8)}
@@ -286,24 +287,23 @@ def test_lightglean_returns_scale_times_the_size(light_weights, size):
 def test_an_overlap_beyond_the_receptive_field_changes_nothing(light_weights):
     """The trunk of one RRDB sees 18 pixels around, the bank and the decoder 3; 21 are 3/8 of an overlap of 56."""
     light = restorer(LIGHT, light_weights)
-    for name, weight in light.net.encoder.named_parameters():
+    for name, weight in light.network.net.encoder.named_parameters():
         if ".rdb" in name and name.endswith("weight"):
             weight *= 20  # so that all of the field counts, which is not so in any trained network
-    image = to_tensor(noise(16, 170))
+    image = to_floats(noise(16, 170))
     differences = {}
     for overlap in (16, 56):
         tiling = SizePolicy(tile_overlap=overlap).tiling(light.takes, (80, 80))
         assert tiling.count((16, 170)) > 2
-        differences[overlap] = largest_difference(light.net, image, tiling)
+        differences[overlap] = largest_difference(light.network, image, tiling)
     assert differences[56] < 1e-5 and differences[16] > LIMIT
 
 
 def test_tiles_must_start_at_multiples_of_the_noise_period(light_weights):
     light = restorer(LIGHT, light_weights)
-    image = to_tensor(noise(16, 170))
-    with torch.inference_mode():
-        shifted = Tiling((80, 80), 57, 4, 1, (8, 8), 0.25)  # tiles start at 23, 46, ...
-        assert largest_difference(light.net, image, shifted) > 5 * LIMIT
+    image = to_floats(noise(16, 170))
+    shifted = Tiling((80, 80), 57, 4, 1, (8, 8), 0.25)  # tiles start at 23, 46, ...
+    assert largest_difference(light.network, image, shifted) > 5 * LIMIT
 
 
 def test_tiles_are_counted_for_progress(light_weights):
@@ -360,11 +360,11 @@ def test_restorer_asks_for_the_memory_there_is(light_weights, monkeypatch):
     light = restorer(LIGHT, light_weights, notify=notices.append)
     rgb = noise(60, 50)
     free = [2**40]
-    monkeypatch.setattr("glean_ext.apis.restore.at_hand", lambda device: (free[0], None))
+    monkeypatch.setattr("glean_ext.apis.torch_network.at_hand", lambda device: (free[0], None))
     light.restore(rgb)
     assert notices == []
     takes = light.takes
-    free[0] = int(Memory(bytes_per_pixel(light.net), 0).needs((43, 43), (60, 50), 4)[0]) + 1
+    free[0] = int(Memory(bytes_per_pixel(light.network.net), 0).needs((43, 43), (60, 50), 4)[0]) + 1
     result = light.restore(rgb)
     assert len(notices) == 1 and notices[0].endswith(" GiB are free; it is restored in 6 tiles of 43x43.")
     explicit = restorer(LIGHT, light_weights, "tile", None, 43).restore(rgb)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 from glean_ext.apis.tiles import Tiling, cross_fade, largest_difference, ramp, smallest_tile, spans
 
 
-def enlarge(image: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(image, scale_factor=2, mode="nearest")
+def enlarge(image: np.ndarray) -> np.ndarray:
+    return image.repeat(2, axis=2).repeat(2, axis=3)
 
 
-def joined(tiling: Tiling, image: torch.Tensor, forward=enlarge) -> torch.Tensor:
-    return torch.cat([band.clone() for band in tiling.bands(forward, image)], 2)
+def joined(tiling: Tiling, image: np.ndarray, forward=enlarge) -> np.ndarray:
+    return np.concatenate([band.copy() for band in tiling.bands(forward, image)], 2)
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
 
 
 # ---------------------------------------------------------------- where tiles lie
@@ -91,14 +94,14 @@ def test_ramp_by_hand():
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
 def test_the_weights_of_a_seam_sum_to_one(share):
     for length in range(1, 40):
-        weights = [Fraction(value) for value in ramp(length, share).double().tolist()]
+        weights = [Fraction(value) for value in ramp(length, share).tolist()]
         assert weights == sorted(weights) and weights[0] >= 0 and weights[-1] <= 1
         for one, other in zip(weights, reversed(weights), strict=True):
             assert abs(one + other - 1) < Fraction(1, 2**22)
 
 
 def test_cross_fade_by_hand():
-    first, second = torch.tensor([[0.0, 0, 0, 0], [8, 8, 8, 8]]), torch.tensor([[16.0, 16, 16, 16], [8, 8, 8, 8]])
+    first, second = np.array([[0.0, 0, 0, 0], [8, 8, 8, 8]]), np.array([[16.0, 16, 16, 16], [8, 8, 8, 8]])
     assert cross_fade(first, second, 1).tolist() == [[2, 6, 10, 14], [8, 8, 8, 8]]
     assert cross_fade(first, second, 0).tolist() == [[4, 4, 4, 4], [8, 8, 8, 8]]
     assert cross_fade(first[:, :0], second[:, :0], 1).shape == (2, 0)
@@ -123,8 +126,8 @@ SIZES = [(8, 8), (9, 13), (40, 8), (8, 37), (31, 29), (64, 50)]
 )
 def test_where_tiles_agree_the_result_is_exactly_that(size, tiling):
     """All weights sum to 1 exactly, everything is covered and nothing is displaced; odd sizes and small ones too."""
-    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(joined(tiling, image), enlarge(image))
+    image = np.random.default_rng(0).random((2, 3, *size), dtype=np.float32)
+    np.testing.assert_array_equal(joined(tiling, image), enlarge(image))
 
 
 def test_seams_by_hand():
@@ -133,31 +136,32 @@ def test_seams_by_hand():
 
     def forward(tile):
         seen.append(tuple(tile.shape[2:]))
-        return torch.full((1, 1, 2 * tile.shape[2], 2 * tile.shape[3]), float(len(seen) - 1))
+        return np.full((1, 1, 2 * tile.shape[2], 2 * tile.shape[3]), len(seen) - 1, np.float32)
 
-    result = joined(tiling, torch.zeros(1, 1, 6, 6), forward)[0, 0]
+    result = joined(tiling, zeros(1, 1, 6, 6), forward)[0, 0]
     assert seen == [(4, 4)] * 4 and result.shape == (12, 12)
     across = [0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1]
     assert result[0].tolist() == across
     assert result[:, 0].tolist() == [2 * weight for weight in across]
-    expected = torch.tensor(across)[None] + 2 * torch.tensor(across)[:, None]
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    expected = np.array(across)[None] + 2 * np.array(across)[:, None]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
 def test_small_images_are_padded_by_their_border_and_cut_again():
     seen = []
     tiling = Tiling((4, 4), 1, 2, least=(4, 4))
-    image = torch.tensor([[[[1.0, 2], [3, 4], [5, 6]]]])
+    image = np.array([[[[1.0, 2], [3, 4], [5, 6]]]], np.float32)
     result = joined(tiling, image, lambda tile: seen.append(tile) or enlarge(tile))
     assert seen[0][0, 0].tolist() == [[1, 2, 2, 2], [3, 4, 4, 4], [5, 6, 6, 6], [5, 6, 6, 6]]
-    assert torch.equal(result, enlarge(image)) and len(seen) == 1
+    np.testing.assert_array_equal(result, enlarge(image))
+    assert len(seen) == 1
 
 
 def test_one_row_of_tiles_is_held_at_a_time():
     """A band is given out before the next row of tiles is computed."""
     calls = []
     tiling = Tiling((8, 8), 2, 2)
-    bands = tiling.bands(lambda tile: calls.append(1) or enlarge(tile), torch.zeros(1, 3, 40, 20))
+    bands = tiling.bands(lambda tile: calls.append(1) or enlarge(tile), zeros(1, 3, 40, 20))
     rows, columns = tiling.spans((40, 20))
     assert (len(rows), len(columns), tiling.count((40, 20))) == (7, 3, 21)
     heights = []
@@ -175,7 +179,7 @@ def test_largest_difference_by_hand():
         result[..., 0] += 0.5
         return result
 
-    image = torch.zeros(1, 3, 8, 16)
+    image = zeros(1, 3, 8, 16)
     assert largest_difference(forward, image, Tiling((8, 8), 0, 2)) == 0.25  # of the range, which is 2
     assert largest_difference(forward, image, Tiling((8, 16), 0, 2)) == 0
     assert largest_difference(forward, image + 1, Tiling((8, 8), 0, 2)) == 0  # beyond white is white

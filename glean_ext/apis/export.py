@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import glean_ext
+from glean_ext.apis.memory import bytes_per_pixel
 from glean_ext.apis.onnx_runtime import EXTRA, INPUT, OUTPUT, ModelFacts, OnnxNetwork
 from glean_ext.apis.sizes import SizeRequirements
 from glean_ext.checkpoints import load_restorer
@@ -102,7 +103,10 @@ def export(
 def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelFacts:
     """The facts of a restorer, its difference not known yet."""
     takes = SizeRequirements.of(net)
-    return ModelFacts(type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, float("inf"), others)
+    memory = bytes_per_pixel(net) if takes.any_size else 0.0
+    return ModelFacts(
+        type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
+    )
 
 
 def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:

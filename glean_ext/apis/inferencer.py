@@ -16,10 +16,11 @@ from mmengine import Config
 from PIL import Image
 from rich.progress import track
 
-from glean_ext.apis.restore import Restorer, plan_outputs
+from glean_ext.apis.outputs import plan_outputs
+from glean_ext.apis.restore import Prepared, Restorer
 from glean_ext.configs_io import generator_config, load_config
 from glean_ext.errors import InputError
-from glean_ext.images import image_files, pillow_rgb, read_rgb, to_tensor, to_uint8, write_png
+from glean_ext.images import image_files, pillow_rgb, read_rgb, write_png
 
 if TYPE_CHECKING:  # MMagic takes seconds to load
     from mmagic.structures import DataSample
@@ -114,8 +115,8 @@ class GLEANInferencer:
             video, label, trimap, mask: None; other models of MMagic take them.
             result_out_dir: Where PNG is written: for one image a ``.png`` or a folder, for more a folder. Names are
                 kept, with .png; what has no name is called ``image`` or, by its place in the list, ``00000``.
-            batch_size: As many images of the size the network was trained with are restored together. Those of other
-                sizes are restored one by one.
+            batch_size: As many images are restored together, where they have, or are resized to, the size the network
+                was trained with. Others are restored one by one.
 
         Returns:
             ``({'infer_results': sample}, result)``, or two such lists. ``sample.output.pred_img`` is the result again,
@@ -153,34 +154,14 @@ class GLEANInferencer:
 
     def _restore(self, batch: Sequence[Item]) -> list[np.ndarray | InputError]:
         """For each image its result, (H, W, 3) RGB, or why there is none."""
-        results: dict[int, np.ndarray | InputError] = {}
-        together: dict[int, np.ndarray] = {}
-        for index, item in enumerate(batch):
+        prepared: list[Prepared | InputError] = []
+        for item in batch:
             try:
-                rgb = to_rgb(item.img, item.name)
-                if len(batch) > 1 and rgb.shape[:2] == self.restorer.takes.nominal:
-                    together[index] = rgb
-                else:
-                    results[index] = self.restorer.restore(rgb, item.name)
+                prepared.append(self.restorer.prepare(to_rgb(item.img, item.name), item.name))
             except InputError as error:
-                results[index] = error
-        if together:
-            results |= zip(together, self._forward(list(together.values())), strict=True)
-        return [results[index] for index in range(len(batch))]
-
-    @torch.inference_mode()
-    def _forward(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """n images of the network's own size, (h, w, 3) -> n of (H, W, 3), all RGB"""
-        lq = torch.cat([to_tensor(rgb) for rgb in images])  # (n, 3, h, w)
-        try:
-            output = self.restorer.net(lq.to(self.restorer.device))  # (n, 3, H, W)
-        except torch.cuda.OutOfMemoryError as error:
-            raise InputError(
-                f"batch_size: the GPU has too little memory for {len(images)} images at a time. Take less."
-            ) from error
-        if not torch.isfinite(output).all():
-            raise InputError("The network's output is not finite. The checkpoint is of a failed training.")
-        return [to_uint8(image) for image in output]
+                prepared.append(error)
+        results = iter(self.restorer.try_batch([one for one in prepared if isinstance(one, Prepared)]))
+        return [next(results) if isinstance(one, Prepared) else one for one in prepared]
 
 
 @cache
@@ -281,8 +262,8 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
         raise _wrong_type(img, "img")
     source = Path(img)
     if out:
-        items = [Item(str(path), path, target) for path, target in plan_outputs(source, Path(out))[0]]
-        return items, not source.is_dir()
+        planned = plan_outputs([source], out, recursive=False)
+        return [Item(str(job.source), job.source, job.target) for job in planned.jobs], planned.alone
     if source.is_dir():
         return [Item(str(path), path) for path in image_files(source)[0]], False
     return [Item(str(source), source)], True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from glean_ext.apis.model_info import Cost, PeakMemory
 from glean_ext.apis.tiles import Size
+
+if TYPE_CHECKING:  # what runs without torch asks for the memory, too
+    import torch
 
 # A process grew by the activations alive at once, 3 to 20% more, and up to 200 MiB: workspaces of convolutions, holes
 # between small tensors (demo LightGLEAN at 56x56 to 192x192, x8 cat network at 32x32 and 64x64, on a CPU).
@@ -56,11 +56,13 @@ class Memory:
         return f"{ram / GIB:.1f} GiB of memory, and {self.ram / GIB:.1f} GiB are free"
 
 
-def at_hand(device: torch.device) -> tuple[int, int | None]:
-    """Bytes of RAM and, for a GPU, of its memory that can be had now."""
+def at_hand(device: torch.device | None = None) -> tuple[int, int | None]:
+    """Bytes of RAM and, for a GPU, of its memory that can be had now; None is the CPU."""
     ram = min(psutil.virtual_memory().available, *group_limits())
-    if device.type != "cuda":
+    if device is None or device.type != "cuda":
         return ram, None
+    import torch
+
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return ram, torch.cuda.mem_get_info(device)[0] + cached
 
@@ -89,6 +91,11 @@ def bytes_per_pixel(net: Any) -> float:
 
     The network runs on fake tensors, which have shapes but no content: so nothing is computed or allocated.
     """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from glean_ext.apis.model_info import Cost, PeakMemory
+
     device, peak = next(net.parameters()).device, Cost()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), PeakMemory() as memory:
         memory.listeners.append(peak)

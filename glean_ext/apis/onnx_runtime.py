@@ -12,20 +12,22 @@ it, see :class:`ModelFacts`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from glean_ext.apis.memory import Memory, at_hand
+from glean_ext.apis.sizes import SizeRequirements
 from glean_ext.errors import InputError
+from glean_ext.images import from_floats, to_floats
 
 INPUT, OUTPUT = "lq", "output"
 VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
-FORMAT = "1"  # of the metadata and the interface above
+FORMAT = "2"  # of the metadata and the interface above
 FORMAT_KEY = "glean_ext_format"
-MIN_INPUT = 8  # as glean_ext.networks.shapes, which imports torch
 EXTRA = "pip install 'glean-ext[export]'"
 
 
@@ -38,6 +40,7 @@ class ModelFacts:
     nominal: tuple[int, int]  # (height, width) it was trained with
     scale: int
     any_size: bool  # False: ``nominal`` only; True: all from 8x8 on
+    bytes_per_pixel: float  # memory of a forward, per pixel of the input; 0 for one of a single size
     max_difference: float  # from the network in PyTorch and fp32, measured at the export; a share of the value range
     others: dict[str, str]  # the checkpoint's name and the versions of what wrote the file
 
@@ -51,6 +54,7 @@ class ModelFacts:
             "nominal_size": f"{height},{width}",
             "in_size": "any" if self.any_size else f"{height},{width}",
             "scale": str(self.scale),
+            "bytes_per_pixel": f"{self.bytes_per_pixel:g}",
             "value_range": VALUE_RANGE,
             "channel_order": CHANNEL_ORDER,
             "max_difference": f"{self.max_difference:.3g}",
@@ -62,10 +66,10 @@ class ModelFacts:
         """The other way round.
 
         Raises:
-            InputError: The metadata is of another program or of a later version of this one.
+            InputError: The metadata is of another program or of another version of this one.
         """
         if metadata.get(FORMAT_KEY) != FORMAT:
-            what = "a later version of glean_ext" if FORMAT_KEY in metadata else "another program"
+            what = "another version of glean_ext" if FORMAT_KEY in metadata else "another program"
             raise InputError(f"{path} was exported by {what}. Export the network anew with tools/export.py.")
         try:
             height, width = map(int, metadata["nominal_size"].split(","))
@@ -75,6 +79,7 @@ class ModelFacts:
                 nominal=(height, width),
                 scale=int(metadata["scale"]),
                 any_size=metadata["in_size"] == "any",
+                bytes_per_pixel=float(metadata["bytes_per_pixel"]),
                 max_difference=float(metadata["max_difference"]),
                 others={key: value for key, value in metadata.items() if key not in _KNOWN},
             )
@@ -84,13 +89,11 @@ class ModelFacts:
             ) from error
 
 
-_KNOWN = ModelFacts("", "", (0, 0), 0, False, 0.0, {}).to_metadata().keys()
+_KNOWN = ModelFacts("", "", (0, 0), 0, False, 0.0, 0.0, {}).to_metadata().keys()
 
 
 class OnnxNetwork:
-    """A network in an ONNX file, on the CPU.
-
-    It has the attributes by which ``glean_ext.apis.sizes.SizeRequirements.of`` knows the sizes of a restorer.
+    """A network in an ONNX file, on the CPU; :class:`glean_ext.apis.restore.Restorer` adds size policies and tiles.
 
     Args:
         path: What ``tools/export.py`` wrote.
@@ -110,11 +113,7 @@ class OnnxNetwork:
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network anew with tools/export.py."
             )
-        height, width = self.facts.nominal
-        self.nominal_size = height, width
-        self.in_size = None if self.facts.any_size else (height, width)  # None: any, as LightGLEAN has it
-        self.out_size = height * self.facts.scale, width * self.facts.scale
-        self.scale = self.facts.scale
+        self.takes = SizeRequirements(self.facts.nominal, self.facts.scale, self.facts.any_size)
 
     def __call__(self, lq: np.ndarray) -> np.ndarray:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1].
@@ -141,28 +140,27 @@ class OnnxNetwork:
         return output
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 RGB -> (H, W, 3) uint8 RGB, rounded as ``glean_ext.images`` does.
+        """(h, w, 3) RGB -> (H, W, 3) RGB, both uint8 or both uint16.
 
         Raises:
             InputError: See :meth:`__call__`.
-            TypeError: No (h, w, 3) uint8 array.
+            TypeError: No (h, w, 3) uint8 or uint16 array.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise TypeError(f"run takes (h, w, 3) uint8 RGB, but got {image.shape} {image.dtype}.")
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)  # (1, 3, h, w)
-        output = self(pixels / np.float32(127.5) - np.float32(1))[0]  # (3, H, W)
-        restored = ((output + np.float32(1)) * np.float32(127.5)).round().clip(0, 255).astype(np.uint8)
-        return np.ascontiguousarray(restored.transpose(1, 2, 0))
+        return self.restore([image])[0]
+
+    def restore(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As :meth:`run`, for images of one size together."""
+        output = self(np.concatenate([to_floats(image) for image in images]))  # (N, 3, H, W)
+        return [from_floats(one, image.dtype) for one, image in zip(output, images, strict=True)]
+
+    def memory(self) -> Memory:
+        """What a forward takes and what there is."""
+        return Memory(self.facts.bytes_per_pixel, *at_hand())
 
     def _require_size(self, height: int, width: int) -> None:
-        wanted_height, wanted_width = self.facts.nominal
-        if self.facts.any_size:
-            fits, wanted = min(height, width) >= MIN_INPUT, f"any size from {MIN_INPUT}x{MIN_INPUT} on"
-        else:
-            fits, wanted = (height, width) == self.facts.nominal, f"{wanted_width}x{wanted_height} only"
-        if not fits:
+        if not self.takes.accept((height, width)):
             raise InputError(
-                f"{self.path} takes {wanted}, but the image has {width}x{height} pixels. Resize it, or export a "
+                f"{self.path} takes {self.takes}, but the image has {width}x{height} pixels. Resize it, or export a "
                 "model of that size."
             )
 

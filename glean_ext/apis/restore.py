@@ -1,73 +1,118 @@
-"""Restoring images with a config and a checkpoint: one array, one file, or a folder of files."""
+"""Restoring images, as arrays, with a config and a checkpoint or an exported model.
+
+Imports nothing heavy itself: PyTorch comes with :mod:`.torch_network`, onnxruntime with :mod:`.onnx_runtime`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from glean_ext.apis.memory import Memory, at_hand, bytes_per_pixel
-from glean_ext.apis.sizes import Resize, SizePolicy, SizeRequirements
+from glean_ext.apis.memory import Memory
+from glean_ext.apis.sizes import Resize, Size, SizePolicy, SizeRequirements
 from glean_ext.apis.tiles import Tiling
-from glean_ext.checkpoints import load_restorer
-from glean_ext.configs_io import generator_config, load_config
 from glean_ext.errors import InputError
-from glean_ext.images import image_files, read_rgb, to_tensor, to_uint8, write_png
-from glean_ext.networks import build_restorer
+from glean_ext.images import PIXEL_TYPES, from_floats, to_floats
 
-SHOWN = 8  # failed files that the last error names before it counts the rest
+if TYPE_CHECKING:  # takes seconds to load
+    import torch
+
+Array = np.ndarray
+ONNX = ".onnx"
+
+
+class Network(Protocol):
+    """What restores images of sizes it takes: a ``TorchNetwork`` or an ``OnnxNetwork``.
+
+    What it raises as InputError does not name the image.
+    """
+
+    takes: SizeRequirements
+
+    def __call__(self, lq: Array) -> Array:
+        """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
+
+    def restore(self, images: Sequence[Array]) -> list[Array]:
+        """Images of one size, (h, w, 3) uint8 or uint16 RGB, together: each as (H, W, 3) of its dtype."""
+
+    def memory(self) -> Memory:
+        """What a forward takes, and what there is. Any thread may ask."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image ready for the network.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 or uint16 RGB, resized where the plan says so.
+        size: Height and width it came with.
+        plan: What was or will be done with it.
+        name: What errors call it.
+    """
+
+    pixels: Array
+    size: Size
+    plan: Resize | Tiling
+    name: str
+
+    @property
+    def in_tiles(self) -> bool:
+        """Whether it does not go through the network as it is."""
+        if isinstance(self.plan, Resize):
+            return False
+        padded = any(length < least for length, least in zip(self.size, self.plan.least, strict=True))
+        return padded or self.plan.count(self.size) > 1
+
+    def shown(self, image: Array) -> Array:
+        """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
+        return self.plan.shown(image) if isinstance(self.plan, Resize) else image
 
 
 class Restorer:
     """A network ready to restore images.
 
     Args:
-        config: A config file, or a dict with ``model.generator``.
-        checkpoint: The network's state dict or a training checkpoint, as path or URL.
+        config: A config file, a dict with ``model.generator``, or an ``.onnx`` file that ``tools/export.py`` wrote.
+        checkpoint: The network's state dict or a training checkpoint, as path or URL; None for an ``.onnx`` file.
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; None takes the GPU when there is one.
         size_policy: What happens to images of other sizes than the network takes: a :class:`SizePolicy` or its name.
         cfg_options: ``key=value`` changes to a config file.
         notify: Gets one line when an image is not restored as it is.
         on_tile: Is called with (done, all) after each tile of an image.
+        dtype: What the network computes in: ``'float32'``, ``'bfloat16'`` or ``'float16'``. None: bfloat16 where the
+            hardware has instructions for it, else float32. bfloat16 is off by up to 2 of 255, float16 by less than 1.
+        compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
 
     Raises:
-        InputError: A config, checkpoint, device or policy that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype or mode that cannot be used.
     """
 
     def __init__(
         self,
         config: str | os.PathLike | Mapping,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         size_policy: SizePolicy | str = "auto",
         cfg_options: Sequence[str] = (),
         notify: Callable[[str], None] = print,
         on_tile: Callable[[int, int], None] | None = None,
+        dtype: str | None = None,
+        compile: str | None = None,
     ):
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
-        self.device = pick_device(device)
-        if isinstance(config, Mapping):
-            generator = generator_config(config, "config")
-        else:
-            generator = generator_config(load_config(config, cfg_options), config)
-        net = build_restorer(generator)
-        self.takes = SizeRequirements.of(net)
+        self.network = load_network(config, checkpoint, device, cfg_options, dtype, compile)
+        self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
-        load_restorer(net, checkpoint)
-        self.net = net.to(self.device).eval()
         self.notify = notify
         self.on_tile = on_tile
 
-    def restore(self, rgb: np.ndarray, name: str = "the image") -> np.ndarray:
-        """(h, w, 3) uint8 RGB -> (H, W, 3) uint8 RGB.
+    def restore(self, rgb: Array, name: str = "the image") -> Array:
+        """(h, w, 3) RGB -> (H, W, 3) RGB, both uint8 or both uint16.
 
         H and W are the network's scale times h and w, unless the image had to be resized.
 
@@ -77,152 +122,118 @@ class Restorer:
 
         Raises:
             InputError: An image the size policy refuses, too little GPU memory, or an output that is not finite.
-            TypeError: No (h, w, 3) uint8 array.
+            TypeError: No (h, w, 3) uint8 or uint16 array.
         """
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise TypeError(f"restore takes (h, w, 3) uint8 RGB, but got {rgb.shape} {rgb.dtype}.")
+        return self._one(self.prepare(rgb, name))
+
+    def restore_batch(self, images: Sequence[Array], names: Sequence[str] | None = None) -> list[Array]:
+        """As :meth:`restore` for each. Those that get the network's nominal size go through it together.
+
+        Raises:
+            InputError, TypeError: As :meth:`restore`, for the first image that fails.
+        """
+        names = names or [f"image {index}" for index in range(len(images))]
+        results = self.try_batch([self.prepare(rgb, name) for rgb, name in zip(images, names, strict=True)])
+        for result in results:
+            if isinstance(result, InputError):
+                raise result
+        return [result for result in results if not isinstance(result, InputError)]
+
+    def prepare(self, rgb: Array, name: str = "the image") -> Prepared:
+        """Do what comes before the network; any thread may. :meth:`try_batch` does the rest.
+
+        Raises:
+            InputError: The size policy refuses the image.
+            TypeError: No (h, w, 3) uint8 or uint16 array.
+        """
+        if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         size = rgb.shape[0], rgb.shape[1]
-        plan, notice = self.size_policy.plan(size, self.takes, self._memory, name)
+        plan, notice = self.size_policy.plan(size, self.takes, self.network.memory, name)
         if notice:
             self.notify(notice)
-        if isinstance(plan, Resize):
-            return plan.finish(to_uint8(self._forward(to_tensor(plan.prepare(rgb)), name)), size)
-        return self._tiled(rgb, plan, name)
+        return Prepared(plan.prepare(rgb) if isinstance(plan, Resize) else rgb, size, plan, name)
 
-    def _tiled(self, rgb: np.ndarray, tiling: Tiling, name: str) -> np.ndarray:
-        """Restore in tiles, of which there may be one."""
-        height, width = rgb.shape[:2]
-        total, done = tiling.count((height, width)), count(1)
+    def try_batch(self, batch: Sequence[Prepared]) -> list[Array | InputError]:
+        """For each image its result, or why there is none: those of nominal size together, others one by one."""
+        results: dict[int, Array | InputError] = {}
+        together = [i for i, one in enumerate(batch) if one.pixels.shape[:2] == self.takes.nominal and not one.in_tiles]
+        if len(together) > 1:
+            try:
+                restored = self.network.restore([batch[i].pixels for i in together])
+                results |= {i: self._finish(batch[i], pixels) for i, pixels in zip(together, restored, strict=True)}
+            except InputError:  # by themselves the others go through, and it is told which one does not
+                self.notify(f"{len(together)} images did not go through the network together; they go one by one.")
+        for i, one in enumerate(batch):
+            if i not in results:
+                try:
+                    results[i] = self._one(one)
+                except InputError as error:
+                    results[i] = error
+        return [results[i] for i in range(len(batch))]
 
-        def forward(tile: Tensor) -> Tensor:
-            result = self._forward(tile, name)
+    def _one(self, image: Prepared) -> Array:
+        try:
+            if image.in_tiles:
+                return self._tiled(image)
+            result = self._finish(image, self.network.restore([image.pixels])[0])
+        except InputError as error:
+            raise InputError(f"{image.name}: {error}") from error
+        if self.on_tile is not None:
+            self.on_tile(1, 1)
+        return result
+
+    def _finish(self, image: Prepared, result: Array) -> Array:
+        return image.plan.finish(result, image.size) if isinstance(image.plan, Resize) else result
+
+    def _tiled(self, image: Prepared) -> Array:
+        tiling, (height, width) = image.plan, image.size
+        assert isinstance(tiling, Tiling)
+        total, done = tiling.count(image.size), count(1)
+
+        def forward(tile: Array) -> Array:
+            result = self.network(tile)
             if self.on_tile is not None:
                 self.on_tile(next(done), total)
             return result
 
-        result = np.empty((tiling.scale * height, tiling.scale * width, 3), np.uint8)
+        result = np.empty((tiling.scale * height, tiling.scale * width, 3), image.pixels.dtype)
         top = 0
-        for band in tiling.bands(forward, to_tensor(rgb)):
-            result[top : top + band.shape[2]] = to_uint8(band)
+        for band in tiling.bands(forward, to_floats(image.pixels)):
+            result[top : top + band.shape[2]] = from_floats(band, image.pixels.dtype)
             top += band.shape[2]
         return result
 
-    @torch.inference_mode()
-    def _forward(self, lq: Tensor, name: str) -> Tensor:
-        """(1, 3, h, w) -> (1, 3, H, W), in [-1, 1]"""
-        try:
-            output = self.net(lq.to(self.device))
-        except torch.cuda.OutOfMemoryError as error:
-            mend = "Give a (smaller) --tile-size, or use" if self.takes.any_size else "Use"
-            raise InputError(f"{name}: the GPU has too little memory for it. {mend} --device cpu.") from error
-        if not torch.isfinite(output).all():
-            raise InputError(f"{name}: the network's output is not finite. The checkpoint is of a failed training.")
-        return output
 
-    def _memory(self) -> Memory:
-        return Memory(self._bytes_per_pixel, *at_hand(self.device))
-
-    @cached_property
-    def _bytes_per_pixel(self) -> float:
-        return bytes_per_pixel(self.net)
-
-
-def pick_device(name: str | torch.device | None) -> torch.device:
-    """A device that works; for None the GPU when there is one.
+def load_network(
+    config: str | os.PathLike | Mapping,
+    checkpoint: str | os.PathLike | None,
+    device: str | torch.device | None,
+    cfg_options: Sequence[str],
+    dtype: str | None,
+    compile: str | None,
+) -> Network:
+    """What the arguments of :class:`Restorer` name.
 
     Raises:
-        InputError: There is no such device here.
+        InputError: It cannot be used.
     """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"--device {name} cannot be used here ({reason}). Use --device cpu.") from error
-    return device
+    if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
+        from glean_ext.apis.onnx_runtime import OnnxNetwork
 
-
-def restore_path(
-    config: str | os.PathLike,
-    checkpoint: str | os.PathLike,
-    source: str | os.PathLike,
-    output: str | os.PathLike,
-    device: str | None = None,
-    size_policy: SizePolicy | str = "auto",
-    cfg_options: Sequence[str] = (),
-) -> None:
-    """Restore a file or each image of a folder, and write PNG.
-
-    A bad file in a folder does not stop the others. What was left out, changed or failed is printed.
-
-    Args:
-        config: See :class:`Restorer`; so are ``checkpoint``, ``device``, ``size_policy`` and ``cfg_options``.
-        source: An image or a folder of images.
-        output: A .png for an image, or a folder, which is made when it is not there.
-
-    Raises:
-        InputError: Something given cannot be used, or images failed.
-    """
-    source, output = Path(source), Path(output)
-    pairs, others = plan_outputs(source, output)
-    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    failures: dict[Path, InputError] = {}
-    alone = not source.is_dir()
-    with Progress(*columns, console=console, transient=alone, disable=alone and not console.is_terminal) as progress:
-        images = progress.add_task("restoring", total=len(pairs), visible=not alone)
-        tiles = progress.add_task("tiles", visible=False)
-
-        def on_tile(done: int, total: int) -> None:
-            if done == 1:
-                progress.reset(tiles, total=total)
-            progress.update(tiles, completed=done, visible=1 < total != done)
-
-        restorer = Restorer(config, checkpoint, device, size_policy, cfg_options, console.print, on_tile)
-        if others:
-            console.print(f"left out, no images: {', '.join(path.name for path in others)}")
-        for image, target in pairs:
-            try:
-                write_png(restorer.restore(read_rgb(image), str(image)), target)
-            except InputError as error:
-                if alone:
-                    raise
-                failures[image] = error
-            progress.advance(images)
-    if failures:
-        for reason in failures.values():
-            console.print(f"failed: {reason}")
-        names = [path.name for path in failures]
-        rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        onnx = OnnxNetwork(config)
+        given: dict[str, object] = {"checkpoint": checkpoint, "cfg_options": cfg_options, "compile": compile}
+        given |= {"device": str(device or "cpu") != "cpu", "dtype": dtype not in (None, onnx.facts.dtype)}
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"{config} is an ONNX model, in {onnx.facts.dtype} on the CPU: {', '.join(useless)} cannot be chosen. "
+                "Leave it out, or give a config and a checkpoint."
+            )
+        return onnx
+    if checkpoint is None:
         raise InputError(
-            f"{len(failures)} of {len(pairs)} images in {source} failed ({', '.join(names[:SHOWN])}{rest}); why is "
-            f"said above. The others are in {output}."
+            f"{config} is no ONNX model: it needs a checkpoint, too. Give CONFIG CHECKPOINT or MODEL.onnx."
         )
+    from glean_ext.apis.torch_network import TorchNetwork
 
-
-def plan_outputs(source: Path, output: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Which file is written for which image, and what of a folder is left out. Names are kept, with .png.
-
-    Where two images of a folder differ in their extension only, all outputs keep theirs: ``a.jpg.png``.
-
-    Raises:
-        InputError: There is no such source, the output is of the wrong kind, or an input would be overwritten.
-    """
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file or folder. Give an image or a folder of images.")
-    if not source.is_dir():
-        target = output / f"{source.stem}.png" if output.is_dir() or not output.suffix else output
-        if target.suffix.lower() != ".png":
-            raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
-        if target.exists() and target.samefile(source):
-            raise InputError(f"{target} is the input and would be overwritten. Give another output.")
-        return [(source, target)], []
-    if output.is_file() or (output.suffix.lower() == ".png" and not output.exists()):
-        raise InputError(f"{output} is a file, but {source} is a folder. Give a folder as output.")
-    if output.exists() and output.samefile(source):
-        raise InputError(f"{output} is the input folder. Give another folder as output.")
-    images, others = image_files(source)
-    unique = len({path.stem.lower() for path in images}) == len(images)
-    return [(path, output / f"{path.stem if unique else path.name}.png") for path in images], others
+    return TorchNetwork(config, checkpoint, device, cfg_options, dtype, compile)

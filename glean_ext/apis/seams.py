@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -16,7 +15,7 @@ from glean_ext.apis.restore import Restorer
 from glean_ext.apis.sizes import SizePolicy, text
 from glean_ext.apis.tiles import Size, Tiling, largest_difference
 from glean_ext.errors import InputError
-from glean_ext.images import read_rgb, to_tensor
+from glean_ext.images import read_rgb, to_floats
 
 LIMIT = 1 / 255  # of the range from black to white
 STRIDE = 16  # tiles start about every so many pixels of the input
@@ -38,7 +37,6 @@ def patterns(size: Size) -> dict[str, np.ndarray]:
     return {"squares": squares.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]], "pixels": pixels}
 
 
-@torch.inference_mode()
 def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: str = "the image") -> dict[int, float]:
     """The largest difference between the tiled and the whole result for each overlap; 1 is black to white.
 
@@ -53,19 +51,15 @@ def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: st
     """
     if not restorer.takes.any_size:
         raise InputError(f"seams are measured against the whole image, but this model takes {restorer.takes}.")
-    size, image, differences = (rgb.shape[0], rgb.shape[1]), to_tensor(rgb), {}
-
-    def forward(lq: torch.Tensor) -> torch.Tensor:
-        return restorer.net(lq.to(restorer.device))
-
-    whole = forward(image).cpu()
+    size, image, differences = (rgb.shape[0], rgb.shape[1]), to_floats(rgb), {}
+    whole = restorer.network(image)
     for overlap in overlaps:
         tiling = tiles(restorer, overlap)
         if tiling.count(size) == 1:
             raise InputError(
                 f"{name} has {text(size)} pixels, which is one tile ({text(tiling.tile)}). Take a larger one."
             )
-        differences[overlap] = largest_difference(forward, image, tiling, whole)
+        differences[overlap] = largest_difference(restorer.network, image, tiling, whole)
     return differences
 
 
@@ -85,7 +79,7 @@ def measure_seams(
     Raises:
         InputError: Something given cannot be used.
     """
-    restorer = Restorer(config, checkpoint, device)
+    restorer = Restorer(config, checkpoint, device, dtype="float32")
     largest = max(tiles(restorer, overlap).tile[0] for overlap in overlaps)
     sources = patterns((size[0], max(size[1], 2 * largest))) | {str(path): read_rgb(path) for path in images}
     console = console or Console(highlight=False, soft_wrap=True)

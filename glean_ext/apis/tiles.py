@@ -1,7 +1,7 @@
 """Overlapping tiles with feathered seams: how an image is restored that does not go through a network as a whole.
 
 An image (N, C, h, w) is cut into tiles, each is enlarged ``scale`` times by a function, and the results are joined.
-Only one row of tiles is held at a time.
+Only one row of tiles is held at a time. All arrays are float32; networks of any kind can be behind the function.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-Forward = Callable[[Tensor], Tensor]  # (N, C, h, w) -> (N, C, scale h, scale w)
+Array = np.ndarray
+Forward = Callable[[Array], Array]  # (N, C, h, w) -> (N, C, scale h, scale w)
 Span = tuple[int, int]  # the pixels from the first number to before the second
 Size = tuple[int, int]  # height, width
 
@@ -53,25 +52,28 @@ def spans(length: int, tile: int, overlap: int, period: int = 1, least: int = 1)
     return [(start, min(start + tile, length)) for start in starts]
 
 
-def ramp(length: int, share: float = 1.0) -> Tensor:
+def ramp(length: int, share: float = 1.0) -> Array:
     """Weights that rise linearly from 0 to 1 in the middle ``share`` of ``length`` pixels: (length,).
 
     Reversed they are ``1 - ramp``.
 
     >>> ramp(4), ramp(4, share=0.5)
-    (tensor([0.1250, 0.3750, 0.6250, 0.8750]), tensor([0.0000, 0.2500, 0.7500, 1.0000]))
+    (array([0.125, 0.375, 0.625, 0.875], dtype=float32), array([0.  , 0.25, 0.75, 1.  ], dtype=float32))
     """
-    centres = (torch.arange(length) + 0.5) / max(length, 1)
-    return ((centres - 0.5) / share + 0.5).clamp(0, 1)
+    centres = (np.arange(length, dtype=np.float32) + np.float32(0.5)) / np.float32(max(length, 1))
+    return ((centres - np.float32(0.5)) / np.float32(share) + np.float32(0.5)).clip(0, 1)
 
 
-def cross_fade(first: Tensor, second: Tensor, dim: int, share: float = 1.0) -> Tensor:
-    """From ``first`` to ``second`` along ``dim``, by :func:`ramp`; both have one shape.
+def cross_fade(first: Array, second: Array, axis: int, share: float = 1.0) -> Array:
+    """From ``first`` to ``second`` along ``axis``, by :func:`ramp`; both have one shape.
 
     The weights of the two sum to 1, and where they are equal the result is exactly that.
     """
-    weights = ramp(first.shape[dim], share).to(first)
-    return torch.lerp(first, second, weights.reshape([-1 if axis == dim else 1 for axis in range(first.ndim)]))
+    weights = ramp(first.shape[axis], share).reshape([-1 if i == axis else 1 for i in range(first.ndim)])
+    mixed = second - first
+    mixed *= weights
+    mixed += first
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,15 @@ class Tiling:
         rows, columns = self.spans(size)
         return len(rows) * len(columns)
 
-    def bands(self, forward: Forward, image: Tensor) -> Iterator[Tensor]:
-        """The result from top to bottom: (N, C, h, w) -> (N, C, rows, scale w) on the CPU, ``scale h`` rows in all.
+    def bands(self, forward: Forward, image: Array) -> Iterator[Array]:
+        """The result from top to bottom: (N, C, h, w) -> (N, C, rows, scale w), ``scale h`` rows in all.
 
         A band is valid until the next one is taken.
         """
         height, width = image.shape[2:]
         rows, columns = self.spans((height, width))
-        padding = (0, max(0, self.least[1] - width), 0, max(0, self.least[0] - height))
-        image = F.pad(image, padding, mode="replicate") if any(padding) else image
+        down, right = max(0, self.least[0] - height), max(0, self.least[1] - width)
+        image = np.pad(image, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge") if down or right else image
         unfinished = None  # the rows that the next row of tiles overlaps
         for i, (top, bottom) in enumerate(rows):
             band = self._row(forward, image[:, :, top:bottom], columns)
@@ -123,13 +125,13 @@ class Tiling:
             unfinished = band[:, :, done:]
             yield band[:, :, :done, : self.scale * width]
 
-    def _row(self, forward: Forward, image: Tensor, columns: list[Span]) -> Tensor:
-        """One row of tiles, joined: (N, C, h, w) -> (N, C, scale h, scale w) on the CPU."""
+    def _row(self, forward: Forward, image: Array, columns: list[Span]) -> Array:
+        """One row of tiles, joined: (N, C, h, w) -> (N, C, scale h, scale w)."""
         n, c, height, width = image.shape
-        band = torch.empty(n, c, self.scale * height, self.scale * width)
+        band = np.empty((n, c, self.scale * height, self.scale * width), np.float32)
         filled = 0
         for left, right in columns:
-            piece = forward(image[..., left:right]).cpu()
+            piece = forward(np.ascontiguousarray(image[..., left:right]))
             start, stop = self.scale * left, self.scale * right
             seam = filled - start
             band[..., start:filled] = cross_fade(band[..., start:filled], piece[..., :seam], 3, self.feather)
@@ -138,7 +140,7 @@ class Tiling:
         return band
 
 
-def largest_difference(forward: Forward, image: Tensor, tiling: Tiling, whole: Tensor | None = None) -> float:
+def largest_difference(forward: Forward, image: Array, tiling: Tiling, whole: Array | None = None) -> float:
     """How much tiles change the result: 0 not at all, 1 black became white.
 
     Args:
@@ -147,10 +149,10 @@ def largest_difference(forward: Forward, image: Tensor, tiling: Tiling, whole: T
         tiling: How it is cut.
         whole: ``forward(image)``, where it is known already.
     """
-    whole = forward(image).cpu() if whole is None else whole
+    whole = forward(image) if whole is None else whole
     top, largest = 0, 0.0
     for band in tiling.bands(forward, image):
         there = whole[:, :, top : top + band.shape[2]]
-        largest = max(largest, (band.clamp(-1, 1) - there.clamp(-1, 1)).abs().max().item() / 2)
+        largest = max(largest, float(np.abs(band.clip(-1, 1) - there.clip(-1, 1)).max()) / 2)
         top += band.shape[2]
     return largest

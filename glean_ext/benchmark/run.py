@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from glean_ext.apis.restore import pick_device
+from glean_ext.apis.torch_network import pick_device
 from glean_ext.benchmark import compare, data, page, startup
 from glean_ext.benchmark.measure import as_json
 from glean_ext.benchmark.subjects import Case, sides

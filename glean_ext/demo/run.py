@@ -125,7 +125,7 @@ def restore_held_out(folder: Path, config: Path, models: dict[str, Path]) -> lis
     lq = [imresize(image, scale=1 / SCALE) for image in gt]
     rows = [Row("LR", lq), Row("bicubic", [imresize(image, scale=SCALE) for image in lq])]
     for name, weights in models.items():
-        restorer = Restorer(config, weights, device="cpu")
+        restorer = Restorer(config, weights, device="cpu", dtype="float32")
         rows.append(Row(name, [restorer.restore(image) for image in lq]))
     return [*rows, Row("GT", gt)]
 
@@ -154,6 +154,6 @@ def restore_photograph(config: Path, path: Path) -> None:
     left, top, right, bottom = FACE
     face = imresize(np.ascontiguousarray(data.astronaut()[top:bottom, left:right]), size=(SIZE, SIZE))
     lq = imresize(face, scale=1 / SCALE)
-    restored = Restorer(config, shipped(config), device="cpu").restore(lq)
+    restored = Restorer(config, shipped(config), device="cpu", dtype="float32").restore(lq)
     rows = [Row("photograph", [face]), Row("LR", [lq]), Row("bicubic", [imresize(lq, scale=SCALE)])]
     save_comparison([*rows, Row("GLEAN, shipped", [restored])], path)

@@ -1,0 +1,205 @@
+"""What ``tools/infer.py`` does once its arguments are known."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glean_ext.apis import pipeline
+from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_writable, without_existing
+from glean_ext.apis.restore import ONNX, Restorer
+from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
+from glean_ext.apis.sizes import SizePolicy
+from glean_ext.errors import InputError
+from glean_ext.imresize import imresize
+
+# What frames depend on; with others an interrupted video starts anew.
+VIDEO_OPTIONS = (
+    *("dtype", "size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
+    *("only_center_face", "aligned", "min_face", "when_no_face", "background"),
+)
+
+
+def run_infer(args: Namespace) -> None:
+    """Restore what the arguments of :func:`glean_ext.apis.command.make_parser` name.
+
+    Raises:
+        InputError: Something given cannot be used, or files failed.
+    """
+    model, inputs = split_model(args.arguments)
+    plan = plan_outputs(inputs, args.output, args.suffix, args.compare)
+    jobs, skipped = without_existing(plan, args.overwrite, args.skip_existing)
+    require_writable(Path(args.output) if plan.folder else Path(args.output).parent)
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    if plan.left_out:
+        console.print(f"left out, no images: {named(plan.left_out)}")
+    if not jobs:
+        console.print(f"all {skipped} outputs exist; there is nothing to do")
+        return
+    with _progress(console, plan) as progress:
+        run = _Run(args, model, plan, console, progress)
+        run.go(jobs, skipped)
+
+
+Model = tuple[str, str | None]  # config and checkpoint, or an ONNX model and None
+
+
+def split_model(arguments: list[str]) -> tuple[Model, list[str]]:
+    """CONFIG CHECKPOINT INPUT ... or MODEL.onnx INPUT ...: the model and the inputs.
+
+    Raises:
+        InputError: There are too few.
+    """
+    first, *rest = arguments
+    model, inputs = ((first, None), rest) if first.lower().endswith(ONNX) else ((first, *rest[:1]), rest[1:])
+    if len(model) < 2 or not inputs:
+        raise InputError("Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....")
+    return (model[0], model[1]), inputs
+
+
+def _progress(console: Console, plan: Plan) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = plan.alone and not console.is_terminal
+    return Progress(*columns, console=console, transient=plan.alone, disable=quiet)
+
+
+class _Run:
+    """The network, and the files that go through it."""
+
+    def __init__(self, args: Namespace, model: Model, plan: Plan, console: Console, progress: Progress):
+        self.args, self.model, self.plan, self.console, self.progress = args, model, plan, console, progress
+        self.files = progress.add_task("restoring", total=None, visible=not plan.alone)
+        self.tiles = progress.add_task("tiles", visible=False)
+        policy = SizePolicy(args.size_policy, args.fit, args.tile_size, args.tile_overlap)
+        self.restorer = Restorer(
+            *model,
+            device=args.device,
+            size_policy=policy,
+            cfg_options=args.cfg_options,
+            notify=console.print,
+            on_tile=self._on_tile,
+            dtype=args.dtype,
+            compile="default" if args.compile else None,
+        )
+        self.timed = self.restorer.network = Timed(self.restorer.network)
+        self.photo = photo_stages(args, self.restorer, plan, console) if args.photo else None
+        self.pictures = PictureStages(self.restorer, args.alpha, args.outscale)
+
+    def go(self, jobs: list[Job], skipped: int) -> None:
+        """Images first, then videos; then the summary.
+
+        Raises:
+            InputError: Files failed.
+        """
+        self.progress.update(self.files, total=len(jobs))
+        images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
+        stages: Any = self.photo or self.pictures
+        report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
+        share = self.timed.seconds / report.seconds if images else 0.0
+        for job in videos:
+            try:
+                self._restore_video(job)
+                report.done += 1
+            except InputError as error:
+                report.failures[job] = error
+            self.progress.advance(self.files)
+        if self.plan.alone:
+            for reason in report.failures.values():
+                raise reason
+            return
+        self._sum_up(report, len(images), skipped, share)
+
+    def _on_tile(self, done: int, total: int) -> None:
+        if done == 1:
+            self.progress.reset(self.tiles, total=total)
+        self.progress.update(self.tiles, completed=done, visible=1 < total != done)
+
+    def _restore_video(self, job: Job) -> None:
+        from glean_ext.apis.video import restore_video
+
+        def restore(frames: Any) -> list[Any]:
+            if self.photo is not None:
+                return [self.photo.photos.restore(frame, str(job.source)).image for frame in frames]
+            results = self.restorer.restore_batch(frames, [str(job.source)] * len(frames))
+            if self.args.outscale is None:
+                return results
+            height, width = (round(length * self.args.outscale) for length in frames[0].shape[:2])
+            return [imresize(result, size=(height, width)) for result in results]
+
+        task = self.progress.add_task("frames")
+        restore_video(
+            job.source,
+            job.target,
+            restore,
+            fingerprint=repr((self.model, {key: vars(self.args)[key] for key in VIDEO_OPTIONS})),
+            batch=max(self.args.batch, 1),
+            progress=lambda done, total: self.progress.update(task, completed=done, total=total),
+            notify=self.console.print,
+        )
+        self.progress.remove_task(task)
+
+    def _sum_up(self, report: pipeline.Report[Job], images: int, skipped: int, share: float) -> None:
+        parts = [f"{report.done} restored"]
+        parts += [f"{self.photo.faces} faces"] if self.photo else []
+        parts += [f"{skipped} skipped, which existed"] if skipped else []
+        parts += [f"{len(report.failures)} failed"] if report.failures else []
+        if images:
+            speed = images / report.seconds
+            parts.append(f"{report.seconds:.1f} s, {speed:.1f} images/s, {share:.0%} of the time in the network")
+        self.console.print("; ".join(parts))
+        for reason in report.failures.values():
+            self.console.print(f"failed: {reason}")
+        if report.failures:
+            total = report.done + len(report.failures)
+            source = f" in {self.args.arguments[-1]}" if Path(self.args.arguments[-1]).is_dir() else ""
+            raise InputError(
+                f"{len(report.failures)} of {total} images{source} failed "
+                f"({named([job.source for job in report.failures])}); why is said above. The others are in "
+                f"{self.plan.folder}."
+            )
+
+
+def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, console: Console) -> PhotoStages:
+    """What ``--photo`` and its options ask for.
+
+    Raises:
+        InputError: Options that cannot be used.
+    """
+    from glean_ext.apis.photo import PhotoRestorer
+
+    if args.alpha == "restore":
+        raise InputError("--alpha restore has no effect with --photo: transparency is upsampled. Leave it out.")
+    photos = PhotoRestorer(
+        restorer,
+        outscale=1 if args.outscale is None else args.outscale,
+        fidelity=args.fidelity,
+        only_center_face=args.only_center_face,
+        aligned=args.aligned,
+        min_face=args.min_face,
+        max_faces=args.max_faces,
+        when_no_face=args.when_no_face,
+        background=background(args, console),
+        save_faces=args.save_faces is not None,
+        batch=max(args.batch, 1),
+        restore_batch=restorer.restore_batch,
+    )
+    root = plan.folder or Path(args.output).parent
+    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, console.print)
+
+
+def background(args: Namespace, console: Console) -> Any:
+    """What makes the surroundings of faces larger or better; None is bicubic."""
+    if args.background == ["bicubic"]:
+        return None
+    model, *rest = args.background
+    if len(rest) != (0 if model.lower().endswith(ONNX) else 1):
+        raise InputError("--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.")
+    if not rest:
+        return Restorer(model, notify=console.print).restore
+    return Restorer(model, rest[0], args.device, notify=console.print, dtype=args.dtype).restore
