@@ -58,6 +58,9 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         default="upsample",
         help="transparency is upsampled (default), or restored by the network",
     )
+    group.add_argument(
+        "--crf", type=float, default=10.0, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)"
+    )
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,11 +17,13 @@ from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
 from glean_ext.apis.sizes import SizePolicy
 from glean_ext.errors import InputError
-from glean_ext.imresize import imresize
+
+if TYPE_CHECKING:  # PyAV, which images do not need
+    from glean_ext.apis.restore_videos import VideoFiles
 
 # What frames depend on; with others an interrupted video starts anew.
 VIDEO_OPTIONS = (
-    *("dtype", "size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
+    *("size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
     *("only_center_face", "aligned", "min_face", "when_no_face", "background"),
 )
 
@@ -87,6 +90,7 @@ class _Run:
             dtype=args.dtype,
             compile="default" if args.compile else None,
         )
+        self.dtype = getattr(self.restorer.network, "dtype", None)  # what None in the arguments stands for
         self.timed = self.restorer.network = Timed(self.restorer.network)
         self.photo = photo_stages(args, self.restorer, plan, console) if args.photo else None
         self.pictures = PictureStages(self.restorer, args.alpha, args.outscale)
@@ -120,29 +124,39 @@ class _Run:
             self.progress.reset(self.tiles, total=total)
         self.progress.update(self.tiles, completed=done, visible=1 < total != done)
 
-    def _restore_video(self, job: Job) -> None:
-        from glean_ext.apis.video import restore_video
+    @cached_property
+    def videos(self) -> VideoFiles:
+        from glean_ext.apis.restore_videos import VideoFiles, fingerprint
 
-        def restore(frames: Any) -> list[Any]:
-            if self.photo is not None:
-                return [self.photo.photos.restore(frame, str(job.source)).image for frame in frames]
-            results = self.restorer.restore_batch(frames, [str(job.source)] * len(frames))
-            if self.args.outscale is None:
-                return results
-            height, width = (round(length * self.args.outscale) for length in frames[0].shape[:2])
-            return [imresize(result, size=(height, width)) for result in results]
-
-        task = self.progress.add_task("frames")
-        restore_video(
-            job.source,
-            job.target,
-            restore,
-            fingerprint=repr((self.model, {key: vars(self.args)[key] for key in VIDEO_OPTIONS})),
-            batch=max(self.args.batch, 1),
-            progress=lambda done, total: self.progress.update(task, completed=done, total=total),
-            notify=self.console.print,
+        options = {name: vars(self.args)[name] for name in VIDEO_OPTIONS} | {"dtype": self.dtype}
+        return VideoFiles(
+            self.restorer,
+            self.photo.photos if self.photo else None,
+            self.args.outscale,
+            self.args.batch,
+            self.args.crf,
+            fingerprint([*self.model, *self.args.background], options),
+            self.console.print,
         )
-        self.progress.remove_task(task)
+
+    def _restore_video(self, job: Job) -> None:
+        frames = self.progress.add_task("frames", total=None)
+        before = self.timed.seconds, self.videos.faces
+        try:
+            result = self.videos.restore(
+                job.source,
+                job.target,
+                lambda done, total: self.progress.update(frames, completed=done, total=total),
+            )
+        finally:
+            self.progress.remove_task(frames)
+        network, faces = self.timed.seconds - before[0], self.videos.faces - before[1]
+        new, (width, height) = result.frames - result.resumed, result.size
+        parts = [f"{job.target}: {result.frames} frames of {width}x{height}"]
+        parts += [f"{result.resumed} of them from the interrupted run"] if result.resumed else []
+        parts += [f"{faces} faces in the new ones" if result.resumed else f"{faces} faces"] if self.photo else []
+        parts.append(f"{result.seconds:.1f} s, {new / result.seconds:.1f} frames/s")
+        self.console.print(f"{'; '.join(parts)}, {network / result.seconds:.0%} of the time in the network")
 
     def _sum_up(self, report: pipeline.Report[Job], images: int, skipped: int, share: float) -> None:
         parts = [f"{report.done} restored"]
