@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from glean_ext import cli
 
+USAGE = """%(prog)s CONFIG CHECKPOINT INPUT ... -o OUTPUT [options]
+       %(prog)s MODEL.onnx INPUT ... -o OUTPUT [options]"""
 DESCRIPTION = """Restore images, folders of images, and videos; images are written as PNG.
-
-  %(prog)s CONFIG CHECKPOINT INPUT ... -o OUTPUT
-  %(prog)s MODEL.onnx INPUT ... -o OUTPUT
 
 CONFIG is a file or the name of a shipped config, such as glean_x16_ffhq; CHECKPOINT a path or URL. INPUT is a file, a
 folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'.
@@ -22,7 +21,7 @@ tiles where the memory at hand does not suffice. With --photo the faces of photo
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(usage=USAGE, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="+", metavar="CONFIG CHECKPOINT INPUT", help="see above")
     parser.add_argument("-o", "--output", required=True, help="file, or folder, which is made when it is not there")
     _add_run_options(parser.add_argument_group("how it runs"))

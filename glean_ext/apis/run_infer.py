@@ -17,6 +17,7 @@ from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
 from glean_ext.apis.sizes import SizePolicy
 from glean_ext.errors import InputError
+from glean_ext.quiet import quiet_stderr
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.apis.restore_videos import VideoFiles
@@ -104,7 +105,8 @@ class _Run:
         self.progress.update(self.files, total=len(jobs))
         images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
         stages: Any = self.photo or self.pictures
-        report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
+        with quiet_stderr():  # libtiff writes there what Pillow raises anyway
+            report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
         share = self.timed.seconds / report.seconds if images else 0.0
         for job in videos:
             try:
