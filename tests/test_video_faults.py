@@ -227,6 +227,30 @@ def test_damage_in_the_middle(run, tmp_path, lines):
     assert 25 <= number <= 35 and lines[0].endswith("; what can be decoded was restored.")
 
 
+def test_damaged_audio_does_not_cost_the_video(run, tmp_path, lines):
+    source = write_video(tmp_path / "in.ts", 60)
+    content = source.read_bytes()
+    packets = [content[place : place + 188] for place in range(0, len(content), 188)]
+    audio = [number for number, packet in enumerate(packets) if packet[1] & 0x1F == 1 and packet[2] == 1]
+    del packets[audio[5]]
+    source.write_bytes(b"".join(packets))
+    assert run(source).frames == 60
+    copied = read_video(tmp_path / "out.mp4")
+    assert len(copied.rgb) == 60 and len(copied.packets[1]) > 20
+    assert lines == [f"{source}: 1 damaged packets of audio or other streams were left out."]
+
+
+def test_audio_that_cannot_be_copied_at_all(run, tmp_path, lines):
+    source = write_video(tmp_path / "in.mkv", 12, audio=["libopus"])
+    content = source.read_bytes()
+    facts = b"\xe1\x91\x9f\x81\x01"  # the element with rate and channels, 17 bytes long
+    assert content.count(facts) == 1
+    source.write_bytes(content.replace(facts, b"\xe1\x99\x9f\x81\x01"))  # 25: the decoder's header gets lost
+    result = run(source)
+    assert (result.frames, result.audio) == (12, 0) and read_video(tmp_path / "out.mp4").packets == {}
+    assert lines[-1] == f"{source}: its audio and other streams are too damaged to be copied, and were left out."
+
+
 def test_damaged_files_never_crash(run, tmp_path):
     """Bit flips, cuts and holes in an MP4 and a Matroska file: restored, or told in one line."""
     random = np.random.default_rng(1)

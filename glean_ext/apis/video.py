@@ -65,10 +65,10 @@ def restore_video(
     Frames are upright and have square pixels: what a player shows. The result is H.264 (8 bits, 4:2:0) with the
     source's YCbCr matrix and range. Decoding and encoding run beside ``restore``, which is called in this thread.
 
-    Restored frames are kept in segments in a hidden folder beside the target until it is whole. Called again with the
-    same source, settings and ``fingerprint``, an interrupted run goes on after the last whole segment (decoding, which
-    is fast, starts at the beginning). Memory depends on ``batch`` and the frames' size, not on the length, but for 8
-    bytes a frame.
+    Restored frames are kept in segments in a hidden folder beside the target until it is whole; they need as much room.
+    Called again with the same source, settings and ``fingerprint``, an interrupted run goes on after the last whole
+    segment (decoding, which is fast, starts at the beginning). Memory depends on ``batch`` and the frames' size, not on
+    the length, but for 8 bytes a frame.
 
     Args:
         source: A video of one of :data:`glean_ext.apis.video_source.FORMATS`.
@@ -95,7 +95,6 @@ def restore_video(
             width, height = video.shown_size
             check_size(round(scale * width), round(scale * height), target)
         copied = streams_to_copy(video, target)
-        audio = sum(stream.type == "audio" for stream in copied)  # nothing can be asked once the source is closed
         job = _job(source, fingerprint, crf=crf, preset=preset, segment=segment)
         with Segments(target, job, video.rate, segment, crf, preset, notify) as segments:
             resumed = segments.frames
@@ -104,7 +103,7 @@ def restore_video(
             run = _Run(video, segments, restore, batch, progress)
             try:
                 run.go()
-                size = join(segments, video, run.pts, run.last_duration, copied)
+                joined = join(segments, video, run.pts, run.last_duration, copied)
             except VideoError:
                 segments.remove()
                 raise
@@ -113,7 +112,7 @@ def restore_video(
                     notify(f"{target}: {segments.frames} frames are kept; the same call goes on after them.")
                 raise
             segments.remove()
-    return VideoResult(len(run.pts), size, time.monotonic() - started, run.restoring, resumed, audio)
+    return VideoResult(len(run.pts), joined.size, time.monotonic() - started, run.restoring, resumed, joined.audio)
 
 
 def _check(source: Path, target: Path, batch: int, crf: float, preset: str, segment: int) -> None:

@@ -6,6 +6,7 @@ import heapq
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from glean_ext.apis.video_segments import Segments, writing
+from glean_ext.apis.video_segments import Segments, count_frames, writing
 from glean_ext.apis.video_source import VideoSource, is_cover, open_container
 from glean_ext.errors import InputError
 
@@ -70,22 +71,41 @@ def _add_copy(container: OutputContainer, stream: Stream) -> Stream:
     return copy
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What is in the target: its size, (width, height), and how many audio streams."""
+
+    size: tuple[int, int]
+    audio: int
+
+
 def join(
-    segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: list[Stream]
-) -> tuple[int, int]:
+    segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: Sequence[Stream]
+) -> Joined:
     """Make the target of all segments and the source's other streams, without encoding anything again.
+
+    Streams that are too damaged are left out, with a notice.
 
     Args:
         pts: When each frame is shown, in the source's ticks.
         last_duration: Of the last frame, in ticks.
         copied: Of :func:`streams_to_copy`; the source is read anew for them.
 
-    Returns:
-        Width and height.
-
     Raises:
         InputError: The target cannot be written.
     """
+    try:
+        return _join(segments, source, pts, last_duration, copied)
+    except InputError as error:
+        if not copied or isinstance(error.__cause__, OSError):
+            raise
+    source.notify(f"{source.path}: its audio and other streams are too damaged to be copied, and were left out.")
+    return _join(segments, source, pts, last_duration, ())
+
+
+def _join(
+    segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: Sequence[Stream]
+) -> Joined:
     target = segments.target
     whole = segments.folder / f"whole{target.suffix}"
     # Matroska would shift all streams where the audio starts with samples to be skipped, before 0
@@ -103,12 +123,15 @@ def join(
                 copies = {stream.index: _add_copy(output, stream) for stream in copied}
                 packets = _video_packets(segments.paths(), pts, last_duration, source.time_base, video)
                 others = _other_packets(anew, copies, source.offset) if copies else ()
-                for packet in heapq.merge(packets, others, key=lambda packet: packet.dts * packet.time_base):
-                    output.mux(packet)
+                damaged = _write(output, heapq.merge(packets, others, key=lambda packet: packet.dts * packet.time_base))
+            if damaged and count_frames(whole) != len(pts):
+                raise InputError(f"{target}: the source's other streams cannot be copied. Name it .mkv.")
             whole.replace(target)
+        if damaged:
+            source.notify(f"{source.path}: {damaged} damaged packets of audio or other streams were left out.")
     finally:
         whole.unlink(missing_ok=True)
-    return size
+    return Joined(size, sum(stream.type == "audio" for stream in copied))
 
 
 def _add_restored(output: OutputContainer, encoded: VideoStream, source: VideoSource) -> Stream:
@@ -121,6 +144,25 @@ def _add_restored(output: OutputContainer, encoded: VideoStream, source: VideoSo
     stream.metadata.update({key: text for key, text in source.stream.metadata.items() if key in KEPT})
     stream.disposition = source.stream.disposition
     return stream
+
+
+def _write(output: OutputContainer, packets: Iterable[Packet]) -> int:
+    """Write all packets and the end; how many were refused, which damaged ones are."""
+    refused = 0
+    for packet in packets:
+        try:
+            output.mux(packet)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            refused += 1
+    try:
+        output.close()
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        refused += 1
+    return refused
 
 
 def _video_packets(

@@ -118,9 +118,10 @@ class Segments:
 
     def _holds(self, path: Path, frames: int) -> bool:
         """Whether a segment is whole and has so many frames; its header is remembered."""
-        with suppress(av.FFmpegError), av.open(str(path.absolute())) as segment:
-            if sum(packet.size > 0 for packet in segment.demux(video=0)) == frames:
-                self._headers.add(segment.streams.video[0].codec_context.extradata)
+        with suppress(av.FFmpegError):
+            if count_frames(path) == frames:
+                with av.open(str(path.absolute())) as segment:
+                    self._headers.add(segment.streams.video[0].codec_context.extradata)
                 return True
         return False
 
@@ -222,6 +223,12 @@ def check_size(width: int, height: int, target: Path) -> None:
             f"{target}: restored frames would have {width}x{height} pixels, but H.264 has up to {LARGEST}x{LARGEST}. "
             "Scale the source down."
         )
+
+
+def count_frames(path: Path) -> int:
+    """How many encoded frames a file has."""
+    with av.open(str(path.absolute())) as file:
+        return sum(packet.size > 0 for packet in file.demux(video=0))
 
 
 class ToYuv:

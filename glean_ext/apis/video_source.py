@@ -325,7 +325,7 @@ def open_container(path: Path) -> InputContainer:
     only = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         return av.open(str(path.resolve()), "r", container_options=only, metadata_errors="replace")
-    except OSError as error:
+    except PermissionError as error:
         raise VideoError(f"{path} cannot be read ({error.strerror}). Change its rights.") from error
     except av.FFmpegError as error:
         raise VideoError(f"{path} is no video, or truncated or damaged. Get the file anew.") from error
