@@ -93,7 +93,9 @@ def test_matrix_and_range_are_read_and_kept(run, tmp_path, matrix, tag, full):
     assert worst(content.rgb, seen) > 40
 
 
-@pytest.mark.parametrize(("size", "matrix", "tag"), [((720, 576), "bt601", 6), ((1280, 720), "bt709", 1)])
+@pytest.mark.parametrize(
+    ("size", "matrix", "tag"), [((64, 576), "bt601", 6), ((64, 578), "bt709", 1), ((1280, 64), "bt709", 1)]
+)
 def test_an_unsaid_matrix_is_guessed_by_the_size_and_said(run, tmp_path, size, matrix, tag):
     source = write_video(tmp_path / "in.mp4", [picture(0, size)], matrix=matrix, audio=())
     seen = []

@@ -360,7 +360,7 @@ def test_too_large(fault, source, tmp_path):
 def test_too_large_a_source(fault, source, monkeypatch):
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 700)
     assert fault(source) == (
-        f"{source}: its frames have 32x24 pixels, but between 1 and 0 million are restored. Scale the video down."
+        f"{source}: its frames have 32x24 pixels, but up to 0 million are restored. Scale the video down."
     )
 
 

@@ -263,11 +263,13 @@ class VideoSource:
         return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
     def _check_size(self, width: int, height: int) -> None:
+        if not width * height:
+            raise VideoError(f"{self.path} does not say what size its frames have. Get the file anew.")
         limit = Image.MAX_IMAGE_PIXELS or np.inf
-        if not 0 < width * height <= limit:
+        if width * height > limit:
             raise VideoError(
-                f"{self.path}: its frames have {width}x{height} pixels, but between 1 and {limit / 1e6:.0f} million "
-                "are restored. Scale the video down."
+                f"{self.path}: its frames have {width}x{height} pixels, but up to {limit / 1e6:.0f} million are "
+                "restored. Scale the video down."
             )
 
     def _look_at(self, frame: VideoFrame) -> None:
