@@ -141,6 +141,21 @@ def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):
     assert (result.resumed, result.frames, result.size) == (60, 60, (64, 48))
 
 
+def test_a_source_that_vanishes_costs_no_frames(run, source, tmp_path, lines):
+    away = tmp_path / "away.mp4"
+
+    def restore(frames):
+        if source.exists():
+            source.rename(away)  # still open, so it is read to its end
+        return doubled(frames)
+
+    with pytest.raises(InputError, match=r"in\.mp4: there is no such file\."):
+        run(source, restore=restore)
+    assert lines == [f"{tmp_path}/out.mp4: 60 frames are kept; the same call goes on after them."]
+    away.rename(source)
+    assert run(source).resumed == 60
+
+
 def test_a_damaged_segment_and_those_after_it_are_made_anew(run, source, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(source, restore=stop_after(45, KeyboardInterrupt()))

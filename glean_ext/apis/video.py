@@ -102,11 +102,12 @@ def restore_video(
                 notify(f"{target}: {resumed} frames are there from the interrupted run; it goes on after them.")
             run = _Run(video, segments, restore, batch, progress)
             try:
-                run.go()
+                try:
+                    run.go()
+                except VideoError:  # it would fail again
+                    segments.remove()
+                    raise
                 joined = join(segments, video, run.pts, run.last_duration, copied)
-            except VideoError:
-                segments.remove()
-                raise
             except BaseException:
                 if segments.frames:
                     notify(f"{target}: {segments.frames} frames are kept; the same call goes on after them.")

@@ -17,7 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from glean_ext.apis.video_segments import Segments, count_frames, writing
-from glean_ext.apis.video_source import VideoSource, is_cover, open_container
+from glean_ext.apis.video_source import VideoError, VideoSource, is_cover, open_container
 from glean_ext.errors import InputError
 
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
@@ -97,7 +97,7 @@ def join(
     try:
         return _join(segments, source, pts, last_duration, copied)
     except InputError as error:
-        if not copied or isinstance(error.__cause__, OSError):
+        if not copied or isinstance(error, VideoError) or isinstance(error.__cause__, OSError):
             raise
     source.notify(f"{source.path}: its audio and other streams are too damaged to be copied, and were left out.")
     return _join(segments, source, pts, last_duration, ())

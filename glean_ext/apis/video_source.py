@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.format import Flags
+from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
@@ -39,9 +39,9 @@ MATRICES = {
 UNSAID = 0, 2, 3  # RGB, unspecified, reserved
 BT709, BT601 = 1, 6
 HDR = {16: "PQ", 18: "HLG"}
-SCALING = (
-    0x4 | 0x40000 | 0x2000 | 0x4000
-)  # swscale's bicubic, accurate rounding, full chroma; PyAV 17 has no names for it
+# swscale's bicubic, accurate rounding and full chroma; PyAV 17 has no names for them.
+SCALING = 0x4 | 0x40000 | 0x2000 | 0x4000
+TIME_JUMPS = 0x200  # FFmpeg's flag of formats whose time stamps start anywhere
 FALLBACK_RATE = Fraction(25)
 EARLY = 1.0  # a container's duration may be its audio's: seconds a video may end before it without a notice
 
@@ -189,23 +189,29 @@ class VideoSource:
 
     def _decoded(self) -> Iterator[VideoFrame]:
         number = 0
-        packets = self.container.demux(self.stream)
-        while True:
+        for packet in self._packets():
             try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                decoded = packet.decode()
-            except av.FFmpegError as error:
-                self.first_damage = number if self.first_damage is None else self.first_damage
-                if not isinstance(error, av.error.InvalidDataError):
-                    return
-                continue  # a generator that raised is at its end, so a fault of the container ends it all
+                decoded = self.stream.decode(packet)
+            except av.FFmpegError:
+                decoded = []
+                self._damaged(number)
             for frame in decoded:
-                if frame.is_corrupt and self.first_damage is None:
-                    self.first_damage = number
+                if frame.is_corrupt:
+                    self._damaged(number)
                 number += 1
                 yield frame
+            if packet is None:
+                self._damaged(number)
+
+    def _packets(self) -> Iterator[Packet | None]:
+        """Those of the stream; where the file cannot be read on, None, which makes the decoder give out its last frames."""
+        try:
+            yield from self.container.demux(self.stream)
+        except av.FFmpegError:
+            yield None
+
+    def _damaged(self, number: int) -> None:
+        self.first_damage = number if self.first_damage is None else self.first_damage
 
     def _tell_damage(self, frames: int, end: Fraction) -> None:
         promised = self._end()
@@ -251,7 +257,7 @@ class VideoSource:
         return stream
 
     def _offset(self) -> Fraction:
-        if not Flags(self.container.format.flags) & Flags.ts_discont:
+        if not self.container.format.flags & TIME_JUMPS:
             return Fraction(0)
         kept = [self.stream, *self.container.streams.audio]
         starts = [s.start_time * s.time_base for s in kept if s.start_time is not None and s.time_base]
@@ -287,8 +293,7 @@ class VideoSource:
             self.notify(f"{self.path} is HDR ({HDR[self.colour.transfer]}); the result has 8 bits, so tones may band.")
         if frame.interlaced_frame:
             self.notify(f"{self.path} is interlaced; frames are restored as they are, comb lines and all.")
-        has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
-        if has_alpha and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
+        if is_transparent(frame):
             self.notify(f"{self.path} has transparency, which is not kept.")
         self.turns = display_turns(frame)
         if self.turns is None:
@@ -331,6 +336,12 @@ def open_container(path: Path) -> InputContainer:
         raise VideoError(f"{path} cannot be read ({error.strerror}). Change its rights.") from error
     except av.FFmpegError as error:
         raise VideoError(f"{path} is no video, or truncated or damaged. Get the file anew.") from error
+
+
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether something shows through."""
+    may_be = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+    return may_be and bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def is_cover(stream: Stream) -> bool:
