@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from glean_ext.errors import InputError
@@ -22,7 +23,7 @@ PreparedT = TypeVar("PreparedT")
 ResultT = TypeVar("ResultT")
 
 READERS, WRITERS = 2, 2
-HELD = 512 * 2**20  # bytes of pictures that may wait before or after the network
+HELD = 512 * 2**20  # bytes of results that may wait to be written
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # after these no other file can be written either
 
 
@@ -38,8 +39,8 @@ class Stages(Protocol[GivenT, PreparedT, ResultT]):
     def finish(self, prepared: PreparedT, result: ResultT) -> None:
         """Write; in one of several threads."""
 
-    def size(self, prepared: PreparedT, result: ResultT | None) -> int:
-        """Bytes that are held while these wait."""
+    def size(self, prepared: PreparedT, result: ResultT) -> int:
+        """Bytes that are held until they are written."""
 
 
 @dataclass
@@ -108,15 +109,8 @@ def _read_ahead(
     waiting: deque[tuple[JobT, Future[PreparedT]]] = deque()
     left = iter(jobs)
 
-    def held() -> int:
-        read = (future for _, future in waiting if future.done() and future.exception() is None)
-        return sum(stages.size(future.result(), None) for future in read)
-
     def fill() -> None:
-        while len(waiting) < batch + READERS and (len(waiting) < 1 or held() < HELD):
-            job = next(left, None)
-            if job is None:
-                return
+        for job in islice(left, batch + READERS - len(waiting)):
             waiting.append((job, pool.submit(stages.prepare, job)))
 
     fill()
@@ -124,7 +118,6 @@ def _read_ahead(
         group = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
         fill()
         yield group
-        fill()
 
 
 class _Writes(Generic[JobT]):
@@ -149,7 +142,7 @@ class _Writes(Generic[JobT]):
                 future.result()
             except InputError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
-                    raise
+                    raise InputError(f"{error} {self.report.done} files were written before.") from error
                 self.fail(job, error)
             else:
                 self.report.done += 1

@@ -115,8 +115,8 @@ class PictureStages:
             alpha = imresize(prepared.parts[0].shown(picture.alpha), size=size)
         write_result(prepared.job, Picture(pixels, alpha, picture.icc), before)
 
-    def size(self, prepared: ReadPicture, result: list[Array] | None) -> int:
-        return prepared.picture.pixels.nbytes + sum(part.nbytes for part in result or ())
+    def size(self, prepared: ReadPicture, result: list[Array]) -> int:
+        return prepared.picture.pixels.nbytes + sum(part.nbytes for part in result)
 
 
 # ---------------------------------------------------------------- photographs
@@ -172,8 +172,8 @@ class PhotoStages:
         write_result(prepared.job, Picture(result.image, alpha, picture.icc), picture.filled)
         self.faces += len(result.faces)
 
-    def size(self, prepared: ReadPhoto, result: PhotoResult | None) -> int:
-        return prepared.picture.pixels.nbytes + (result.image.nbytes if result else 0)
+    def size(self, prepared: ReadPhoto, result: PhotoResult) -> int:
+        return prepared.picture.pixels.nbytes + result.image.nbytes
 
 
 # ---------------------------------------------------------------- both
