@@ -204,7 +204,7 @@ class VideoSource:
                 self._damaged(number)
 
     def _packets(self) -> Iterator[Packet | None]:
-        """Those of the stream; where the file cannot be read on, None, which makes the decoder give out its last frames."""
+        """Those of the stream, and None, which makes the decoder give out the rest, where the file is unreadable."""
         try:
             yield from self.container.demux(self.stream)
         except av.FFmpegError:
