@@ -91,13 +91,14 @@ def test_an_interrupted_video_goes_on(infer, tmp_path):
 
 def test_frames_of_another_size_are_resized_which_is_said_once(infer, source, tmp_path, restorer):
     source = write_video(tmp_path / "in.mp4", 6)
-    code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--outscale", 2, "--crf", 4)
+    code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--outscale", 2, "--crf", 4, "--compare")
     assert (code, stderr) == (0, "")
     lines = stdout.splitlines()
-    assert lines[0] == (
-        f"{source} has 32x24 pixels; it was padded and resized to the model's 8x8 (see --size-policy and --fit)."
-    )
-    assert len(lines) == 2 and lines[1].startswith(f"{tmp_path}/out.mp4: 6 frames of 64x48; ")
+    assert lines[:2] == [
+        "--compare makes pictures of images only, not of videos",
+        f"{source} has 32x24 pixels; it was padded and resized to the model's 8x8 (see --size-policy and --fit).",
+    ]
+    assert len(lines) == 3 and lines[2].startswith(f"{tmp_path}/out.mp4: 6 frames of 64x48; ")
     expected = [imresize(restorer.restore(rgb), size=(48, 64)) for rgb in read_video(source).rgb]
     assert worst(read_video(tmp_path / "out.mp4").rgb, expected) > 36
 

@@ -108,6 +108,9 @@ class _Run:
         with quiet_stderr():  # libtiff writes there what Pillow raises anyway
             report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
         share = self.timed.seconds / report.seconds if images else 0.0
+        useless = [name for name in ("compare", "save_faces") if vars(self.args)[name]]
+        if videos and useless:
+            self.console.print(f"--{useless[0].replace('_', '-')} makes pictures of images only, not of videos")
         for job in videos:
             try:
                 self._restore_video(job)
