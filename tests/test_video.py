@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from videos import AUDIO_RATE, picture, psnr, read_video, worst, write_video
+from videos import AUDIO_RATE, doubled, picture, psnr, read_video, worst, write_video
 
 from glean_ext.apis import video as video_module
 from glean_ext.apis.restore import Restorer
@@ -19,10 +19,6 @@ from glean_ext.apis.video import VideoResult, restore_video
 
 def same(frames):
     return frames
-
-
-def doubled(frames):
-    return [rgb.repeat(2, 0).repeat(2, 1) for rgb in frames]
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.round(128 + 90 * np.sin(waves)).astype(np.uint8)
 
 
+def doubled(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each twice as large, by nearest neighbour: a restorer."""
+    return [rgb.repeat(2, 0).repeat(2, 1) for rgb in frames]
+
+
 def write_video(
     path: Path,
     frames: Sequence[np.ndarray] | int = 24,

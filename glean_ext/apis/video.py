@@ -183,8 +183,8 @@ class _Run:
                 behind.append(writer.submit(self.segments.finish))
                 while behind:
                     behind.popleft().result()
-            finally:
-                for waiting in (*ahead, *behind):
+            finally:  # after an interruption, too, what is restored is still written
+                for waiting in ahead:
                     waiting.cancel()
         self.progress(done, done)
 

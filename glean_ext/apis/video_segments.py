@@ -71,6 +71,7 @@ class Segments:
         self._headers: set[bytes | None] = set()
         self._open: Opened | None = None
         self._written = 0
+        self._failed = False
 
     def __enter__(self) -> Segments:
         with writing(self.target), ExitStack() as stack:
@@ -131,18 +132,22 @@ class Segments:
         self._whole = self.frames = 0
 
     def write(self, frames: Sequence[np.ndarray], colour: Colour) -> None:
-        """Append restored frames, (h, w, 3) uint8 RGB, all of one size.
+        """Append restored frames, (h, w, 3) uint8 RGB, all of one size; nothing more once that has failed.
 
         Raises:
             InputError: The disk is full, or the size is none that H.264 has.
         """
+        if self._failed:  # no segment may have a gap
+            return
+        self._failed = True
         with writing(self.target):
             for rgb in frames:
                 _, container, stream, to_yuv = self._open or self._begin(rgb, colour)
                 container.mux(stream.encode(to_yuv(rgb, self._written)))
                 self._written += 1
                 if self._written == self.length:
-                    self.finish()
+                    self._complete()
+        self._failed = False
 
     def finish(self) -> None:
         """Complete the segment begun, if one is.
@@ -150,21 +155,24 @@ class Segments:
         Raises:
             InputError: The disk is full, or the frames are not like those of the interrupted run.
         """
-        if self._open is None:
-            return
+        if self._open is not None and not self._failed:
+            with writing(self.target):
+                self._complete()
+
+    def _complete(self) -> None:
+        assert self._open is not None
         stack, container, stream, _ = self._open
-        with writing(self.target):
-            container.mux(stream.encode(None))
-            container.close()
-            if not self._holds(Path(container.name), self._written):
-                raise OSError(errno.EIO, "what was written cannot be read back")
-            if len(self._headers) > 1:
-                raise InputError(
-                    f"{self.target}: the frames have another size than those of the interrupted run. "
-                    f"Remove {self.folder}, or give another fingerprint."
-                )
-            self._open = None
-            stack.close()
+        container.mux(stream.encode(None))
+        container.close()
+        if not self._holds(Path(container.name), self._written):
+            raise OSError(errno.EIO, "what was written cannot be read back")
+        if len(self._headers) > 1:
+            raise InputError(
+                f"{self.target}: the frames have another size than those of the interrupted run. "
+                f"Remove {self.folder}, or give another fingerprint."
+            )
+        self._open = None
+        stack.close()
         self._whole += 1
         self.frames += self._written
 
