@@ -241,7 +241,7 @@ def test_photographs(restore, tmp_path, portrait):
     options = "--photo", "--save-faces", "faces", "--compare"
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", *options)
     assert (code, stderr) == (0, "")
-    assert re.search(r"^2 restored; 1 faces; ", stdout, re.M)
+    assert re.search(r"^2 restored; 1 face\(s\); ", stdout, re.M)
     assert "in/none.png: no face was found; nothing was restored.\n" in stdout
     assert written(tmp_path / "out") == ["face.png", "face_compare.png", "none.png", "none_compare.png"]
     assert written(tmp_path / "faces") == ["face_face00.png", "face_face00_restored.png"]
@@ -258,7 +258,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     write_picture(Picture(portrait), tmp_path / "a.png")
     write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
     photo = *GLEAN, "a.png", "-o"
-    assert restore(*photo, "same.png", "--photo", "--fidelity", "1")[0] == 0
+    assert restore(*photo, "same.png", "--photo", "--fidelity", "1") == (0, "1 face restored\n", "")
     np.testing.assert_array_equal(read_rgb(tmp_path / "same.png"), portrait)
     large = "--photo", "--outscale", "2", "--background", *LIGHT
     assert restore(*GLEAN, "none.png", "-o", "large.png", *large)[0] == 0

@@ -44,12 +44,14 @@ class Plan:
         folder: Where all of it is written; None when the output is one file.
         left_out: What the input folders hold besides images and videos.
         alone: The input is one file, and was given as such.
+        source: The folder, where the input is one.
     """
 
     jobs: list[Job]
     folder: Path | None
     left_out: list[Path] = field(default_factory=list)
     alone: bool = False
+    source: Path | None = None
 
 
 def named(paths: Sequence[object]) -> str:
@@ -100,7 +102,8 @@ def plan_outputs(
     if compare:
         jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
     _require_own_files(jobs)
-    return Plan(jobs, folder, left_out, alone)
+    source = expanded[0] if len(inputs) == 1 and expanded[0].is_dir() else None
+    return Plan(jobs, folder, left_out, alone, source)
 
 
 def _expanded(text: str | os.PathLike) -> list[Path]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +26,7 @@ class VideoFiles:
     """Restores video files, frame by frame.
 
     Args:
-        restorer: The network. What it has to say of frames is said once a video.
+        restorer: The network. All frames of a video have the same name, so that what it says of them can be told once.
         photos: Frames are photographs, whose faces it restores; None: they are restored as a whole, or in tiles.
         outscale: Size of the result in sizes of the source, None for what the network makes; ``photos`` has its own.
         batch: Frames at once.
@@ -60,30 +58,21 @@ class VideoFiles:
         Raises:
             InputError: As :func:`restore_video`, :meth:`Restorer.restore` and :meth:`PhotoRestorer.restore`.
         """
-        name, once = str(source), cache(self.notify)
+        name = str(source)
 
         def restore(frames: Sequence[Array]) -> list[Array]:
             return self._photographs(frames, name) if self.photos else self._pictures(frames, name)
 
-        with self._notified(once):
-            return restore_video(
-                source,
-                target,
-                restore,
-                fingerprint=self.fingerprint,
-                batch=self.batch,
-                crf=self.crf,
-                progress=progress,
-                notify=once,
-            )
-
-    @contextmanager
-    def _notified(self, notify: Callable[[str], None]) -> Iterator[None]:
-        before, self.restorer.notify = self.restorer.notify, notify
-        try:
-            yield
-        finally:
-            self.restorer.notify = before
+        return restore_video(
+            source,
+            target,
+            restore,
+            fingerprint=self.fingerprint,
+            batch=self.batch,
+            crf=self.crf,
+            progress=progress,
+            notify=self.notify,
+        )
 
     def _pictures(self, frames: Sequence[Array], name: str) -> list[Array]:
         prepared = [self.restorer.prepare(frame, name) for frame in frames]

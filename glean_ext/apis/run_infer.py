@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from argparse import Namespace
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -78,6 +81,7 @@ class _Run:
 
     def __init__(self, args: Namespace, model: Model, plan: Plan, console: Console, progress: Progress):
         self.args, self.model, self.plan, self.console, self.progress = args, model, plan, console, progress
+        self._told: set[str] = set()
         self.files = progress.add_task("restoring", total=None, visible=not plan.alone)
         self.tiles = progress.add_task("tiles", visible=False)
         policy = SizePolicy(args.size_policy, args.fit, args.tile_size, args.tile_overlap)
@@ -86,14 +90,14 @@ class _Run:
             device=args.device,
             size_policy=policy,
             cfg_options=args.cfg_options,
-            notify=console.print,
+            notify=self._notify,
             on_tile=self._on_tile,
             dtype=args.dtype,
             compile="default" if args.compile else None,
         )
         self.dtype = getattr(self.restorer.network, "dtype", None)  # what None in the arguments stands for
         self.timed = self.restorer.network = Timed(self.restorer.network)
-        self.photo = photo_stages(args, self.restorer, plan, console) if args.photo else None
+        self.photo = photo_stages(args, self.restorer, plan, self._notify) if args.photo else None
         self.pictures = PictureStages(self.restorer, args.alpha, args.outscale)
 
     def go(self, jobs: list[Job], skipped: int) -> None:
@@ -105,9 +109,10 @@ class _Run:
         self.progress.update(self.files, total=len(jobs))
         images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
         stages: Any = self.photo or self.pictures
+        started = time.monotonic()
         with quiet_stderr():  # libtiff writes there what Pillow raises anyway
             report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
-        share = self.timed.seconds / report.seconds if images else 0.0
+        speed = f", {len(images) / report.seconds:.1f} images/s" if images else ""
         useless = [name for name in ("compare", "save_faces") if vars(self.args)[name]]
         if videos and useless:
             self.console.print(f"--{useless[0].replace('_', '-')} makes pictures of images only, not of videos")
@@ -121,8 +126,18 @@ class _Run:
         if self.plan.alone:
             for reason in report.failures.values():
                 raise reason
+            if self.photo is not None and self.photo.faces:
+                self.console.print(f"{self.photo.faces} face{'s' * (self.photo.faces > 1)} restored")
             return
-        self._sum_up(report, len(images), skipped, share)
+        seconds = time.monotonic() - started
+        share = f"{self.timed.seconds / seconds:.0%} of the time in the network"
+        self._sum_up(report, skipped, f"{seconds:.1f} s{speed}, {share}")
+
+    def _notify(self, line: str) -> None:
+        """Once each: all frames of a video have the same to say."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.print(line)
 
     def _on_tile(self, done: int, total: int) -> None:
         if done == 1:
@@ -141,7 +156,7 @@ class _Run:
             self.args.batch,
             self.args.crf,
             fingerprint([*self.model, *self.args.background], options),
-            self.console.print,
+            self._notify,
         )
 
     def _restore_video(self, job: Job) -> None:
@@ -163,20 +178,17 @@ class _Run:
         parts.append(f"{result.seconds:.1f} s, {new / result.seconds:.1f} frames/s")
         self.console.print(f"{'; '.join(parts)}, {network / result.seconds:.0%} of the time in the network")
 
-    def _sum_up(self, report: pipeline.Report[Job], images: int, skipped: int, share: float) -> None:
+    def _sum_up(self, report: pipeline.Report[Job], skipped: int, times: str) -> None:
         parts = [f"{report.done} restored"]
-        parts += [f"{self.photo.faces} faces"] if self.photo else []
+        parts += [f"{self.photo.faces} face(s)"] if self.photo else []
         parts += [f"{skipped} skipped, which existed"] if skipped else []
         parts += [f"{len(report.failures)} failed"] if report.failures else []
-        if images:
-            speed = images / report.seconds
-            parts.append(f"{report.seconds:.1f} s, {speed:.1f} images/s, {share:.0%} of the time in the network")
-        self.console.print("; ".join(parts))
+        self.console.print("; ".join([*parts, times]))
         for reason in report.failures.values():
             self.console.print(f"failed: {reason}")
         if report.failures:
             total = report.done + len(report.failures)
-            source = f" in {self.args.arguments[-1]}" if Path(self.args.arguments[-1]).is_dir() else ""
+            source = f" in {self.plan.source}" if self.plan.source else ""
             raise InputError(
                 f"{len(report.failures)} of {total} images{source} failed "
                 f"({named([job.source for job in report.failures])}); why is said above. The others are in "
@@ -184,7 +196,7 @@ class _Run:
             )
 
 
-def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, console: Console) -> PhotoStages:
+def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callable[[str], None]) -> PhotoStages:
     """What ``--photo`` and its options ask for.
 
     Raises:
@@ -203,22 +215,26 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, console: Conso
         min_face=args.min_face,
         max_faces=args.max_faces,
         when_no_face=args.when_no_face,
-        background=background(args, console),
+        background=background(args, notify),
         save_faces=args.save_faces is not None,
         batch=max(args.batch, 1),
         restore_batch=restorer.restore_batch,
     )
     root = plan.folder or Path(args.output).parent
-    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, console.print)
+    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, notify)
 
 
-def background(args: Namespace, console: Console) -> Any:
-    """What makes the surroundings of faces larger or better; None is bicubic."""
+def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What makes the surroundings of faces larger or better; None is bicubic.
+
+    Raises:
+        InputError: A model that cannot be used.
+    """
     if args.background == ["bicubic"]:
         return None
     model, *rest = args.background
     if len(rest) != (0 if model.lower().endswith(ONNX) else 1):
         raise InputError("--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.")
     if not rest:
-        return Restorer(model, notify=console.print).restore
-    return Restorer(model, rest[0], args.device, notify=console.print, dtype=args.dtype).restore
+        return Restorer(model, notify=notify).restore
+    return Restorer(model, rest[0], args.device, notify=notify, dtype=args.dtype).restore
