@@ -347,3 +347,21 @@ def test_a_full_disk(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: 2 of 2 images in in failed (a.png, b.png); ")
     assert "failed: out/a.png cannot be written (File too large). Choose another output.\n" in done.stdout
     assert written(tmp_path / "out") == []
+
+
+# ---------------------------------------------------------------- README
+
+
+def test_the_example_of_the_readme(glean, tmp_path):
+    """Run as it stands there; MMagic is not imported."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (example,) = (block for block in blocks if "restore_batch" in block)
+    folder_of(tmp_path / "faces", "a.png", "b.png")
+    code = example + "\nimport sys\nprint('mmagic' in sys.modules, restorer.network.dtype)\n"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.startswith("False ")
+    most = 1 if done.stdout == "False float32\n" else 8  # bfloat16
+    for seed, name in enumerate(("a.png", "b.png")):
+        restored = read_rgb(tmp_path / "restored" / name).astype(int)
+        assert np.abs(restored - glean.restore(noise(seed=seed))).max() <= most
