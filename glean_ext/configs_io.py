@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError
 
+SHIPPED = Path(__file__).parent / ".mim" / "configs"
 # Settings of mmengine's runner that a config may leave out and --cfg-options may add.
 RUNNER_KEYS = {
     "auto_scale_lr", "custom_hooks", "custom_imports", "data_preprocessor", "default_hooks", "default_scope",
@@ -26,16 +27,14 @@ def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -
     Modules that the config's ``custom_imports`` names are not imported.
 
     Args:
-        path: A .py, .yaml or .json config.
+        path: A .py, .yaml or .json config, or the name of a shipped one; see :func:`find_config`.
         options: ``key=value`` strings, or None; a key is a path such as ``model.generator.in_size``.
 
     Raises:
         InputError: The file or one of its bases is missing or cannot be run, an option is malformed, or there is no
             ``model.generator``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file. Give the path of a config.")
+    path = find_config(path)
     try:
         config = Config.fromfile(path, import_custom_modules=False)
     except FileNotFoundError as error:
@@ -46,6 +45,24 @@ def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -
     merge_options(config, options)
     generator_config(config, path)
     return config
+
+
+def find_config(path: str | os.PathLike) -> Path:
+    """A config file; where there is none of that name, the config of that name that this package ships.
+
+    So ``glean_x16_ffhq``, ``glean_x16_ffhq.py`` and ``configs/glean_x16_ffhq.py`` are found from every folder.
+
+    Raises:
+        InputError: There is neither.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    shipped = SHIPPED / (path.relative_to("configs") if path.is_relative_to("configs") else path)
+    for candidate in shipped, shipped.with_name(f"{shipped.name}.py"):
+        if not path.is_absolute() and candidate.is_file():
+            return candidate
+    raise InputError(f"{path}: there is no such file. Give the path of a config.")
 
 
 def load_run_config(args: argparse.Namespace) -> Config:

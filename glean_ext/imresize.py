@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 KERNEL_WIDTH = 4  # the cubic is zero from a distance of 2 on
+AT_ONCE = 2**21  # input pixels in float64 at a time: a large image would take eight times its memory
 BLOCK = 8  # output pixels computed by one matrix product; of several tried the fastest for 1024 -> 64
 
 
@@ -109,7 +110,11 @@ def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> n
     lines = lines.reshape(in_size, -1)
     out = np.empty((out_size, lines.shape[1]))
     for block in _blocks(in_size, out_size, scale):
-        np.matmul(block.weights, lines[block.start : block.stop].astype(np.float64), out=out[block.first : block.last])
+        columns = max(1, AT_ONCE // (block.stop - block.start))
+        for left in range(0, lines.shape[1], columns):
+            part = slice(left, left + columns)
+            used = lines[block.start : block.stop, part].astype(np.float64)
+            np.matmul(block.weights, used, out=out[block.first : block.last, part])
     if image.dtype.kind == "u":
         out = np.floor(np.clip(out, 0, np.iinfo(image.dtype).max) + 0.5)
     return np.ascontiguousarray(np.swapaxes(out.astype(image.dtype).reshape(out_size, *rest), 0, axis))

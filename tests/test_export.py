@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from glean_ext.apis.sizes import SizePolicy, SizeRequirements
 from glean_ext.checkpoints import load_restorer
 from glean_ext.configs_io import load_config
 from glean_ext.errors import InputError
-from glean_ext.images import to_tensor, to_uint8
+from glean_ext.images import read_rgb, to_tensor, to_uint8, write_png
 from glean_ext.networks import build_restorer
 
 pytest.importorskip("onnxruntime")
@@ -280,6 +281,23 @@ def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(120, 140, 3)\n[]\n", "")
+
+
+def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
+    for size in (8, 8), (60, 70):
+        write_png(pixels(*size), tmp_path / "in" / f"{size[0]}.png")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        "heavy = 'torch', 'mmagic', 'mmengine', 'onnx', 'cv2', 'mediapipe'\n"
+        "atexit.register(lambda: print('IMPORTED', *(name for name in heavy if name in sys.modules)))\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, ROOT / "tools" / "infer.py", exported("light"), "in", "-o", "out", "--tile-size", "40"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("\nIMPORTED\n")
+    for path in (tmp_path / "in").iterdir():
+        expected = OnnxNetwork(exported("light")).run(read_rgb(path)).astype(int)
+        assert np.abs(read_rgb(tmp_path / "out" / path.name) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("device", "cuda"), ("dtype", "float16"), ("compile", "default")])

@@ -12,9 +12,10 @@ import pytest
 from skimage import data
 
 from glean_ext.apis.align import align, ffhq_quad, from_crop, inverse, side, transform, warp
-from glean_ext.apis.faces import FaceFinder, overlap, quiet_stderr, suppress, unturned, views
+from glean_ext.apis.faces import FaceFinder, overlap, suppress, unturned, views
 from glean_ext.errors import InputError
 from glean_ext.imresize import imresize
+from glean_ext.quiet import quiet_stderr
 
 # Read off the enlarged photograph by eye, to about 2 pixels: eyes, nose tip, corners of the mouth.
 ASTRONAUT = np.array([[203, 101], [246.5, 103.5], [223.5, 127], [203, 140], [244.5, 141]])

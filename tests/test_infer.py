@@ -77,7 +77,7 @@ def infer(tool, capsys):
 
     def call(*arguments):
         with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu"]))
+            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
         return (caught.value.code, *capsys.readouterr())
 
     return call
@@ -263,7 +263,7 @@ def test_glean_in_tiles_and_cropped(infer, weights, config, tmp_path):
     image = save_noise(tmp_path / "a.png", 20, 11)
     assert infer(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "tile") == (0, "", "")
     assert read_rgb(tmp_path / "o.png").shape == (40, 22, 3)
-    code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop")
+    code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop", "--overwrite")
     assert code == 0 and "it was cropped and resized to the model's 8x8" in stdout
     assert read_rgb(tmp_path / "o.png").shape == (16, 16, 3)
 

@@ -277,7 +277,7 @@ def test_face_size_of_a_model_of_any_size(finder, portrait):
 def test_bad_images_are_told(finder, portrait):
     restorer = PhotoRestorer(Identity(64, 2), finder=finder)
     for bad in portrait[..., 0], portrait.astype(float), portrait[:0]:
-        with pytest.raises(TypeError, match=r"restore takes \(h, w, 3\) uint8 RGB, but got"):
+        with pytest.raises(TypeError, match=r"restore takes \(h, w, 3\) uint8 or uint16 RGB, but got"):
             restorer.restore(bad)
     with pytest.raises(InputError, match=r"^a.png: with outscale 99 the result would have 25344x25344 pixels, but"):
         PhotoRestorer(Identity(64, 2), 99, finder=finder).restore(portrait, "a.png")

@@ -174,7 +174,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
 
 def test_hidden_colours_become_those_of_the_nearest_pixel():
     pixels = np.array([[[1, 1, 1], [9, 9, 9], [9, 9, 9], [9, 9, 9], [5, 5, 5]]], np.uint8)
-    picture = Picture(pixels, np.array([[255, 0, 0, 0, 7]], np.uint8))
+    picture = Picture(pixels, np.array([[255, 0, 7, 0, 8]], np.uint8))
     filled = picture.filled[0, :, 0].tolist()
     assert filled[:2] == [1, 1] and filled[3:] == [5, 5] and filled[2] in (1, 5)
     assert (picture.pixels == pixels).all()

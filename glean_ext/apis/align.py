@@ -75,7 +75,7 @@ def warp(
     reduced by MATLAB's antialiased bicubic: so aligned crops have gone through what the models' training images have.
 
     Args:
-        image: (H, W, C), uint8 or float32.
+        image: (H, W, C), uint8, uint16 or float32.
         matrix: (2, 3), from points of the result to points of ``image``.
         size: Height and width of the result.
         border: What lies beyond the image, a border type of OpenCV; mirrored as in the FFHQ data set by default.

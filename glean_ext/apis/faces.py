@@ -9,12 +9,8 @@ Points are (x, y) in pixels of the photograph, as in :mod:`glean_ext.apis.align`
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -24,6 +20,7 @@ import numpy as np
 
 from glean_ext.apis.align import ffhq_quad, from_crop, side, transform, turned, warp
 from glean_ext.errors import InputError
+from glean_ext.quiet import quiet_stderr
 
 # Points of the 478-point mesh. Right and left are the person's. The eyes have the six points around each that the
 # 68-point annotation has, from which FFHQ's script takes their means.
@@ -294,21 +291,3 @@ def _drawn_face() -> np.ndarray:
         cv2.circle(picture, (x, middle - 15), 8, (40, 30, 30), -1)
     cv2.ellipse(picture, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
     return cv2.GaussianBlur(picture, (0, 0), 3)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ libraries write on stderr, whose logging no setting reaches; shown if the block fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

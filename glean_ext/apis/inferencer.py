@@ -262,8 +262,8 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
         raise _wrong_type(img, "img")
     source = Path(img)
     if out:
-        items = [Item(str(path), path, target) for path, target in plan_outputs(source, Path(out))[0]]
-        return items, not source.is_dir()
+        planned = plan_outputs([source], out, recursive=False)
+        return [Item(str(job.source), job.source, job.target) for job in planned.jobs], planned.alone
     if source.is_dir():
         return [Item(str(path), path) for path in image_files(source)[0]], False
     return [Item(str(source), source)], True

@@ -11,12 +11,12 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from glean_ext.apis.align import align, from_crop, inverse, transform, warp
 from glean_ext.apis.faces import Face, FaceFinder
-from glean_ext.apis.sizes import SizeRequirements
+from glean_ext.apis.sizes import SizeRequirements, scaled
 from glean_ext.errors import InputError
+from glean_ext.images import PIXEL_TYPES
 from glean_ext.imresize import imresize
 
 WHEN_NO_FACE = ("keep", "whole", "error")
@@ -35,7 +35,7 @@ class FaceModel(Protocol):
     takes: SizeRequirements
 
     def restore(self, rgb: Array) -> Array:
-        """(h, w, 3) uint8 RGB -> (H, W, 3) uint8 RGB; a crop of the size it takes gets ``takes.scale`` times larger."""
+        """(h, w, 3) -> (H, W, 3) RGB of one dtype; a crop of the size it takes gets ``takes.scale`` times larger."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class RestoredFace:
 
     Attributes:
         face: Where it is, in pixels of the input.
-        crop: (s, s, 3) uint8 RGB, what the model was given; None unless asked for by ``save_faces``.
-        restored: (S, S, 3) uint8 RGB, what it made of it, with the colours matched; None as above.
+        crop: (s, s, 3) RGB, what the model was given; None unless asked for by ``save_faces``.
+        restored: (S, S, 3) RGB, what it made of it, with the colours matched; None as above.
     """
 
     face: Face
@@ -58,7 +58,7 @@ class PhotoResult:
     """A restored photograph.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) RGB, uint8 or uint16 as the input.
         faces: From left to right.
         notice: One line when the photograph was not treated as asked: there was no face.
     """
@@ -83,10 +83,11 @@ class PhotoRestorer:
         aligned: Inputs are aligned faces: no face is looked for, everything is restored, and the result has the size
             the model makes.
         min_face: Smaller faces, in pixels of the input, are left alone; None as in :meth:`FaceFinder.find`.
+        max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'``: only the background is treated. ``'whole'``: the photograph is given to the model as
             it is. ``'error'``: InputError.
-        background: Makes a photograph larger, or just better: (h, w, 3) -> (H, W, 3), uint8 RGB. Its result is resized
-            to the output's size. None is MATLAB's bicubic.
+        background: Makes a photograph larger, or just better: (h, w, 3) -> (H, W, 3) RGB of one dtype. Its result is
+            resized to the output's size. None is MATLAB's bicubic.
         match_colours: Give restored faces the colours of the input: mean and deviation of Y, Cb and Cr.
         save_faces: Keep the crops in the result: about 3 MB a face at 1024x1024.
         face_size: Side of the aligned crops in pixels, for models that take any size; None: what it was trained with.
@@ -106,6 +107,7 @@ class PhotoRestorer:
         only_center_face: bool = False,
         aligned: bool = False,
         min_face: float | None = None,
+        max_faces: int | None = None,
         when_no_face: Literal["keep", "whole", "error"] = "keep",
         background: Callable[[Array], Array] | None = None,
         match_colours: bool = True,
@@ -123,6 +125,8 @@ class PhotoRestorer:
             raise InputError(f"when_no_face is {when_no_face!r}, but it must be one of {', '.join(WHEN_NO_FACE)}.")
         if min_face is not None and not min_face > 0:
             raise InputError(f"min_face is {min_face}, but it is the side of a face in pixels. Give a positive number.")
+        if max_faces is not None and max_faces < 1:
+            raise InputError(f"max_faces is {max_faces}, but it must be at least 1.")
         if batch < 1:
             raise InputError(f"batch is {batch}, but it must be at least 1.")
         self.restorer = restorer
@@ -132,6 +136,7 @@ class PhotoRestorer:
         self.only_center_face = only_center_face
         self.aligned = aligned
         self.min_face = min_face
+        self.max_faces = max_faces
         self.when_no_face = when_no_face
         self.background = background
         self.match_colours = match_colours
@@ -141,30 +146,36 @@ class PhotoRestorer:
         self.finder = finder if finder or aligned else FaceFinder()
 
     def restore(
-        self, rgb: Array, name: str = "the photo", progress: Callable[[int, int], None] | None = None
+        self,
+        rgb: Array,
+        name: str = "the photo",
+        progress: Callable[[int, int], None] | None = None,
+        faces: Sequence[Face] | None = None,
     ) -> PhotoResult:
         """Restore a photograph.
 
         Args:
-            rgb: (h, w, 3) uint8 RGB.
+            rgb: (h, w, 3) uint8 or uint16 RGB.
             name: What errors and notices call it.
             progress: Is told after each batch how many faces of how many are done.
+            faces: What :meth:`find` found in it, perhaps in another thread; None: it is called.
 
         Returns:
             The result. Its image has round(h * outscale) rows and round(w * outscale) columns, unless ``aligned``.
 
         Raises:
-            InputError: No face, and ``when_no_face`` is ``'error'``; a result of more pixels than Pillow would read.
-            TypeError: No (h, w, 3) uint8 array.
+            InputError: No face, and ``when_no_face`` is ``'error'``; more than ``max_faces``; a result of more pixels
+                than Pillow would read.
+            TypeError: No (h, w, 3) uint8 or uint16 array.
         """
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-            raise TypeError(f"restore takes (h, w, 3) uint8 RGB, but got {rgb.shape} {rgb.dtype}.")
+        if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+            raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         if self.aligned:
             restored = self.restorer.restore(rgb)
             return PhotoResult(blend(imresize(rgb, size=_size(restored)), restored, 1 - self.fidelity))
         scale = self.restorer.takes.scale if self.outscale == "model" else self.outscale
-        size = output_size(rgb, scale, name)
-        faces = self._find(rgb)
+        size = scaled(_size(rgb), scale, name)
+        faces = self.find(rgb, name) if faces is None else faces
         if not faces:
             return self._without_faces(rgb, size, name)
         image = self._background(rgb, size)
@@ -182,9 +193,20 @@ class PhotoRestorer:
                 progress(len(done), len(faces))
         return PhotoResult(image, tuple(done))
 
-    def _find(self, rgb: Array) -> list[Face]:
-        assert self.finder is not None
-        faces = self.finder.find(rgb, self.min_face)
+    def find(self, rgb: Array, name: str = "the photo") -> list[Face]:
+        """The faces to restore; any thread may ask.
+
+        Raises:
+            InputError: There are more than ``max_faces``.
+        """
+        if self.finder is None:
+            return []
+        faces = self.finder.find(rgb if rgb.dtype == np.uint8 else (rgb // 257).astype(np.uint8), self.min_face)
+        if self.max_faces is not None and len(faces) > self.max_faces and not self.only_center_face:
+            raise InputError(
+                f"{name} has {len(faces)} faces, more than {self.max_faces}. Raise --min-face, which leaves small ones "
+                "alone, or --max-faces (in Python: min_face, max_faces)."
+            )
         if self.only_center_face and faces:
             centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
             faces = [min(faces, key=lambda face: np.hypot(*(face.box.reshape(2, 2).mean(axis=0) - centre)))]
@@ -204,8 +226,8 @@ class PhotoRestorer:
 
     def _background(self, rgb: Array, size: tuple[int, int]) -> Array:
         image = self.background(rgb) if self.background else rgb
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise TypeError(f"background must return (H, W, 3) uint8 RGB, but made {image.shape} {image.dtype}.")
+        if image.dtype != rgb.dtype or image.ndim != 3 or image.shape[2] != 3:
+            raise TypeError(f"background must return (H, W, 3) {rgb.dtype} RGB, but made {image.shape} {image.dtype}.")
         return imresize(image, size=size)  # a copy when it has that size
 
 
@@ -221,22 +243,6 @@ def crop_size(takes: SizeRequirements, face_size: int | None) -> int:
     if not takes.accept(size):
         raise InputError(f"face_size is {face_size}, but the model takes {takes}. Leave face_size out.")
     return size[0]
-
-
-def output_size(rgb: Array, scale: float, name: str) -> tuple[int, int]:
-    """Height and width of the result.
-
-    Raises:
-        InputError: It would be empty, or have more pixels than Pillow reads without taking it for a bomb.
-    """
-    height, width = (round(length * scale) for length in rgb.shape[:2])
-    limit = Image.MAX_IMAGE_PIXELS or np.inf
-    if not 0 < height * width <= limit:
-        raise InputError(
-            f"{name}: with outscale {scale:g} the result would have {width}x{height} pixels, but between 1 and "
-            f"{limit / 1e6:.0f} million are written. Give another outscale."
-        )
-    return height, width
 
 
 def face_mask(face: Face) -> Array:
@@ -259,8 +265,8 @@ def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
     Source: Reinhard et al., "Color Transfer between Images", IEEE CG&A 2001, in another colour space.
 
     Args:
-        restored: (S, S, 3) uint8 RGB.
-        crop: (s, s, 3) uint8 RGB.
+        restored: (S, S, 3) RGB, uint8 or uint16.
+        crop: (s, s, 3) RGB, of the same dtype.
         mask: (M, M) float.
 
     Returns:
@@ -279,7 +285,8 @@ def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
 
     mean, deviation = statistics(imresize(restored, size=size))
     target_mean, target_deviation = statistics(crop)
-    gain = np.where(deviation > 1, np.clip(target_deviation / np.maximum(deviation, 1), *GAINS), 1.0)
+    step = np.iinfo(restored.dtype).max / 255
+    gain = np.where(deviation > step, np.clip(target_deviation / np.maximum(deviation, step), *GAINS), 1.0)
     to_rgb = np.linalg.inv(YCBCR)
     linear = (to_rgb * gain) @ YCBCR
     shift = to_rgb @ (target_mean - gain * mean)
@@ -290,9 +297,9 @@ def paste(image: Array, restored: Array, face: Face, mask: Array, scale: float, 
     """Put a restored face back into ``image``, in place; only the box around it is looked at.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8 or uint16.
         face: In pixels of the photograph.
-        restored: (S, S, 3) uint8, the aligned face.
+        restored: (S, S, 3) of the same dtype, the aligned face.
         mask: (M, M) float32 in [0, 1], over the aligned face.
         scale: Of ``image`` to the photograph.
         share: Of ``restored`` where the mask is 1; the rest is ``image``.
@@ -324,6 +331,6 @@ def _placed(mask: Array, matrix: Array, size: tuple[int, int]) -> Array:
 
 
 def blend(image: Array, other: Array, share: Array | float) -> Array:
-    """``image`` with the share of ``other`` in it, uint8; where that is 0 exactly ``image``."""
+    """``image`` with the share of ``other`` in it, both uint8 or uint16; where that is 0 exactly ``image``."""
     mixed = image + np.float32(share) * (other.astype(np.float32) - image)
-    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+    return np.clip(np.round(mixed), 0, np.iinfo(image.dtype).max).astype(image.dtype)

@@ -68,6 +68,10 @@ class Prepared:
         padded = any(length < least for length, least in zip(self.size, self.plan.least, strict=True))
         return padded or self.plan.count(self.size) > 1
 
+    def shown(self, image: Array) -> Array:
+        """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
+        return self.plan.shown(image) if isinstance(self.plan, Resize) else image
+
 
 class Restorer:
     """A network ready to restore images.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from glean_ext.apis.memory import Memory
 from glean_ext.apis.tiles import Size, Tiling
@@ -92,15 +93,24 @@ class Resize:
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) -> the network's input, ``size`` and 3"""
+        if self.fit == "crop":
+            return imresize(self.shown(image), size=self.size)
         height, width = image.shape[:2]
         rows, columns = self.frame((height, width))
-        top, left = abs(rows - height) // 2, abs(columns - width) // 2
-        if self.fit == "crop":
-            return imresize(image[top : top + rows, left : left + columns], size=self.size)
+        top, left = (rows - height) // 2, (columns - width) // 2
         # The axis without padding first: so the frame, which may be huge for a narrow image, is never made.
         first = (self.size[0] if rows == height else height, self.size[1] if columns == width else width)
         across = (top, rows - height - top), (left, columns - width - left), (0, 0)
         return imresize(np.pad(imresize(image, size=first), across, mode="edge"), size=self.size)
+
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
+        if self.fit == "pad":
+            return image
+        height, width = image.shape[:2]
+        rows, columns = self.frame((height, width))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return image[top : top + rows, left : left + columns]
 
     def finish(self, result: np.ndarray, size: Size) -> np.ndarray:
         """Cut the padding of an image of ``size`` off the network's output; at least one pixel is left."""
@@ -111,6 +121,22 @@ class Resize:
                 start = min(round((whole - length) // 2 / whole * side), side - kept)
                 result = result.take(range(start, start + kept), axis)
         return result
+
+
+def scaled(size: Size, scale: float, name: str) -> Size:
+    """``scale`` times ``size``, rounded.
+
+    Raises:
+        InputError: It would be empty, or have more pixels than Pillow reads without taking it for a bomb.
+    """
+    height, width = (round(length * scale) for length in size)
+    limit = Image.MAX_IMAGE_PIXELS or math.inf
+    if not 0 < height * width <= limit:
+        raise InputError(
+            f"{name}: with outscale {scale:g} the result would have {width}x{height} pixels, but between 1 and "
+            f"{limit / 1e6:.0f} million are written. Give another outscale."
+        )
+    return height, width
 
 
 @dataclass(frozen=True)

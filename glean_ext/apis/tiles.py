@@ -70,9 +70,10 @@ def cross_fade(first: Array, second: Array, axis: int, share: float = 1.0) -> Ar
     The weights of the two sum to 1, and where they are equal the result is exactly that.
     """
     weights = ramp(first.shape[axis], share).reshape([-1 if i == axis else 1 for i in range(first.ndim)])
-    difference = second - first
-    # From the nearer end, so that both ends are exact.
-    return np.where(weights < 0.5, first + weights * difference, second - (1 - weights) * difference)
+    mixed = second - first
+    mixed *= weights
+    mixed += first
+    return mixed
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,14 @@ def commands(folder: Path) -> dict[str, list[str]]:
     tool, config = str(ROOT / "tools" / "infer.py"), str(ROOT / "configs" / "demo_glean_x8.py")
     image = folder / "lq.png"
     write_png(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8), image)
-    restore = [config, "glean-ext://demo_glean_x8.safetensors", str(image), "-o", str(folder / "restored.png")]
+    restore = [
+        config,
+        "glean-ext://demo_glean_x8.safetensors",
+        str(image),
+        "-o",
+        str(folder / "restored.png"),
+        "--overwrite",
+    ]
     # MMagic cannot be imported beside mmcv-lite without the first line.
     mmagic = "from glean_ext import compat; compat.apply(); import mmagic.apis"
     python = sys.executable

@@ -1,0 +1,106 @@
+"""From video to video: what is done with each frame, as a picture or as a photograph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import glean_ext
+from glean_ext.apis.restore import Restorer
+from glean_ext.apis.sizes import scaled
+from glean_ext.apis.video import VideoResult, restore_video
+from glean_ext.errors import InputError
+from glean_ext.imresize import imresize
+
+if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
+    from glean_ext.apis.photo import PhotoRestorer
+
+Array = np.ndarray
+
+
+class VideoFiles:
+    """Restores video files, frame by frame.
+
+    Args:
+        restorer: The network. All frames of a video have the same name, so that what it says of them can be told once.
+        photos: Frames are photographs, whose faces it restores; None: they are restored as a whole, or in tiles.
+        outscale: Size of the result in sizes of the source, None for what the network makes; ``photos`` has its own.
+        batch: Frames at once.
+        crf: x264's constant rate factor.
+        fingerprint: Of :func:`fingerprint`: an interrupted video goes on if it is the same.
+        notify: Gets one line for each thing that is not as one would expect.
+
+    Attributes:
+        faces: That were restored, in all frames of all videos.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        photos: PhotoRestorer | None,
+        outscale: float | None,
+        batch: int,
+        crf: float,
+        fingerprint: str,
+        notify: Callable[[str], None],
+    ):
+        self.restorer, self.photos, self.outscale, self.batch = restorer, photos, outscale, batch
+        self.crf, self.fingerprint, self.notify = crf, fingerprint, notify
+        self.faces = 0
+
+    def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> VideoResult:
+        """Restore a video.
+
+        Raises:
+            InputError: As :func:`restore_video`, :meth:`Restorer.restore` and :meth:`PhotoRestorer.restore`.
+        """
+        name = str(source)
+
+        def restore(frames: Sequence[Array]) -> list[Array]:
+            return self._photographs(frames, name) if self.photos else self._pictures(frames, name)
+
+        return restore_video(
+            source,
+            target,
+            restore,
+            fingerprint=self.fingerprint,
+            batch=self.batch,
+            crf=self.crf,
+            progress=progress,
+            notify=self.notify,
+        )
+
+    def _pictures(self, frames: Sequence[Array], name: str) -> list[Array]:
+        prepared = [self.restorer.prepare(frame, name) for frame in frames]
+        restored = []
+        for frame, one, result in zip(frames, prepared, self.restorer.try_batch(prepared), strict=True):
+            if isinstance(result, InputError):
+                raise result
+            if self.outscale is not None:
+                shown = one.shown(frame)
+                result = imresize(result, size=scaled((shown.shape[0], shown.shape[1]), self.outscale, name))
+            restored.append(result)
+        return restored
+
+    def _photographs(self, frames: Sequence[Array], name: str) -> list[Array]:
+        assert self.photos is not None
+        results = [self.photos.restore(frame, name) for frame in frames]
+        self.faces += sum(len(result.faces) for result in results)
+        return [result.image for result in results]
+
+
+def fingerprint(files: Sequence[str | None], options: Mapping[str, object]) -> str:
+    """What says whether frames would come out the same: files by path, size and time; URLs and names as they are."""
+    return json.dumps([glean_ext.__version__, [file and _identity(file) for file in files], options], default=str)
+
+
+def _identity(file: str) -> list[object]:
+    try:
+        facts = Path(file).stat()
+    except OSError:
+        return [file]
+    return [str(Path(file).resolve()), facts.st_size, facts.st_mtime_ns]

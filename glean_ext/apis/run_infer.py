@@ -1,0 +1,240 @@
+"""What ``tools/infer.py`` does once its arguments are known."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glean_ext.apis import pipeline
+from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_writable, without_existing
+from glean_ext.apis.restore import ONNX, Restorer
+from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
+from glean_ext.apis.sizes import SizePolicy
+from glean_ext.errors import InputError
+from glean_ext.quiet import quiet_stderr
+
+if TYPE_CHECKING:  # PyAV, which images do not need
+    from glean_ext.apis.restore_videos import VideoFiles
+
+# What frames depend on; with others an interrupted video starts anew.
+VIDEO_OPTIONS = (
+    *("size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
+    *("only_center_face", "aligned", "min_face", "when_no_face", "background"),
+)
+
+
+def run_infer(args: Namespace) -> None:
+    """Restore what the arguments of :func:`glean_ext.apis.command.make_parser` name.
+
+    Raises:
+        InputError: Something given cannot be used, or files failed.
+    """
+    model, inputs = split_model(args.arguments)
+    plan = plan_outputs(inputs, args.output, args.suffix, args.compare)
+    jobs, skipped = without_existing(plan, args.overwrite, args.skip_existing)
+    require_writable(Path(args.output) if plan.folder else Path(args.output).parent)
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    if plan.left_out:
+        console.print(f"left out, no images: {named(plan.left_out)}")
+    if not jobs:
+        console.print(f"all {skipped} outputs exist; there is nothing to do")
+        return
+    with _progress(console, plan) as progress:
+        run = _Run(args, model, plan, console, progress)
+        run.go(jobs, skipped)
+
+
+Model = tuple[str, str | None]  # config and checkpoint, or an ONNX model and None
+
+
+def split_model(arguments: list[str]) -> tuple[Model, list[str]]:
+    """CONFIG CHECKPOINT INPUT ... or MODEL.onnx INPUT ...: the model and the inputs.
+
+    Raises:
+        InputError: There are too few.
+    """
+    first, *rest = arguments
+    model, inputs = ((first, None), rest) if first.lower().endswith(ONNX) else ((first, *rest[:1]), rest[1:])
+    if len(model) < 2 or not inputs:
+        raise InputError("Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....")
+    return (model[0], model[1]), inputs
+
+
+def _progress(console: Console, plan: Plan) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = plan.alone and not console.is_terminal
+    return Progress(*columns, console=console, transient=plan.alone, disable=quiet)
+
+
+class _Run:
+    """The network, and the files that go through it."""
+
+    def __init__(self, args: Namespace, model: Model, plan: Plan, console: Console, progress: Progress):
+        self.args, self.model, self.plan, self.console, self.progress = args, model, plan, console, progress
+        self._told: set[str] = set()
+        self.files = progress.add_task("restoring", total=None, visible=not plan.alone)
+        self.tiles = progress.add_task("tiles", visible=False)
+        policy = SizePolicy(args.size_policy, args.fit, args.tile_size, args.tile_overlap)
+        self.restorer = Restorer(
+            *model,
+            device=args.device,
+            size_policy=policy,
+            cfg_options=args.cfg_options,
+            notify=self._notify,
+            on_tile=self._on_tile,
+            dtype=args.dtype,
+            compile="default" if args.compile else None,
+        )
+        self.dtype = getattr(self.restorer.network, "dtype", None)  # what None in the arguments stands for
+        self.timed = self.restorer.network = Timed(self.restorer.network)
+        self.photo = photo_stages(args, self.restorer, plan, self._notify) if args.photo else None
+        self.pictures = PictureStages(self.restorer, args.alpha, args.outscale)
+
+    def go(self, jobs: list[Job], skipped: int) -> None:
+        """Images first, then videos; then the summary.
+
+        Raises:
+            InputError: Files failed.
+        """
+        self.progress.update(self.files, total=len(jobs))
+        images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
+        stages: Any = self.photo or self.pictures
+        started = time.monotonic()
+        with quiet_stderr():  # libtiff writes there what Pillow raises anyway
+            report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
+        speed = f", {len(images) / report.seconds:.1f} images/s" if images else ""
+        useless = [name for name in ("compare", "save_faces") if vars(self.args)[name]]
+        if videos and useless:
+            self.console.print(f"--{useless[0].replace('_', '-')} makes pictures of images only, not of videos")
+        for job in videos:
+            try:
+                self._restore_video(job)
+                report.done += 1
+            except InputError as error:
+                report.failures[job] = error
+            self.progress.advance(self.files)
+        if self.plan.alone:
+            for reason in report.failures.values():
+                raise reason
+            if self.photo is not None and self.photo.faces:
+                self.console.print(f"{self.photo.faces} face{'s' * (self.photo.faces > 1)} restored")
+            return
+        seconds = time.monotonic() - started
+        share = f"{self.timed.seconds / seconds:.0%} of the time in the network"
+        self._sum_up(report, skipped, f"{seconds:.1f} s{speed}, {share}")
+
+    def _notify(self, line: str) -> None:
+        """Once each: all frames of a video have the same to say."""
+        if line not in self._told:
+            self._told.add(line)
+            self.console.print(line)
+
+    def _on_tile(self, done: int, total: int) -> None:
+        if done == 1:
+            self.progress.reset(self.tiles, total=total)
+        self.progress.update(self.tiles, completed=done, visible=1 < total != done)
+
+    @cached_property
+    def videos(self) -> VideoFiles:
+        from glean_ext.apis.restore_videos import VideoFiles, fingerprint
+
+        options = {name: vars(self.args)[name] for name in VIDEO_OPTIONS} | {"dtype": self.dtype}
+        return VideoFiles(
+            self.restorer,
+            self.photo.photos if self.photo else None,
+            self.args.outscale,
+            self.args.batch,
+            self.args.crf,
+            fingerprint([*self.model, *self.args.background], options),
+            self._notify,
+        )
+
+    def _restore_video(self, job: Job) -> None:
+        frames = self.progress.add_task("frames", total=None)
+        before = self.timed.seconds, self.videos.faces
+        try:
+            result = self.videos.restore(
+                job.source,
+                job.target,
+                lambda done, total: self.progress.update(frames, completed=done, total=total),
+            )
+        finally:
+            self.progress.remove_task(frames)
+        network, faces = self.timed.seconds - before[0], self.videos.faces - before[1]
+        new, (width, height) = result.frames - result.resumed, result.size
+        parts = [f"{job.target}: {result.frames} frames of {width}x{height}"]
+        parts += [f"{result.resumed} of them from the interrupted run"] if result.resumed else []
+        parts += [f"{faces} faces in the new ones" if result.resumed else f"{faces} faces"] if self.photo else []
+        parts.append(f"{result.seconds:.1f} s, {new / result.seconds:.1f} frames/s")
+        self.console.print(f"{'; '.join(parts)}, {network / result.seconds:.0%} of the time in the network")
+
+    def _sum_up(self, report: pipeline.Report[Job], skipped: int, times: str) -> None:
+        parts = [f"{report.done} restored"]
+        parts += [f"{self.photo.faces} face(s)"] if self.photo else []
+        parts += [f"{skipped} skipped, which existed"] if skipped else []
+        parts += [f"{len(report.failures)} failed"] if report.failures else []
+        self.console.print("; ".join([*parts, times]))
+        for reason in report.failures.values():
+            self.console.print(f"failed: {reason}")
+        if report.failures:
+            total = report.done + len(report.failures)
+            source = f" in {self.plan.source}" if self.plan.source else ""
+            raise InputError(
+                f"{len(report.failures)} of {total} images{source} failed "
+                f"({named([job.source for job in report.failures])}); why is said above. The others are in "
+                f"{self.plan.folder}."
+            )
+
+
+def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callable[[str], None]) -> PhotoStages:
+    """What ``--photo`` and its options ask for.
+
+    Raises:
+        InputError: Options that cannot be used.
+    """
+    from glean_ext.apis.photo import PhotoRestorer
+
+    if args.alpha == "restore":
+        raise InputError("--alpha restore has no effect with --photo: transparency is upsampled. Leave it out.")
+    photos = PhotoRestorer(
+        restorer,
+        outscale=1 if args.outscale is None else args.outscale,
+        fidelity=args.fidelity,
+        only_center_face=args.only_center_face,
+        aligned=args.aligned,
+        min_face=args.min_face,
+        max_faces=args.max_faces,
+        when_no_face=args.when_no_face,
+        background=background(args, notify),
+        save_faces=args.save_faces is not None,
+        batch=max(args.batch, 1),
+        restore_batch=restorer.restore_batch,
+    )
+    root = plan.folder or Path(args.output).parent
+    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, notify)
+
+
+def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What makes the surroundings of faces larger or better; None is bicubic.
+
+    Raises:
+        InputError: A model that cannot be used.
+    """
+    if args.background == ["bicubic"]:
+        return None
+    model, *rest = args.background
+    if len(rest) != (0 if model.lower().endswith(ONNX) else 1):
+        raise InputError("--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.")
+    if not rest:
+        return Restorer(model, notify=notify).restore
+    return Restorer(model, rest[0], args.device, notify=notify, dtype=args.dtype).restore
