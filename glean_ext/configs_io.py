@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError
 
-SHIPPED = Path(__file__).parent / ".mim" / "configs"
+HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
 # Settings of mmengine's runner that a config may leave out and --cfg-options may add.
 RUNNER_KEYS = {
     "auto_scale_lr", "custom_hooks", "custom_imports", "data_preprocessor", "default_hooks", "default_scope",
@@ -58,7 +58,7 @@ def find_config(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    shipped = SHIPPED / (path.relative_to("configs") if path.is_relative_to("configs") else path)
+    shipped = HOME / "configs" / (path.relative_to("configs") if path.is_relative_to("configs") else path)
     for candidate in shipped, shipped.with_name(f"{shipped.name}.py"):
         if not path.is_absolute() and candidate.is_file():
             return candidate

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from glean_ext.apis.outputs import plan_outputs
 from glean_ext.apis.restore import Prepared, Restorer
-from glean_ext.configs_io import generator_config, load_config
+from glean_ext.configs_io import HOME, generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.images import image_files, pillow_rgb, read_rgb, write_png
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # MMagic takes seconds to load
 
 Img = str | os.PathLike | np.ndarray | Image.Image
 
-HOME = Path(__file__).parents[1] / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
 # model_name -> collection of the metafile, type of the network
 MODELS = {"glean": ("GLEAN", "GLEANStyleGANv2"), "lightglean": ("LightGLEAN", "LightGLEANStyleGANv2")}
 TASK = "Image Super-Resolution"  # as in the metafile

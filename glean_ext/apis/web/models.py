@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from glean_ext.errors import InputError
-
-CONFIGS = Path(__file__).parents[2] / ".mim" / "configs"  # a copy or link of the repository's, where OpenMMLab looks
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,8 @@ class ModelSpec:
 
 CARTOONS = "A small demonstration that knows cartoon faces only: photographs become cartoons."
 SHIPPED = (
-    ModelSpec("Demo GLEAN", str(CONFIGS / "demo_glean_x8.py"), "glean-ext://demo_glean_x8.safetensors", CARTOONS),
-    ModelSpec(
-        "Demo LightGLEAN",
-        str(CONFIGS / "demo_lightglean_x8.py"),
-        "glean-ext://demo_lightglean_x8.safetensors",
-        CARTOONS,
-    ),
+    ModelSpec("Demo GLEAN", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", CARTOONS),
+    ModelSpec("Demo LightGLEAN", "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", CARTOONS),
 )
 
 
