@@ -29,8 +29,8 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=500, val_interval=250)
 optim_wrapper = dict(
-    generator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),
-    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16', optimizer=dict(lr=5e-4)),
+    generator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=1e-3)),
+    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=5e-4)),
 )
 param_scheduler = dict(T_max=500)
 randomness = dict(seed=0)

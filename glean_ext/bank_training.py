@@ -48,7 +48,7 @@ class TrainableBank(StyleGAN2Generator):
         blur_kernel: See there.
         lr_mlp: See there.
         mix_prob: Share of the training images that mix the styles of two latents.
-        fp16_enabled: Run in mixed precision: fp16 on a GPU, bf16 on a CPU.
+        fp16_enabled: Run in mixed precision: fp16 on a GPU, bf16 on a CPU that has it.
     """
 
     def __init__(

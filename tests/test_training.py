@@ -289,6 +289,17 @@ def test_mixed_precision_trains_and_resumes(home):
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_automatic_precision_is_bf16_where_the_cpu_computes_in_it(home, monkeypatch, caplog, fast):
+    monkeypatch.setattr("glean_ext.optim.cpu_has_bf16", lambda: fast)
+    train(home, AMP[0], "optim_wrapper.generator.dtype=auto", "train_cfg.max_iters=1")
+    assert Recorder.last.dtypes == {torch.bfloat16 if fast else torch.float32}
+    train(home, AMP[0], "train_cfg.max_iters=1", work_dir="asked for")
+    assert Recorder.last.dtypes == {torch.bfloat16}
+    warned = "bf16 makes training many times slower on this CPU; optim_wrapper.dtype='auto' would take fp32 here."
+    assert [r.message for r in caplog.records if r.message.startswith("bf16")] == ([] if fast else [warned])
+
+
 def test_full_precision_is_the_default(home):
     train(home, "train_cfg.max_iters=1")
     assert Recorder.last.dtypes == {torch.float32}
@@ -301,7 +312,7 @@ def test_half_precision_needs_a_gpu(home):
     assert str(error.value) == "optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'."
     with pytest.raises(InputError) as error:
         train(home, AMP[0], "optim_wrapper.generator.dtype=float8")
-    assert str(error.value) == "optim_wrapper.dtype must be one of ['bfloat16', 'float16'], but it is 'float8'."
+    assert str(error.value) == "optim_wrapper.dtype must be one of ['auto', 'bfloat16', 'float16'], but it is 'float8'."
 
 
 def test_amp_switch():

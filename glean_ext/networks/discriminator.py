@@ -97,7 +97,7 @@ class StyleGAN2Discriminator(nn.Module):
         blur_kernel: Taps of the down-sampling filter.
         mbstd_cfg: ``group_size`` and ``channel_groups`` of the minibatch standard deviation.
         input_bgr2rgb: Reverse the input's channels first.
-        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix='discriminator')``; :meth:`init_weights` loads
             it strictly.
     """
