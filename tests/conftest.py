@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -43,3 +45,23 @@ def mmagic_models():
 @pytest.fixture
 def tiny_cfg() -> dict:
     return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A folder with ``alexnet.pth`` and ``vgg16.pth``, as torchvision publishes them but with other values."""
+    from metric_references import save_backbones
+
+    folder = tmp_path_factory.mktemp("weights")
+    save_backbones(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory) -> Path:
+    """FID's Inception, as torch-fidelity publishes it but with other values."""
+    from metric_references import save_inception
+
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    save_inception(path)
+    return path

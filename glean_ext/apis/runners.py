@@ -12,18 +12,34 @@ from pathlib import Path
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.hooks import NaNGuardHook, PlainKeysHook, RandomStateHook, SkippedFilesHook, unwrap
-from glean_ext.resume import newest_whole_checkpoint
+from glean_ext.hooks import (
+    AdaptiveAugmentationHook,
+    NaNGuardHook,
+    PlainKeysHook,
+    RandomStateHook,
+    SkippedFilesHook,
+    unwrap,
+)
+from glean_ext.resume import ResumedSettingsHook, newest_whole_checkpoint
 
 NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
-ALWAYS = (PlainKeysHook, RandomStateHook, NaNGuardHook, SkippedFilesHook)  # hooks of every training
+AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides them
+ALWAYS = (  # hooks of every training
+    PlainKeysHook,
+    RandomStateHook,
+    ResumedSettingsHook,
+    NaNGuardHook,
+    SkippedFilesHook,
+    AdaptiveAugmentationHook,
+)
 
 
 @contextmanager
@@ -191,7 +207,8 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     state = checkpoints.read(source)
     for name, part in unwrap(model).named_children():
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            checkpoints.load_strict(unwrap(part), checkpoints.with_prefix(state, name, source), source)
+            network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
+            checkpoints.load_strict(network, checkpoints.with_prefix(state, name, source), source, AVERAGE_KEYS)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
