@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import sys
@@ -95,7 +96,8 @@ def train(work_dir: str, *options: str, resume: bool = False, hooks: tuple[dict,
     for hook in Count, Poison:
         HOOKS.register_module(module=hook, force=True)
     cfg = load_config("config.py", options)
-    cfg.work_dir, cfg.resume, cfg.log_level = work_dir, resume, "ERROR"
+    cfg.work_dir, cfg.resume = work_dir, resume
+    cfg.log_level = "INFO" if "log_level=INFO" in options else "ERROR"
     cfg.experiment_name = f"{Path.cwd().name}-{work_dir}-{time.time_ns()}"
     cfg.custom_hooks += [{"type": "Count"}, *hooks]
     return runners.train(cfg)
@@ -169,6 +171,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
+PARTS_TRAINED = "generator", "discriminator"
 PARTS = "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "random_states"
 
 
@@ -197,6 +200,25 @@ def test_a_random_seed_is_resumed_too(home):
     Path("resumed/iter_16.pth").unlink()
     train("resumed", resume=True)
     assert_same_end("straight", "resumed")
+
+
+def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
+    """mmengine restores the schedule and the optimisers whatever the config says by now."""
+    train("work", "train_cfg.max_iters=4")
+
+    def resumed(*options: str) -> list[str]:
+        train("work", "log_level=INFO", *options, resume=True)
+        log = max(Path("work").glob("*/*.log"), key=lambda path: path.stat().st_mtime_ns).read_text()
+        return re.findall(r"WARNING - (The settings of the checkpoint stay.*)", log)
+
+    assert resumed("train_cfg.max_iters=4") == []
+    changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
+    kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
+    assert resumed(*changed) == [
+        f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}, discriminator "
+        "optimizer lr 0.0001 instead of 0.5. For others start from the weights, without --resume: "
+        "load_from=<checkpoint>."
+    ]
 
 
 def damage(path: str, kind: str) -> None:
