@@ -53,7 +53,7 @@ class ComparisonHook(Hook):
         if not self._samples:
             return
         lq, output, gt = (
-            [to_uint8(image / 127.5 - 1) for image in images]  # from [0, 255]
+            [to_uint8(image.flip(0) / 127.5 - 1) for image in images]  # from BGR in [0, 255], as MMagic hands them out
             for images in zip(*((s.input, s.output.pred_img, s.gt_img) for s in self._samples), strict=True)
         )
         bicubic = [imresize(lr, size=(len(hr), hr.shape[1])) for lr, hr in zip(lq, gt, strict=True)]
