@@ -276,7 +276,8 @@ def test_not_a_source(tmp_path, raw):
     assert fault(run, tmp_path / "empty", out).startswith(f"{tmp_path}/empty has no images (.bmp .gif .jpg")
     assert not out.exists()
     assert fault(run, raw, out, 64).startswith(
-        f"{raw}: none of 10 images can be used: 10 too small. The first: 0.png: it is 32x32, smaller than 64x64."
+        f"{raw}: none of 10 images can be used: 10 too small. The first: 0.png: it is 32x32, smaller than 64x64. "
+        "Give a smaller --size, or --enlarge."
     )
 
 
