@@ -16,6 +16,7 @@ from torch import nn
 from glean_ext.checkpoints import plain_keys
 from glean_ext.errors import InputError
 from glean_ext.networks.augmentation import Augmentation
+from glean_ext.resume import newest_whole_checkpoint
 
 
 class FrozenBankHook(Hook):
@@ -153,7 +154,10 @@ class NaNGuardHook(Hook):
             self._stop(runner, f"{len(bad)} tensors are not finite, {bad[0]} for one; nothing was saved")
 
     def _stop(self, runner: Runner, what: str) -> None:
-        last = runner.message_hub.runtime_info.get("last_ckpt")
+        try:  # mmengine's note of the last one names that which is not saved
+            last = newest_whole_checkpoint(runner.work_dir)
+        except InputError:
+            last = None
         where = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
         raise InputError(
             f"training collapsed at iteration {runner.iter + 1}: {what}. {where}. Lower the learning rates, clip "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,18 @@ def inception_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "inception.pth"
     save_inception(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[None]:
+    """Spare what takes most of a short run's time: yapf on the logged config, ``gc.collect`` over all of MMagic."""
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        quick_config_dump(patch)
+        yield
+    gc.unfreeze()
+
+
+def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
+    """The config in the log is not made pretty."""
+    patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +34,7 @@ train_cfg = dict(max_iters=1)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    """Spare what takes most of the time: yapf on the logged config, ``gc.collect`` over all of MMagic."""
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
-        yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +45,7 @@ NAMES = ["PSNR", "SSIM", "MAE", "LR_PSNR", "LR_MAE", "LPIPS", "FID", "NIQE", "Id
 NAMES += ["Identity_missing"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    """Spare yapf on the logged config, and mmengine's ``gc.collect`` over all modules."""
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
-        yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture

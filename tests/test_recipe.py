@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +36,7 @@ randomness = dict(seed=0)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
-        yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture

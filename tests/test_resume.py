@@ -11,13 +11,13 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import quick_config_dump
 from mmengine.hooks import Hook
 from training_home import BASES, NETWORK, make_home
 
@@ -58,28 +58,21 @@ class Count(Hook):
 
 
 class Poison(Hook):
-    """Makes a weight infinite before an iteration."""
+    """Makes a weight infinite before or after an iteration."""
 
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
+    def __init__(self, iteration: int, after: bool = False) -> None:
+        self.iteration, self.after = iteration, after
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter + 1 == self.iteration:
+        if runner.iter + 1 == self.iteration and not self.after:
+            next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 == self.iteration and self.after:
             next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        quick_config_dump(patch)
-        yield
-    gc.unfreeze()
-
-
-def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
-    """Spare what takes most of the time: yapf on the logged config."""
-    patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture
@@ -339,6 +332,14 @@ def test_collapse_is_told_with_what_is_needed(home):
     )
     with pytest.raises(InputError, match=message):
         train("work", hooks=({"type": "Poison", "iteration": 6},))
+    assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
+
+
+def test_weights_that_are_not_finite_are_not_saved(home):
+    message = r"collapsed at iteration 8: \d+ tensors are not finite, \S+ for one; nothing was saved.*/iter_4.pth"
+    with pytest.raises(InputError, match=message):
+        train("work", hooks=({"type": "Poison", "iteration": 8, "after": True},))
+    assert not Path("work/iter_8.pth").exists()
     assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +32,7 @@ visualizer = dict(
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
-        yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 def test_tensorboard_has_the_scalars_and_the_comparison(tmp_path, monkeypatch):
