@@ -16,7 +16,7 @@ from torch import nn
 from glean_ext.checkpoints import plain_keys
 from glean_ext.errors import InputError
 from glean_ext.networks.augmentation import Augmentation
-from glean_ext.resume import newest_whole_checkpoint
+from glean_ext.resume import images_an_iteration, newest_whole_checkpoint
 
 
 class FrozenBankHook(Hook):
@@ -106,6 +106,7 @@ class RandomStateHook(Hook):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "sampler": getattr(runner.train_dataloader.sampler, "seed", None),
+            "batch": images_an_iteration(runner),
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -8,6 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from mmengine.dist import get_world_size
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -106,6 +107,17 @@ class ResumedSettingsHook(Hook):
                 f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}. "
                 "For others start from the weights, without --resume: load_from=<checkpoint>."
             )
+        before, now = checkpoint.get("random_states", {}).get("batch"), images_an_iteration(runner)
+        if before and before != now:
+            runner.logger.warning(
+                f"An iteration had {before} images and has {now} from here on: the learning rates were for {before}, "
+                "and the run goes on at another place of the data."
+            )
+
+
+def images_an_iteration(runner: Runner) -> int:
+    """The batch of all processes together."""
+    return runner.train_dataloader.batch_size * get_world_size()
 
 
 def _by_name(schedulers: dict | list | None) -> dict[str, dict]:

@@ -199,12 +199,22 @@ def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
     """mmengine restores the schedule and the optimisers whatever the config says by now."""
     train("work", "train_cfg.max_iters=4")
 
+    told: list[str] = []
+
     def resumed(*options: str) -> list[str]:
+        """What the run warned of."""
         train("work", "log_level=INFO", *options, resume=True)
-        log = max(Path("work").glob("*/*.log"), key=lambda path: path.stat().st_mtime_ns).read_text()
-        return re.findall(r"WARNING - (The settings of the checkpoint stay.*)", log)
+        logs = "".join(path.read_text() for path in sorted(Path("work").glob("*/*.log")))
+        warnings = re.findall(r"WARNING - (The settings of the checkpoint stay.*|An iteration had.*)", logs)
+        new = warnings[len(told) :]
+        told.extend(new)
+        return new
 
     assert resumed("train_cfg.max_iters=4") == []
+    assert resumed("train_cfg.max_iters=4", "train_dataloader.batch_size=3") == [
+        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run goes on at "
+        "another place of the data."
+    ]
     changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
     kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
     assert resumed(*changed) == [
