@@ -11,13 +11,13 @@ from training_home import ROOT
 
 from glean_ext.configs_io import load_config
 
-PAGE = (ROOT / "docs/training.md").read_text()
+PAGE = (ROOT / "docs/training.md").read_text().replace("\\\n", "")
 COMMANDS = re.findall(r"(?:python|bash) (tools/\w+\.(?:py|sh))([^\n#`]*)", PAGE)
 
 
 def test_the_config_of_the_page(tmp_path):
     (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "my_cats.py").write_text(text.replace("'glean_x8_cat.py'", repr(str(ROOT / "configs/glean_x8_cat.py"))))
+    (tmp_path / "my_cats.py").write_text(text.replace("glean_x8_cat.py", str(ROOT / "configs/glean_x8_cat.py")))
     config = load_config(tmp_path / "my_cats.py")
     bank = "work_dirs/bank_256/iter_800000.pth"
     assert config.model.generator.init_cfg == {"type": "Pretrained", "checkpoint": bank, "prefix": "generator_ema"}
