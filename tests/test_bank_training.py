@@ -159,6 +159,8 @@ def test_augmented_training_is_resumed_bit_for_bit(home):
     assert resumed.model.discriminator.augmentation.p == straight.model.discriminator.augmentation.p == 0.32
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+    saved = torch.load("straight/iter_8.pth", weights_only=True)["state_dict"]
+    assert saved.keys() == straight.model.state_dict().keys(), "the average's 'module' is no wrapper"
     plain = checkpoints.read("straight/iter_8.pth")
     assert not [key for key in plain if "augment" in key], "GLEAN's discriminator takes its weights as they are"
 

@@ -29,12 +29,12 @@ from glean_ext.datasets.sampler import seeded
 from glean_ext.errors import InputError
 from glean_ext.resume import AtomicBackend, newest_whole_checkpoint
 
-INTERVAL = 4  # iterations between checkpoints
+INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
 CONFIG = f"""
 _base_ = {BASES!r}
 model = dict(
     generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=2))
+    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=3))
 data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
