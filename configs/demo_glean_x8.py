@@ -29,11 +29,11 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=500, val_interval=250)
 optim_wrapper = dict(
-    generator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16', optimizer=dict(lr=1e-3)),
-    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16', optimizer=dict(lr=5e-4)),
+    generator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=1e-3)),
+    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=5e-4)),
 )
 param_scheduler = dict(T_max=500)
 randomness = dict(seed=0)
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 default_hooks = dict(checkpoint=dict(interval=250), logger=dict(interval=50))
-custom_hooks = [dict(type='FrozenBankHook', interval=500), dict(type='ProgressBarHook')]
+custom_hooks = [dict(type='FrozenBankHook', interval=500), dict(type='ComparisonHook'), dict(type='ProgressBarHook')]

@@ -48,7 +48,7 @@ class TrainableBank(StyleGAN2Generator):
         blur_kernel: See there.
         lr_mlp: See there.
         mix_prob: Share of the training images that mix the styles of two latents.
-        fp16_enabled: Run in mixed precision: fp16 on a GPU, bf16 on a CPU.
+        fp16_enabled: Run in mixed precision: fp16 on a GPU, bf16 on a CPU that has it.
     """
 
     def __init__(
@@ -85,8 +85,10 @@ class TrainableBank(StyleGAN2Generator):
         if noise is None:
             noise = torch.randn(num_batches, self.style_channels, device=self.constant_input.input.device)
         with mixed_precision(noise.device, self.fp16_enabled):
-            prob = self.mix_prob if self.training else 0.0
-            codes = mixed_codes(self, noise, torch.randn_like(noise), prob)  # (N, K, S)
+            if self.training:
+                codes = mixed_codes(self, noise, torch.randn_like(noise), self.mix_prob)  # (N, K, S)
+            else:  # draws no random numbers, so looking at images changes no training
+                codes = self.style_mapping(noise)[:, None].expand(-1, self.num_latents, -1)
             images = self.synthesis(codes, fresh_noise=self.training)
         if return_latents or return_noise:
             return {"fake_img": images, "latent": codes, "noise_batch": noise}

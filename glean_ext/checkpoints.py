@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import torch
@@ -27,6 +27,8 @@ from glean_ext.files import atomic_path
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
 ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+Value = TypeVar("Value")
+
 SHOWN = 4  # keys that an error names before it counts the rest
 TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
 
@@ -69,7 +71,7 @@ def metadata(source: str | os.PathLike) -> dict[str, str]:
         raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
 
 
-def plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_keys(state: Mapping[str, Value]) -> dict[str, Value]:
     """Keys as they are without distributed training: ``generator.module.encoder`` -> ``generator.encoder``."""
     return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in state.items()}
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from glean_ext.errors import InputError
 
+LAUNCHED = "GLEAN_EXT_LAUNCHED"  # set in the processes that glean_ext.launch starts
+
 
 def fail(message: object) -> NoReturn:
-    """Print one line on stderr and leave with exit code 2."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    """Print one line on stderr and leave with exit code 2. One of several processes leaves the line to the launcher."""
+    line = " ".join(str(message).split())
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # where torchrun looks
+    if report and LAUNCHED in os.environ:
+        with open(report, "w") as file:
+            json.dump({"message": line, "timestamp": int(time.time())}, file)
+    else:
+        print(f"error: {line}", file=sys.stderr)
     raise SystemExit(2)
 
 

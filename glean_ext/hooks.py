@@ -1,28 +1,22 @@
-"""Training hooks."""
+"""Hooks that keep a training right: the bank, checkpoints, random numbers, collapse, damaged files."""
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import random
-from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from glean_ext.checkpoints import plain_keys
 from glean_ext.errors import InputError
-from glean_ext.images import to_uint8
-from glean_ext.imresize import imresize
-from glean_ext.networks import StyleGAN2Generator
-from glean_ext.pictures import Row, comparison, sample_sheet
+from glean_ext.networks.augmentation import Augmentation
+from glean_ext.resume import images_an_iteration, newest_whole_checkpoint
 
 
 class FrozenBankHook(Hook):
@@ -76,11 +70,20 @@ class PlainKeysHook(Hook):
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint["state_dict"] = plain_keys(checkpoint["state_dict"])
+        # The model's own keys: an average of weights has a "module" too, which is no wrapper.
+        parts = unwrap(runner.model).named_children()
+        own = plain_keys({key: key for name, part in parts for key in _keys(name, unwrap(part))})
+        state = checkpoint["state_dict"]
+        renamed = plain_keys({key: key for key in state})
+        checkpoint["state_dict"] = {own.get(plain, plain): state[key] for plain, key in renamed.items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if "state_dict" in checkpoint:
             self.before_save_checkpoint(runner, checkpoint)
+
+
+def _keys(name: str, part: nn.Module) -> list[str]:
+    return [f"{name}.{key}" for key in part.state_dict()]
 
 
 class RandomStateHook(Hook):
@@ -103,6 +106,7 @@ class RandomStateHook(Hook):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "sampler": getattr(runner.train_dataloader.sampler, "seed", None),
+            "batch": images_an_iteration(runner),
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -151,7 +155,10 @@ class NaNGuardHook(Hook):
             self._stop(runner, f"{len(bad)} tensors are not finite, {bad[0]} for one; nothing was saved")
 
     def _stop(self, runner: Runner, what: str) -> None:
-        last = runner.message_hub.runtime_info.get("last_ckpt")
+        try:  # mmengine's note of the last one names that which is not saved
+            last = newest_whole_checkpoint(runner.work_dir)
+        except InputError:
+            last = None
         where = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
         raise InputError(
             f"training collapsed at iteration {runner.iter + 1}: {what}. {where}. Lower the learning rates, clip "
@@ -181,69 +188,56 @@ class SkippedFilesHook(Hook):
             runner.logger.warning(f"{len(self.files)} damaged files were skipped, {self.times} times in all.")
 
 
-class ComparisonHook(Hook):
-    """Shows the first images of the validation set at each validation: LR, bicubic, output, GT.
+class AdaptiveAugmentationHook(Hook):
+    """Lets the augmentation of the discriminator follow how much it overfits; does nothing where there is none.
 
-    The picture goes to the runner's visualizer, and so to each of its back ends: ``vis_data/vis_image`` in the work dir
-    by default, TensorBoard or Weights & Biases when the config names them.
-
-    Args:
-        images: How many are shown.
-        side: Pixels of the longer side of each picture.
-    """
-
-    def __init__(self, images: int = 8, side: int = 160):
-        self.images = images
-        self.side = side
-        self._samples: list = []
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        self._samples = []
-
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence | None = None
-    ) -> None:
-        if is_main_process():
-            self._samples.extend((outputs or [])[: self.images - len(self._samples)])
-
-    def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:
-        if not self._samples:
-            return
-        lq, output, gt = (
-            [to_uint8(image / 127.5 - 1) for image in images]  # from [0, 255]
-            for images in zip(*((s.input, s.output.pred_img, s.gt_img) for s in self._samples), strict=True)
-        )
-        bicubic = [imresize(lr, size=(len(hr), hr.shape[1])) for lr, hr in zip(lq, gt, strict=True)]
-        rows = [Row("LR", lq), Row("bicubic", bicubic), Row("output", output), Row("GT", gt)]
-        sheet = comparison(rows, self.side, self.images)
-        runner.visualizer.add_image("comparison", np.asarray(sheet), step=runner.iter)
-        self._samples = []
-
-
-class BankSamplesHook(Hook):
-    """Shows images of a bank in training, from fixed latents and the average of its weights.
+    That is told by the mean sign of its logits of real images: towards 1 it knows the training images by heart. Source:
+    see :mod:`glean_ext.networks.augmentation`. Log and checkpoints have the probability.
 
     Args:
-        interval: Iterations between pictures.
-        rows: Rows of the picture; so ``columns``.
-        columns: See ``rows``.
+        interval: Iterations between changes.
+
+    Raises:
+        InputError: There is an augmentation, but what is trained is no bank.
     """
 
-    def __init__(self, interval: int = 5000, rows: int = 4, columns: int = 8):
+    def __init__(self, interval: int = 4):
         self.interval = interval
-        self.rows = rows
-        self.columns = columns
+        self._augmentation: Augmentation | None = None
+        self._signs = torch.zeros(2)  # since the last change: their sum, and how many
 
-    @master_only
+    def before_run(self, runner: Runner) -> None:
+        discriminator = getattr(unwrap(runner.model), "discriminator", None)
+        self._augmentation = getattr(unwrap(discriminator), "augmentation", None) if discriminator is not None else None
+        from mmagic.models.editors.stylegan2 import StyleGAN2
+
+        if self._augmentation is not None and not isinstance(unwrap(runner.model), StyleGAN2):
+            raise InputError("model.discriminator.augment is for the training of banks. Remove it.")
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._augmentation is not None:
+            checkpoint["augmentation"] = {"p": self._augmentation.p, "signs": self._signs}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._augmentation is not None and runner._resume and "augmentation" in checkpoint:
+            self._augmentation.p = checkpoint["augmentation"]["p"]
+            self._signs = checkpoint["augmentation"]["signs"].cpu()
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            bank = cast(StyleGAN2Generator, unwrap(runner.model).get_submodule("generator_ema.module"))
-            training = bank.training
-            sheet = sample_sheet(bank.eval(), self.rows, self.columns)
-            bank.train(training)
-            runner.visualizer.add_image("samples", np.asarray(sheet), step=runner.iter + 1)
+        if self._augmentation is None:
+            return
+        logits = runner.message_hub.get_info("disc_pred_real")  # MMagic's trainer leaves them there
+        self._signs += torch.tensor([logits.detach().sign().sum().item(), len(logits)])
+        if self.every_n_train_iters(runner, self.interval):
+            signs = self._signs.to(logits.device)
+            all_reduce(signs)
+            total, images = signs.tolist()
+            self._augmentation.adapt(total / images, int(images))
+            self._signs.zero_()
+            runner.message_hub.update_scalar("train/real_sign", total / images)
+        runner.message_hub.update_scalar("train/augment_p", self._augmentation.p)
 
 
 def batch_files(data_batch: dict | None) -> list[str]:
@@ -263,31 +257,3 @@ def bank_digests(model: nn.Module) -> dict[str, str]:
 def unwrap(model: nn.Module) -> nn.Module:
     """What a wrapper for distributed training holds; the model itself when there is no wrapper."""
     return model.get_submodule("module") if is_model_wrapper(model) else model
-
-
-class ProgressBarHook(Hook):
-    """A progress bar with the time left, for runs that a person watches. Shown by the first process only."""
-
-    priority = "VERY_LOW"
-
-    def before_train(self, runner: Runner) -> None:
-        if not is_main_process():
-            return
-        losses = TextColumn("{task.description}")
-        self._progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), losses
-        )
-        self._task = self._progress.add_task("", total=runner.max_iters, completed=runner.iter)
-        atexit.register(self._progress.stop)  # a run that fails never comes to after_train
-        self._progress.start()
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
-    ) -> None:
-        if is_main_process():
-            losses = " ".join(f"{k.removeprefix('loss_')} {v.item():.4f}" for k, v in (outputs or {}).items())
-            self._progress.update(self._task, completed=runner.iter + 1, description=losses)
-
-    def after_train(self, runner: Runner) -> None:
-        if is_main_process():
-            self._progress.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +12,12 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
+from glean_ext.networks.precision import cpu_has_bf16
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+logger = logging.getLogger(__name__)
+
+SLOW = "bf16 makes training many times slower on this CPU; optim_wrapper.dtype='auto' would take fp32 here."
+DTYPES = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MixedPrecisionOptimWrapper(OptimWrapper):
@@ -22,7 +27,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: The wrapped optimiser.
-        dtype: ``'bfloat16'``, or ``'float16'`` (GPU only).
+        dtype: ``'bfloat16'``, ``'float16'`` (GPU only), or ``'auto'``: bf16, but fp32 on a CPU that lacks it.
         accumulative_counts: Steps whose gradients are added up before an update.
         clip_grad: Arguments of ``clip_grad_norm_`` or ``clip_grad_value_``, as in mmengine.
 
@@ -44,11 +49,15 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         if dtype == "float16" and self.device_type == "cpu":
             raise InputError("optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'.")
         self.dtype = DTYPES[dtype]
+        slow = self.device_type == "cpu" and not cpu_has_bf16()
+        self.enabled = not (slow and dtype == "auto")
+        if slow and self.enabled:
+            logger.warning(SLOW)
         self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == "float16")
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast(self.device_type, self.dtype):
+        with super().optim_context(model), torch.autocast(self.device_type, self.dtype, enabled=self.enabled):
             yield
 
     def backward(self, loss: Tensor, **kwargs: object) -> None:

@@ -24,7 +24,20 @@ from mmengine.registry import Registry  # noqa: E402
 # MMagic first: what has one of its names here takes its place.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import bank_training, datasets, hooks, logs, loops, losses, metrics, networks, optim, restorer, resume  # noqa: E402
+from glean_ext import (  # noqa: E402
+    bank_training,
+    datasets,
+    hooks,
+    logs,
+    loops,
+    losses,
+    metrics,
+    networks,
+    optim,
+    restorer,
+    resume,
+    watching,
+)
 from glean_ext.apis import inferencer  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
@@ -41,10 +54,11 @@ TABLE: dict[Registry, dict[str, type]] = {
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
     TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
     HOOKS: {
-        "BankSamplesHook": hooks.BankSamplesHook,
-        "ComparisonHook": hooks.ComparisonHook,
+        "BankFIDHook": watching.BankFIDHook,
+        "BankSamplesHook": watching.BankSamplesHook,
+        "ComparisonHook": watching.ComparisonHook,
         "FrozenBankHook": hooks.FrozenBankHook,
-        "ProgressBarHook": hooks.ProgressBarHook,
+        "ProgressBarHook": watching.ProgressBarHook,
     },
     LOOPS: {"ResumableTrainLoop": loops.ResumableTrainLoop},
     METRICS: {

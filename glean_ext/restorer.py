@@ -161,8 +161,12 @@ class GLEAN(SRGAN):
         ``loss_r1``, which shares the pass over the ground truth with ``loss_d_real``.
         """
         wrapper = optim_wrapper["discriminator"]
+        steps = wrapper._inner_count
         log_vars: dict[str, Tensor] = {}
         for losses_of, image in (self._losses_on_real, batch_gt_data), (self._losses_on_fake, batch_outputs.detach()):
+            wrapper._inner_count = (
+                steps  # it counts backward passes to accumulate gradients, but these two are one step
+            )
             with wrapper.optim_context(self):
                 losses = losses_of(image)
             loss, logged = self.parse_losses(losses)

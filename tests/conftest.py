@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -43,3 +47,38 @@ def mmagic_models():
 @pytest.fixture
 def tiny_cfg() -> dict:
     return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A folder with ``alexnet.pth`` and ``vgg16.pth``, as torchvision publishes them but with other values."""
+    from metric_references import save_backbones
+
+    folder = tmp_path_factory.mktemp("weights")
+    save_backbones(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory) -> Path:
+    """FID's Inception, as torch-fidelity publishes it but with other values."""
+    from metric_references import save_inception
+
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    save_inception(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[None]:
+    """Spare what takes most of a short run's time: yapf on the logged config, ``gc.collect`` over all of MMagic."""
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        quick_config_dump(patch)
+        yield
+    gc.unfreeze()
+
+
+def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
+    """The config in the log is not made pretty."""
+    patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))

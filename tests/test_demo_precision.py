@@ -42,7 +42,8 @@ def train(home: Path, dtype: str) -> dict[str, np.ndarray]:
         if dtype == "float32":
             wrapper.type = "OptimWrapper"
             wrapper.pop("dtype")
-        assert wrapper.get("dtype", "float32") == dtype
+        else:
+            wrapper.dtype = dtype
     runners.train(cfg)
     return {
         name: np.reshape([losses[name] for losses in Losses.curve], (-1, WINDOW)).mean(1) for name in Losses.curve[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from training_home import BASES, NETWORK, ROOT, free_port, make_home, process
 
 import glean_ext.plugin  # noqa: F401  (allows mmengine's own objects in checkpoints)
 from glean_ext import checkpoints
+from glean_ext.apis import runners
+from glean_ext.configs_io import load_config
+from glean_ext.errors import InputError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without GPU")
 
@@ -97,7 +101,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(home):
         begin = time.monotonic()
         assert job.wait(60) != 0
     assert time.monotonic() - begin < 60
-    assert "SIGKILL" in Path("log.txt").read_text()
+    assert re.search(r"\nerror: process \d was killed by SIGKILL. --resume goes on from", Path("log.txt").read_text())
 
     last = max(int(path.stem[5:]) for path in Path("work").glob("iter_*.pth"))
     options = "--work-dir", "work", "--resume", "--cfg-options", "train_dataloader.batch_size=1"
@@ -105,6 +109,84 @@ def test_a_killed_process_ends_the_job_and_it_resumes(home):
     done = process("bash", ROOT / "tools/dist_train.sh", "config.py", 2, *options, more, MASTER_PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
     assert Path(f"work/iter_{last + 2}.pth").exists()
+
+
+# Takes the place of train.py: what one of two processes ends with.
+WORKER = """
+import os, signal, time
+from glean_ext import cli
+from glean_ext.errors import InputError
+
+def main():
+    if os.environ["RANK"] == "0":
+        time.sleep(60)  # a process that waits for the others
+    if {kill}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise InputError("data/GT/3.png is empty. Get the file anew.")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kill", "code", "message"),
+    [
+        (False, 2, "data/GT/3.png is empty. Get the file anew."),
+        (True, 1, "process 1 was killed by SIGKILL. --resume goes on from the newest checkpoint."),
+    ],
+)
+def test_the_job_ends_as_its_first_process_that_fails(tmp_path, kill, code, message):
+    (tmp_path / "train.py").write_text(WORKER.format(kill=kill))
+    (tmp_path / "dist_train.sh").write_text((ROOT / "tools/dist_train.sh").read_text())
+    begin = time.monotonic()
+    done = process("bash", tmp_path / "dist_train.sh", "config.py", 2, MASTER_PORT=free_port())
+    assert time.monotonic() - begin < 45
+    assert done.returncode == code
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [f"error: {message}"]
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1] == f"error: {message}"
+
+
+def test_a_number_of_processes_that_does_not_fit(home, monkeypatch):
+    for gpus in "two", "0", "-1":
+        done = process("bash", ROOT / "tools/dist_train.sh", "config.py", gpus)
+        message = f"error: GPUS is {gpus}, but it is the number of processes on this machine. Give 1 or more.\n"
+        assert (done.returncode, done.stderr) == (2, message)
+
+    def fault(launcher: str) -> str:
+        with pytest.raises(InputError) as error:
+            runners.train(load_config("config.py", [f"launcher={launcher}"]))
+        return str(error.value)
+
+    assert fault("pytorch") == (
+        "--launcher pytorch: this process was not started so. Start it by bash tools/dist_train.sh, or leave it out."
+    )
+    assert fault("slurm") == "--launcher slurm: this process was not started so. Start it by srun, or leave it out."
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert fault("pytorch") == "4 processes were started on this machine, but it has 2 GPUs. Start 2."
+
+
+@pytest.mark.slow
+def test_two_machines_train_like_one(home):
+    """Two launchers on this machine, one process each."""
+    options = "--work-dir", "two", "--cfg-options", "train_dataloader.batch_size=1"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": free_port()}
+    command = ["bash", str(ROOT / "tools/dist_train.sh"), "config.py", "1", *options]
+    machines = [
+        subprocess.Popen(command, env=env | {"NNODES": "2", "NODE_RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    errors = [machine.communicate(timeout=300)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    one = process(sys.executable, ROOT / "tools/train.py", "config.py", "--work-dir", "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    expected, found = weights("one", 4), weights("two", 4)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+    assert validation("two") == pytest.approx(validation("one"), rel=1e-4)
 
 
 def test_slurm_script_says_how_it_is_used_and_what_does_not_fit():

@@ -19,6 +19,7 @@ from glean_ext.networks import (
     StyleGAN2Generator,
     build_restorer,
     ops,
+    precision,
 )
 from glean_ext.networks.discriminator import minibatch_stddev
 from glean_ext.networks.shapes import channels_by_resolution
@@ -207,7 +208,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_the_bank_none(tiny_cfg):
         assert param.requires_grad != name.startswith(("generator.", "fusion_skip.")), name
 
 
-def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg):
+def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
     net = randomize(build_restorer(tiny_cfg)).eval()
     lq = torch.rand(2, 3, 8, 8) * 2 - 1
     with torch.no_grad():
@@ -215,7 +216,10 @@ def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg):
         with torch.autocast("cpu", torch.bfloat16):
             auto = net(lq)
         net.fp16_enabled = True
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
         switched = net(lq)
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+        assert torch.equal(net(lq), full), "bf16 without instructions for it takes many times longer"
     assert auto.dtype == switched.dtype == torch.float32
     assert torch.equal(auto, switched)
     assert 0 < largest_error(auto, full) < 0.05

@@ -6,17 +6,18 @@ import gc
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import quick_config_dump
 from mmengine.hooks import Hook
 from training_home import BASES, NETWORK, make_home
 
@@ -28,12 +29,12 @@ from glean_ext.datasets.sampler import seeded
 from glean_ext.errors import InputError
 from glean_ext.resume import AtomicBackend, newest_whole_checkpoint
 
-INTERVAL = 4  # iterations between checkpoints
+INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
 CONFIG = f"""
 _base_ = {BASES!r}
 model = dict(
     generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=2))
+    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=3))
 data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
@@ -57,28 +58,21 @@ class Count(Hook):
 
 
 class Poison(Hook):
-    """Makes a weight infinite before an iteration."""
+    """Makes a weight infinite before or after an iteration."""
 
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
+    def __init__(self, iteration: int, after: bool = False) -> None:
+        self.iteration, self.after = iteration, after
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter + 1 == self.iteration:
+        if runner.iter + 1 == self.iteration and not self.after:
+            next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 == self.iteration and self.after:
             next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast() -> Iterator[None]:
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        quick_config_dump(patch)
-        yield
-    gc.unfreeze()
-
-
-def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
-    """Spare what takes most of the time: yapf on the logged config."""
-    patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 @pytest.fixture
@@ -95,7 +89,8 @@ def train(work_dir: str, *options: str, resume: bool = False, hooks: tuple[dict,
     for hook in Count, Poison:
         HOOKS.register_module(module=hook, force=True)
     cfg = load_config("config.py", options)
-    cfg.work_dir, cfg.resume, cfg.log_level = work_dir, resume, "ERROR"
+    cfg.work_dir, cfg.resume = work_dir, resume
+    cfg.log_level = "INFO" if "log_level=INFO" in options else "ERROR"
     cfg.experiment_name = f"{Path.cwd().name}-{work_dir}-{time.time_ns()}"
     cfg.custom_hooks += [{"type": "Count"}, *hooks]
     return runners.train(cfg)
@@ -169,6 +164,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
+PARTS_TRAINED = "generator", "discriminator"
 PARTS = "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "random_states"
 
 
@@ -197,6 +193,35 @@ def test_a_random_seed_is_resumed_too(home):
     Path("resumed/iter_16.pth").unlink()
     train("resumed", resume=True)
     assert_same_end("straight", "resumed")
+
+
+def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
+    """mmengine restores the schedule and the optimisers whatever the config says by now."""
+    train("work", "train_cfg.max_iters=4")
+
+    told: list[str] = []
+
+    def resumed(*options: str) -> list[str]:
+        """What the run warned of."""
+        train("work", "log_level=INFO", *options, resume=True)
+        logs = "".join(path.read_text() for path in sorted(Path("work").glob("*/*.log")))
+        warnings = re.findall(r"WARNING - (The settings of the checkpoint stay.*|An iteration had.*)", logs)
+        new = warnings[len(told) :]
+        told.extend(new)
+        return new
+
+    assert resumed("train_cfg.max_iters=4") == []
+    assert resumed("train_cfg.max_iters=4", "train_dataloader.batch_size=3") == [
+        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run goes on at "
+        "another place of the data."
+    ]
+    changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
+    kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
+    assert resumed(*changed) == [
+        f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}, discriminator "
+        "optimizer lr 0.0001 instead of 0.5. For others start from the weights, without --resume: "
+        "load_from=<checkpoint>."
+    ]
 
 
 def damage(path: str, kind: str) -> None:
@@ -317,6 +342,14 @@ def test_collapse_is_told_with_what_is_needed(home):
     )
     with pytest.raises(InputError, match=message):
         train("work", hooks=({"type": "Poison", "iteration": 6},))
+    assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
+
+
+def test_weights_that_are_not_finite_are_not_saved(home):
+    message = r"collapsed at iteration 8: \d+ tensors are not finite, \S+ for one; nothing was saved.*/iter_4.pth"
+    with pytest.raises(InputError, match=message):
+        train("work", hooks=({"type": "Poison", "iteration": 8, "after": True},))
+    assert not Path("work/iter_8.pth").exists()
     assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
 
 

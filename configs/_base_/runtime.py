@@ -4,7 +4,7 @@ default_scope = 'mmagic'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=100),
+    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),  # metrics by iteration
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='CheckpointHook', interval=5000, by_epoch=False, max_keep_ckpts=3, save_best='PSNR', rule='greater',

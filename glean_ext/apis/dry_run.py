@@ -62,7 +62,7 @@ def dry_run(cfg: Config) -> None:
 class _Watch(Hook):
     """What the steps take."""
 
-    priority = "LOWEST"
+    priority = "HIGHEST"  # so that what other hooks do after a step is not counted
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         inputs, samples = (data_batch or {})["inputs"], (data_batch or {})["data_samples"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import traceback
 from collections.abc import Iterator, Sequence
@@ -12,18 +13,34 @@ from pathlib import Path
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.hooks import NaNGuardHook, PlainKeysHook, RandomStateHook, SkippedFilesHook, unwrap
-from glean_ext.resume import newest_whole_checkpoint
+from glean_ext.hooks import (
+    AdaptiveAugmentationHook,
+    NaNGuardHook,
+    PlainKeysHook,
+    RandomStateHook,
+    SkippedFilesHook,
+    unwrap,
+)
+from glean_ext.resume import ResumedSettingsHook, newest_whole_checkpoint
 
 NOT_REGISTERED = re.compile(r"(?P<name>\S+) is not in the \S+::(?P<kind>.+?) registry")
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
-ALWAYS = (PlainKeysHook, RandomStateHook, NaNGuardHook, SkippedFilesHook)  # hooks of every training
+AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides them
+ALWAYS = (  # hooks of every training
+    PlainKeysHook,
+    RandomStateHook,
+    ResumedSettingsHook,
+    NaNGuardHook,
+    SkippedFilesHook,
+    AdaptiveAugmentationHook,
+)
 
 
 @contextmanager
@@ -135,6 +152,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
     _require(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     import_plugins(cfg)
     _check_optimizers(cfg)
+    _check_processes(cfg)
     _distribute_on_cpus(cfg)
     if cfg.get("resume") and not cfg.get("load_from"):
         newest = newest_whole_checkpoint(cfg.work_dir)
@@ -153,6 +171,19 @@ def _require(cfg: Config, *settings: str) -> None:
     missing = [name for name in settings if not cfg.get(name)]
     if missing:
         raise InputError(f"config: it has no {', '.join(missing)}. Add it; configs/_base_ has examples.")
+
+
+def _check_processes(cfg: Config) -> None:
+    """Refuse what mmengine's launchers tell as ``KeyError: 'RANK'`` and CUDA as an invalid device."""
+    launcher = cfg.get("launcher")
+    for name, sign, start in (("pytorch", "RANK", "bash tools/dist_train.sh"), ("slurm", "SLURM_PROCID", "srun")):
+        if launcher == name and sign not in os.environ:
+            raise InputError(
+                f"--launcher {name}: this process was not started so. Start it by {start}, or leave it out."
+            )
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if launcher == "pytorch" and torch.cuda.is_available() and here > gpus:
+        raise InputError(f"{here} processes were started on this machine, but it has {gpus} GPUs. Start {gpus}.")
 
 
 def _distribute_on_cpus(cfg: Config) -> None:
@@ -191,7 +222,8 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     state = checkpoints.read(source)
     for name, part in unwrap(model).named_children():
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            checkpoints.load_strict(unwrap(part), checkpoints.with_prefix(state, name, source), source)
+            network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
+            checkpoints.load_strict(network, checkpoints.with_prefix(state, name, source), source, AVERAGE_KEYS)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
@@ -209,6 +241,7 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     for key in "val_cfg", "val_dataloader", "val_evaluator", "load_from", "resume":
         cfg.pop(key, None)
     import_plugins(cfg)
+    _check_processes(cfg)
     _distribute_on_cpus(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)

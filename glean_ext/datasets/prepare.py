@@ -268,7 +268,8 @@ def _printable(options: Options, lists: dict[str, str]) -> dict[str, str]:
 def _nothing_left(source: Path, records: list[Record]) -> str:
     kinds = [record.kind for record in records]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    return f"{source}: none of {len(records)} images can be used: {counts}. The first: {records[0].reason}"
+    mend = "Give a smaller --size, or --enlarge." if "too small" in kinds else "Give other images."
+    return f"{source}: none of {len(records)} images can be used: {counts}. The first: {records[0].reason} {mend}"
 
 
 def _progress() -> Progress:

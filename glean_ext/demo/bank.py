@@ -28,6 +28,7 @@ from glean_ext.bank_training import mixed_codes
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
+from glean_ext.networks.precision import mixed_precision
 from glean_ext.pictures import sample_sheet
 
 # What the shipped bank is built with, and every config that uses it.
@@ -117,7 +118,7 @@ class BankTraining:
         return losses
 
     def _drawing_step(self, reals: Tensor) -> dict[str, float]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(torch.device("cpu"), True):
             drawn = self.generator(self.codes(reals), fresh_noise=True)
         loss = F.l1_loss(drawn, reals)
         _update(self.g_optim, loss)
@@ -127,7 +128,7 @@ class BankTraining:
         recipe, n = self.recipe, self.recipe.batch_size
         self.discriminator.requires_grad_(False)
         drawn = self._reals(n // 2 if self.shown < recipe.drawing_images + recipe.mixed_images else 0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(torch.device("cpu"), True):
             codes = self.generator.style_mapping(self.codes(drawn))[:, None]  # (D, 1, S)
             codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(n - len(drawn))])
             fakes = self.generator.synthesis(codes, fresh_noise=True)
@@ -141,7 +142,7 @@ class BankTraining:
         regularize = self.shown // recipe.batch_size % recipe.r1_interval == 0
         # other pictures than those just drawn, else it could tell them apart by their company
         reals = self._reals(n).requires_grad_(regularize)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(torch.device("cpu"), True):
             real_logits = self.discriminator(reals)
             fake_logits = self.discriminator(fakes.detach())
         d_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from glean_ext import checkpoints
 
+from .augmentation import Augmentation
 from .layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
 from .precision import mixed_precision
 from .shapes import MIN_SIZE, Canvas, Size, channels_by_resolution, resolutions
@@ -97,7 +98,9 @@ class StyleGAN2Discriminator(nn.Module):
         blur_kernel: Taps of the down-sampling filter.
         mbstd_cfg: ``group_size`` and ``channel_groups`` of the minibatch standard deviation.
         input_bgr2rgb: Reverse the input's channels first.
-        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
+        augment: Arguments of :class:`~glean_ext.networks.augmentation.Augmentation`, through which images go in the
+            training of banks; None for none.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix='discriminator')``; :meth:`init_weights` loads
             it strictly.
     """
@@ -111,6 +114,7 @@ class StyleGAN2Discriminator(nn.Module):
         blur_kernel: Sequence[float] = (1, 3, 3, 1),
         mbstd_cfg: dict | None = None,
         input_bgr2rgb: bool = False,
+        augment: dict | None = None,
         fp16_enabled: bool = False,
         init_cfg: dict | None = None,
     ):
@@ -120,6 +124,7 @@ class StyleGAN2Discriminator(nn.Module):
         channels = channels_by_resolution(side, channel_multiplier, max_channels)
         self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}
         self.input_bgr2rgb = input_bgr2rgb
+        self.augmentation = None if augment is None else Augmentation(**augment)
         self.fp16_enabled = fp16_enabled
         self.init_cfg = init_cfg
 
@@ -137,6 +142,8 @@ class StyleGAN2Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        if self.training and self.augmentation is not None:
+            image = self.augmentation(image)
         x = self.canvas.place(image.flip(1) if self.input_bgr2rgb else image)
         with mixed_precision(image.device, self.fp16_enabled):
             x = self.convs(x)  # (N, C, 4, 4)

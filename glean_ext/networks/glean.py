@@ -46,7 +46,7 @@ class GLEANStyleGANv2(nn.Module):
         mix_prob: See ``default_style_mode``.
         init_cfg: Where the bank's weights are: ``dict(type='Pretrained', checkpoint=path_or_url,
             prefix='generator_ema')``. :meth:`init_weights` loads them, strictly.
-        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
         bgr2rgb: See ``default_style_mode``.
         bank_init: ``'pretrained'``: training needs an ``init_cfg``. ``'random'``: it starts with a random bank.
         bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder are all there is.

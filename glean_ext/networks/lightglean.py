@@ -55,7 +55,7 @@ class LightGLEANStyleGANv2(nn.Module):
         lr_mlp: Learning-rate multiplier of the mapping network in the bank's file.
         init_cfg: Where the bank's weights are: ``dict(type='Pretrained', checkpoint=path_or_url,
             prefix='generator_ema')``, the same file as GLEAN's. :meth:`init_weights` loads them, strictly.
-        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
         max_channels: No layer of the bank is wider. 512 is what the published banks have.
         bank_init: ``'pretrained'``: training needs an ``init_cfg``. ``'random'``: it starts with a random bank.
         decoder_channels: Width of the slim decoder.
