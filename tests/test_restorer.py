@@ -14,7 +14,7 @@ from glean_ext.apis.restore import Restorer
 from glean_ext.apis.torch_network import TorchNetwork, default_dtype
 from glean_ext.errors import InputError
 from glean_ext.images import from_floats, to_floats
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_restorer, precision
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2"}
 
@@ -137,10 +137,12 @@ def test_dtypes(home):
 
 def test_the_default_dtype_follows_the_hardware(home, monkeypatch):
     cpu = torch.device("cpu")
-    for capabilities, expected in ({"avx2": True}, "float32"), ({"amx_tile": True}, "bfloat16"):
+    for capabilities, expected in ({"avx2": True}, "float32"), ({"amx_bf16": True}, "bfloat16"):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        precision.cpu_has_bf16.cache_clear()
         assert default_dtype(cpu) == expected
         assert make(home, dtype=None).network.dtype == expected
+    precision.cpu_has_bf16.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])

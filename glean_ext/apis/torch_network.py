@@ -19,11 +19,10 @@ from glean_ext.configs_io import generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.images import from_tensor, to_tensor
 from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks.precision import cpu_has_bf16
 
 Array = np.ndarray
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What CPUs call the instructions without which bfloat16 is several times slower than float32.
-FAST_BFLOAT16 = ("amx_tile", "amx_bf16", "avx512_bf16")
 
 
 class TorchNetwork:
@@ -130,11 +129,7 @@ def prepared(
 
 def default_dtype(device: torch.device) -> str:
     """``'bfloat16'`` where the hardware has instructions for it, else ``'float32'``."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        ask = getattr(torch.cpu, "get_capabilities", None)  # older PyTorch has none
-        fast = ask is not None and any(ask().get(name) for name in FAST_BFLOAT16)
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
     return "bfloat16" if fast else "float32"
 
 
