@@ -50,14 +50,16 @@ def make_parser() -> cli.Parser:
     commands.choices["infer"].add_argument("--checkpoint", help="the network's weights (default: random)")
     commands.choices["infer"].add_argument("--compile", metavar="MODE", help="a mode of torch.compile")
     commands.choices["data"].add_argument("--config", type=Path, default=CONFIGS["train"])
-    commands.choices["page"].add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    page = commands.choices["page"]
+    page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
+    page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    if args.repeats < 1 or getattr(args, "batch", 1) < 1:
-        cli.fail("--repeats and --batch must be at least 1.")
+    if min(args.repeats, getattr(args, "batch", 1), *getattr(args, "batches", [])) < 1:
+        cli.fail("--repeats, --batch and --batches must be at least 1.")
 
     from glean_ext.benchmark.run import run
 

@@ -18,9 +18,8 @@ from glean_ext.configs_io import load_config
 from glean_ext.files import atomic_path
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "python tools/benchmark.py page"
 SCALE = 16
-CELLS = ((256, 1), (256, 4), (256, 16), (512, 1), (1024, 1))  # out_size, batch
+SIZES = (256, 512, 1024)  # of the output
 TRAIN_CONFIG, TRAIN_BATCH = ROOT / "configs/glean_x8_cat.py", 2
 COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red")
 
@@ -58,21 +57,35 @@ def training_cases() -> list[Case]:
     ]
 
 
-def measure_all(repeats: int, console: Console) -> dict[str, Any]:
+Cell = tuple[int, int]  # output size, batch
+
+
+def cells_of(batches: Sequence[int]) -> list[Cell]:
+    """What is measured: all batches at the smallest size, and one image at each size.
+
+    >>> cells_of([4, 1])
+    [(256, 1), (256, 4), (512, 1), (1024, 1)]
+    """
+    smallest, *others = SIZES
+    return [(smallest, batch) for batch in sorted({1, *batches})] + [(size, 1) for size in others]
+
+
+def measure_all(batches: Sequence[int], repeats: int, console: Console) -> dict[str, Any]:
     """Measure every cell of the page, on the CPU.
 
     Returns:
-        ``inference``: a report of :func:`compare` for each of :data:`CELLS`; ``training``: one.
+        ``cells``: of :func:`cells_of`; ``inference``: a report of :func:`compare` for each; ``training``: one.
     """
-    inference = []
+    cells, inference = cells_of(batches), []
     with tempfile.TemporaryDirectory() as folder:
-        for out_size, batch in CELLS:
+        for out_size, batch in cells:
             cases = inference_cases(out_size, batch, Path(folder))
-            inference.append(compare(cases, Options(repeats, peak=out_size == 1024), console))
+            inference.append(compare(cases, Options(repeats, peak=out_size == SIZES[-1]), console))
             print_report(inference[-1], console)
     training = compare(training_cases(), Options(repeats, peak=False), console)
     print_report(training, console)
-    return {"command": COMMAND, "inference": inference, "training": training}
+    command = f"python tools/benchmark.py page --batches {' '.join(map(str, batches))} --repeats {repeats}"
+    return {"command": command, "cells": cells, "inference": inference, "training": training}
 
 
 def write(report: dict[str, Any], path: Path) -> None:
@@ -87,7 +100,7 @@ def write(report: dict[str, Any], path: Path) -> None:
     """
     plot = path.with_suffix(".png")
     with atomic_path(plot) as partial:
-        draw(report["inference"]).savefig(partial, dpi=110)
+        draw(report["cells"], report["inference"]).savefig(partial, dpi=110)
     with atomic_path(path) as partial:
         partial.write_text("\n".join(lines(report, plot.name)) + "\n")
 
@@ -113,7 +126,7 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield f"![seconds and memory against output size and batch]({plot})"
     yield ""
-    yield from inference_table(report["inference"])
+    yield from inference_table(report["cells"], report["inference"])
     yield ""
     yield "PSNR is that between the output and MMagic's, with the output's own range as peak."
     yield ""
@@ -122,11 +135,11 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     yield from training_section(report["training"])
 
 
-def inference_table(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
+def inference_table(cells: Sequence[Cell], reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     """All cells as a Markdown table."""
     yield "| output | batch | | s per image | GiB | speed / MMagic's | memory / MMagic's | PSNR (dB) |"
     yield "|---|---|---|---|---|---|---|---|"
-    for (out_size, batch), report in zip(CELLS, reports, strict=True):
+    for (out_size, batch), report in zip(cells, reports, strict=True):
         for result in report["results"]:
             cost = f"{result.seconds.median / batch:.3g} | {result.memory.own / GIB:.2f}"
             psnr = (result.versus.difference or {}).get("psnr") if result.versus else None
@@ -160,27 +173,27 @@ def training_section(report: dict[str, Any]) -> Iterator[str]:
     yield list(told(report["results"][0]))[-1]
 
 
-def draw(reports: Sequence[dict[str, Any]]) -> Any:
+def draw(cells: Sequence[Cell], reports: Sequence[dict[str, Any]]) -> Any:
     """Seconds an image and memory against output size at batch 1, and against batch at the smallest size."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7), layout="constrained")
-    by_size = [i for i, (_, batch) in enumerate(CELLS) if batch == 1]
-    by_batch = [i for i, (size, _) in enumerate(CELLS) if size == CELLS[0][0]]
+    by_size = [i for i, (_, batch) in enumerate(cells) if batch == 1]
+    by_batch = [i for i, (size, _) in enumerate(cells) if size == SIZES[0]]
     (time_size, time_batch), (memory_size, memory_batch) = figure.subplots(2, 2)
     for chosen, position, columns in (
         (by_size, 0, (time_size, memory_size)),
         (by_batch, 1, (time_batch, memory_batch)),
     ):
-        x = [CELLS[i][position] for i in chosen]
+        x = [cells[i][position] for i in chosen]
         for k, colour in enumerate(COLOURS):
             results = [reports[i]["results"][k] for i in chosen]
-            seconds = [r.seconds.median / CELLS[i][1] for i, r in zip(chosen, results, strict=True)]
+            seconds = [r.seconds.median / cells[i][1] for i, r in zip(chosen, results, strict=True)]
             memory = [r.memory.own / GIB for r in results]
             for axes, y in zip(columns, (seconds, memory), strict=True):
                 axes.plot(x, y, marker="o", color=colour, label=results[0].label)
         for axes, name in zip(columns, ("seconds per image", "memory (GiB)"), strict=True):
-            axes.set_xlabel("output size, batch 1" if position == 0 else f"batch, output {CELLS[0][0]}")
+            axes.set_xlabel("output size, batch 1" if position == 0 else f"batch, output {SIZES[0]}")
             axes.set_ylabel(name)
             axes.set_xscale("log", base=2)
             axes.set_xticks(x, [str(value) for value in x])

@@ -136,7 +136,7 @@ def run_data(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def run_page(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The command ``page``."""
-    report = page.measure_all(args.repeats, console)
+    report = page.measure_all(args.batches, args.repeats, console)
     page.write(report, args.output)
     console.print(f"{args.output}")
     return report
