@@ -44,3 +44,4 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=32, enable=False)  # for --auto-scale-lr
 default_hooks = dict(checkpoint=dict(interval=10_000, save_best=None))
 custom_hooks = [dict(type='BankSamplesHook', interval=5000)]
+randomness = dict(seed=None, diff_rank_seed=True)  # else all processes would draw the same latents
