@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, randomize
 from mmengine.hooks import Hook
 from PIL import Image
 from torch import Tensor
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext import cli
 from glean_ext.apis import runners
 from glean_ext.configs_io import load_config
+from glean_ext.networks import StyleGAN2Generator
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,3 +110,74 @@ def train(home: Path, *options: str, validate: bool = False, work_dir: str = "wo
 
 def in_signed_range(images: list[Tensor]) -> Tensor:
     return torch.stack([image.float() / 127.5 - 1 for image in images])
+
+
+# ---------------------------------------------------------------- fixtures, for pytest_plugins = ["runner_home"]
+
+
+@pytest.fixture(scope="module")
+def hooks() -> None:
+    """A config may name the hooks of this module."""
+    from mmagic.registry import HOOKS
+
+    for hook in Recorder, Tamper:
+        HOOKS.register_module(module=hook, force=True)
+
+
+@pytest.fixture
+def clean_mmengine() -> Iterator[None]:
+    """Runners leave loggers on this test's stdout and a default scope behind."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+
+    managers = MMLogger, MessageHub, Visualizer, DefaultScope
+    before = [list(manager._instance_dict) for manager in managers]
+    yield
+    for manager, names in zip(managers, before, strict=True):
+        for name in [name for name in manager._instance_dict if name not in names]:
+            for handler in getattr(manager._instance_dict.pop(name), "handlers", []):
+                handler.close()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A working directory with ``config.py``, its bank and three images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    bases = ", ".join(repr(str(ROOT / f"configs/_base_/{n}.py")) for n in ("runtime", "schedule_300k", "glean", "data"))
+    (tmp_path / "config.py").write_text(CONFIG.replace("BASES", bases).replace("NETWORK", repr(NETWORK)))
+    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
+    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, tmp_path / "bank.pth")
+    save_gt(tmp_path / "data/GT")
+    return tmp_path
+
+
+@pytest.fixture
+def run(home, monkeypatch, capfd):
+    """Run a tool in this process: (exit code, stdout, the lines of stderr that tell an error)."""
+
+    def call(name: str, *arguments: object) -> tuple[int, str, list[str]]:
+        spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / f"tools/{name}.py")
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.run(tool.main)
+        stdout, stderr = capfd.readouterr()
+        assert "Traceback" not in stderr
+        return caught.value.code, stdout, [line for line in stderr.splitlines() if line.startswith("error: ")]
+
+    return call
+
+
+@pytest.fixture
+def fault(run):
+    """Run a tool, expect exit code 2 and exactly one line of error; the line."""
+
+    def call(name: str, *arguments: object) -> str:
+        code, _, errors = run(name, *arguments)
+        assert (code, len(errors)) == (2, 1)
+        return errors[0].removeprefix("error: ")
+
+    return call

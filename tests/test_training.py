@@ -3,108 +3,29 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import randomize
 from mmengine import Config
 from runner_home import (
-    BANK,
-    CONFIG,
-    NETWORK,
     NO_VALIDATION,
-    ROOT,
     Recorder,
-    Tamper,
     in_signed_range,
     noise,
-    save_gt,
     train,
 )
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from glean_ext import cli
 from glean_ext.apis import runners
 from glean_ext.checkpoints import read, with_prefix
 from glean_ext.configs_io import load_config
 from glean_ext.errors import InputError
 from glean_ext.losses import PerceptualLoss
-from glean_ext.networks import StyleGAN2Generator
 
-
-@pytest.fixture(scope="module", autouse=True)
-def hooks() -> None:
-    from mmagic.registry import HOOKS
-
-    for hook in Recorder, Tamper:
-        HOOKS.register_module(module=hook, force=True)
-
-
-pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture(autouse=True)
-def clean_mmengine() -> Iterator[None]:
-    """Runners leave loggers on this test's stdout and a default scope behind."""
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-
-    managers = MMLogger, MessageHub, Visualizer, DefaultScope
-    before = [list(manager._instance_dict) for manager in managers]
-    yield
-    for manager, names in zip(managers, before, strict=True):
-        for name in [name for name in manager._instance_dict if name not in names]:
-            for handler in getattr(manager._instance_dict.pop(name), "handlers", []):
-                handler.close()
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A working directory with ``config.py``, its bank and three images."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    bases = ", ".join(repr(str(ROOT / f"configs/_base_/{n}.py")) for n in ("runtime", "schedule_300k", "glean", "data"))
-    (tmp_path / "config.py").write_text(CONFIG.replace("BASES", bases).replace("NETWORK", repr(NETWORK)))
-    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
-    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, tmp_path / "bank.pth")
-    save_gt(tmp_path / "data/GT")
-    return tmp_path
-
-
-@pytest.fixture
-def run(home, monkeypatch, capfd):
-    """Run a tool in this process: (exit code, stdout, the lines of stderr that tell an error)."""
-
-    def call(name: str, *arguments: object) -> tuple[int, str, list[str]]:
-        spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / f"tools/{name}.py")
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.run(tool.main)
-        stdout, stderr = capfd.readouterr()
-        assert "Traceback" not in stderr
-        return caught.value.code, stdout, [line for line in stderr.splitlines() if line.startswith("error: ")]
-
-    return call
-
-
-@pytest.fixture
-def fault(run):
-    """Run a tool, expect exit code 2 and exactly one line of error; the line."""
-
-    def call(name: str, *arguments: object) -> str:
-        code, _, errors = run(name, *arguments)
-        assert (code, len(errors)) == (2, 1)
-        return errors[0].removeprefix("error: ")
-
-    return call
+pytest_plugins = ["runner_home"]
+pytestmark = pytest.mark.usefixtures("fast", "hooks", "clean_mmengine")
 
 
 # ---------------------------------------------------------------- what a step does
