@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs; processes inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "type": "GLEANStyleGANv2",

@@ -215,9 +215,8 @@ def test_an_interrupted_run_goes_on(tmp_path, how):
         save(picture(seed, 192), tmp_path / f"raw/{seed}.png")
     run(tmp_path / "raw", tmp_path / "whole", 96, lr_scale=8)
     out = tmp_path / "out"
-    listens = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (jobs of a shell may have it ignored)
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"
-    process = start(tmp_path / "raw", out, *options, start_new_session=True, preexec_fn=listens)
+    process = start(tmp_path / "raw", out, *options, start_new_session=True)
     wait_for_images(out, 10)
     children = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
     if how == signal.SIGINT:
