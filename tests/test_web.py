@@ -146,6 +146,15 @@ def test_photo_without_faces(site):
     np.testing.assert_array_equal(site.picture(job), image)
 
 
+def test_photos_of_too_many_faces(tmp_path):
+    two = np.tile(read_rgb(EXAMPLES / "astronaut.jpg"), (1, 2, 1))
+    limits = replace(LIMITS, max_faces=1)
+    with serving(Bench(SHIPPED[:1], "cpu", limits), tmp_path, limits) as site:
+        status = site.wait(site.submit(encode(two), kind="photo", name="two.png"))
+    assert status["state"] == "failed"
+    assert status["error"] == "two.png has 2 faces, but at most 1 are restored here. Crop it."
+
+
 def test_images_are_read_as_a_viewer_shows_them(site):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter

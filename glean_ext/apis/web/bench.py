@@ -123,7 +123,12 @@ class Bench:
             batch=1,  # told after each face
             finder=self._finder,
         )
-        result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total))
+        faces = photos.find(rgb, order.name)
+        if len(faces) > self._limits.max_faces:
+            raise InputError(
+                f"{order.name} has {len(faces)} faces, but at most {self._limits.max_faces} are restored here. Crop it."
+            )
+        result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total), faces)
         if result.notice:
             job.notices.append(result.notice)
         return result.image, result.faces
