@@ -25,6 +25,7 @@ from web_site import EXAMPLES, Site, encode, serving
 from glean_ext.apis.photo import PhotoRestorer
 from glean_ext.apis.restore import Restorer
 from glean_ext.apis.sizes import SizePolicy, SizeRequirements
+from glean_ext.apis.web import jobs as jobs_module
 from glean_ext.apis.web.bench import Bench, takes_squares
 from glean_ext.apis.web.jobs import Job, Jobs, Order
 from glean_ext.apis.web.limits import Limits, clean_name
@@ -253,7 +254,7 @@ def test_results_expire(site_with):
     time.sleep(1.6)
     gone = site.get(f"/api/jobs/{job}")
     assert gone.status == 404
-    assert gone.error == "This is gone: results are kept for 0.025 minutes. Restore it again."
+    assert gone.error == "This is gone: results are kept for up to 0.025 minutes. Restore it again."
     assert site.files() == []
 
 
@@ -263,6 +264,21 @@ def test_only_so_many_results_are_kept(site_with):
     assert site.wait(jobs[2])["state"] == "done"
     assert [site.get(f"/api/jobs/{job}/result.png").status for job in jobs] == [404, 200, 200]
     assert len(list(site.root.iterdir())) == 2
+
+
+def test_jobs_without_results_take_no_place(site_with, monkeypatch):
+    site = site_with(keep_jobs=1)
+    done = site.submit(FACE)
+    site.wait(done)
+    running = site.submit(STRIP, model="Demo LightGLEAN")
+    site.wait(running, "running")
+    ended = [running, site.submit(FACE), site.submit(FACE), site.submit(encode(noise(5, 9)), model="Demo LightGLEAN")]
+    for job in ended[:3]:
+        site.ask("DELETE", f"/api/jobs/{job}")
+    assert [site.wait(job)["state"] for job in ended] == ["cancelled"] * 3 + ["failed"]
+    assert site.get(f"/api/jobs/{done}/result.png").status == 200
+    monkeypatch.setattr(jobs_module, "FORGET", 0)  # a minute later
+    assert [site.get(f"/api/jobs/{job}").status for job in (done, *ended)] == [200] + [404] * 4
 
 
 # --- bad input ---

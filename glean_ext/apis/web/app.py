@@ -112,7 +112,7 @@ def _serve_jobs(app: FastAPI, bench: Bench, jobs: Jobs, limits: Limits) -> None:
     def found(token: str) -> Job:
         if (job := jobs.get(token)) is None:
             minutes = f"{limits.keep_seconds / 60:g}"
-            raise HTTPException(404, f"This is gone: results are kept for {minutes} minutes. Restore it again.")
+            raise HTTPException(404, f"This is gone: results are kept for up to {minutes} minutes. Restore it again.")
         return job
 
     @app.post("/api/jobs", status_code=201)

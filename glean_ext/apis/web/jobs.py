@@ -19,6 +19,7 @@ from glean_ext.errors import InputError
 Kind = Literal["face", "photo"]
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 SWEEP = 30  # seconds after which an idle worker looks for expired results
+FORGET = 60  # seconds after which a job without a result is forgotten
 JOIN = 10  # seconds that closing waits for a forward to end
 
 
@@ -216,12 +217,15 @@ class Jobs:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Forget the ended jobs that are too old or too many."""
+        """Forget the ended jobs that are too old, and the results that are too many."""
         ended = sorted((job for job in self._jobs.values() if job.ended), key=lambda job: job.ended)
-        oldest = time.monotonic() - self._limits.keep_seconds
-        surplus = len(ended) - self._limits.keep_jobs
-        for place, job in enumerate(ended):
-            if place < surplus or job.ended < oldest:
+        now, surplus = time.monotonic(), sum(job.state == "done" for job in ended) - self._limits.keep_jobs
+        for job in ended:
+            done = job.state == "done"
+            if done and surplus > 0:
+                surplus -= 1
+                self._forget(job)
+            elif now - job.ended > (self._limits.keep_seconds if done else FORGET):
                 self._forget(job)
 
     def _forget(self, job: Job) -> None:

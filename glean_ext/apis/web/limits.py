@@ -23,8 +23,8 @@ class Limits:
     pixels: int = 25_000_000  # of an upload
     result_pixels: int = 32_000_000
     waiting: int = 8  # jobs in the queue
-    keep_seconds: float = 3600  # results
-    keep_jobs: int = 32
+    keep_seconds: float = 3600  # results, unless newer ones take their places
+    keep_jobs: int = 32  # results
     max_faces: int = 100  # of a photo: each is kept until the photo is done, with 3 MB at 1024x1024
     faces: int = 24  # shown of a photo, besides the photo itself
     tile: int = 128  # pixels of the input beside the overlap: LightGLEAN's tiles, between which a job can be cancelled

@@ -269,7 +269,7 @@ async function start() {
   }));
   byId("keeping").textContent =
     "Images go to the machine that serves this page and nowhere else, and are deleted there after " +
-    `${options.keep_minutes} minutes.`;
+    `${options.keep_minutes} minutes at most.`;
   tellChoice();
   listen();
 }
