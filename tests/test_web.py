@@ -266,6 +266,25 @@ def test_only_so_many_results_are_kept(site_with):
     assert len(list(site.root.iterdir())) == 2
 
 
+def test_an_end_is_never_told_by_half(site, monkeypatch):
+    """Whoever asks while a job ends, here for longer than usual, is told of before or after."""
+    outlook = Jobs.outlook
+
+    def set_slowly(job, name, value):
+        object.__setattr__(job, name, value)
+        time.sleep(0.3 if name == "state" else 0)
+
+    def look_slowly(jobs, job):
+        found = outlook(jobs, job)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(Job, "__setattr__", set_slowly)
+    monkeypatch.setattr(Jobs, "outlook", look_slowly)
+    status = site.wait(site.submit(encode(noise(5, 9)), model="Demo LightGLEAN", name="dot.png"))
+    assert status["state"] == "failed" and status["error"].startswith("dot.png has 9x5 pixels")
+
+
 def test_jobs_without_results_take_no_place(site_with, monkeypatch):
     site = site_with(keep_jobs=1)
     done = site.submit(FACE)

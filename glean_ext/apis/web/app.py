@@ -146,7 +146,7 @@ def _serve_jobs(app: FastAPI, bench: Bench, jobs: Jobs, limits: Limits) -> None:
 
     @app.get("/api/jobs/{token}")
     def status(token: str) -> dict[str, Any]:
-        return _status(found(token), jobs)
+        return jobs.status(found(token))
 
     @app.delete("/api/jobs/{token}", status_code=204)
     def cancel(token: str) -> None:
@@ -167,22 +167,6 @@ def _pictures(job: Job) -> list[str]:
     """Names of what a job made."""
     faces = range(job.result["faces"]) if job.result else ()
     return ["before", "result", *(f"{which}-{number}" for which in ("crop", "face") for number in faces)]
-
-
-def _status(job: Job, jobs: Jobs) -> dict[str, Any]:
-    ahead, seconds = jobs.outlook(job)
-    return {
-        "name": job.order.name,
-        "state": job.state,
-        "ahead": ahead,
-        "step": job.step,
-        "done": job.done,
-        "total": job.total,
-        "seconds": seconds,
-        "notices": job.notices,
-        "error": job.error,
-        "result": job.result,
-    }
 
 
 async def _body(request: Request, name: str, limits: Limits) -> bytes:

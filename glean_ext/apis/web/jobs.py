@@ -154,6 +154,23 @@ class Jobs:
             left = [self._left(other) for other in line[: place + 1]]
             return place, None if None in left else sum(seconds for seconds in left if seconds is not None)
 
+    def status(self, job: Job) -> dict[str, Any]:
+        """What the page is told: how a job ended never without what came of it."""
+        with self._changed:
+            ahead, seconds = self.outlook(job)
+            return {
+                "name": job.order.name,
+                "state": job.state,
+                "ahead": ahead,
+                "step": job.step,
+                "done": job.done,
+                "total": job.total,
+                "seconds": seconds,
+                "notices": list(job.notices),
+                "error": job.error,
+                "result": job.result,
+            }
+
     def close(self) -> None:
         """End the work and forget everything."""
         with self._changed:
@@ -206,9 +223,8 @@ class Jobs:
 
     def _end(self, job: Job, state: State, error: str = "") -> None:
         with self._changed:
-            job.state, job.error, job.ended, job.content = state, error, time.monotonic(), b""
-            if job.unwanted:
-                job.state = "cancelled"
+            job.state = "cancelled" if job.unwanted else state
+            job.error, job.ended, job.content = error, time.monotonic(), b""
             if job.state == "done":
                 like, pixels = job.effort
                 self._rates[like] = (job.ended - job.began) / pixels
