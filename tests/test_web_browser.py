@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -262,6 +263,36 @@ def test_queue_progress_and_cancel(page, context, site: Site):
     assert page.is_hidden("#alert") and page.is_visible("#preview") and page.is_enabled("#run")
     second.wait_for_selector("#result:not([hidden])", timeout=WAIT)
     second.close()
+
+
+def test_files_that_come_while_one_is_restored(page, site: Site):
+    """It can be followed and cancelled as before, whether they can be taken or not."""
+    orders, deleted = [], []
+    page.on("request", lambda request: deleted.append(request.url) if request.method == "DELETE" else None)
+    page.route(re.compile(r"/api/jobs\?"), lambda route: orders.append(route))  # held back: it is being sent
+    page.select_option("#model", "Demo LightGLEAN")
+    choose(page, noise(67, 99), "slow.png")
+    page.click("#run")
+    assert shown(page, "#progress-text") == "Sending"
+    for content, name in ((noise(8, 8), "other.png"), (bytes(500_001), "large.png")):
+        choose(page, content, name)
+        page.wait_for_selector("#alert", state="visible" if name == "large.png" else "hidden")
+        assert page.is_visible("#progress") and page.is_disabled("#run")
+    page.dispatch_event("#form", "submit")  # say a key was pressed
+    assert len(orders) == 1
+    orders[0].continue_()
+    until(page, "document.querySelector('#progress-text').innerText.startsWith('Tiles')")
+    choose(page, bytes(500_001), "large.png")
+    assert shown(page, "#alert") == "large.png is larger than 0.5 MB. Scale it down."
+    assert page.is_visible("#progress") and page.is_disabled("#run")
+    page.dispatch_event("#form", "submit")
+    page.click("#cancel")
+    page.wait_for_selector("#progress", state="hidden")
+    assert len(deleted) == len(orders) == 1
+    assert page.is_hidden("#alert") and page.is_visible("#preview") and page.is_enabled("#run")
+    page.unroute_all()
+    restore(page)
+    assert shown(page, "#caption").startswith("other.png: 8x8")
 
 
 def test_results_that_are_gone(page, site: Site):

@@ -12,7 +12,8 @@ const byId = (id) => document.getElementById(id);
 
 let options = null;
 let chosen = null; // {file, name}
-let job = null; // id of the one that is followed
+let running = false; // from sending until the job has ended: progress is shown, and nothing else can be restored
+let job = null; // id of the one that runs, once it is sent
 let example = 0; // counts clicks, so that a slow example does not replace a later choice
 
 // --- asking the server ---
@@ -38,8 +39,9 @@ async function ask(address, request = {}) {
 // --- showing ---
 
 function show(...ids) {
+  if (running) ids.push("progress");
   for (const id of ["alert", "progress", "empty", "preview", "result"]) byId(id).hidden = !ids.includes(id);
-  byId("run").disabled = ids.includes("progress");
+  byId("run").disabled = running;
 }
 
 function fail(error) {
@@ -104,7 +106,7 @@ function choose(file, name = file.name) {
   URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(file);
   byId("preview-caption").textContent = name;
-  if (!job) show("preview");
+  show("preview");
 }
 
 async function chooseExample(one) {
@@ -135,26 +137,33 @@ function tellChoice() {
 // --- restoring ---
 
 async function restore() {
+  if (running) return;
   if (!chosen) throw new Told("Choose an image first.");
   const { file, name } = chosen;
   const order = new URLSearchParams({ name, model: byId("model").value, kind: kind(), fidelity: byId("fidelity").value });
   byId("progress-text").textContent = "Sending";
   byId("bar").removeAttribute("value");
   byId("cancel").hidden = true;
-  show("progress", "preview");
-  bringIntoView();
-  const headers = { "Content-Type": "application/octet-stream" };
-  const { id } = await ask(`/api/jobs?${order}`, { method: "POST", headers, body: file });
-  job = id;
-  byId("cancel").hidden = false;
+  let id, status;
+  running = true;
   try {
-    await follow(id);
+    show("preview");
+    bringIntoView();
+    const headers = { "Content-Type": "application/octet-stream" };
+    ({ id } = await ask(`/api/jobs?${order}`, { method: "POST", headers, body: file }));
+    job = id;
+    byId("cancel").hidden = false;
+    status = await follow(id);
   } finally {
+    running = false;
     job = null;
-    byId("run").disabled = false;
   }
+  if (status.state === "failed") throw new Told(status.error);
+  if (status.state === "cancelled") return show("preview");
+  return showResult(id, status);
 }
 
+/** The status with which a job ends. */
 async function follow(id) {
   for (;;) {
     const status = await ask(`/api/jobs/${id}`).catch((error) => {
@@ -162,9 +171,7 @@ async function follow(id) {
       byId("progress-text").textContent = `${error.message} Trying again.`;
       return null;
     });
-    if (status?.state === "done") return showResult(id, status);
-    if (status?.state === "failed") throw new Told(status.error);
-    if (status?.state === "cancelled") return show("preview");
+    if (status && !["waiting", "running"].includes(status.state)) return status;
     if (status) showProgress(status);
     await new Promise((resolve) => setTimeout(resolve, POLL));
   }
@@ -238,7 +245,7 @@ function listen() {
   document.addEventListener("paste", guarded((event) => takeFile(event.clipboardData.files)));
   byId("form").addEventListener("submit", guarded((event) => {
     event.preventDefault();
-    if (!byId("run").disabled) return restore();
+    return restore();
   }));
   byId("form").addEventListener("input", tellChoice);
   byId("cancel").addEventListener("click", guarded(async () => {
