@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -25,13 +26,14 @@ from web_site import EXAMPLES, Site, encode, serving
 from glean_ext.apis.photo import PhotoRestorer
 from glean_ext.apis.restore import Restorer
 from glean_ext.apis.sizes import SizePolicy, SizeRequirements
+from glean_ext.apis.web import connections
 from glean_ext.apis.web import jobs as jobs_module
 from glean_ext.apis.web.bench import Bench, takes_squares
 from glean_ext.apis.web.jobs import Job, Jobs, Order
 from glean_ext.apis.web.limits import Limits, clean_name
 from glean_ext.apis.web.models import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.apis.web.security import is_loopback, names_for
-from glean_ext.apis.web.server import listen
+from glean_ext.apis.web.server import CONNECTIONS, listen
 from glean_ext.errors import InputError
 from glean_ext.images import read_rgb
 from glean_ext.imresize import imresize
@@ -423,6 +425,30 @@ def test_slow_and_broken_uploads(site_with):
     assert len(list(site.root.iterdir())) == 1
 
 
+def test_connections_that_ask_for_nothing_end(site, monkeypatch):
+    """And those that have asked end, too, when they begin to ask again and do not go on."""
+    monkeypatch.setattr(connections, "HEADERS", 1)
+    where = "127.0.0.1", site.port
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(where, 30)) for _ in range(CONNECTIONS)]
+        for one in silent[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        assert site.get("/").status == 503
+        assert {one.recv(99) for one in silent} == {b""}
+        again = stack.enter_context(socket.create_connection(where, 30))
+        again.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nH")
+        answer = b"".join(iter(lambda: again.recv(999), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"\r\n\r\n")
+    with socket.create_connection(where, 30) as slow:  # an upload may take longer
+        order = (
+            b"POST /api/jobs?model=Demo%%20GLEAN&kind=face HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        )
+        slow.sendall(order % len(FACE) + FACE[:9])
+        time.sleep(1.5)
+        slow.sendall(FACE[9:])
+        assert slow.recv(99).startswith(b"HTTP/1.1 201 ")
+
+
 def test_models_without_squares_take_no_photos(tmp_path):
     assert takes_squares(SizeRequirements((8, 8), 8, any_size=False))
     assert not takes_squares(SizeRequirements((24, 32), 16, any_size=False))
@@ -685,7 +711,10 @@ def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
         process.kill()
     assert process.returncode == (0 if end == signal.SIGINT else 128 + end)
     assert errors == (
-        "warning: everyone who can reach this machine can use the page: it has no password.\n" if everyone else ""
+        "warning: everyone who can reach this machine can use the page, or keep others from it: it has no password. "
+        "On the internet it belongs behind a reverse proxy.\n"
+        if everyone
+        else ""
     )
     assert list(tmp_path.iterdir()) == []
 

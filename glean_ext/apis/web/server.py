@@ -15,6 +15,7 @@ import uvicorn
 
 from glean_ext.apis.web.app import make_app
 from glean_ext.apis.web.bench import Bench
+from glean_ext.apis.web.connections import PunctualProtocol
 from glean_ext.apis.web.limits import Limits
 from glean_ext.apis.web.models import ModelSpec
 from glean_ext.apis.web.security import Guard, is_loopback, names_for
@@ -46,7 +47,8 @@ def serve(
             server = make_server(make_app(bench, Path(folder), limits, names_for(host)))
             if not is_loopback(host):
                 print(
-                    "warning: everyone who can reach this machine can use the page: it has no password.",
+                    "warning: everyone who can reach this machine can use the page, or keep others from it: it has no "
+                    "password. On the internet it belongs behind a reverse proxy.",
                     file=sys.stderr,
                 )
             print(f"Open {address(listener)} in a browser. Ctrl-C ends.", flush=True)
@@ -60,6 +62,7 @@ def make_server(app: Guard) -> uvicorn.Server:
     """A server that says nothing of its own accord."""
     config = uvicorn.Config(
         app,
+        http=PunctualProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
