@@ -21,7 +21,8 @@ from glean_ext.errors import InputError
 from glean_ext.images import decode_rgb, write_png
 from glean_ext.imresize import imresize
 
-OPTIONS = re.compile(r" \(see --[^)]*\)|, or let --size-policy [^(]*\(in Python: [^)]*\)")
+OPTION = re.compile(r"--[a-z]")
+PARTS = re.compile(r" \(see --[^)]*\)|, or let --[^(]*\(in Python: [^)]*\)")  # of sentences that help without them
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Bench:
         try:
             image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         except InputError as error:
-            raise InputError(without_options(str(error))) from error
+            raise InputError(without_options(str(error), order.name)) from error
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -143,7 +144,7 @@ class Bench:
 
     def _notice(self, line: str) -> None:
         assert self._job is not None
-        self._job.notices.append(without_options(line))
+        self._job.notices.append(without_options(line, self._job.order.name))
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
@@ -163,13 +164,17 @@ def _save(image: np.ndarray, job: Job, name: str) -> None:
         raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
 
 
-def without_options(line: str) -> str:
-    """A line without the mends that a page does not have.
+def without_options(line: str, name: str) -> str:
+    """A line about the image of that name without the mends that a page does not have: command-line options.
 
-    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).")
+    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).", "a.png")
     'a.png was resized to 8x8.'
+    >>> without_options("a.png: the GPU has too little memory for it. Use --device cpu.", "a.png")
+    'a.png: the GPU has too little memory for it.'
     """
-    return OPTIONS.sub("", line)
+    name = name if line.startswith(name) else ""  # which may read like an option
+    fault, *mends = re.split(r"(?<=\.) ", PARTS.sub("", line.removeprefix(name)))
+    return name + " ".join([fault, *(mend for mend in mends if not OPTION.search(mend))])
 
 
 def _sizes(takes: SizeRequirements) -> str:
