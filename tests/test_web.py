@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +32,7 @@ from glean_ext.apis.web import connections
 from glean_ext.apis.web import jobs as jobs_module
 from glean_ext.apis.web.bench import Bench, takes_squares, without_options
 from glean_ext.apis.web.jobs import Job, Jobs, Order
-from glean_ext.apis.web.limits import Limits, clean_name
+from glean_ext.apis.web.limits import Limits, check_image, clean_name
 from glean_ext.apis.web.models import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.apis.web.security import is_loopback, names_for
 from glean_ext.apis.web.server import CONNECTIONS, listen
@@ -339,6 +340,13 @@ def test_bad_files_are_told_in_one_line(site, kind):
     assert answer.error.startswith(message)
     assert "\n" not in answer.error and answer.error.endswith(".")
     assert_no_path(answer, site)
+
+
+def test_large_files_are_refused_without_a_warning():
+    with pytest.raises(InputError, match=r"^a is too large"), warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        check_image(bomb(9999), "a", LIMITS)  # Pillow warns from 9460 on
+    assert seen == []
 
 
 def assert_no_path(answer, site: Site) -> None:

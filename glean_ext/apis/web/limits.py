@@ -6,10 +6,8 @@ import io
 import re
 from dataclasses import dataclass
 
-from PIL import Image
-
 from glean_ext.errors import InputError
-from glean_ext.images import DAMAGE, FORMATS, decode_rgb
+from glean_ext.images import decode_rgb, opened
 
 NAME_LENGTH = 100
 
@@ -46,20 +44,12 @@ def check_image(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
     Raises:
         InputError: It is no image, damaged, or has too many pixels.
     """
-    size = _told_size(content)
-    if size and size[0] * size[1] > limits.pixels:
-        raise InputError(
-            f"{name} has {size[0]}x{size[1]} pixels, but at most {limits.pixels / 1e6:g} million are taken here. "
-            "Crop it or scale it down."
-        )
+    if content:  # of nothing decoding says that it is nothing
+        with opened(io.BytesIO(content), name) as image:
+            if image.width * image.height > limits.pixels:
+                raise InputError(
+                    f"{name} has {image.width}x{image.height} pixels, but at most {limits.pixels / 1e6:g} million are "
+                    "taken here. Crop it or scale it down."
+                )
     height, width = decode_rgb(content, name).shape[:2]
     return height, width
-
-
-def _told_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height that an image file claims; None where decoding it will say what is wrong."""
-    try:
-        with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
-            return image.size
-    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None
