@@ -713,6 +713,15 @@ def test_a_folder_that_cannot_be_written_to(bench, tmp_path):
     assert str(error.value) == "me.png: the server could not keep the result (Not a directory)."
 
 
+def test_what_is_done_after_closing_is_not_kept(bench, tmp_path):
+    job = Job("x", Order("me.png", "Demo GLEAN", "face", 0, (8, 8)), FACE, tmp_path / "gone" / "x")
+    with pytest.raises(
+        InputError, match=r"^me.png: the server could not keep the result \(No such file or directory\)"
+    ):
+        bench.restore(job)
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- starting and ending ---
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from glean_ext.apis.faces import FaceFinder
 from glean_ext.apis.photo import PhotoRestorer, RestoredFace, blend, crop_size
@@ -18,7 +19,7 @@ from glean_ext.apis.web.jobs import Job
 from glean_ext.apis.web.limits import Limits
 from glean_ext.apis.web.models import ModelSpec
 from glean_ext.errors import InputError
-from glean_ext.images import decode_rgb, write_png
+from glean_ext.images import decode_rgb
 from glean_ext.imresize import imresize
 
 OPTION = re.compile(r"--[a-z]")
@@ -156,11 +157,11 @@ class Bench:
 
 
 def _save(image: np.ndarray, job: Job, name: str) -> None:
-    """Write a file of the job; errors do not say where."""
+    """Write a file of the job; errors do not say where. A folder that is gone, as after closing, stays gone."""
     try:
-        write_png(image, job.folder / name)
-    except InputError as error:
-        reason = getattr(error.__cause__, "strerror", None) or "its temporary folder cannot be written to"
+        Image.fromarray(image).save(job.folder / name)
+    except OSError as error:
+        reason = error.strerror or "its temporary folder cannot be written to"
         raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
 
 
