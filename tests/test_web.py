@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import http.client
 import importlib.util
 import io
@@ -15,7 +14,6 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -30,12 +28,12 @@ from glean_ext.apis.restore import Restorer
 from glean_ext.apis.sizes import SizePolicy, SizeRequirements
 from glean_ext.apis.web import connections
 from glean_ext.apis.web import jobs as jobs_module
-from glean_ext.apis.web.bench import Bench, takes_squares, without_options
+from glean_ext.apis.web.bench import Bench, takes_squares
 from glean_ext.apis.web.jobs import Job, Jobs, Order
 from glean_ext.apis.web.limits import Limits, check_image, clean_name
 from glean_ext.apis.web.models import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.apis.web.security import is_loopback, names_for
-from glean_ext.apis.web.server import CONNECTIONS, listen
+from glean_ext.apis.web.server import listen
 from glean_ext.errors import InputError
 from glean_ext.images import read_rgb
 from glean_ext.imresize import imresize
@@ -435,24 +433,20 @@ def test_slow_and_broken_uploads(site_with):
 
 
 def test_connections_that_ask_for_nothing_end(site, monkeypatch):
-    """And those that have asked end, too, when they begin to ask again and do not go on."""
     monkeypatch.setattr(connections, "HEADERS", 1)
-    where = "127.0.0.1", site.port
-    with ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(where, 30)) for _ in range(CONNECTIONS)]
-        for one in silent[::2]:
-            one.sendall(b"GET / HTTP/1.1\r\nHost: local")
-        assert site.get("/").status == 503
-        assert {one.recv(99) for one in silent} == {b""}
-        again = stack.enter_context(socket.create_connection(where, 30))
+
+    def connected():
+        return socket.create_connection(("127.0.0.1", site.port), 30)
+
+    with connected() as silent, connected() as begun, connected() as again:
+        begun.sendall(b"GET / HTTP/1.1\r\nHost: local")
         again.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nH")
+        assert silent.recv(99) == begun.recv(99) == b""
         answer = b"".join(iter(lambda: again.recv(999), b""))
         assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"\r\n\r\n")
-    with socket.create_connection(where, 30) as slow:  # an upload may take longer
-        order = (
-            b"POST /api/jobs?model=Demo%%20GLEAN&kind=face HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-        )
-        slow.sendall(order % len(FACE) + FACE[:9])
+    with connected() as slow:  # an upload may take longer
+        slow.sendall(b"POST /api/jobs?model=Demo%20GLEAN&kind=face HTTP/1.1\r\nHost: localhost\r\n")
+        slow.sendall(b"Content-Length: %d\r\n\r\n" % len(FACE) + FACE[:9])
         time.sleep(1.5)
         slow.sendall(FACE[9:])
         assert slow.recv(99).startswith(b"HTTP/1.1 201 ")
@@ -467,58 +461,6 @@ def test_models_without_squares_take_no_photos(tmp_path):
         answer = site.post(FACE, kind="photo")
     assert answer.status == 400
     assert answer.error == "Demo GLEAN takes no squares, so it cannot restore the faces of photos."
-
-
-def messages(module: str) -> list[str]:
-    """What the InputErrors of a module say, with a letter for each value in it."""
-
-    def plain(node: ast.expr) -> str:
-        if isinstance(node, ast.JoinedStr):
-            return "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
-        assert isinstance(node, ast.Constant), ast.unparse(node)
-        return node.value
-
-    nodes = ast.walk(ast.parse(Path(f"glean_ext/{module}.py").read_text()))
-    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "InputError"]
-    return [plain(call.args[0]) for call in calls]
-
-
-RAISING = ("images", "apis/restore", "apis/torch_network", "apis/sizes", "apis/photo", "apis/faces")
-
-
-@pytest.mark.parametrize("module", RAISING)
-def test_command_line_options_are_not_told(module):
-    at_work = [line for line in messages(module) if not line.startswith("--")]  # others come when the tool starts
-    assert at_work
-    for line in at_work:
-        told = without_options(f"--a. --b.png {line}", "--a. --b.png")
-        fault = told.removeprefix("--a. --b.png ")
-        assert fault.startswith(re.split(r"\. | \(see --|, or let --", line)[0])
-        assert not re.search(r"--[a-z]|in Python", fault), line
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (
-            "a.png has 9x5 pixels, but the model takes 8x8. Resize it (MATLAB's), or let --size-policy resize do that "
-            "(in Python: size_policy='resize').",
-            "a.png has 9x5 pixels, but the model takes 8x8. Resize it (MATLAB's).",
-        ),
-        (
-            "a.png: the GPU has too little memory for it. Give a (smaller) --tile-size, or use --device cpu.",
-            "a.png: the GPU has too little memory for it.",
-        ),
-        (
-            "a.png has 9 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces (in "
-            "Python: min_face, max_faces).",
-            "a.png has 9 faces, more than 1.",
-        ),
-        ("a.png: it is restored in 4 tiles of 35x35.", "a.png: it is restored in 4 tiles of 35x35."),
-    ],
-)
-def test_mends_that_a_page_has_are_told(line, told):
-    assert without_options(line, "a.png") == told
 
 
 # --- what stays inside ---
