@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -40,6 +41,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool: 0 when done, 2 and one line for bad input, 130 for Ctrl-C; anything else is a bug and raises."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main()
     except InputError as error:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from glean_ext.errors import InputError
 
+NAMED = 40  # characters
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
@@ -20,7 +22,8 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         InputError: The file cannot be written: no rights, no space, a file where a folder should be.
     """
     target = Path(target)
-    partial = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    # Part of the name is enough to know it by, and all of it might be too much for the file system with what is added.
+    partial = target.with_name(f".{target.stem[:NAMED]}-{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial

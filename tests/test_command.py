@@ -113,6 +113,28 @@ def test_failures_are_told_at_the_end_and_the_rest_is_written(restore, tmp_path)
     assert "2 restored; 1 failed; " in stdout and "\nfailed: in/b.png is no image" in stdout
 
 
+def test_names_of_any_kind(tmp_path):
+    """Not UTF-8, as long as names can be, rich's markup, a pattern's characters; no files: a pipe and a dead link."""
+    folder = os.fsencode(tmp_path / "in")
+    names = b"\xff.png", b"a" * 251 + b".png", b"[red]x *.png"
+    for name in names:
+        folder_of(tmp_path / "in", os.fsdecode(name))
+    os.mkfifo(folder + b"/pipe.png")
+    os.symlink("nowhere", folder + b"/link.png")
+    (tmp_path / "in" / os.fsdecode(b"\xfe.txt")).touch()
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(names)
+    assert done.returncode == 2 and done.stderr.startswith("error: 2 of 5 images in in failed (link.png, pipe.png); ")
+    assert "left out, no images: \\udcfe.txt\n" in done.stdout
+
+
 # ---------------------------------------------------------------- outputs that exist
 
 

@@ -121,6 +121,26 @@ def test_size_of_the_result(finder, portrait):
 # --- options ---
 
 
+def test_16_bits_are_8_bits_in_more_steps(finder, portrait):
+    class Darker(Identity):
+        def restore(self, rgb: np.ndarray) -> np.ndarray:
+            return (super().restore(rgb) * 0.8).astype(rgb.dtype)
+
+    restorer = PhotoRestorer(Darker(128, 2), outscale=1.5, finder=finder)
+    coarse, fine = (restorer.restore(image).image for image in (portrait, portrait.astype(np.uint16) * 257))
+    assert coarse.dtype == np.uint8 and fine.dtype == np.uint16 and fine.shape == coarse.shape == (384, 384, 3)
+    difference = np.abs(fine / 257 - coarse)
+    assert difference.max() < 3 and difference.mean() < 0.4 and len(np.unique(fine)) > 10_000
+
+
+def test_more_faces_than_allowed(finder, three):
+    with pytest.raises(InputError, match=r"^a\.png has 3 faces, more than 2\. Raise --min-face, which"):
+        PhotoRestorer(Identity(64, 2), max_faces=2, finder=finder).restore(three, "a.png")
+    assert len(PhotoRestorer(Identity(64, 2), max_faces=3, finder=finder).restore(three).faces) == 3
+    centre = PhotoRestorer(Identity(64, 2), max_faces=1, only_center_face=True, finder=finder)
+    assert len(centre.restore(three).faces) == 1
+
+
 def test_fidelity_blends(finder, portrait):
     def restored(fidelity):
         return PhotoRestorer(Tinted(64, 2), fidelity=fidelity, finder=finder).restore(portrait).image.astype(int)

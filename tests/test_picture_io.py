@@ -178,7 +178,7 @@ def test_hidden_colours_become_those_of_the_nearest_pixel():
     filled = picture.filled[0, :, 0].tolist()
     assert filled[:2] == [1, 1] and filled[3:] == [5, 5] and filled[2] in (1, 5)
     assert (picture.pixels == pixels).all()
-    for same in Picture(pixels), Picture(pixels, np.zeros((1, 5), np.uint8)), Picture(pixels, pixels[..., 0]):
+    for same in Picture(pixels), Picture(pixels, np.zeros((1, 5), np.uint8)), Picture(pixels, pixels[..., 0] + 20):
         assert same.filled is same.pixels
 
 

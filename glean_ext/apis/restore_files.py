@@ -156,7 +156,8 @@ class PhotoStages:
         try:
             return self.photos.restore(one.picture.filled, str(one.job.source), faces=one.faces)
         except InputError as error:
-            return error
+            name, reason = str(one.job.source), str(error)  # of a crop's failure, which does not know the photograph
+            return error if reason.startswith(name) else InputError(f"{name}: {reason}")
 
     def finish(self, prepared: ReadPhoto, result: PhotoResult) -> None:
         if result.notice:

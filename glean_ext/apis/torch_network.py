@@ -133,7 +133,8 @@ def default_dtype(device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = any(torch.cpu.get_capabilities().get(name) for name in FAST_BFLOAT16)
+        ask = getattr(torch.cpu, "get_capabilities", None)  # older PyTorch has none
+        fast = ask is not None and any(ask().get(name) for name in FAST_BFLOAT16)
     return "bfloat16" if fast else "float32"
 
 
