@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ class Picture:
     alpha: Array | None = None
     icc: bytes | None = None
 
-    @property
+    @cached_property
     def filled(self) -> Array:
         """``pixels``, but where nothing is seen the colour of the nearest pixel that is.
 

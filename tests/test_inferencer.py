@@ -144,6 +144,7 @@ def test_a_folder(glean, restorer, tmp_path):
     for name, rgb in images.items():
         save(rgb, tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "film.mp4").write_text("no image either")
     results, restored = glean.infer(img=str(tmp_path / "in"), result_out_dir=str(tmp_path / "out"))
     assert left_in(tmp_path / "out") == list(images)
     assert [Path(result["infer_results"].img_path).name for result in results] == list(images)
@@ -151,6 +152,8 @@ def test_a_folder(glean, restorer, tmp_path):
         np.testing.assert_array_equal(image[..., ::-1], restorer.restore(rgb))
         np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out" / name)), image)
     np.testing.assert_array_equal(glean.infer(img=tmp_path / "in")[1], restored)
+    message = fault(lambda: glean.infer(img=tmp_path / "in" / "film.mp4"))
+    assert message == f"{tmp_path}/in/film.mp4 is a video, and img takes images. Restore it with glean-restore."
 
 
 def test_a_list_in_batches(glean, restorer, path, tmp_path):

@@ -85,9 +85,13 @@ def test_several_inputs_and_patterns(tree):
     assert targets(["in/**/*.*"], "out", suffix="_new") == {
         "in/a.png": "out/a_new.png",
         "in/b.JPG": "out/b_new.png",
-        "in/deep/er/c.webp": "out/c_new.png",
+        "in/deep/er/c.webp": "out/deep/er/c_new.png",
         "in/film.MOV": "out/film_new.mov",
     }
+    assert targets([f"{tree}/**/*.jp*"], "out") == {
+        f"{tree}/{name}.jpg": f"out/{name}.png" for name in ("other", "single")
+    }
+    assert targets(["in/*/../a.*"], "out") == {"in/deep/../a.png": "out/a.png"}  # never beside the output folder
     (tree / "[a].png").touch()
     assert targets(["[a].png"], "out") == {"[a].png": "out/[a].png"}  # a file of that name is no pattern
 

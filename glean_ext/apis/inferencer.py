@@ -16,7 +16,7 @@ from mmengine import Config
 from PIL import Image
 from rich.progress import track
 
-from glean_ext.apis.outputs import plan_outputs
+from glean_ext.apis.outputs import VIDEOS, plan_outputs
 from glean_ext.apis.restore import Prepared, Restorer
 from glean_ext.configs_io import HOME, generator_config, load_config
 from glean_ext.errors import InputError
@@ -260,9 +260,14 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     if not isinstance(img, str | os.PathLike):
         raise _wrong_type(img, "img")
     source = Path(img)
+    if source.suffix.lower() in VIDEOS and source.is_file():
+        raise InputError(f"{source} is a video, and img takes images. Restore it with glean-restore.")
+    if source.is_dir():
+        image_files(source)  # there are some, besides videos
     if out:
         planned = plan_outputs([source], out, recursive=False)
-        return [Item(str(job.source), job.source, job.target) for job in planned.jobs], planned.alone
+        images = [job for job in planned.jobs if not job.is_video]
+        return [Item(str(job.source), job.source, job.target) for job in images], planned.alone
     if source.is_dir():
         return [Item(str(path), path) for path in image_files(source)[0]], False
     return [Item(str(source), source)], True

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from glean_ext.errors import InputError
@@ -69,8 +70,8 @@ def plan_outputs(
 ) -> Plan:
     """Which file is written for which input.
 
-    Folders keep their tree and files their names, with ``suffix`` and .png (.mp4, .mkv or .mov for videos). Where two
-    inputs differ in their extension only, all outputs keep theirs: ``a.jpg.png``.
+    Folders keep their tree, patterns that of what they match, and files their names, with ``suffix`` and .png (.mp4,
+    .mkv or .mov for videos). Where two inputs differ in their extension only, all outputs keep theirs: ``a.jpg.png``.
 
     Args:
         inputs: Files, folders, and patterns with ``*``, ``?``, ``[...]`` and ``**``.
@@ -86,7 +87,8 @@ def plan_outputs(
     output = Path(output)
     if "/" in suffix or os.sep in suffix:
         raise InputError(f"--suffix {suffix} names a folder. Give a few letters.")
-    expanded = [path for text in inputs for path in _expanded(text)]
+    matched = [pair for text in inputs for pair in _expanded(text)]
+    expanded = [path for path, _ in matched]
     alone = len(expanded) == 1 and len(inputs) == 1 and not expanded[0].is_dir()
     left_out: list[Path] = []
     if alone:
@@ -95,7 +97,7 @@ def plan_outputs(
     else:
         folder = output
         _require_folder(expanded, output)
-        found, left_out = _listed(expanded, output, recursive)
+        found, left_out = _listed(matched, output, recursive)
         by_stem = Counter(str(relative.with_suffix("")).lower() for _, relative in found)
         full = max(by_stem.values()) > 1
         jobs = [Job(source, output / relative.with_name(_name(relative, suffix, full))) for source, relative in found]
@@ -106,16 +108,18 @@ def plan_outputs(
     return Plan(jobs, folder, left_out, alone, source)
 
 
-def _expanded(text: str | os.PathLike) -> list[Path]:
+def _expanded(text: str | os.PathLike) -> list[tuple[Path, Path]]:
+    """The files or the folder meant, each with the folder that its output's path is relative to."""
     path = Path(text)
     if path.exists():
-        return [path]
+        return [(path, path.parent)]
     if glob.has_magic(str(text)):
         found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
         found = [path for path in found if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
         if not found:
             raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
-        return found
+        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
     raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
 
 
@@ -143,13 +147,15 @@ def _require_folder(inputs: Sequence[Path], output: Path) -> None:
             raise InputError(f"{output} is the input folder. Give another folder as output.")
 
 
-def _listed(inputs: Sequence[Path], output: Path, recursive: bool) -> tuple[list[tuple[Path, Path]], list[Path]]:
+def _listed(
+    inputs: Sequence[tuple[Path, Path]], output: Path, recursive: bool
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Each file to restore with its path in the output folder, and what is left out."""
     found: list[tuple[Path, Path]] = []
     left_out: list[Path] = []
-    for path in inputs:
+    for path, base in inputs:
         if not path.is_dir():
-            found.append((path, Path(path.name)))
+            found.append((path, path.relative_to(base)))
             continue
         before = len(found)
         for file in _files(path, output, recursive):

@@ -154,10 +154,12 @@ class PhotoStages:
 
     def _restore(self, one: ReadPhoto) -> PhotoResult | InputError:
         try:
-            return self.photos.restore(one.picture.filled, str(one.job.source), faces=one.faces)
+            result = self.photos.restore(one.picture.filled, str(one.job.source), faces=one.faces)
         except InputError as error:
             name, reason = str(one.job.source), str(error)  # of a crop's failure, which does not know the photograph
             return error if reason.startswith(name) else InputError(f"{name}: {reason}")
+        self.faces += len(result.faces)
+        return result
 
     def finish(self, prepared: ReadPhoto, result: PhotoResult) -> None:
         if result.notice:
@@ -171,7 +173,6 @@ class PhotoStages:
                     within = prepared.job.target.with_suffix("").relative_to(self.root)
                     write_picture(Picture(image), self.faces_to / f"{within}_face{index:02d}{kind}.png")
         write_result(prepared.job, Picture(result.image, alpha, picture.icc), picture.filled)
-        self.faces += len(result.faces)
 
     def size(self, prepared: ReadPhoto, result: PhotoResult) -> int:
         return prepared.picture.pixels.nbytes + result.image.nbytes
