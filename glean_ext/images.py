@@ -105,7 +105,7 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
             yield image
     except Image.DecompressionBombError as error:
-        # Pillow names twice its limit, which is where it stops to warn only; here nothing larger than the limit is read.
+        # Pillow raises, and names, twice its limit; here nothing larger than the limit is read.
         reason = re.sub(r"limit of .*", f"limit of {Image.MAX_IMAGE_PIXELS} pixels", _reason(error))
         raise InputError(f"{name} is too large: {reason}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
