@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -104,7 +105,9 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
             yield image
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is too large: {_reason(error)}. Crop it or scale it down.") from error
+        # Pillow raises, and names, twice its limit; here nothing larger than the limit is read.
+        reason = re.sub(r"limit of .*", f"limit of {Image.MAX_IMAGE_PIXELS} pixels", _reason(error))
+        raise InputError(f"{name} is too large: {reason}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"{name} is no image, or of a format that is not read ({', '.join(FORMATS)} are). Save it as PNG."

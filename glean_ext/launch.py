@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if failure.exitcode == 2:
             cli.fail(failure.message)
         how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else "failed, see above"
-        print(f"error: process {rank} {how}. --resume goes on from the newest checkpoint.", file=sys.stderr)
-        raise SystemExit(1) from None
+        trains = any(argument.endswith("train.py") for argument in argv or sys.argv)
+        mend = " --resume goes on from the newest checkpoint." if trains else ""
+        print(f"error: process {rank} {how}.{mend}", file=sys.stderr)
+        raise SystemExit(max(failure.exitcode, 1)) from None
     except SignalException:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

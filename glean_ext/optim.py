@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-from glean_ext.networks.precision import cpu_has_bf16
+from glean_ext.networks.precision import cpu_has_bf16, tell_of_fp32
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         self.dtype = DTYPES[dtype]
         slow = self.device_type == "cpu" and not cpu_has_bf16()
         self.enabled = not (slow and dtype == "auto")
-        if slow and self.enabled:
-            logger.warning(SLOW)
+        if slow:
+            logger.warning(SLOW) if self.enabled else tell_of_fp32()
         self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == "float16")
 
     @contextmanager

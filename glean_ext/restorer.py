@@ -164,9 +164,8 @@ class GLEAN(SRGAN):
         steps = wrapper._inner_count
         log_vars: dict[str, Tensor] = {}
         for losses_of, image in (self._losses_on_real, batch_gt_data), (self._losses_on_fake, batch_outputs.detach()):
-            wrapper._inner_count = (
-                steps  # it counts backward passes to accumulate gradients, but these two are one step
-            )
+            # It counts backward passes to accumulate gradients, but these two are one step.
+            wrapper._inner_count = steps
             with wrapper.optim_context(self):
                 losses = losses_of(image)
             loss, logged = self.parse_losses(losses)

@@ -117,6 +117,15 @@ def test_output_may_be_a_folder_for_a_file(infer, weights, config, image, tmp_pa
     assert (tmp_path / "out" / "deep" / "in.png").is_file()
 
 
+def test_where_all_fail_there_are_no_others(infer, weights, config, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bad.png").write_text("text")
+    code, _, stderr = infer(config, weights, folder, "-o", tmp_path / "out")
+    assert code == 2
+    assert stderr == f"error: 1 of 1 images in {folder} failed (bad.png); why is said above.\n"
+
+
 def test_a_folder_goes_on_after_bad_files_and_tells_all(infer, net, weights, config, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     good = [save_noise(folder / "a.png"), save_noise(folder / "d.bmp")]

@@ -293,6 +293,7 @@ def test_wrong_images(glean, rgb, path, tmp_path):
     for start, img in cases.items():
         target = out.parent if isinstance(img, list) else out
         assert fault(lambda img=img, target=target: glean.infer(img=img, result_out_dir=target)).startswith(start)
+    assert fault(lambda: glean.infer(img="")).startswith("img is missing.")  # not the folder at hand
     assert not out.exists() and not (out.parent.exists() and left_in(out.parent))
     no_images = tmp_path / "none"
     no_images.mkdir()
@@ -331,6 +332,12 @@ def test_bad_images_among_good_ones(glean, restorer, tmp_path, batch_size):
     assert message.endswith(f"The others are in {out}.") and left_in(out) == ["a.png", "c.png", "d.png"]
     assert np.abs(read_rgb(out / "d.png").astype(int) - restorer.restore(noise(2))).max() <= 1
     assert fault(lambda: glean.infer(img=folder, batch_size=batch_size)).startswith(f"{bad} is no image")
+
+
+def test_where_all_fail_there_are_no_others(glean, tmp_path):
+    (tmp_path / "b.png").write_text("text")
+    message = fault(lambda: glean.infer(img=[tmp_path / "b.png"], result_out_dir=tmp_path / "out"))
+    assert message.startswith("1 of 1 images failed") and message.endswith("Save it as PNG.")
 
 
 # Other models, and the metafile

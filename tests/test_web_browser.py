@@ -295,6 +295,24 @@ def test_files_that_come_while_one_is_restored(page, site: Site):
     assert shown(page, "#caption").startswith("other.png: 8x8")
 
 
+def test_leaving_cancels(page, context, site: Site):
+    """A job nobody can ask for any more makes nobody wait."""
+    page.select_option("#model", "Demo LightGLEAN")
+    choose(page, noise(67, 99), "large.png")
+    with page.expect_response("**/api/jobs?*") as sent:
+        page.click("#run")
+    job = sent.value.json()["id"]
+    until(page, "document.querySelector('#progress-text').innerText.startsWith('Tiles')")
+    page.reload()
+    assert site.wait(job)["state"] == "cancelled"
+
+
+def test_examples_of_a_server_that_is_gone(page):
+    page.route("**/examples/face-1.png", lambda route: route.abort())
+    page.click("#examples li:nth-child(1) button")
+    assert shown(page, "#alert") == "The server does not answer. Is it still running?"
+
+
 def test_results_that_are_gone(page, site: Site):
     page.click("#examples li:nth-child(1) button")
     page.wait_for_selector("#preview:not([hidden])")

@@ -146,7 +146,7 @@ class GLEANInferencer:
             names = [*list(failures)[:SHOWN], *([f"{len(failures) - SHOWN} more"] if len(failures) > SHOWN else [])]
             raise InputError(
                 f"{len(failures)} of {len(items)} images failed ({', '.join(names)}), the first because: "
-                f"{next(iter(failures.values()))} The others are in {result_out_dir}."
+                f"{next(iter(failures.values()))}" + (f" The others are in {result_out_dir}." if results else "")
             )
         samples = [_sample(item, result) for item, result in zip(items, results, strict=True)]
         return (samples[0], results[0]) if alone else (samples, results)
@@ -250,7 +250,7 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     Raises:
         InputError: There is nothing to restore, or an input or another output would be overwritten.
     """
-    if img is None:
+    if img is None or (isinstance(img, str) and not img):  # which would be the folder at hand
         raise InputError("img is missing. Give the path of an image or a folder, an ndarray, or a list.")
     if isinstance(img, list | tuple):
         return _plan_list(img, Path(out) if out else None), False

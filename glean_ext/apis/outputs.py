@@ -111,6 +111,8 @@ def plan_outputs(
 def _expanded(text: str | os.PathLike) -> list[tuple[Path, Path]]:
     """The files or the folder meant, each with the folder that its output's path is relative to."""
     path = Path(text)
+    if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
+        raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
     if path.exists():
         return [(path, path.parent)]
     if glob.has_magic(str(text)):

@@ -191,8 +191,8 @@ class _Run:
             source = f" in {self.plan.source}" if self.plan.source else ""
             raise InputError(
                 f"{len(report.failures)} of {total} images{source} failed "
-                f"({named([job.source for job in report.failures])}); why is said above. The others are in "
-                f"{self.plan.folder}."
+                f"({named([job.source for job in report.failures])}); why is said above."
+                + (f" The others are in {self.plan.folder}." if report.done else "")
             )
 
 

@@ -186,7 +186,7 @@ def draw(cells: Sequence[Cell], reports: Sequence[dict[str, Any]]) -> Any:
         (by_batch, 1, (time_batch, memory_batch)),
     ):
         x = [cells[i][position] for i in chosen]
-        for k, colour in enumerate(COLOURS):
+        for k, colour in zip(range(len(reports[0]["results"])), COLOURS, strict=False):
             results = [reports[i]["results"][k] for i in chosen]
             seconds = [r.seconds.median / cells[i][1] for i, r in zip(chosen, results, strict=True)]
             memory = [r.memory.own / GIB for r in results]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -76,7 +77,7 @@ class Case:
         return asdict(self)
 
 
-class Subject:
+class Subject(ABC):
     """Something that can be run again and again.
 
     Args:
@@ -87,14 +88,15 @@ class Subject:
     networks: dict[str, nn.Module]
     shares_weights = True  # has the ``weights``, or for a file is taken to have them
 
+    @abstractmethod
     def run(self) -> Any:
-        raise NotImplementedError
+        """Once, and what came out."""
 
+    @abstractmethod
     def first_run(self) -> tuple[int, Any]:
         """FLOPs of a run, in matrix products and convolutions, and what it returned."""
-        raise NotImplementedError
 
-    def compile(self) -> None:
+    def compile(self) -> None:  # noqa: B027  (nothing is what most do)
         """Compile what the next run computes; nothing if the case does not ask for it."""
 
     def take(self, weights: Weights | None) -> None:

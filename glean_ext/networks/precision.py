@@ -15,7 +15,10 @@ logger = logging.getLogger(__name__)
 
 def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManager:
     """Autocast to fp16 on a GPU and to bf16 on a CPU that computes in it, unless an autocast region is active."""
-    if not enabled or torch.is_autocast_enabled(device.type) or (device.type == "cpu" and not cpu_has_bf16()):
+    if not enabled or torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    if device.type == "cpu" and not cpu_has_bf16():
+        tell_of_fp32()
         return nullcontext()
     return torch.autocast(device.type, torch.float16 if device.type == "cuda" else torch.bfloat16)
 
@@ -24,10 +27,13 @@ def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManag
 def cpu_has_bf16() -> bool:
     """Whether this CPU has instructions for bf16; on one without, bf16 takes up to 40 times as long as fp32."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # older PyTorch has none
-    has = ask is not None and any(ask().get(name) for name in BF16_INSTRUCTIONS)
-    if not has:
-        logger.info("This CPU has no instructions for bf16; what may choose its precision runs in fp32.")
-    return has
+    return ask is not None and any(ask().get(name) for name in BF16_INSTRUCTIONS)
+
+
+@cache
+def tell_of_fp32() -> None:
+    """Log, once, that mixed precision was asked for and is not had."""
+    logger.info("This CPU has no instructions for bf16, so fp32 takes the place of mixed precision.")
 
 
 def channels_last(net: nn.Module) -> None:

@@ -20,13 +20,16 @@ let example = 0; // counts clicks, so that a slow example does not replace a lat
 
 class Told extends Error {} // a line for the reader
 
-async function ask(address, request = {}) {
-  let response;
+async function answer(address, request = {}) {
   try {
-    response = await fetch(address, request);
+    return await fetch(address, request);
   } catch {
     throw new Told("The server does not answer. Is it still running?");
   }
+}
+
+async function ask(address, request = {}) {
+  const response = await answer(address, request);
   const content = response.status === 204 ? null : await response.json().catch(() => null);
   if (!response.ok) {
     throw Object.assign(new Told(content?.error ?? `The server answered with ${response.status}.`), {
@@ -111,7 +114,7 @@ function choose(file, name = file.name) {
 
 async function chooseExample(one) {
   const mine = ++example;
-  const response = await fetch(`/examples/${one.file}`);
+  const response = await answer(`/examples/${one.file}`);
   const content = await response.blob();
   if (mine !== example) return;
   choose(content, one.file);
@@ -252,6 +255,10 @@ function listen() {
     if (job) await ask(`/api/jobs/${job}`, { method: "DELETE" });
     byId("progress-text").textContent = "Cancelling";
   }));
+  // Nobody can ask for a job of a page that was closed or reloaded, and others wait behind it.
+  addEventListener("pagehide", () => {
+    if (job) fetch(`/api/jobs/${job}`, { method: "DELETE", keepalive: true });
+  });
   byId("preview-image").addEventListener("load", (event) => {
     markTiny(event.target);
     event.target.hidden = false;
