@@ -536,6 +536,7 @@ def test_two_hosts_are_refused(site):
         ({}, 201),
         ({"Origin": "http://localhost:5", "Host": "localhost:5", "Sec-Fetch-Site": "same-origin"}, 201),
         ({"Origin": "https://localhost:5", "Host": "localhost:5"}, 201),  # behind a proxy
+        ({"Host": "127.0.0.1:7860", "Sec-Fetch-Site": "same-origin"}, 201),  # behind one as in docs/restoring.md
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:6", "Host": "localhost:5"}, 403),
         ({"Origin": "null"}, 403),
