@@ -276,6 +276,19 @@ def test_photographs(restore, tmp_path, portrait):
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))
 
 
+def test_faces_that_exist(restore, fault, tmp_path, portrait):
+    write_picture(Picture(portrait, icc=SRGB), tmp_path / "a.png")
+    write_picture(Picture(noise()), tmp_path / "faces" / "a_face00.png")
+    arguments = *GLEAN, "a.png", "-o", "out", "--photo", "--save-faces"
+    assert fault(*arguments, "faces") == ("faces exist in faces (a_face00.png). Give --overwrite, or another folder.")
+    assert fault(*arguments, "a.png/faces").startswith("a.png/faces cannot be written to (")
+    assert restore(*arguments, "faces", "--skip-existing")[0] == 0
+    np.testing.assert_array_equal(read_rgb(tmp_path / "faces" / "a_face00.png"), noise())
+    assert read_picture(tmp_path / "faces" / "a_face00_restored.png").icc == SRGB
+    assert restore(*arguments, "faces", "--overwrite")[0] == 0
+    assert (read_rgb(tmp_path / "faces" / "a_face00.png") != noise()).any()
+
+
 def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     write_picture(Picture(portrait), tmp_path / "a.png")
     write_picture(Picture(noise(40, 50)), tmp_path / "none.png")

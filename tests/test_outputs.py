@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glean_ext.apis.outputs import Job, plan_outputs, require_writable, without_existing
+from glean_ext.apis.outputs import Job, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -202,3 +202,29 @@ def test_places_without_rights():
             f"glean_ext.errors.InputError: {name}/ro/out cannot be written to (no rights in {name}/ro). Choose another "
             "output."
         )
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_faces_replace_nothing(tree):
+    def check(*inputs, faces="faces", keep=False):
+        plan = plan_outputs(inputs, "out")
+        require_own_faces(plan, plan.jobs, Path(faces), Path("out"), keep)
+
+    (tree / "faces" / "deep" / "er").mkdir(parents=True)
+    for name in ("a_face.png", "a_faces00.png", "z_face00.png", "a_face00.jpg", "c_face00.png"):
+        (tree / "faces" / name).touch()
+    check("in")
+    (tree / "faces" / "deep" / "er" / "c_face07_restored.png").touch()
+    assert fault(lambda: check("in")) == (
+        "faces exist in faces (c_face07_restored.png). Give --overwrite, or another folder."
+    )
+    check("in", keep=True)
+    (tree / "more" / "a_face00.png").touch()
+    assert fault(lambda: check("in", "more/a_face00.png", faces="more", keep=True)) == (
+        "--save-faces more: more/a_face00.png is an input and would be overwritten. Give another folder."
+    )
+    assert fault(lambda: check("in", "more/a_face00.png", faces="out", keep=True)) == (
+        "--save-faces out: out/a_face00.png is another output and would be overwritten. Give another folder."
+    )

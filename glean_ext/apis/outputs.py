@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from glean_ext.images import EXTENSIONS
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")  # inputs
 VIDEO_OUTPUTS = (".mp4", ".mkv", ".mov")
 COMPARE = "_compare"  # what the names of before/after pictures end with
+FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 SHOWN = 8  # files that a message names before it counts the rest
 
 
@@ -34,6 +36,10 @@ class Job:
     @property
     def outputs(self) -> list[Path]:
         return [self.target] if self.compare is None else [self.target, self.compare]
+
+    def face_path(self, faces: Path, root: Path, ending: str) -> Path:
+        """Where one of its faces is written: in the folder of faces, as the output is within ``root``."""
+        return faces / f"{self.target.with_suffix('').relative_to(root)}_face{ending}.png"
 
 
 @dataclass(frozen=True)
@@ -240,6 +246,39 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         f"({named([job.target for job in existing])}). Give --overwrite to replace them, or --skip-existing to restore "
         "the others only."
     )
+
+
+def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:
+    """Faces written into the folder ``faces`` replace no input and no output, and no faces of before where they count.
+
+    Args:
+        jobs: Those of ``plan`` that are done.
+        root: The folder of the outputs.
+        keep: Faces of before do not count.
+
+    Raises:
+        InputError: They would.
+    """
+    stems = {_real(job.face_path(faces, root, "00")).lower().removesuffix("_face00.png") for job in jobs}
+
+    def would_be_written(path: Path) -> bool:
+        match = FACE.fullmatch(_real(path).lower())
+        return match is not None and match[1] in stems
+
+    for job in plan.jobs:
+        for path, what in (job.source, "an input"), *((output, "another output") for output in job.outputs):
+            if would_be_written(path):
+                raise InputError(
+                    f"--save-faces {faces}: {path} is {what} and would be overwritten. Give another folder."
+                )
+    folders = {job.face_path(faces, root, "00").parent for job in jobs}
+    if keep:
+        return
+    existing = sorted(
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if would_be_written(path)
+    )
+    if existing:
+        raise InputError(f"faces exist in {faces} ({named(existing)}). Give --overwrite, or another folder.")
 
 
 def require_writable(folder: Path) -> None:

@@ -138,11 +138,19 @@ class PhotoStages:
         photos: Its ``save_faces`` says whether faces are kept.
         faces_to: The folder for them; names are those of the outputs, within ``root``.
         root: The folder of the outputs.
+        keep: Leave faces alone whose files exist.
         notify: Gets one line for a photograph that was not treated as asked.
     """
 
-    def __init__(self, photos: PhotoRestorer, faces_to: Path | None, root: Path, notify: Callable[[str], None] = print):
-        self.photos, self.faces_to, self.root, self.notify = photos, faces_to, root, notify
+    def __init__(
+        self,
+        photos: PhotoRestorer,
+        faces_to: Path | None,
+        root: Path,
+        keep: bool = False,
+        notify: Callable[[str], None] = print,
+    ):
+        self.photos, self.faces_to, self.root, self.keep, self.notify = photos, faces_to, root, keep, notify
         self.faces = 0  # that were restored
 
     def prepare(self, job: Job) -> ReadPhoto:
@@ -167,11 +175,12 @@ class PhotoStages:
         picture, alpha = prepared.picture, prepared.picture.alpha
         if alpha is not None:
             alpha = imresize(alpha, size=_size(result.image))
-        for index, face in enumerate(result.faces if self.faces_to else ()):
-            for kind, image in ("", face.crop), ("_restored", face.restored):
-                if self.faces_to is not None and image is not None:
-                    within = prepared.job.target.with_suffix("").relative_to(self.root)
-                    write_picture(Picture(image), self.faces_to / f"{within}_face{index:02d}{kind}.png")
+        if self.faces_to is not None:
+            for index, face in enumerate(result.faces):
+                for kind, image in ("", face.crop), ("_restored", face.restored):
+                    path = prepared.job.face_path(self.faces_to, self.root, f"{index:02d}{kind}")
+                    if image is not None and not (self.keep and path.exists()):
+                        write_picture(Picture(image, icc=picture.icc), path)
         write_result(prepared.job, Picture(result.image, alpha, picture.icc), picture.filled)
 
     def size(self, prepared: ReadPhoto, result: PhotoResult) -> int:

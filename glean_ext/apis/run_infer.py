@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glean_ext.apis import pipeline
-from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_writable, without_existing
+from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
 from glean_ext.apis.sizes import SizePolicy
@@ -41,7 +41,13 @@ def run_infer(args: Namespace) -> None:
     model, inputs = split_model(args.arguments)
     plan = plan_outputs(inputs, args.output, args.suffix, args.compare)
     jobs, skipped = without_existing(plan, args.overwrite, args.skip_existing)
-    require_writable(Path(args.output) if plan.folder else Path(args.output).parent)
+    root = plan.folder or Path(args.output).parent
+    require_writable(root)
+    if args.save_faces is not None:
+        faces = Path(args.save_faces)
+        require_writable(faces)
+        images = [job for job in jobs if not job.is_video]
+        require_own_faces(plan, images, faces, root, keep=args.overwrite or args.skip_existing)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
     if plan.left_out:
@@ -221,7 +227,8 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callab
         restore_batch=restorer.restore_batch,
     )
     root = plan.folder or Path(args.output).parent
-    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, notify)
+    faces_to = None if args.save_faces is None else Path(args.save_faces)
+    return PhotoStages(photos, faces_to, root, keep=args.skip_existing, notify=notify)
 
 
 def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray] | None:
