@@ -87,11 +87,12 @@ def test_a_tree_of_folders(restore, glean, tmp_path):
     """With a shipped config by its name, from any folder."""
     folder_of(tmp_path / "in", "a.png", "deep/b.png", "deep/er/c.png")
     (tmp_path / "in" / "notes.txt").touch()
+    (tmp_path / "in" / "link").symlink_to("deep")
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", "--suffix", "_x8")
     assert (code, stderr) == (0, "") and written(tmp_path / "out") == ["a_x8.png", "deep/b_x8.png", "deep/er/c_x8.png"]
     for seed, name in enumerate(written(tmp_path / "out")):
         np.testing.assert_array_equal(read_rgb(tmp_path / "out" / name), glean.restore(noise(seed=seed)))
-    assert "left out, no images: notes.txt\n" in stdout
+    assert "left out, no images: notes.txt\nleft out, links to folders: link\n" in stdout
     assert re.search(r"^3 restored; \d+\.\d s, \d+\.\d images/s, \d+% of the time in the network$", stdout, re.M)
 
 
@@ -274,6 +275,16 @@ def test_photographs(restore, tmp_path, portrait):
     assert read_picture(tmp_path / "faces" / "face_face00.png").pixels.shape == (8, 8, 3)
     assert read_picture(tmp_path / "faces" / "face_face00_restored.png").pixels.shape == (64, 64, 3)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))
+
+
+def test_a_pattern_goes_on_after_an_interruption(restore, tmp_path):
+    folder_of(tmp_path / "in", "a.png", "b.png")
+    arguments = *GLEAN, "**/*.png", "-o", "restored", "--skip-existing"
+    assert restore(*arguments)[0] == 0
+    (tmp_path / "restored" / "in" / "b.png").unlink()
+    code, stdout, _ = restore(*arguments)
+    assert code == 0 and stdout.startswith("1 restored; 1 skipped, which existed; ")
+    assert written(tmp_path / "restored") == ["in/a.png", "in/b.png"]
 
 
 def test_faces_that_exist(restore, fault, tmp_path, portrait):

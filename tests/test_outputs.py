@@ -101,6 +101,41 @@ def test_extensions_are_kept_where_they_tell_files_apart(tree):
     assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.JPG.png"]
 
 
+def test_patterns_leave_out_what_was_written(tree):
+    """So the same command goes on after an interruption."""
+    for name in "restored/in/a.png", "restored/more/x.png":
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    assert targets(["**/*.png"], "restored") == {"in/a.png": "restored/in/a.png"}
+    assert targets(["in/*.png"], ".") == {"in/a.png": "a.png"}
+    assert fault(lambda: plan_outputs(["restored/in/*.png"], "restored/in")) == (
+        "restored/in/a.png is an input and would be overwritten. Give another output."
+    )
+
+
+def test_a_pattern_that_matches_one_file_keeps_the_tree(tree):
+    plan = plan_outputs(["in/**/*.webp"], "out")
+    assert plan.jobs == [Job(Path("in/deep/er/c.webp"), Path("out/deep/er/c.png"))] and not plan.alone
+    assert fault(lambda: plan_outputs(["in/**/*.webp"], "x.png")) == (
+        "x.png is a file, but a pattern may match several files. Give a folder as output."
+    )
+
+
+def test_a_file_named_twice_is_restored_once(tree):
+    (tree / "link").symlink_to("in")
+    (tree / "in" / "same.png").symlink_to("a.png")
+    expected = {"in/a.png": "out/a.png", "in/same.png": "out/same.png"}
+    assert targets(["in/a.png", "in/*.png", "link/a.png", f"{tree}/in/a.png"], "out") == expected
+
+
+def test_links_to_folders_are_left_out_and_told(tree):
+    (tree / "in" / "around").symlink_to(".")
+    (tree / "in" / "films.png").symlink_to(tree / "more")
+    plan = plan_outputs(["in"], "out")
+    assert len(plan.jobs) == 4 and plan.links == [Path("in/around"), Path("in/films.png")]
+    assert plan.left_out == [Path("in/around"), Path("in/films.png"), Path("in/notes.txt")]
+
+
 def test_before_and_after_pictures(tree):
     jobs = plan_outputs(["in"], "out", compare=True).jobs
     assert jobs[0] == Job(Path("in/a.png"), Path("out/a.png"), Path("out/a_compare.png"))

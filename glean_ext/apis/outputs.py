@@ -50,7 +50,7 @@ class Plan:
         jobs: In the order of the inputs, folders sorted.
         folder: Where all of it is written; None when the output is one file.
         left_out: What the input folders hold besides images and videos.
-        alone: The input is one file, and was given as such.
+        alone: The input is one file, and was given by its name.
         source: The folder, where the input is one.
     """
 
@@ -59,6 +59,11 @@ class Plan:
     left_out: list[Path] = field(default_factory=list)
     alone: bool = False
     source: Path | None = None
+
+    @property
+    def links(self) -> list[Path]:
+        """Of what is left out, the links to folders, which might lead around in a circle."""
+        return [path for path in self.left_out if path.is_dir()]
 
 
 def named(paths: Sequence[object]) -> str:
@@ -93,16 +98,17 @@ def plan_outputs(
     output = Path(output)
     if "/" in suffix or os.sep in suffix:
         raise InputError(f"--suffix {suffix} names a folder. Give a few letters.")
-    matched = [pair for text in inputs for pair in _expanded(text)]
+    matched = [pair for text in inputs for pair in _expanded(text, output)]
     expanded = [path for path, _ in matched]
-    alone = len(expanded) == 1 and len(inputs) == 1 and not expanded[0].is_dir()
+    alone = len(inputs) == 1 and Path(inputs[0]).is_file()
     left_out: list[Path] = []
     if alone:
         jobs = [_single(expanded[0], output, suffix)]
         folder = None if jobs[0].target == output else output
     else:
         folder = output
-        _require_folder(expanded, output)
+        reason = "there are several inputs" if len(expanded) > 1 else "a pattern may match several files"
+        _require_folder(expanded, output, reason)
         found, left_out = _listed(matched, output, recursive)
         by_stem = Counter(str(relative.with_suffix("")).lower() for _, relative in found)
         full = max(by_stem.values()) > 1
@@ -114,17 +120,23 @@ def plan_outputs(
     return Plan(jobs, folder, left_out, alone, source)
 
 
-def _expanded(text: str | os.PathLike) -> list[tuple[Path, Path]]:
-    """The files or the folder meant, each with the folder that its output's path is relative to."""
+def _expanded(text: str | os.PathLike, output: Path) -> list[tuple[Path, Path]]:
+    """The files or the folder meant, each with the folder that its output's path is relative to.
+
+    What a pattern finds in an output folder below where it looks is of an earlier run.
+    """
     path = Path(text)
     if path.exists():
         return [(path, path.parent)]
     if glob.has_magic(str(text)):
         found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
         found = [path for path in found if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
+        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        written = Path(_real(output))
+        if Path(_real(fixed)) in written.parents:
+            found = [path for path in found if written not in Path(_real(path)).parents]
         if not found:
             raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
-        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
     raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
 
@@ -143,9 +155,9 @@ def _single(source: Path, output: Path, suffix: str) -> Job:
     return job
 
 
-def _require_folder(inputs: Sequence[Path], output: Path) -> None:
+def _require_folder(inputs: Sequence[Path], output: Path, reason: str) -> None:
     folder = next((path for path in inputs if path.is_dir()), None)
-    reason = f"{folder} is a folder" if folder else "there are several inputs"
+    reason = f"{folder} is a folder" if folder else reason
     if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not output.exists()):
         raise InputError(f"{output} is a file, but {reason}. Give a folder as output.")
     for path in inputs:
@@ -156,7 +168,7 @@ def _require_folder(inputs: Sequence[Path], output: Path) -> None:
 def _listed(
     inputs: Sequence[tuple[Path, Path]], output: Path, recursive: bool
 ) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Each file to restore with its path in the output folder, and what is left out."""
+    """Each file to restore, once, with its path in the output folder, and what is left out."""
     found: list[tuple[Path, Path]] = []
     left_out: list[Path] = []
     for path, base in inputs:
@@ -165,17 +177,21 @@ def _listed(
             continue
         before = len(found)
         for file in _files(path, output, recursive):
-            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS):
+            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS) and not file.is_dir():
                 found.append((file, file.relative_to(path)))
             else:
                 left_out.append(file)
         if len(found) == before:
             raise InputError(f"{path} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
-    return found, left_out
+    # By folder and name: a link of another name is another picture.
+    once: dict[str, tuple[Path, Path]] = {}
+    for file, within in found:
+        once.setdefault(os.path.join(_real(file.parent), file.name), (file, within))
+    return list(once.values()), left_out
 
 
 def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    """The files of a folder, sorted; hidden ones and those of the output are not looked at."""
+    """The files of a folder and links to folders, sorted; hidden ones and those of the output are not looked at."""
     files: list[Path] = []
 
     def stop(error: OSError) -> None:
@@ -187,6 +203,7 @@ def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
         files += [here / name for name in names if not name.startswith(".")]
         if not recursive:
             break
+        files += [here / name for name in folders if (here / name).is_symlink()]
     return sorted(files)
 
 

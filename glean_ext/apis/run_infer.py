@@ -50,8 +50,10 @@ def run_infer(args: Namespace) -> None:
         require_own_faces(plan, images, faces, root, keep=args.overwrite or args.skip_existing)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
-    if plan.left_out:
-        console.print(f"left out, no images: {named(plan.left_out)}")
+    if others := [path for path in plan.left_out if path not in plan.links]:
+        console.print(f"left out, no images: {named(others)}")
+    if plan.links:
+        console.print(f"left out, links to folders: {named(plan.links)}")
     if not jobs:
         console.print(f"all {skipped} outputs exist; there is nothing to do")
         return
