@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,12 @@ from PIL.PngImagePlugin import PngImageFile
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 from glean_ext.images import PIXEL_TYPES, opened, pillow_rgb, require_image
+from glean_ext.quiet import CODECS, quiet_stderr
 
 Array = np.ndarray
 
 DEEP = ("RGB;16", "RGBA;16", "LA;16")  # beginnings of Pillow's names of layouts that it cuts down to 8 bits
+TIFF_STARTS = b"II", b"MM"  # of a TIFF's bytes
 ORIENTATION = 0x0112  # EXIF's tag
 SEEN = 1 / 32  # opacity from which on a pixel counts as seen; the colours of fainter ones are mostly rounding
 PNG_HEADER = 33  # bytes of a PNG's signature and first chunk, which colour profiles come after
@@ -71,7 +74,7 @@ def read_picture(path: str | os.PathLike) -> Picture:
         InputError: As :func:`~glean_ext.images.read_rgb`.
     """
     path = require_image(path)
-    with opened(path, str(path)) as image:
+    with _quiet(path), opened(path, str(path)) as image:
         icc = image.info.get("icc_profile")
         icc = icc if isinstance(icc, bytes) and icc[16:20] == b"RGB " else None
         if _is_deep(image):
@@ -84,6 +87,15 @@ def read_picture(path: str | os.PathLike) -> Picture:
         else:
             pixels, alpha = pillow_rgb(image, str(path)), None
     return Picture(pixels, None if alpha is None or _opaque(alpha) else np.ascontiguousarray(alpha), icc)
+
+
+def _quiet(path: Path) -> AbstractContextManager[None]:
+    """libtiff tells on stderr what Pillow raises anyway."""
+    try:
+        with path.open("rb") as file:
+            return quiet_stderr(CODECS) if file.read(2) in TIFF_STARTS else nullcontext()
+    except OSError:
+        return nullcontext()  # Pillow will say so
 
 
 def _opaque(alpha: Array) -> bool:
@@ -103,7 +115,8 @@ def _read_16_bits(image: Image.Image, path: Path) -> tuple[Array, Array | None]:
 
     turned = image.getexif().get(ORIENTATION, 1) if isinstance(image, PngImageFile) else 1  # OpenCV turns TIFF itself
     image.load()
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with quiet_stderr(CODECS):
+        decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
         raise InputError(f"{path} has 16-bit colours in a way that is not read. Save it as PNG.")
     upright = _upright(decoded, turned)

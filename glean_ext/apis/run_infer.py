@@ -20,7 +20,6 @@ from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
 from glean_ext.apis.sizes import SizePolicy
 from glean_ext.errors import InputError
-from glean_ext.quiet import quiet_stderr
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.apis.restore_videos import VideoFiles
@@ -118,8 +117,7 @@ class _Run:
         images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
         stages: Any = self.photo or self.pictures
         started = time.monotonic()
-        with quiet_stderr():  # libtiff writes there what Pillow raises anyway
-            report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
+        report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
         speed = f", {len(images) / report.seconds:.1f} images/s" if images else ""
         useless = [name for name in ("compare", "save_faces") if vars(self.args)[name]]
         if videos and useless:
