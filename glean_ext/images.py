@@ -39,7 +39,10 @@ FORMATS = {
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 # What Pillow's decoders raise on damaged files.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError, OverflowError),
+    *(struct.error, zlib.error),
+)
 _OPENING = threading.Lock()
 PIXEL_TYPES = (np.uint8, np.uint16)
 BACKGROUND = "white"  # what shows through transparent pixels, as in a viewer or on paper
@@ -114,7 +117,7 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise InputError(f"{name} cannot be read ({error.strerror}). Correct its rights.") from error
     except DAMAGE as error:
-        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+        raise _damaged(error, name) from error
 
 
 def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -128,7 +131,13 @@ def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+        raise _damaged(error, name) from error
+
+
+def _damaged(error: BaseException, name: str) -> InputError:
+    if isinstance(error, MemoryError):  # so much that it is asked for in vain, which sizes in damaged files do
+        return InputError(f"{name} is damaged, or too large for the memory. Get the file anew, or scale it down.")
+    return InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.")
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:

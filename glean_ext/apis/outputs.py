@@ -29,6 +29,9 @@ class Job:
     target: Path
     compare: Path | None = None
 
+    def __str__(self) -> str:
+        return str(self.source)
+
     @property
     def is_video(self) -> bool:
         return self.source.suffix.lower() in VIDEOS
