@@ -40,7 +40,7 @@ FORMATS = {
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 # What Pillow's decoders raise on damaged files.
 DAMAGE = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError, OverflowError),
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError),
     *(struct.error, zlib.error),
 )
 _OPENING = threading.Lock()

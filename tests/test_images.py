@@ -152,20 +152,13 @@ def test_damaged_png(tmp_path, noise):
     assert fault(path).startswith("FILE is truncated or damaged (")
 
 
-@pytest.mark.parametrize(
-    ("length", "message"),
-    [
-        (2**62, "FILE is damaged, or too large for the memory. Get the file anew, or scale it down."),
-        (2**64 - 1, "FILE is truncated or damaged ("),
-    ],
-)
-def test_jp2_whose_header_says_it_is_huge(tmp_path, noise, length, message):
+def test_jp2_whose_header_says_it_is_huge(tmp_path, noise):
     path = save(Image.fromarray(noise), tmp_path / "a.jp2")
     content = bytearray(path.read_bytes())
     start = content.index(b"jp2h") - 4
-    content[start : start + 16] = b"\0\0\0\1jp2h" + length.to_bytes(8, "big")
+    content[start : start + 16] = b"\0\0\0\1jp2h" + (2**62).to_bytes(8, "big")
     path.write_bytes(content)
-    assert fault(path).startswith(message)
+    assert fault(path) == "FILE is damaged, or too large for the memory. Get the file anew, or scale it down."
 
 
 def test_decompression_bomb(tmp_path, monkeypatch, noise):
