@@ -345,6 +345,13 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),
         (["m.onnx", "a.png", "-o", "b.png"], "m.onnx: there is no such file. Give the path of a model that"),
         ([*GLEAN, "a.png", "-o", "b.png", "--fidelity", "0.5"], "--fidelity has no effect without --photo. See "),
+        ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
+            "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit).",
+        ),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "argument --crf: 60 is not between 0 (lossless) and 51. See"),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "argument --crf: nan is not between 0 (lossless) and 51."),
         ([*GLEAN, "a.png", "-o", "b.png", "--batch", "0"], "argument --batch: 0 is less than 1. See "),
         ([*GLEAN, "a.png", "-o", "b.png", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         ([*GLEAN, "a.png", "-o", "a.png/b.png"], "a.png cannot be written to ("),

@@ -129,6 +129,10 @@ class PhotoRestorer:
             raise InputError(f"max_faces is {max_faces}, but it must be at least 1.")
         if batch < 1:
             raise InputError(f"batch is {batch}, but it must be at least 1.")
+        if getattr(getattr(restorer, "size_policy", None), "fit", None) == "crop":
+            raise InputError(
+                "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit)."
+            )
         self.restorer = restorer
         self.size = 0 if aligned else crop_size(restorer.takes, face_size)
         self.outscale = outscale

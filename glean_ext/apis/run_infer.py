@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glean_ext.apis import pipeline
+from glean_ext.apis.command import add_photo_options, add_size_options, names_of
 from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
@@ -25,10 +26,7 @@ if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.apis.restore_videos import VideoFiles
 
 # What frames depend on; with others an interrupted video starts anew.
-VIDEO_OPTIONS = (
-    *("size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
-    *("only_center_face", "aligned", "min_face", "when_no_face", "background"),
-)
+VIDEO_OPTIONS = {*names_of(add_size_options), *names_of(add_photo_options), "cfg_options", "outscale"} - {"save_faces"}
 
 
 def run_infer(args: Namespace) -> None:
@@ -154,7 +152,7 @@ class _Run:
     def videos(self) -> VideoFiles:
         from glean_ext.apis.restore_videos import VideoFiles, fingerprint
 
-        options = {name: vars(self.args)[name] for name in VIDEO_OPTIONS} | {"dtype": self.dtype}
+        options = {name: vars(self.args)[name] for name in sorted(VIDEO_OPTIONS)} | {"dtype": self.dtype}
         return VideoFiles(
             self.restorer,
             self.photo.photos if self.photo else None,
