@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.apis.restore_videos import VideoFiles
 
 # What frames depend on; with others an interrupted video starts anew.
-VIDEO_OPTIONS = {*names_of(add_size_options), *names_of(add_photo_options), "cfg_options", "outscale"} - {"save_faces"}
+VIDEO_OPTIONS = {*names_of(add_size_options), *names_of(add_photo_options), "outscale"} - {"save_faces"}
 
 
 def run_infer(args: Namespace) -> None:
@@ -153,13 +153,17 @@ class _Run:
         from glean_ext.apis.restore_videos import VideoFiles, fingerprint
 
         options = {name: vars(self.args)[name] for name in sorted(VIDEO_OPTIONS)} | {"dtype": self.dtype}
+        models = [self.model]
+        if self.args.background != ["bicubic"]:
+            model, *rest = self.args.background
+            models.append((model, rest[0] if rest else None))
         return VideoFiles(
             self.restorer,
             self.photo.photos if self.photo else None,
             self.args.outscale,
             self.args.batch,
             self.args.crf,
-            fingerprint([*self.model, *self.args.background], options),
+            fingerprint(models, self.args.cfg_options, options),
             self._notify,
         )
 
