@@ -237,8 +237,9 @@ def test_outscale(restore, light, fault, tmp_path):
 
 def test_before_and_after(restore, tmp_path):
     for dtype, name in (np.uint8, "a"), (np.uint16, "b"):
-        write_picture(Picture(noise(9, 12, dtype=dtype)), tmp_path / "in" / f"{name}.png")
+        write_picture(Picture(noise(9, 12, dtype=dtype), icc=SRGB), tmp_path / "in" / f"{name}.png")
     assert restore(*LIGHT, "in", "-o", "out", "--compare")[0] == 0
+    assert read_picture(tmp_path / "out" / "b_compare.png").icc == SRGB
     assert written(tmp_path / "out") == ["a.png", "a_compare.png", "b.png", "b_compare.png"]
     sheet = read_rgb(tmp_path / "out" / "a_compare.png")
     assert sheet.shape == (72, 96 + 8 + 96, 3) and (sheet[:, 96:104] == 255).all()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -154,7 +154,11 @@ class Restorer:
         size = rgb.shape[0], rgb.shape[1]
         if self.tiles and size in self.tiles:
             return Prepared(rgb, size, self.size_policy.tiling(self.takes, self.tiles[size]), name)
-        plan, notice = self.size_policy.plan(size, self.takes, self.network.memory, name)
+
+        def memory() -> Memory:
+            return replace(self.network.memory(), depth=rgb.itemsize)
+
+        plan, notice = self.size_policy.plan(size, self.takes, memory, name)
         if self.tiles is not None and isinstance(plan, Tiling):
             self.tiles[size] = plan.tile
         if notice:

@@ -15,7 +15,6 @@ from glean_ext.apis.outputs import Job
 from glean_ext.apis.restore import Network, Prepared, Restorer
 from glean_ext.apis.sizes import scaled
 from glean_ext.errors import InputError
-from glean_ext.images import write_png
 from glean_ext.imresize import imresize
 from glean_ext.picture_io import Picture, read_picture, write_picture
 
@@ -197,7 +196,7 @@ def write_result(job: Job, picture: Picture, before: Array) -> None:
         InputError: It cannot be written.
     """
     if job.compare is not None:
-        write_png(compared(before, picture.pixels), job.compare)
+        write_picture(Picture(compared(before, picture.pixels), icc=picture.icc), job.compare)
     write_picture(picture, job.target)
 
 
