@@ -197,8 +197,9 @@ class _Run:
         if report.failures:
             total = report.done + len(report.failures)
             source = f" in {self.plan.source}" if self.plan.source else ""
+            kind = "files" if any(job.is_video for job in self.plan.jobs) else "images"
             raise InputError(
-                f"{len(report.failures)} of {total} images{source} failed "
+                f"{len(report.failures)} of {total} {kind}{source} failed "
                 f"({named([job.source for job in report.failures])}); why is said above. The others are in "
                 f"{self.plan.folder}."
             )
