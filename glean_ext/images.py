@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from glean_ext.errors import InputError
-from glean_ext.files import atomic_path
+from glean_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:  # torch takes seconds to load, which processes that only read images need not wait for
     from torch import Tensor
@@ -107,7 +106,7 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
             yield image
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is too large: {_reason(error)}. Crop it or scale it down.") from error
+        raise InputError(f"{name} is too large: {first_line(error)}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"{name} is no image, or of a format that is not read ({', '.join(FORMATS)} are). Save it as PNG."
@@ -137,7 +136,7 @@ def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
 def _damaged(error: BaseException, name: str) -> InputError:
     if isinstance(error, MemoryError):  # so much that it is asked for in vain, which sizes in damaged files do
         return InputError(f"{name} is damaged, or too large for the memory. Get the file anew, or scale it down.")
-    return InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.")
+    return InputError(f"{name} is truncated or damaged ({first_line(error)}). Get the file anew.")
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -159,28 +158,15 @@ def _from_16_bits(gray: np.ndarray, name: str) -> np.ndarray:
     return np.repeat(((gray + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().rstrip(".") or type(error).__name__).splitlines()[0][:200]
-
-
 def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, under a temporary name first, so that no partial file is ever at ``path``.
-
-    Missing folders are made.
+    """Write (H, W, 3) uint8 or uint16 RGB.
 
     Raises:
-        InputError: The name does not end in .png, or the place cannot be written to.
+        InputError, TypeError: As :func:`glean_ext.picture_io.write_picture`.
     """
-    path = Path(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(f"write_png takes (H, W, 3) uint8, but got {image.shape} {image.dtype}.")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: images are written as PNG. Name it {path.with_suffix('.png')}.")
-    try:
-        with atomic_path(path) as partial:
-            Image.fromarray(image).save(partial, format="PNG")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}). Choose another output.") from error
+    from glean_ext.picture_io import Picture, write_picture  # which imports this module
+
+    write_picture(Picture(image), path)
 
 
 def image_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:

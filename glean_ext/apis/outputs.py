@@ -15,7 +15,7 @@ from glean_ext.errors import InputError
 from glean_ext.images import EXTENSIONS
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")  # inputs
-VIDEO_OUTPUTS = (".mp4", ".mkv", ".mov")
+VIDEO_OUTPUTS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}  # with FFmpeg's names of them
 COMPARE = "_compare"  # what the names of before/after pictures end with
 FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 SHOWN = 8  # files that a message names before it counts the rest

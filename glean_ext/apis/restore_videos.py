@@ -12,7 +12,7 @@ import numpy as np
 
 import glean_ext
 from glean_ext.apis.restore import ONNX, Restorer
-from glean_ext.apis.sizes import scaled
+from glean_ext.apis.sizes import scaled, size_of
 from glean_ext.apis.video import VideoResult, restore_video
 from glean_ext.apis.video_segments import NOTE, folder_for
 from glean_ext.errors import InputError
@@ -113,7 +113,7 @@ class VideoFiles:
                 raise result
             if self.outscale is not None:
                 shown = one.shown(frame)
-                result = imresize(result, size=scaled((shown.shape[0], shown.shape[1]), self.outscale, name))
+                result = imresize(result, size=scaled(size_of(shown), self.outscale, name))
             restored.append(result)
         return restored
 

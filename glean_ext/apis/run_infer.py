@@ -226,7 +226,7 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callab
         when_no_face=args.when_no_face,
         background=background(args, notify),
         save_faces=args.save_faces is not None,
-        batch=max(args.batch, 1),
+        batch=args.batch,
         restore_batch=restorer.restore_batch,
     )
     root = plan.folder or Path(args.output).parent

@@ -16,11 +16,11 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from glean_ext.apis.outputs import VIDEO_OUTPUTS
 from glean_ext.apis.video_segments import Segments, count_frames, writing
 from glean_ext.apis.video_source import VideoError, VideoSource, is_cover, open_container
 from glean_ext.errors import InputError
 
-FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")  # of the source's file
 KEPT = "language", "title", "handler_name"  # of the source's video stream; others are of its encoding
 
@@ -56,7 +56,7 @@ def _fits(stream: Stream, extension: str) -> bool:
     if is_cover(stream) and extension != ".mp4":
         return False  # Matroska would make a second video of it, QuickTime drop it
     try:
-        with av.open(io.BytesIO(), "w", format=FORMATS[extension]) as probe:
+        with av.open(io.BytesIO(), "w", format=VIDEO_OUTPUTS[extension]) as probe:
             _add_copy(probe, stream)
             probe.start_encoding()
     except (av.FFmpegError, ValueError):
