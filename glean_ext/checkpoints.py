@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.files import atomic_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
@@ -96,7 +96,7 @@ def local_path(source: str) -> Path:
             torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in_name(path))
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{source} could not be downloaded ({_first_line(error)}). Download it elsewhere and give the path of the "
+            f"{source} could not be downloaded ({first_line(error)}). Download it elsewhere and give the path of the "
             "file."
         ) from error
     return path
@@ -140,7 +140,7 @@ def read_torch(path: Path) -> dict:
             ) from error
         raise InputError(f"{path} is no checkpoint. Get it anew.") from error
     except Exception as error:  # the bytes of a damaged file lead anywhere
-        reason = _first_line(error)
+        reason = first_line(error)
         raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). Get it anew.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
@@ -158,11 +158,6 @@ def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(2)
     return head == b"PK" or head[:1] == pickle.PROTO
-
-
-def _first_line(error: Exception) -> str:
-    text = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has only the key
-    return (text or type(error).__name__).splitlines()[0][:200]
 
 
 def numpy_globals() -> list:

@@ -6,3 +6,9 @@ class InputError(ValueError):
 
     The tools print it without a traceback and leave with exit code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The reason that a library gives, to be put into a message: its first line without the full stop, or its kind."""
+    text = "" if isinstance(error, KeyError) else str(error).strip().rstrip(".")  # a KeyError has only the key
+    return (text or type(error).__name__).splitlines()[0][:200]

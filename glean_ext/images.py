@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from glean_ext.errors import InputError
-from glean_ext.files import atomic_path
+from glean_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:  # torch takes seconds to load, which processes that only read images need not wait for
     from torch import Tensor
@@ -40,7 +39,10 @@ FORMATS = {
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 # What Pillow's decoders raise on damaged files.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError),
+    *(struct.error, zlib.error),
+)
 _OPENING = threading.Lock()
 PIXEL_TYPES = (np.uint8, np.uint16)
 BACKGROUND = "white"  # what shows through transparent pixels, as in a viewer or on paper
@@ -106,7 +108,7 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         # Pillow raises, and names, twice its limit; here nothing larger than the limit is read.
-        reason = re.sub(r"limit of .*", f"limit of {Image.MAX_IMAGE_PIXELS} pixels", _reason(error))
+        reason = re.sub(r"limit of .*", f"limit of {Image.MAX_IMAGE_PIXELS} pixels", first_line(error))
         raise InputError(f"{name} is too large: {reason}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise InputError(
@@ -117,7 +119,7 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise InputError(f"{name} cannot be read ({error.strerror}). Correct its rights.") from error
     except DAMAGE as error:
-        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+        raise _damaged(error, name) from error
 
 
 def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -131,7 +133,13 @@ def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{name} is truncated or damaged ({_reason(error)}). Get the file anew.") from error
+        raise _damaged(error, name) from error
+
+
+def _damaged(error: BaseException, name: str) -> InputError:
+    if isinstance(error, MemoryError):  # so much that it is asked for in vain, which sizes in damaged files do
+        return InputError(f"{name} is damaged, or too large for the memory. Get the file anew, or scale it down.")
+    return InputError(f"{name} is truncated or damaged ({first_line(error)}). Get the file anew.")
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -153,28 +161,15 @@ def _from_16_bits(gray: np.ndarray, name: str) -> np.ndarray:
     return np.repeat(((gray + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().rstrip(".") or type(error).__name__).splitlines()[0][:200]
-
-
 def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, under a temporary name first, so that no partial file is ever at ``path``.
-
-    Missing folders are made.
+    """Write (H, W, 3) uint8 or uint16 RGB.
 
     Raises:
-        InputError: The name does not end in .png, or the place cannot be written to.
+        InputError, TypeError: As :func:`glean_ext.picture_io.write_picture`.
     """
-    path = Path(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(f"write_png takes (H, W, 3) uint8, but got {image.shape} {image.dtype}.")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: images are written as PNG. Name it {path.with_suffix('.png')}.")
-    try:
-        with atomic_path(path) as partial:
-            Image.fromarray(image).save(partial, format="PNG")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}). Choose another output.") from error
+    from glean_ext.picture_io import Picture, write_picture  # which imports this module
+
+    write_picture(Picture(image), path)
 
 
 def image_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:

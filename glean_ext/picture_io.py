@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +18,14 @@ from PIL.PngImagePlugin import PngImageFile
 from glean_ext.errors import InputError
 from glean_ext.files import atomic_path
 from glean_ext.images import PIXEL_TYPES, opened, pillow_rgb, require_image
+from glean_ext.quiet import CODECS, quiet_stderr
 
 Array = np.ndarray
 
-DEEP = ("RGB;16", "RGBA;16", "LA;16")  # beginnings of Pillow's names of layouts that it cuts down to 8 bits
+DEEP = re.compile(r"(RGB[AaX]*|LA|CMYKX*);16")  # Pillow's names of layouts that it cuts down to 8 bits
+PREMULTIPLIED = re.compile("RGBa")
+OPAQUE = re.compile("RGBX+;")  # the rest is anything
+TIFF_STARTS = b"II", b"MM"  # of a TIFF's bytes
 ORIENTATION = 0x0112  # EXIF's tag
 SEEN = 1 / 32  # opacity from which on a pixel counts as seen; the colours of fainter ones are mostly rounding
 PNG_HEADER = 33  # bytes of a PNG's signature and first chunk, which colour profiles come after
@@ -68,16 +74,19 @@ def read_picture(path: str | os.PathLike) -> Picture:
     and CMYK are converted as :func:`glean_ext.images.read_rgb` does; only profiles of RGB colours are kept.
 
     Raises:
-        InputError: As :func:`~glean_ext.images.read_rgb`.
+        InputError: As :func:`~glean_ext.images.read_rgb`; 16-bit CMYK or more than four channels.
     """
     path = require_image(path)
-    with opened(path, str(path)) as image:
+    with _quiet(path), opened(path, str(path)) as image:
         icc = image.info.get("icc_profile")
         icc = icc if isinstance(icc, bytes) and icc[16:20] == b"RGB " else None
-        if _is_deep(image):
+        if _has_layout(image, DEEP):
             pixels, alpha = _read_16_bits(image, path)
         elif image.mode == "I" or image.mode.startswith("I;16"):
+            hidden = image.info.get("transparency")  # the gray that is
             pixels, alpha = _gray_16_bits(np.asarray(ImageOps.exif_transpose(image)), path), None
+            if isinstance(hidden, int):
+                alpha = np.where(pixels[..., 0] == hidden, 0, 65535).astype(np.uint16)
         elif image.has_transparency_data:
             rgba = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
             pixels, alpha = np.ascontiguousarray(rgba[..., :3]), rgba[..., 3]
@@ -86,29 +95,43 @@ def read_picture(path: str | os.PathLike) -> Picture:
     return Picture(pixels, None if alpha is None or _opaque(alpha) else np.ascontiguousarray(alpha), icc)
 
 
+def _quiet(path: Path) -> AbstractContextManager[None]:
+    """libtiff tells on stderr what Pillow raises anyway."""
+    try:
+        with path.open("rb") as file:
+            return quiet_stderr(CODECS) if file.read(2) in TIFF_STARTS else nullcontext()
+    except OSError:
+        return nullcontext()  # Pillow will say so
+
+
 def _opaque(alpha: Array) -> bool:
     return bool((alpha == np.iinfo(alpha.dtype).max).all())
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _has_layout(image: Image.Image, names: re.Pattern[str]) -> bool:
     if not isinstance(image, ImageFile.ImageFile) or image.format not in ("PNG", "TIFF"):
         return False
     layouts = (layout for tile in image.tile for layout in (tile.args if isinstance(tile.args, tuple) else [tile.args]))
-    return any(str(layout).startswith(DEEP) for layout in layouts)
+    return any(names.match(str(layout)) for layout in layouts)
 
 
 def _read_16_bits(image: Image.Image, path: Path) -> tuple[Array, Array | None]:
     """By OpenCV, which keeps them. Pillow reads the file first: it refuses what is damaged."""
     import cv2
 
+    premultiplied, opaque = _has_layout(image, PREMULTIPLIED), _has_layout(image, OPAQUE)
     turned = image.getexif().get(ORIENTATION, 1) if isinstance(image, PngImageFile) else 1  # OpenCV turns TIFF itself
     image.load()
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with quiet_stderr(CODECS):
+        decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
         raise InputError(f"{path} has 16-bit colours in a way that is not read. Save it as PNG.")
     upright = _upright(decoded, turned)
-    alpha = upright[..., 3] if upright.shape[2] == 4 else None
-    return np.ascontiguousarray(upright[..., 2::-1]), alpha  # from BGR
+    pixels = np.ascontiguousarray(upright[..., 2::-1])  # from BGR
+    alpha = upright[..., 3] if upright.shape[2] == 4 and not opaque else None
+    if premultiplied and alpha is not None:
+        pixels = np.rint(pixels * (65535 / np.maximum(alpha, 1)[..., None])).clip(0, 65535).astype(np.uint16)
+    return pixels, alpha
 
 
 def _upright(pixels: Array, orientation: int) -> Array:

@@ -87,11 +87,12 @@ def test_a_tree_of_folders(restore, glean, tmp_path):
     """With a shipped config by its name, from any folder."""
     folder_of(tmp_path / "in", "a.png", "deep/b.png", "deep/er/c.png")
     (tmp_path / "in" / "notes.txt").touch()
+    (tmp_path / "in" / "link").symlink_to("deep")
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", "--suffix", "_x8")
     assert (code, stderr) == (0, "") and written(tmp_path / "out") == ["a_x8.png", "deep/b_x8.png", "deep/er/c_x8.png"]
     for seed, name in enumerate(written(tmp_path / "out")):
         np.testing.assert_array_equal(read_rgb(tmp_path / "out" / name), glean.restore(noise(seed=seed)))
-    assert "left out, no images: notes.txt\n" in stdout
+    assert "left out, no images: notes.txt\nleft out, links to folders: link\n" in stdout
     assert re.search(r"^3 restored; \d+\.\d s, \d+\.\d images/s, \d+% of the time in the network$", stdout, re.M)
 
 
@@ -236,8 +237,9 @@ def test_outscale(restore, light, fault, tmp_path):
 
 def test_before_and_after(restore, tmp_path):
     for dtype, name in (np.uint8, "a"), (np.uint16, "b"):
-        write_picture(Picture(noise(9, 12, dtype=dtype)), tmp_path / "in" / f"{name}.png")
+        write_picture(Picture(noise(9, 12, dtype=dtype), icc=SRGB), tmp_path / "in" / f"{name}.png")
     assert restore(*LIGHT, "in", "-o", "out", "--compare")[0] == 0
+    assert read_picture(tmp_path / "out" / "b_compare.png").icc == SRGB
     assert written(tmp_path / "out") == ["a.png", "a_compare.png", "b.png", "b_compare.png"]
     sheet = read_rgb(tmp_path / "out" / "a_compare.png")
     assert sheet.shape == (72, 96 + 8 + 96, 3) and (sheet[:, 96:104] == 255).all()
@@ -274,6 +276,29 @@ def test_photographs(restore, tmp_path, portrait):
     assert read_picture(tmp_path / "faces" / "face_face00.png").pixels.shape == (8, 8, 3)
     assert read_picture(tmp_path / "faces" / "face_face00_restored.png").pixels.shape == (64, 64, 3)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))
+
+
+def test_a_pattern_goes_on_after_an_interruption(restore, tmp_path):
+    folder_of(tmp_path / "in", "a.png", "b.png")
+    arguments = *GLEAN, "**/*.png", "-o", "restored", "--skip-existing"
+    assert restore(*arguments)[0] == 0
+    (tmp_path / "restored" / "in" / "b.png").unlink()
+    code, stdout, _ = restore(*arguments)
+    assert code == 0 and stdout.startswith("1 restored; 1 skipped, which existed; ")
+    assert written(tmp_path / "restored") == ["in/a.png", "in/b.png"]
+
+
+def test_faces_that_exist(restore, fault, tmp_path, portrait):
+    write_picture(Picture(portrait, icc=SRGB), tmp_path / "a.png")
+    write_picture(Picture(noise()), tmp_path / "faces" / "a_face00.png")
+    arguments = *GLEAN, "a.png", "-o", "out", "--photo", "--save-faces"
+    assert fault(*arguments, "faces") == ("faces exist in faces (a_face00.png). Give --overwrite, or another folder.")
+    assert fault(*arguments, "a.png/faces").startswith("a.png/faces cannot be written to (")
+    assert restore(*arguments, "faces", "--skip-existing")[0] == 0
+    np.testing.assert_array_equal(read_rgb(tmp_path / "faces" / "a_face00.png"), noise())
+    assert read_picture(tmp_path / "faces" / "a_face00_restored.png").icc == SRGB
+    assert restore(*arguments, "faces", "--overwrite")[0] == 0
+    assert (read_rgb(tmp_path / "faces" / "a_face00.png") != noise()).any()
 
 
 def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
@@ -321,6 +346,13 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),
         (["m.onnx", "a.png", "-o", "b.png"], "m.onnx: there is no such file. Give the path of a model that"),
         ([*GLEAN, "a.png", "-o", "b.png", "--fidelity", "0.5"], "--fidelity has no effect without --photo. See "),
+        ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
+            "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit).",
+        ),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "argument --crf: 60 is not between 0 (lossless) and 51. See"),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "argument --crf: nan is not between 0 (lossless) and 51."),
         ([*GLEAN, "a.png", "-o", "b.png", "--batch", "0"], "argument --batch: 0 is less than 1. See "),
         ([*GLEAN, "a.png", "-o", "b.png", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         ([*GLEAN, "a.png", "-o", "a.png/b.png"], "a.png cannot be written to ("),

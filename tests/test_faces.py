@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -15,7 +14,6 @@ from glean_ext.apis.align import align, ffhq_quad, from_crop, inverse, side, tra
 from glean_ext.apis.faces import FaceFinder, overlap, suppress, unturned, views
 from glean_ext.errors import InputError
 from glean_ext.imresize import imresize
-from glean_ext.quiet import quiet_stderr
 
 # Read off the enlarged photograph by eye, to about 2 pixels: eyes, nose tip, corners of the mouth.
 ASTRONAUT = np.array([[203, 101], [246.5, 103.5], [223.5, 127], [203, 140], [244.5, 141]])
@@ -208,16 +206,6 @@ def test_overlap_and_suppress(finder):
     assert len(found) > 1
     (best,) = suppress(found)
     assert best.score == max(one.score for one in found)
-
-
-def test_stderr_is_held_back_and_shown_when_the_block_fails(capfd):
-    with quiet_stderr():
-        os.write(2, b"chatter\n")
-    assert capfd.readouterr().err == ""
-    with pytest.raises(ZeroDivisionError), quiet_stderr():
-        os.write(2, b"reason\n")
-        raise ZeroDivisionError
-    assert capfd.readouterr().err == "reason\n"
 
 
 def test_mediapipe_is_imported_late_and_says_nothing():

@@ -150,6 +150,15 @@ def test_damaged_png(tmp_path, noise):
     assert fault(path).startswith("FILE is truncated or damaged (")
 
 
+def test_jp2_whose_header_says_it_is_huge(tmp_path, noise):
+    path = save(Image.fromarray(noise), tmp_path / "a.jp2")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"jp2h") - 4
+    content[start : start + 16] = b"\0\0\0\1jp2h" + (2**62).to_bytes(8, "big")
+    path.write_bytes(content)
+    assert fault(path) == "FILE is damaged, or too large for the memory. Get the file anew, or scale it down."
+
+
 def test_decompression_bomb(tmp_path, monkeypatch, noise):
     path = save(Image.fromarray(noise), tmp_path / "a.png")  # 30 pixels
     for limit in (20, 10):  # Pillow warns above the limit, and raises above twice the limit

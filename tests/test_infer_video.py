@@ -17,9 +17,11 @@ from videos import picture, psnr, read_video, worst, write_video
 
 from glean_ext import cli
 from glean_ext.apis import command
+from glean_ext.apis.memory import Memory
 from glean_ext.apis.photo import PhotoRestorer
 from glean_ext.apis.restore import Restorer
-from glean_ext.apis.restore_videos import fingerprint
+from glean_ext.apis.restore_videos import VideoFiles, fingerprint
+from glean_ext.apis.sizes import SizeRequirements
 from glean_ext.imresize import imresize
 
 ROOT = Path(__file__).parents[1]
@@ -157,10 +159,6 @@ def test_a_single_video_that_exists(infer, source, tmp_path):
 
 
 def test_bad_videos_are_one_line(infer, source, tmp_path):
-    assert infer(source, "-o", tmp_path / "o.mp4", "--crf", 60)[::2] == (
-        2,
-        "error: crf is 60, but it must be between 0 (lossless) and 51. 10 is the default.\n",
-    )
     assert infer(source, "-o", tmp_path / "o.webm")[2].startswith(f"error: {tmp_path}/o.webm: videos are written as ")
     source.write_bytes(source.read_bytes()[:500])
     code, stdout, stderr = infer(source, "-o", tmp_path / "o.mp4")
@@ -170,12 +168,68 @@ def test_bad_videos_are_one_line(infer, source, tmp_path):
 
 
 def test_fingerprint(tmp_path):
-    weights = tmp_path / "weights.pth"
+    weights, base, config = tmp_path / "weights.pth", tmp_path / "base.py", tmp_path / "config.py"
     weights.write_bytes(b"1")
-    files, options = ["config", str(weights)], {"fit": None}
-    first = fingerprint(files, options)
-    assert fingerprint(list(files), dict(options)) == first
-    assert fingerprint(files, {"fit": "pad"}) != first
-    assert fingerprint(["other", str(weights)], options) != first
+    base.write_text("model = dict(type='GLEAN', generator=dict(type='GLEANStyleGANv2', in_size=8))\n")
+    config.write_text("_base_ = ['base.py']\n")
+    models, options = [(str(config), str(weights))], {"fit": None}
+    first = fingerprint(models, [], options)
+    assert fingerprint(list(models), (), dict(options)) == first
+    assert fingerprint(models, [], {"fit": "pad"}) != first
+    assert fingerprint([*models, models[0]], [], options) != first
+    assert fingerprint(models, ["model.generator.in_size=16"], options) != first
     weights.write_bytes(b"2+")
-    assert fingerprint(files, options) != first
+    second = fingerprint(models, [], options)
+    assert second != first
+    config.touch()
+    assert fingerprint(models, [], options) == second
+    base.write_text(base.read_text().replace("8", "16"))
+    assert fingerprint(models, [], options) != second
+
+
+class Changing:
+    """Repeats pixels, on a machine where each time one asks another amount of memory is free."""
+
+    takes = SizeRequirements((8, 8), 8, any_size=True)
+
+    def __init__(self, *free: float):
+        self.free = list(free)
+
+    def __call__(self, lq):
+        return lq.repeat(8, 2).repeat(8, 3)
+
+    def restore(self, images):
+        return [image.repeat(8, 0).repeat(8, 1) for image in images]
+
+    def memory(self) -> Memory:
+        return Memory(per_pixel=1e6, ram=int(self.free.pop(0)))
+
+
+def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
+    """Those of a resumed run as well."""
+    source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(62)], audio=())
+    light = Restorer(
+        "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
+    )
+    counts = []
+    light.on_tile = lambda done, total: counts.append(total)
+
+    def restore(*free: float, stop: bool = False):
+        light.network = Changing(*free)
+        files = VideoFiles(light, None, 0.5, 2, 10, "", lambda line: None)
+
+        def progress(done, total):
+            if stop and done == 60:
+                raise KeyboardInterrupt
+
+        return files.restore(source, tmp_path / "out.mp4", progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(2.5e9, 1e12, stop=True)
+    assert restore(1e12).resumed == 60
+    assert set(counts) == {15} and len(counts) == 62 * 15
+
+
+def test_frames_too_large_for_h264_are_refused_at_once(infer, tmp_path, source):
+    code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--outscale", 4000)
+    assert (code, stdout) == (2, "") and "restored frames would have 32000x32000 pixels" in stderr

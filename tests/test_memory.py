@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
 
 from glean_ext.apis.memory import RESERVE, USABLE, Memory, at_hand, bytes_per_pixel, group_limits
 from glean_ext.apis.model_info import Cost, PeakMemory
+from glean_ext.apis.restore import Restorer
 from glean_ext.networks import build_restorer, prepare_for_inference
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo_lightglean_x8.py"
@@ -30,6 +32,19 @@ def test_needs_by_hand():
     assert Memory(70, int(result), int(forward) + 1).suffices(tile, image, 4)
     assert not Memory(70, int(result) - 1, 10**10).suffices(tile, image, 4)
     assert not Memory(70, 10**9, int(forward) - 1).suffices(tile, image, 4)
+
+
+def test_results_of_16_bits_take_twice_as_much(monkeypatch):
+    image = (100, 100)
+    more = Memory(70, 0, depth=2).needs(image, image, 8)[0] - Memory(70, 0).needs(image, image, 8)[0]
+    assert more == 3 * 800 * 800
+    light = Restorer(
+        "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
+    )
+    free = Memory(0, RESERVE + (39 + 42) * 800 * 800 // 2)  # between what 8 and 16 bits need
+    monkeypatch.setattr(light.network, "memory", lambda: free)
+    assert light.prepare(np.zeros((*image, 3), np.uint8)).plan.tile == image
+    assert light.prepare(np.zeros((*image, 3), np.uint16)).plan.tile < image
 
 
 @pytest.mark.parametrize("folded", [False, True])

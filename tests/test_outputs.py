@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glean_ext.apis.outputs import Job, plan_outputs, require_writable, without_existing
+from glean_ext.apis.outputs import Job, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,41 @@ def test_several_inputs_and_patterns(tree):
 def test_extensions_are_kept_where_they_tell_files_apart(tree):
     (tree / "in" / "a.gif").touch()
     assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.JPG.png"]
+
+
+def test_patterns_leave_out_what_was_written(tree):
+    """So the same command goes on after an interruption."""
+    for name in "restored/in/a.png", "restored/more/x.png":
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    assert targets(["**/*.png"], "restored") == {"in/a.png": "restored/in/a.png"}
+    assert targets(["in/*.png"], ".") == {"in/a.png": "a.png"}
+    assert fault(lambda: plan_outputs(["restored/in/*.png"], "restored/in")) == (
+        "restored/in/a.png is an input and would be overwritten. Give another output."
+    )
+
+
+def test_a_pattern_that_matches_one_file_keeps_the_tree(tree):
+    plan = plan_outputs(["in/**/*.webp"], "out")
+    assert plan.jobs == [Job(Path("in/deep/er/c.webp"), Path("out/deep/er/c.png"))] and not plan.alone
+    assert fault(lambda: plan_outputs(["in/**/*.webp"], "x.png")) == (
+        "x.png is a file, but a pattern may match several files. Give a folder as output."
+    )
+
+
+def test_a_file_named_twice_is_restored_once(tree):
+    (tree / "link").symlink_to("in")
+    (tree / "in" / "same.png").symlink_to("a.png")
+    expected = {"in/a.png": "out/a.png", "in/same.png": "out/same.png"}
+    assert targets(["in/a.png", "in/*.png", "link/a.png", f"{tree}/in/a.png"], "out") == expected
+
+
+def test_links_to_folders_are_left_out_and_told(tree):
+    (tree / "in" / "around").symlink_to(".")
+    (tree / "in" / "films.png").symlink_to(tree / "more")
+    plan = plan_outputs(["in"], "out")
+    assert len(plan.jobs) == 4 and plan.links == [Path("in/around"), Path("in/films.png")]
+    assert plan.left_out == [Path("in/around"), Path("in/films.png"), Path("in/notes.txt")]
 
 
 def test_before_and_after_pictures(tree):
@@ -203,3 +238,29 @@ def test_places_without_rights():
             f"glean_ext.errors.InputError: {name}/ro/out cannot be written to (no rights in {name}/ro). Choose another "
             "output."
         )
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_faces_replace_nothing(tree):
+    def check(*inputs, faces="faces", keep=False):
+        plan = plan_outputs(inputs, "out")
+        require_own_faces(plan, plan.jobs, Path(faces), Path("out"), keep)
+
+    (tree / "faces" / "deep" / "er").mkdir(parents=True)
+    for name in ("a_face.png", "a_faces00.png", "z_face00.png", "a_face00.jpg", "c_face00.png"):
+        (tree / "faces" / name).touch()
+    check("in")
+    (tree / "faces" / "deep" / "er" / "c_face07_restored.png").touch()
+    assert fault(lambda: check("in")) == (
+        "faces exist in faces (c_face07_restored.png). Give --overwrite, or another folder."
+    )
+    check("in", keep=True)
+    (tree / "more" / "a_face00.png").touch()
+    assert fault(lambda: check("in", "more/a_face00.png", faces="more", keep=True)) == (
+        "--save-faces more: more/a_face00.png is an input and would be overwritten. Give another folder."
+    )
+    assert fault(lambda: check("in", "more/a_face00.png", faces="out", keep=True)) == (
+        "--save-faces out: out/a_face00.png is another output and would be overwritten. Give another folder."
+    )

@@ -47,18 +47,20 @@ def png16(pixels: np.ndarray, colour_type: int, *extra: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def tiff16(pixels: np.ndarray, orientation: int) -> bytes:
-    """A TIFF by the standard: 16-bit RGB in one strip."""
+def tiff16(pixels: np.ndarray, orientation: int, photometric: int = 2, extra: int | None = None) -> bytes:
+    """A TIFF by the standard: 16 bits in one strip, of RGB unless ``photometric`` says else; ``extra``: the fourth."""
     (height, width, n), data = pixels.shape, pixels.astype("<u2").tobytes()
     folder = 8 + len(data)
-    short = {256: width, 257: height, 259: 1, 262: 2, 274: orientation, 277: n, 278: height}
+    short = {256: width, 257: height, 259: 1, 262: photometric, 274: orientation, 277: n, 278: height}
+    short |= {} if extra is None else {338: extra}
+    count = len(short) + 3
     entries = [(tag, struct.pack("<HHIHH", tag, 3, 1, value, 0)) for tag, value in short.items()]
-    entries.append((258, struct.pack("<HHII", 258, 3, n, folder + 2 + 12 * 10 + 4)))
+    entries.append((258, struct.pack("<HHII", 258, 3, n, folder + 2 + 12 * count + 4)))
     entries += [(tag, struct.pack("<HHII", tag, 4, 1, value)) for tag, value in ((273, 8), (279, len(data)))]
-    assert len(entries) == 10
+    assert len(entries) == count
     directory = b"".join(entry for _, entry in sorted(entries))
     return (
-        b"II*\0" + struct.pack("<I", folder) + data + struct.pack("<H", 10) + directory + bytes(4)
+        b"II*\0" + struct.pack("<I", folder) + data + struct.pack("<H", count) + directory + bytes(4)
         + struct.pack(f"<{n}H", *[16] * n)
     )  # fmt: skip
 
@@ -101,6 +103,34 @@ def test_16_bits_of_gray_are_kept(tmp_path):
     picture = read_picture(tmp_path / "alpha.png")
     np.testing.assert_array_equal(picture.pixels, np.repeat(both[..., :1], 3, 2))
     np.testing.assert_array_equal(picture.alpha, both[..., 1])
+
+
+def test_16_bits_in_rarer_layouts(tmp_path):
+    stored = noise(6, 5, 4)
+    stored[..., :3] = np.minimum(stored[..., :3], stored[..., 3:])  # as colours times alpha are
+    stored[0, 0] = 0
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff16(stored, 1, extra=0))  # unspecified
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.pixels, stored[..., :3])
+    assert picture.alpha is None
+    path.write_bytes(tiff16(stored, 1, extra=1))  # associated
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.alpha, stored[..., 3])
+    share = picture.alpha[..., None] / 65535
+    assert picture.pixels.dtype == np.uint16 and np.abs(picture.pixels * share - stored[..., :3]).max() <= 0.5
+    path.write_bytes(tiff16(stored, 1, photometric=5))  # CMYK
+    with pytest.raises(InputError, match=r"a\.tif has 16-bit colours in a way that is not read\. Save it as PNG\.$"):
+        read_picture(path)
+
+
+def test_a_gray_that_is_transparent(tmp_path):
+    gray = noise(6, 5)
+    gray[2, 3] = gray[4, 4] = 7
+    (tmp_path / "a.png").write_bytes(png16(gray[..., None], 0, chunk(b"tRNS", struct.pack(">H", 7))))
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels[..., 0], gray)
+    np.testing.assert_array_equal(picture.alpha, np.where(gray == 7, 0, 65535))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -126,6 +126,9 @@ def test_a_full_disk_stops_all():
     with pytest.raises(InputError, match=r"^c cannot be written\. 2 files were written before\.$"):
         pipeline.run(JOBS, letters)
     assert len(letters.read) < len(JOBS)
+    letters = Full(bad={"a": "prepare", "b": "finish"})
+    with pytest.raises(InputError, match=r"\. 0 files were written before, and 2 had failed \(a, b\)\.$"):
+        pipeline.run(JOBS, letters)
 
 
 @pytest.mark.parametrize("where", ["prepare", "restore", "finish"])
@@ -133,11 +136,14 @@ def test_a_fault_of_the_program_is_not_taken_for_one_of_a_file(where):
     class Broken(Letters):
         def _do(self, stage, letter):
             if (stage, letter) == (where, "c"):
-                raise ZeroDivisionError
+                raise ZeroDivisionError("by 0")
             super()._do(stage, letter)
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises((ZeroDivisionError, RuntimeError)) as caught:
         pipeline.run(JOBS, Broken())
+    if where != "restore":  # there the network's whole batch is at work
+        assert str(caught.value) == "c: an unexpected ZeroDivisionError: by 0"
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_an_interruption_lets_writers_finish():

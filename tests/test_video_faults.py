@@ -119,7 +119,10 @@ def test_audio_that_cannot_be_copied_at_all(run, tmp_path, lines):
     source.write_bytes(content.replace(facts, b"\xe1\x99\x9f\x81\x01"))  # 25: the decoder's header gets lost
     result = run(source)
     assert (result.frames, result.audio) == (12, 0) and read_video(tmp_path / "out.mp4").packets == {}
-    assert lines[-1] == f"{source}: its audio and other streams are too damaged to be copied, and were left out."
+    assert lines[-1] == (
+        f"{source}: its audio and other streams cannot be copied into .mp4 (Invalid data found when processing input), "
+        "and were left out. An .mkv may take them."
+    )
 
 
 def test_damaged_files_never_crash(run, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from glean_ext import cli
 
@@ -26,8 +26,8 @@ def make_parser() -> cli.Parser:
     parser.add_argument("-o", "--output", required=True, help="file, or folder, which is made when it is not there")
     _add_run_options(parser.add_argument_group("how it runs"))
     _add_output_options(parser.add_argument_group("what is written"))
-    _add_size_options(parser.add_argument_group("images of other sizes than the model takes"))
-    _add_photo_options(parser.add_argument_group("whole photographs"))
+    add_size_options(parser.add_argument_group("images of other sizes than the model takes"))
+    add_photo_options(parser.add_argument_group("whole photographs"))
     cli.add_config_options(parser)
     return parser
 
@@ -58,12 +58,12 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         help="transparency is upsampled (default), or restored by the network",
     )
     group.add_argument(
-        "--crf", type=float, default=10.0, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)"
+        "--crf", type=_crf, default=10.0, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)"
     )
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 
-def _add_size_options(group: argparse._ArgumentGroup) -> None:
+def add_size_options(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--size-policy",
         default="auto",
@@ -76,7 +76,7 @@ def _add_size_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tile-overlap", type=int, help="pixels of the input that neighbouring tiles share at least")
 
 
-def _add_photo_options(group: argparse._ArgumentGroup) -> None:
+def add_photo_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--photo", action="store_true", help="find the faces, restore them, and put them back")
     group.add_argument(
         "--fidelity", type=float, default=0.0, metavar="W", help="0 (default) restores, 1 keeps the input"
@@ -114,14 +114,25 @@ def _positive(text: str) -> int:
     return number
 
 
-PHOTO_OPTIONS = "fidelity", "only_center_face", "aligned", "min_face", "when_no_face", "save_faces", "background"
+def _crf(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 51:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 (lossless) and 51")
+    return number
+
+
+def names_of(add_options: Callable[[argparse._ActionsContainer], None]) -> list[str]:
+    """The options that such a function adds, as the parsed arguments call them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    return list(vars(parser.parse_args([])))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool with these arguments, by default those of the process."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    given = [name for name in PHOTO_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    given = [name for name in names_of(add_photo_options) if getattr(args, name) != parser.get_default(name)]
     if given and not args.photo:
         parser.error(f"--{given[0].replace('_', '-')} has no effect without --photo")
 

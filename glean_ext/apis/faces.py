@@ -20,7 +20,7 @@ import numpy as np
 
 from glean_ext.apis.align import ffhq_quad, from_crop, side, transform, turned, warp
 from glean_ext.errors import InputError
-from glean_ext.quiet import quiet_stderr
+from glean_ext.quiet import MEDIAPIPE, quiet_stderr
 
 # Points of the 478-point mesh. Right and left are the person's. The eyes have the six points around each that the
 # 68-point annotation has, from which FFHQ's script takes their means.
@@ -111,7 +111,7 @@ class FaceFinder:
     """
 
     def __init__(self) -> None:
-        with quiet_stderr():
+        with quiet_stderr(MEDIAPIPE):
             solutions = _mediapipe_solutions()
             self._detector = solutions.face_detection.FaceDetection(0.5, model_selection=0)
             self._mesher = solutions.face_mesh.FaceMesh(

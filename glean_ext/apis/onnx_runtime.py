@@ -21,7 +21,7 @@ import numpy as np
 
 from glean_ext.apis.memory import Memory, at_hand
 from glean_ext.apis.sizes import SizeRequirements
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.images import from_floats, to_floats
 
 INPUT, OUTPUT = "lq", "output"
@@ -131,7 +131,7 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's have no common base
             size = f"{lq.shape[3]}x{lq.shape[2]}"
             raise InputError(
-                f"{self.path}: onnxruntime failed on {len(lq)} image(s) of {size} pixels ({_reason(error)}). "
+                f"{self.path}: onnxruntime failed on {len(lq)} image(s) of {size} pixels ({first_line(error)}). "
                 "Is the memory too small? Then take smaller images or tiles."
             ) from error
         if not np.isfinite(output).all():
@@ -181,9 +181,5 @@ def _open_session(path: Path, threads: int | None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's have no common base
         raise InputError(
-            f"{path} is damaged or no ONNX model ({_reason(error)}). Export the network anew with tools/export.py."
+            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network anew with tools/export.py."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from glean_ext.errors import InputError
 from glean_ext.images import EXTENSIONS
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")  # inputs
-VIDEO_OUTPUTS = (".mp4", ".mkv", ".mov")
+VIDEO_OUTPUTS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}  # with FFmpeg's names of them
 COMPARE = "_compare"  # what the names of before/after pictures end with
+FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 SHOWN = 8  # files that a message names before it counts the rest
 
 
@@ -27,6 +29,9 @@ class Job:
     target: Path
     compare: Path | None = None
 
+    def __str__(self) -> str:
+        return str(self.source)
+
     @property
     def is_video(self) -> bool:
         return self.source.suffix.lower() in VIDEOS
@@ -34,6 +39,10 @@ class Job:
     @property
     def outputs(self) -> list[Path]:
         return [self.target] if self.compare is None else [self.target, self.compare]
+
+    def face_path(self, faces: Path, root: Path, ending: str) -> Path:
+        """Where one of its faces is written: in the folder of faces, as the output is within ``root``."""
+        return faces / f"{self.target.with_suffix('').relative_to(root)}_face{ending}.png"
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Plan:
         jobs: In the order of the inputs, folders sorted.
         folder: Where all of it is written; None when the output is one file.
         left_out: What the input folders hold besides images and videos.
-        alone: The input is one file, and was given as such.
+        alone: The input is one file, and was given by its name.
         source: The folder, where the input is one.
     """
 
@@ -53,6 +62,11 @@ class Plan:
     left_out: list[Path] = field(default_factory=list)
     alone: bool = False
     source: Path | None = None
+
+    @property
+    def links(self) -> list[Path]:
+        """Of what is left out, the links to folders, which might lead around in a circle."""
+        return [path for path in self.left_out if path.is_dir()]
 
 
 def named(paths: Sequence[object]) -> str:
@@ -87,16 +101,17 @@ def plan_outputs(
     output = Path(output)
     if "/" in suffix or os.sep in suffix:
         raise InputError(f"--suffix {suffix} names a folder. Give a few letters.")
-    matched = [pair for text in inputs for pair in _expanded(text)]
+    matched = [pair for text in inputs for pair in _expanded(text, output)]
     expanded = [path for path, _ in matched]
-    alone = len(expanded) == 1 and len(inputs) == 1 and not expanded[0].is_dir()
+    alone = len(inputs) == 1 and Path(inputs[0]).is_file()
     left_out: list[Path] = []
     if alone:
         jobs = [_single(expanded[0], output, suffix)]
         folder = None if jobs[0].target == output else output
     else:
         folder = output
-        _require_folder(expanded, output)
+        reason = "there are several inputs" if len(expanded) > 1 else "a pattern may match several files"
+        _require_folder(expanded, output, reason)
         found, left_out = _listed(matched, output, recursive)
         by_stem = Counter(str(relative.with_suffix("")).lower() for _, relative in found)
         full = max(by_stem.values()) > 1
@@ -108,8 +123,11 @@ def plan_outputs(
     return Plan(jobs, folder, left_out, alone, source)
 
 
-def _expanded(text: str | os.PathLike) -> list[tuple[Path, Path]]:
-    """The files or the folder meant, each with the folder that its output's path is relative to."""
+def _expanded(text: str | os.PathLike, output: Path) -> list[tuple[Path, Path]]:
+    """The files or the folder meant, each with the folder that its output's path is relative to.
+
+    What a pattern finds in an output folder below where it looks is of an earlier run.
+    """
     path = Path(text)
     if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
         raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
@@ -118,9 +136,12 @@ def _expanded(text: str | os.PathLike) -> list[tuple[Path, Path]]:
     if glob.has_magic(str(text)):
         found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
         found = [path for path in found if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
+        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        written = Path(_real(output))
+        if Path(_real(fixed)) in written.parents:
+            found = [path for path in found if written not in Path(_real(path)).parents]
         if not found:
             raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
-        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
     raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
 
@@ -139,9 +160,9 @@ def _single(source: Path, output: Path, suffix: str) -> Job:
     return job
 
 
-def _require_folder(inputs: Sequence[Path], output: Path) -> None:
+def _require_folder(inputs: Sequence[Path], output: Path, reason: str) -> None:
     folder = next((path for path in inputs if path.is_dir()), None)
-    reason = f"{folder} is a folder" if folder else "there are several inputs"
+    reason = f"{folder} is a folder" if folder else reason
     if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not output.exists()):
         raise InputError(f"{output} is a file, but {reason}. Give a folder as output.")
     for path in inputs:
@@ -152,7 +173,7 @@ def _require_folder(inputs: Sequence[Path], output: Path) -> None:
 def _listed(
     inputs: Sequence[tuple[Path, Path]], output: Path, recursive: bool
 ) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Each file to restore with its path in the output folder, and what is left out."""
+    """Each file to restore, once, with its path in the output folder, and what is left out."""
     found: list[tuple[Path, Path]] = []
     left_out: list[Path] = []
     for path, base in inputs:
@@ -161,17 +182,21 @@ def _listed(
             continue
         before = len(found)
         for file in _files(path, output, recursive):
-            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS):
+            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS) and not file.is_dir():
                 found.append((file, file.relative_to(path)))
             else:
                 left_out.append(file)
         if len(found) == before:
             raise InputError(f"{path} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
-    return found, left_out
+    # By folder and name: a link of another name is another picture.
+    once: dict[str, tuple[Path, Path]] = {}
+    for file, within in found:
+        once.setdefault(os.path.join(_real(file.parent), file.name), (file, within))
+    return list(once.values()), left_out
 
 
 def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    """The files of a folder, sorted; hidden ones and those of the output are not looked at."""
+    """The files of a folder and links to folders, sorted; hidden ones and those of the output are not looked at."""
     files: list[Path] = []
 
     def stop(error: OSError) -> None:
@@ -183,6 +208,7 @@ def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
         files += [here / name for name in names if not name.startswith(".")]
         if not recursive:
             break
+        files += [here / name for name in folders if (here / name).is_symlink()]
     return sorted(files)
 
 
@@ -242,6 +268,39 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         f"({named([job.target for job in existing])}). Give --overwrite to replace them, or --skip-existing to restore "
         "the others only."
     )
+
+
+def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:
+    """Faces written into the folder ``faces`` replace no input and no output, and no faces of before where they count.
+
+    Args:
+        jobs: Those of ``plan`` that are done.
+        root: The folder of the outputs.
+        keep: Faces of before do not count.
+
+    Raises:
+        InputError: They would.
+    """
+    stems = {_real(job.face_path(faces, root, "00")).lower().removesuffix("_face00.png") for job in jobs}
+
+    def would_be_written(path: Path) -> bool:
+        match = FACE.fullmatch(_real(path).lower())
+        return match is not None and match[1] in stems
+
+    for job in plan.jobs:
+        for path, what in (job.source, "an input"), *((output, "another output") for output in job.outputs):
+            if would_be_written(path):
+                raise InputError(
+                    f"--save-faces {faces}: {path} is {what} and would be overwritten. Give another folder."
+                )
+    folders = {job.face_path(faces, root, "00").parent for job in jobs}
+    if keep:
+        return
+    existing = sorted(
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if would_be_written(path)
+    )
+    if existing:
+        raise InputError(f"faces exist in {faces} ({named(existing)}). Give --overwrite, or another folder.")
 
 
 def require_writable(folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from glean_ext.apis.align import align, from_crop, inverse, transform, warp
 from glean_ext.apis.faces import Face, FaceFinder
-from glean_ext.apis.sizes import SizeRequirements, scaled
+from glean_ext.apis.sizes import SizeRequirements, scaled, size_of
 from glean_ext.errors import InputError
 from glean_ext.images import PIXEL_TYPES
 from glean_ext.imresize import imresize
@@ -129,6 +129,10 @@ class PhotoRestorer:
             raise InputError(f"max_faces is {max_faces}, but it must be at least 1.")
         if batch < 1:
             raise InputError(f"batch is {batch}, but it must be at least 1.")
+        if getattr(getattr(restorer, "size_policy", None), "fit", None) == "crop":
+            raise InputError(
+                "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit)."
+            )
         self.restorer = restorer
         self.size = 0 if aligned else crop_size(restorer.takes, face_size)
         self.outscale = outscale
@@ -172,9 +176,9 @@ class PhotoRestorer:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         if self.aligned:
             restored = self.restorer.restore(rgb)
-            return PhotoResult(blend(imresize(rgb, size=_size(restored)), restored, 1 - self.fidelity))
+            return PhotoResult(blend(imresize(rgb, size=size_of(restored)), restored, 1 - self.fidelity))
         scale = self.restorer.takes.scale if self.outscale == "model" else self.outscale
-        size = scaled(_size(rgb), scale, name)
+        size = scaled(size_of(rgb), scale, name)
         faces = self.find(rgb, name) if faces is None else faces
         if not faces:
             return self._without_faces(rgb, size, name)
@@ -272,7 +276,7 @@ def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
     Returns:
         As ``restored``.
     """
-    size = _size(crop)
+    size = size_of(crop)
     weights = imresize(mask, size=size).clip(0)[..., None]
     if not weights.sum() > 0:
         return restored
@@ -314,13 +318,9 @@ def paste(image: Array, restored: Array, face: Face, mask: Array, scale: float, 
     if not region.size:
         return
     quad = quad - [left, top]
-    there = warp(restored, inverse(from_crop(quad, len(restored))), _size(region))
-    mask_there = _placed(mask, inverse(from_crop(quad, len(mask))), _size(region))
+    there = warp(restored, inverse(from_crop(quad, len(restored))), size_of(region))
+    mask_there = _placed(mask, inverse(from_crop(quad, len(mask))), size_of(region))
     region[:] = blend(region, there, share * mask_there[..., None])
-
-
-def _size(image: Array) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
 
 
 def _placed(mask: Array, matrix: Array, size: tuple[int, int]) -> Array:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
+from glean_ext.apis.outputs import named
 from glean_ext.errors import InputError
 
 JobT = TypeVar("JobT")
@@ -28,7 +29,10 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # after these no other fil
 
 
 class Stages(Protocol[GivenT, PreparedT, ResultT]):
-    """What is done with each file. InputError is that file's failure, any other exception stops all."""
+    """What is done with each file. InputError is that file's failure, any other exception stops all.
+
+    ``str(job)`` is what messages call it.
+    """
 
     def prepare(self, job: GivenT) -> PreparedT:
         """Read; in one of several threads."""
@@ -72,6 +76,7 @@ def run(
 
     Raises:
         InputError: The disk is full.
+        RuntimeError: Reading or writing a file met with a fault of the program, which is its cause.
         KeyboardInterrupt: Files that are being written are finished first, so none is partial.
     """
     report: Report[JobT] = Report()
@@ -86,6 +91,8 @@ def run(
                     ready.append((job, future.result()))
                 except InputError as error:
                     writes.fail(job, error)
+                except Exception as error:
+                    raise _fault(job, error) from error
             results = stages.restore([prepared for _, prepared in ready]) if ready else []
             for (job, prepared), result in zip(ready, results, strict=True):
                 if isinstance(result, InputError):
@@ -142,12 +149,23 @@ class _Writes(Generic[JobT]):
                 future.result()
             except InputError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
-                    raise InputError(f"{error} {self.report.done} files were written before.") from error
+                    raise InputError(f"{error} {self._before()}") from error
                 self.fail(job, error)
+            except Exception as error:
+                raise _fault(job, error) from error
             else:
                 self.report.done += 1
                 self.on_done(job)
 
+    def _before(self) -> str:
+        failed = list(self.report.failures)
+        told = f", and {len(failed)} had failed ({named(failed)})" if failed else ""
+        return f"{self.report.done} files were written before{told}."
+
     def fail(self, job: JobT, error: InputError) -> None:
         self.report.failures[job] = error
         self.on_done(job)
+
+
+def _fault(job: object, error: Exception) -> RuntimeError:
+    return RuntimeError(f"{job}: an unexpected {type(error).__name__}: {error}")

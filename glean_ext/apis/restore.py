@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -111,6 +111,8 @@ class Restorer:
         self.size_policy = policy.for_network(self.takes)
         self.notify = notify
         self.on_tile = on_tile
+        # The frames of a video are all cut alike, whatever memory is free: sizes of images, and of their tiles.
+        self.tiles: dict[Size, Size] | None = None
 
     def restore(self, rgb: Array, name: str = "the image") -> Array:
         """(h, w, 3) RGB -> (H, W, 3) RGB, both uint8 or both uint16.
@@ -150,7 +152,15 @@ class Restorer:
         if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         size = rgb.shape[0], rgb.shape[1]
-        plan, notice = self.size_policy.plan(size, self.takes, self.network.memory, name)
+        if self.tiles and size in self.tiles:
+            return Prepared(rgb, size, self.size_policy.tiling(self.takes, self.tiles[size]), name)
+
+        def memory() -> Memory:
+            return replace(self.network.memory(), depth=rgb.itemsize)
+
+        plan, notice = self.size_policy.plan(size, self.takes, memory, name)
+        if self.tiles is not None and isinstance(plan, Tiling):
+            self.tiles[size] = plan.tile
         if notice:
             self.notify(notice)
         return Prepared(plan.prepare(rgb) if isinstance(plan, Resize) else rgb, size, plan, name)

@@ -13,9 +13,8 @@ import numpy as np
 from glean_ext.apis.memory import Memory
 from glean_ext.apis.outputs import Job
 from glean_ext.apis.restore import Network, Prepared, Restorer
-from glean_ext.apis.sizes import scaled
+from glean_ext.apis.sizes import scaled, size_of
 from glean_ext.errors import InputError
-from glean_ext.images import write_png
 from glean_ext.imresize import imresize
 from glean_ext.picture_io import Picture, read_picture, write_picture
 
@@ -87,7 +86,7 @@ class PictureStages:
     def prepare(self, job: Job) -> ReadPicture:
         picture, name = read_picture(job.source), str(job.source)
         if self.outscale is not None:
-            scaled(_size(picture.pixels), self.outscale, name)
+            scaled(size_of(picture.pixels), self.outscale, name)
         parts = [self.restorer.prepare(picture.filled, name)]
         if picture.alpha is not None and self.alpha == "restore":
             parts.append(self.restorer.prepare(np.repeat(picture.alpha[..., None], 3, 2), f"{name}'s transparency"))
@@ -104,9 +103,9 @@ class PictureStages:
 
     def finish(self, prepared: ReadPicture, result: list[Array]) -> None:
         picture, before = prepared.picture, prepared.parts[0].shown(prepared.picture.filled)
-        size = _size(result[0])
+        size = size_of(result[0])
         if self.outscale is not None:
-            size = scaled(_size(before), self.outscale, str(prepared.job.source))
+            size = scaled(size_of(before), self.outscale, str(prepared.job.source))
         pixels = imresize(result[0], size=size)
         alpha = None
         if len(result) > 1:
@@ -138,11 +137,19 @@ class PhotoStages:
         photos: Its ``save_faces`` says whether faces are kept.
         faces_to: The folder for them; names are those of the outputs, within ``root``.
         root: The folder of the outputs.
+        keep: Leave faces alone whose files exist.
         notify: Gets one line for a photograph that was not treated as asked.
     """
 
-    def __init__(self, photos: PhotoRestorer, faces_to: Path | None, root: Path, notify: Callable[[str], None] = print):
-        self.photos, self.faces_to, self.root, self.notify = photos, faces_to, root, notify
+    def __init__(
+        self,
+        photos: PhotoRestorer,
+        faces_to: Path | None,
+        root: Path,
+        keep: bool = False,
+        notify: Callable[[str], None] = print,
+    ):
+        self.photos, self.faces_to, self.root, self.keep, self.notify = photos, faces_to, root, keep, notify
         self.faces = 0  # that were restored
 
     def prepare(self, job: Job) -> ReadPhoto:
@@ -166,12 +173,13 @@ class PhotoStages:
             self.notify(result.notice)
         picture, alpha = prepared.picture, prepared.picture.alpha
         if alpha is not None:
-            alpha = imresize(alpha, size=_size(result.image))
-        for index, face in enumerate(result.faces if self.faces_to else ()):
-            for kind, image in ("", face.crop), ("_restored", face.restored):
-                if self.faces_to is not None and image is not None:
-                    within = prepared.job.target.with_suffix("").relative_to(self.root)
-                    write_picture(Picture(image), self.faces_to / f"{within}_face{index:02d}{kind}.png")
+            alpha = imresize(alpha, size=size_of(result.image))
+        if self.faces_to is not None:
+            for index, face in enumerate(result.faces):
+                for kind, image in ("", face.crop), ("_restored", face.restored):
+                    path = prepared.job.face_path(self.faces_to, self.root, f"{index:02d}{kind}")
+                    if image is not None and not (self.keep and path.exists()):
+                        write_picture(Picture(image, icc=picture.icc), path)
         write_result(prepared.job, Picture(result.image, alpha, picture.icc), picture.filled)
 
     def size(self, prepared: ReadPhoto, result: PhotoResult) -> int:
@@ -188,13 +196,13 @@ def write_result(job: Job, picture: Picture, before: Array) -> None:
         InputError: It cannot be written.
     """
     if job.compare is not None:
-        write_png(compared(before, picture.pixels), job.compare)
+        write_picture(Picture(compared(before, picture.pixels), icc=picture.icc), job.compare)
     write_picture(picture, job.target)
 
 
 def compared(before: Array, after: Array) -> Array:
     """(h, w, 3) and (H, W, 3), uint8 or uint16 -> (H, 2 W + GAP, 3) uint8, the first one enlarged by bicubic."""
-    height, width = _size(after)
+    height, width = size_of(after)
     sheet = np.full((height, 2 * width + GAP, 3), 255, np.uint8)
     sheet[:, :width] = _8_bits(imresize(before, size=(height, width)))
     sheet[:, width + GAP :] = _8_bits(after)
@@ -203,7 +211,3 @@ def compared(before: Array, after: Array) -> Array:
 
 def _8_bits(image: Array) -> Array:
     return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _size(image: Array) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]

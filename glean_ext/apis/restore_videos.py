@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import glean_ext
-from glean_ext.apis.restore import Restorer
-from glean_ext.apis.sizes import scaled
+from glean_ext.apis.restore import ONNX, Restorer
+from glean_ext.apis.sizes import scaled, size_of
 from glean_ext.apis.video import VideoResult, restore_video
+from glean_ext.apis.video_segments import NOTE, folder_for
 from glean_ext.errors import InputError
+from glean_ext.files import write_json
 from glean_ext.imresize import imresize
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
@@ -60,19 +63,47 @@ class VideoFiles:
         """
         name = str(source)
 
-        def restore(frames: Sequence[Array]) -> list[Array]:
-            return self._photographs(frames, name) if self.photos else self._pictures(frames, name)
+        note = folder_for(target) / NOTE
 
-        return restore_video(
-            source,
-            target,
-            restore,
-            fingerprint=self.fingerprint,
-            batch=self.batch,
-            crf=self.crf,
-            progress=progress,
-            notify=self.notify,
-        )
+        def restore(frames: Sequence[Array]) -> list[Array]:
+            with self._same_tiles(note):
+                return self._photographs(frames, name) if self.photos else self._pictures(frames, name)
+
+        try:
+            return restore_video(
+                source,
+                target,
+                restore,
+                fingerprint=self.fingerprint,
+                batch=self.batch,
+                scale=self._scale(),
+                crf=self.crf,
+                progress=progress,
+                notify=self.notify,
+            )
+        finally:
+            self.restorer.tiles = None
+
+    @contextmanager
+    def _same_tiles(self, note: Path) -> Iterator[None]:
+        """All frames are cut as the first one, those of a resumed run as those before."""
+        if self.restorer.tiles is None:
+            known = json.loads(note.read_text()) if note.exists() else []
+            self.restorer.tiles = {tuple(size): tuple(tile) for size, tile in known}
+        before = len(self.restorer.tiles)
+        yield
+        if len(self.restorer.tiles) > before:
+            write_json(list(self.restorer.tiles.items()), note)
+
+    def _scale(self) -> float | None:
+        """Of the result's size to the source's; None where that depends on the source."""
+        policy, scale = self.restorer.size_policy, self.restorer.takes.scale
+        if self.photos is not None and not self.photos.aligned:
+            return scale if self.photos.outscale == "model" else self.photos.outscale
+        outscale = self.outscale if self.photos is None else None
+        if policy.name == "resize":
+            return outscale if policy.fit != "crop" else None
+        return scale if outscale is None else outscale
 
     def _pictures(self, frames: Sequence[Array], name: str) -> list[Array]:
         prepared = [self.restorer.prepare(frame, name) for frame in frames]
@@ -82,7 +113,7 @@ class VideoFiles:
                 raise result
             if self.outscale is not None:
                 shown = one.shown(frame)
-                result = imresize(result, size=scaled((shown.shape[0], shown.shape[1]), self.outscale, name))
+                result = imresize(result, size=scaled(size_of(shown), self.outscale, name))
             restored.append(result)
         return restored
 
@@ -93,9 +124,30 @@ class VideoFiles:
         return [result.image for result in results]
 
 
-def fingerprint(files: Sequence[str | None], options: Mapping[str, object]) -> str:
-    """What says whether frames would come out the same: files by path, size and time; URLs and names as they are."""
-    return json.dumps([glean_ext.__version__, [file and _identity(file) for file in files], options], default=str)
+def fingerprint(
+    models: Sequence[tuple[str, str | None]], cfg_options: Sequence[str], options: Mapping[str, object]
+) -> str:
+    """What says whether frames would come out the same.
+
+    Args:
+        models: Config and checkpoint, or an ONNX file and None. Networks are compared as their configs describe them,
+            files by path, size and time, URLs and names as they are.
+        cfg_options: Changes to the first one's config.
+        options: All others.
+
+    Raises:
+        InputError: A config that cannot be read.
+    """
+    networks = []
+    for number, (config, checkpoint) in enumerate(models):
+        if config.lower().endswith(ONNX):
+            networks.append(_identity(config))
+        else:
+            from glean_ext.configs_io import generator_config, load_config  # mmengine, which ONNX does without
+
+            loaded = load_config(config, () if number else cfg_options)
+            networks.append([generator_config(loaded, config), checkpoint and _identity(checkpoint)])
+    return json.dumps([glean_ext.__version__, networks, options], default=str)
 
 
 def _identity(file: str) -> list[object]:

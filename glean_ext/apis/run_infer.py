@@ -15,21 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glean_ext.apis import pipeline
-from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_writable, without_existing
+from glean_ext.apis.command import add_photo_options, add_size_options, names_of
+from glean_ext.apis.outputs import Job, Plan, named, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.apis.restore import ONNX, Restorer
 from glean_ext.apis.restore_files import PhotoStages, PictureStages, Timed
 from glean_ext.apis.sizes import SizePolicy
 from glean_ext.errors import InputError
-from glean_ext.quiet import quiet_stderr
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.apis.restore_videos import VideoFiles
 
 # What frames depend on; with others an interrupted video starts anew.
-VIDEO_OPTIONS = (
-    *("size_policy", "fit", "tile_size", "tile_overlap", "cfg_options", "outscale", "photo", "fidelity"),
-    *("only_center_face", "aligned", "min_face", "when_no_face", "background"),
-)
+VIDEO_OPTIONS = {*names_of(add_size_options), *names_of(add_photo_options), "outscale"} - {"save_faces"}
 
 
 def run_infer(args: Namespace) -> None:
@@ -41,11 +38,19 @@ def run_infer(args: Namespace) -> None:
     model, inputs = split_model(args.arguments)
     plan = plan_outputs(inputs, args.output, args.suffix, args.compare)
     jobs, skipped = without_existing(plan, args.overwrite, args.skip_existing)
-    require_writable(Path(args.output) if plan.folder else Path(args.output).parent)
+    root = plan.folder or Path(args.output).parent
+    require_writable(root)
+    if args.save_faces is not None:
+        faces = Path(args.save_faces)
+        require_writable(faces)
+        images = [job for job in jobs if not job.is_video]
+        require_own_faces(plan, images, faces, root, keep=args.overwrite or args.skip_existing)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
-    if plan.left_out:
-        console.print(f"left out, no images: {named(plan.left_out)}")
+    if others := [path for path in plan.left_out if path not in plan.links]:
+        console.print(f"left out, no images: {named(others)}")
+    if plan.links:
+        console.print(f"left out, links to folders: {named(plan.links)}")
     if not jobs:
         console.print(f"all {skipped} outputs exist; there is nothing to do")
         return
@@ -110,8 +115,7 @@ class _Run:
         images, videos = [job for job in jobs if not job.is_video], [job for job in jobs if job.is_video]
         stages: Any = self.photo or self.pictures
         started = time.monotonic()
-        with quiet_stderr():  # libtiff writes there what Pillow raises anyway
-            report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
+        report = pipeline.run(images, stages, self.args.batch, lambda job: self.progress.advance(self.files))
         speed = f", {len(images) / report.seconds:.1f} images/s" if images else ""
         useless = [name for name in ("compare", "save_faces") if vars(self.args)[name]]
         if videos and useless:
@@ -148,14 +152,18 @@ class _Run:
     def videos(self) -> VideoFiles:
         from glean_ext.apis.restore_videos import VideoFiles, fingerprint
 
-        options = {name: vars(self.args)[name] for name in VIDEO_OPTIONS} | {"dtype": self.dtype}
+        options = {name: vars(self.args)[name] for name in sorted(VIDEO_OPTIONS)} | {"dtype": self.dtype}
+        models = [self.model]
+        if self.args.background != ["bicubic"]:
+            model, *rest = self.args.background
+            models.append((model, rest[0] if rest else None))
         return VideoFiles(
             self.restorer,
             self.photo.photos if self.photo else None,
             self.args.outscale,
             self.args.batch,
             self.args.crf,
-            fingerprint([*self.model, *self.args.background], options),
+            fingerprint(models, self.args.cfg_options, options),
             self._notify,
         )
 
@@ -189,8 +197,9 @@ class _Run:
         if report.failures:
             total = report.done + len(report.failures)
             source = f" in {self.plan.source}" if self.plan.source else ""
+            kind = "files" if any(job.is_video for job in self.plan.jobs) else "images"
             raise InputError(
-                f"{len(report.failures)} of {total} images{source} failed "
+                f"{len(report.failures)} of {total} {kind}{source} failed "
                 f"({named([job.source for job in report.failures])}); why is said above."
                 + (f" The others are in {self.plan.folder}." if report.done else "")
             )
@@ -217,11 +226,12 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callab
         when_no_face=args.when_no_face,
         background=background(args, notify),
         save_faces=args.save_faces is not None,
-        batch=max(args.batch, 1),
+        batch=args.batch,
         restore_batch=restorer.restore_batch,
     )
     root = plan.folder or Path(args.output).parent
-    return PhotoStages(photos, Path(args.save_faces) if args.save_faces else None, root, notify)
+    faces_to = None if args.save_faces is None else Path(args.save_faces)
+    return PhotoStages(photos, faces_to, root, keep=args.skip_existing, notify=notify)
 
 
 def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray] | None:

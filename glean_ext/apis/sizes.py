@@ -123,6 +123,11 @@ class Resize:
         return result
 
 
+def size_of(image: np.ndarray) -> Size:
+    """Height and width of (h, w, ...)."""
+    return image.shape[0], image.shape[1]
+
+
 def scaled(size: Size, scale: float, name: str) -> Size:
     """``scale`` times ``size``, rounded.
 

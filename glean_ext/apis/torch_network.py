@@ -16,7 +16,7 @@ from glean_ext.apis.memory import Memory, at_hand, bytes_per_pixel
 from glean_ext.apis.sizes import SizeRequirements
 from glean_ext.checkpoints import load_restorer
 from glean_ext.configs_io import generator_config, load_config
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.images import from_tensor, to_tensor
 from glean_ext.networks import build_restorer, prepare_for_inference
 from glean_ext.networks.precision import cpu_has_bf16
@@ -70,7 +70,7 @@ class TorchNetwork:
             with torch.inference_mode(), self._autocast:
                 forward(torch.zeros(1, 3, *self.takes.nominal, device=self.device))
         except Exception as error:  # anything: no compiler, an unknown mode, a fault of the compiler
-            raise InputError(f"--compile {mode} cannot be used here ({_first_line(error)}). Leave it out.") from error
+            raise InputError(f"--compile {mode} cannot be used here ({first_line(error)}). Leave it out.") from error
         return forward
 
     def __call__(self, lq: Array) -> Array:
@@ -145,10 +145,5 @@ def pick_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used here ({_first_line(error)}). Use --device cpu.") from error
+        raise InputError(f"--device {name} cannot be used here ({first_line(error)}). Use --device cpu.") from error
     return device
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

@@ -15,7 +15,8 @@ from typing import Any
 import av
 import numpy as np
 
-from glean_ext.apis.video_join import FORMATS, join, streams_to_copy
+from glean_ext.apis.outputs import VIDEO_OUTPUTS
+from glean_ext.apis.video_join import join, streams_to_copy
 from glean_ext.apis.video_segments import Segments, check_size
 from glean_ext.apis.video_source import Shown, VideoError, VideoSource
 from glean_ext.errors import InputError
@@ -117,8 +118,8 @@ def restore_video(
 
 
 def _check(source: Path, target: Path, batch: int, crf: float, preset: str, segment: int) -> None:
-    if target.suffix.lower() not in FORMATS:
-        raise InputError(f"{target}: videos are written as {', '.join(FORMATS)}. Name it {target.stem}.mp4.")
+    if target.suffix.lower() not in VIDEO_OUTPUTS:
+        raise InputError(f"{target}: videos are written as {', '.join(VIDEO_OUTPUTS)}. Name it {target.stem}.mp4.")
     if target.is_dir():
         raise InputError(f"{target} is a folder. Give another output.")
     if target.exists() and source.exists() and target.samefile(source):

@@ -16,11 +16,11 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from glean_ext.apis.outputs import VIDEO_OUTPUTS
 from glean_ext.apis.video_segments import Segments, count_frames, writing
 from glean_ext.apis.video_source import VideoError, VideoSource, is_cover, open_container
 from glean_ext.errors import InputError
 
-FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")  # of the source's file
 KEPT = "language", "title", "handler_name"  # of the source's video stream; others are of its encoding
 
@@ -56,7 +56,7 @@ def _fits(stream: Stream, extension: str) -> bool:
     if is_cover(stream) and extension != ".mp4":
         return False  # Matroska would make a second video of it, QuickTime drop it
     try:
-        with av.open(io.BytesIO(), "w", format=FORMATS[extension]) as probe:
+        with av.open(io.BytesIO(), "w", format=VIDEO_OUTPUTS[extension]) as probe:
             _add_copy(probe, stream)
             probe.start_encoding()
     except (av.FFmpegError, ValueError):
@@ -84,7 +84,7 @@ def join(
 ) -> Joined:
     """Make the target of all segments and the source's other streams, without encoding anything again.
 
-    Streams that are too damaged are left out, with a notice.
+    Streams that cannot be copied are left out, with a notice that says why.
 
     Args:
         pts: When each frame is shown, in the source's ticks.
@@ -99,7 +99,13 @@ def join(
     except InputError as error:
         if not copied or isinstance(error, VideoError) or isinstance(error.__cause__, OSError):
             raise
-    source.notify(f"{source.path}: its audio and other streams are too damaged to be copied, and were left out.")
+        extension = segments.target.suffix
+        reason = getattr(error.__cause__, "strerror", None) or str(error).rstrip(".")
+    hint = "" if extension == ".mkv" else " An .mkv may take them."
+    source.notify(
+        f"{source.path}: its audio and other streams cannot be copied into {extension} ({reason}), and were left out."
+        f"{hint}"
+    )
     return _join(segments, source, pts, last_duration, ())
 
 
@@ -125,7 +131,7 @@ def _join(
                 others = _other_packets(anew, copies, source.offset) if copies else ()
                 damaged = _write(output, heapq.merge(packets, others, key=lambda packet: packet.dts * packet.time_base))
             if damaged and count_frames(whole) != len(pts):
-                raise InputError(f"{target}: the source's other streams cannot be copied. Name it .mkv.")
+                raise InputError(f"{damaged} packets were refused.")
             whole.replace(target)
         if damaged:
             source.notify(f"{source.path}: {damaged} damaged packets of audio or other streams were left out.")

@@ -27,7 +27,14 @@ from glean_ext.files import atomic_path, write_json
 LARGEST = 16384  # rows and columns that x264 takes
 THREADS = 8  # of x264: its result depends on them, and a resumed run may have other cores
 
+NOTE = "note.json"  # in the folder of segments: what ``restore`` has to know of an interrupted run's first frames
+
 Opened: TypeAlias = "tuple[ExitStack, OutputContainer, VideoStream, ToYuv]"
+
+
+def folder_for(target: Path) -> Path:
+    """Where the segments of a video are."""
+    return target.with_name(f".{target.name}.segments")
 
 
 class Segments:
@@ -65,7 +72,7 @@ class Segments:
         self.target, self.job, self.rate, self.length = target, job, rate, length
         self.options = {"crf": f"{crf:g}", "preset": preset}
         self.notify = notify
-        self.folder = target.with_name(f".{target.name}.segments")
+        self.folder = folder_for(target)
         self.frames = 0
         self._whole = 0
         self._headers: set[bytes | None] = set()
@@ -111,7 +118,7 @@ class Segments:
                 f"{self.target}: source, settings or network differ from the interrupted run's; it starts anew."
             )
         self.frames = self._whole * self.length
-        kept = {self.folder / "lock", *self.paths()}
+        kept = {self.folder / "lock", *self.paths()} | ({self.folder / NOTE} if self._whole else set())
         for path in self.folder.iterdir():
             if path not in kept:
                 path.unlink()
