@@ -230,6 +230,19 @@ def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
     assert set(counts) == {15} and len(counts) == 62 * 15
 
 
+def test_backgrounds_are_cut_alike_too(tmp_path, restorer):
+    source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(4)], audio=())
+    light = Restorer(
+        "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
+    )
+    light.network, counts = Changing(2.5e9, 1e12), []
+    light.on_tile = lambda done, total: counts.append(total)
+    photos = PhotoRestorer(restorer, background=light.restore)
+    files = VideoFiles(restorer, photos, None, 2, 10, "", lambda line: None, light)
+    assert files.restore(source, tmp_path / "out.mp4", lambda done, total: None).frames == 4
+    assert counts == [15] * 4 * 15 and light.tiles is None
+
+
 def test_frames_too_large_for_h264_are_refused_at_once(infer, tmp_path, source):
     code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--outscale", 4000)
     assert (code, stdout) == (2, "") and "restored frames would have 32000x32000 pixels" in stderr

@@ -36,6 +36,7 @@ class VideoFiles:
         crf: x264's constant rate factor.
         fingerprint: Of :func:`fingerprint`: an interrupted video goes on if it is the same.
         notify: Gets one line for each thing that is not as one would expect.
+        background: The network behind the ``background`` of ``photos``, where there is one.
 
     Attributes:
         faces: That were restored, in all frames of all videos.
@@ -50,9 +51,11 @@ class VideoFiles:
         crf: float,
         fingerprint: str,
         notify: Callable[[str], None],
+        background: Restorer | None = None,
     ):
         self.restorer, self.photos, self.outscale, self.batch = restorer, photos, outscale, batch
         self.crf, self.fingerprint, self.notify = crf, fingerprint, notify
+        self.networks = [restorer] if background is None else [restorer, background]
         self.faces = 0
 
     def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> VideoResult:
@@ -61,9 +64,7 @@ class VideoFiles:
         Raises:
             InputError: As :func:`restore_video`, :meth:`Restorer.restore` and :meth:`PhotoRestorer.restore`.
         """
-        name = str(source)
-
-        note = folder_for(target) / NOTE
+        name, note = str(source), folder_for(target) / NOTE
 
         def restore(frames: Sequence[Array]) -> list[Array]:
             with self._same_tiles(note):
@@ -82,18 +83,24 @@ class VideoFiles:
                 notify=self.notify,
             )
         finally:
-            self.restorer.tiles = None
+            for network in self.networks:
+                network.tiles = None
 
     @contextmanager
     def _same_tiles(self, note: Path) -> Iterator[None]:
         """All frames are cut as the first one, those of a resumed run as those before."""
         if self.restorer.tiles is None:
-            known = json.loads(note.read_text()) if note.exists() else []
-            self.restorer.tiles = {tuple(size): tuple(tile) for size, tile in known}
-        before = len(self.restorer.tiles)
+            known = json.loads(note.read_text()) if note.exists() else [[]] * len(self.networks)
+            for network, tiles in zip(self.networks, known, strict=True):
+                network.tiles = {tuple(size): tuple(tile) for size, tile in tiles}
+        before = self._tiles()
         yield
-        if len(self.restorer.tiles) > before:
-            write_json(list(self.restorer.tiles.items()), note)
+        if self._tiles() != before:
+            write_json(self._tiles(), note)
+
+    def _tiles(self) -> list[list[object]]:
+        """Of each network: sizes of images, and of their tiles."""
+        return [list((network.tiles or {}).items()) for network in self.networks]
 
     def _scale(self) -> float | None:
         """Of the result's size to the source's; None where that depends on the source."""

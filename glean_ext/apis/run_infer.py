@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -102,7 +101,8 @@ class _Run:
         )
         self.dtype = getattr(self.restorer.network, "dtype", None)  # what None in the arguments stands for
         self.timed = self.restorer.network = Timed(self.restorer.network)
-        self.photo = photo_stages(args, self.restorer, plan, self._notify) if args.photo else None
+        self.background = background(args, self._notify) if args.photo else None
+        self.photo = photo_stages(args, self.restorer, self.background, plan, self._notify) if args.photo else None
         self.pictures = PictureStages(self.restorer, args.alpha, args.outscale)
 
     def go(self, jobs: list[Job], skipped: int) -> None:
@@ -165,6 +165,7 @@ class _Run:
             self.args.crf,
             fingerprint(models, self.args.cfg_options, options),
             self._notify,
+            self.background,
         )
 
     def _restore_video(self, job: Job) -> None:
@@ -205,7 +206,9 @@ class _Run:
             )
 
 
-def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callable[[str], None]) -> PhotoStages:
+def photo_stages(
+    args: Namespace, restorer: Restorer, background: Restorer | None, plan: Plan, notify: Callable[[str], None]
+) -> PhotoStages:
     """What ``--photo`` and its options ask for.
 
     Raises:
@@ -224,7 +227,7 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callab
         min_face=args.min_face,
         max_faces=args.max_faces,
         when_no_face=args.when_no_face,
-        background=background(args, notify),
+        background=background and background.restore,
         save_faces=args.save_faces is not None,
         batch=args.batch,
         restore_batch=restorer.restore_batch,
@@ -234,7 +237,7 @@ def photo_stages(args: Namespace, restorer: Restorer, plan: Plan, notify: Callab
     return PhotoStages(photos, faces_to, root, keep=args.skip_existing, notify=notify)
 
 
-def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray] | None:
+def background(args: Namespace, notify: Callable[[str], None]) -> Restorer | None:
     """What makes the surroundings of faces larger or better; None is bicubic.
 
     Raises:
@@ -246,5 +249,5 @@ def background(args: Namespace, notify: Callable[[str], None]) -> Callable[[np.n
     if len(rest) != (0 if model.lower().endswith(ONNX) else 1):
         raise InputError("--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.")
     if not rest:
-        return Restorer(model, notify=notify).restore
-    return Restorer(model, rest[0], args.device, notify=notify, dtype=args.dtype).restore
+        return Restorer(model, notify=notify)
+    return Restorer(model, rest[0], args.device, notify=notify, dtype=args.dtype)
