@@ -227,7 +227,7 @@ def photo_stages(
         min_face=args.min_face,
         max_faces=args.max_faces,
         when_no_face=args.when_no_face,
-        background=background and background.restore,
+        background=None if background is None else background.restore,
         save_faces=args.save_faces is not None,
         batch=args.batch,
         restore_batch=restorer.restore_batch,
