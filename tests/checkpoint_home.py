@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-from glean_ext.networks import GLEANStyleGANv2
+from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Discriminator, StyleGAN2Generator
 
 BANK = {"style_channels": 16, "num_mlps": 2, "channel_multiplier": 0.125, "max_channels": 16}
 
@@ -49,3 +49,21 @@ def tiny(**changes) -> GLEANStyleGANv2:
 
 def pretrained(path: object, prefix: str | None = "generator_ema", **more) -> dict:
     return {"type": "Pretrained", "checkpoint": str(path), "prefix": prefix, **more}
+
+
+# ---------------------------------------------------------------- fixtures, for pytest_plugins = ["checkpoint_home"]
+
+
+@pytest.fixture
+def bank() -> StyleGAN2Generator:
+    return randomize(StyleGAN2Generator(16, **BANK), seed=1)
+
+
+@pytest.fixture
+def bank_file(bank, tmp_path) -> Path:
+    """A file as MMagic writes it, with a bank and a discriminator that fit TINY."""
+    ema = randomize(StyleGAN2Generator(16, **BANK), seed=2)
+    discriminator = randomize(StyleGAN2Discriminator(16, max_channels=16), seed=3)
+    state = prefixed(generator=bank, generator_ema=ema, discriminator=discriminator)
+    torch.save({"meta": {"iter": 7}, "state_dict": state}, tmp_path / "bank.pth")
+    return tmp_path / "bank.pth"

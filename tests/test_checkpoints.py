@@ -13,28 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_home import BANK, ROOT, assert_same, fault, prefixed, pretrained, tiny
-from conftest import randomize
+from checkpoint_home import ROOT, assert_same, fault, pretrained, tiny
 from safetensors.torch import load_file
 
 from glean_ext import checkpoints
 from glean_ext.files import atomic_path, write_json
-from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 
-
-@pytest.fixture
-def bank() -> StyleGAN2Generator:
-    return randomize(StyleGAN2Generator(16, **BANK), seed=1)
-
-
-@pytest.fixture
-def bank_file(bank, tmp_path) -> Path:
-    """A file as MMagic writes it, with a bank and a discriminator that fit TINY."""
-    ema = randomize(StyleGAN2Generator(16, **BANK), seed=2)
-    discriminator = randomize(StyleGAN2Discriminator(16, max_channels=16), seed=3)
-    state = prefixed(generator=bank, generator_ema=ema, discriminator=discriminator)
-    torch.save({"meta": {"iter": 7}, "state_dict": state}, tmp_path / "bank.pth")
-    return tmp_path / "bank.pth"
+pytest_plugins = ["checkpoint_home"]
 
 
 # ---------------------------------------------------------------- where files come from
