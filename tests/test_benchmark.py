@@ -266,7 +266,8 @@ def fake_report(seconds: list[float]) -> dict:
         versus = compare.Versus(
             "MMagic", Spread.of([seconds[-1] / value]), 0.25, 0.5, {"psnr": 47.6, "max_of_range": 0.1}
         )
-        case = {"model": {"generator": {"in_size": 32, "out_size": 256, "checkpoint_trunk": i == 0}}}
+        generator = {"in_size": 32, "out_size": 256, "checkpoint_trunk": i == 0}
+        case = {"task": "infer", "batch": 1, "device": "cpu", "model": {"generator": generator}}
         return compare.Result(
             label, case, Spread.of([value]), 1 / value, None, 10.0, 10 / value, 0.5, Memory(0, 0, 2**30),
             None if i == len(seconds) - 1 else versus,
@@ -297,6 +298,33 @@ def test_page(tmp_path, seconds):
     assert "![seconds and memory against output size and batch](page.png)" in text
     assert "    the command\n" in text
     assert Image.open(tmp_path / "page.png").size == (990, 770)
+
+
+def test_page_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    console, path = Console(quiet=True), tmp_path / "page.partial.json"
+    reports = iter([*(fake_report([n, 2.0]) for n in range(1, 4)), KeyboardInterrupt()])
+    monkeypatch.setattr(page, "inference_cases", lambda *_: [])
+    monkeypatch.setattr(page, "training_cases", list)
+
+    def compare(*_):
+        report = next(reports)
+        if isinstance(report, KeyboardInterrupt):
+            raise report
+        return report
+
+    monkeypatch.setattr(page, "compare", compare)
+    with pytest.raises(KeyboardInterrupt):
+        page.measure_all([1, 4], 3, page.Finished(path, 3), console)
+    assert page.Finished(path, 5).reports == {}  # of another number of repeats
+    reports = iter([fake_report([4.0, 2.0]), fake_report([5.0, 2.0])])
+    finished = page.Finished(path, 3)
+    report = page.measure_all([1, 4], 3, finished, console)
+    assert [part["results"][0].seconds.median for part in report["inference"]] == [1, 2, 3, 4]
+    assert report["inference"][0] == fake_report([1, 2.0])  # as it was before it went through the file
+    assert report["training"]["results"][0].seconds.median == 5
+    page.write(report, tmp_path / "page.md")
+    finished.forget()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from glean_ext.benchmark.subjects import Case, Training, shared_weights
 from glean_ext.errors import InputError
 from glean_ext.losses import at_once, r1_penalty
 from glean_ext.networks import StyleGAN2Discriminator, build_restorer, ops
-from glean_ext.networks.frozen import convolution
+from glean_ext.networks.convolution import convolution
 
 ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
 VGG = {"type": "PerceptualLoss", "layer_weights": {"3": 1.0}, "vgg_type": "vgg16", "criterion": "mse"}
@@ -70,7 +70,7 @@ def test_frozen_convolution_is_pytorchs(side, kernel, stride, padding, groups, t
     torch.manual_seed(0)
     x = torch.randn(2, 4, *side, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 4 // groups, kernel, kernel, dtype=torch.float64)
-    arguments = stride, padding, groups, transposed, 0.5
+    arguments = None, stride, padding, groups, transposed, 0.5
     function = F.conv_transpose2d if transposed else F.conv2d
     expected = function(x, 0.5 * weight, stride=stride, padding=padding, groups=groups)
     y = convolution(x, weight, *arguments)
@@ -81,6 +81,48 @@ def test_frozen_convolution_is_pytorchs(side, kernel, stride, padding, groups, t
     )
     assert torch.autograd.gradcheck(lambda x: convolution(x, weight, *arguments), x)
     assert torch.autograd.gradgradcheck(lambda x: convolution(x, weight, *arguments).square(), x)
+
+
+@pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
+def test_convolution_with_weight_gradient_apart_is_pytorchs(
+    monkeypatch, side, kernel, stride, padding, groups, transposed
+):
+    monkeypatch.setattr("glean_ext.networks.convolution._no_avx512", lambda: True)
+    torch.manual_seed(0)
+    shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    x, weight, bias = inputs = [
+        (t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t).requires_grad_() for t in inputs
+    ]
+    function = F.conv_transpose2d if transposed else F.conv2d
+    expected = function(x, 0.5 * weight, bias, stride=stride, padding=padding, groups=groups)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return convolution(x, weight, bias, stride, padding, groups, transposed, 0.5)
+
+    y = ours(*inputs)
+    assert "_Convolution" in type(y.grad_fn).__name__
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    direction = torch.randn_like(y)
+    for grad, right in zip(*(torch.autograd.grad(out, inputs, direction) for out in (y, expected)), strict=True):
+        torch.testing.assert_close(grad, right, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(lambda *inputs: ours(*inputs).square(), inputs)
+
+
+def test_weight_gradient_is_apart_only_where_it_pays(monkeypatch):
+    weight = torch.randn(4, 4, 3, 3, requires_grad=True)
+    plain = torch.randn(2, 4, 6, 6)
+    last = plain.contiguous(memory_format=torch.channels_last)
+
+    def apart(x: Tensor) -> bool:
+        return "_Convolution" in type(convolution(x, weight).grad_fn).__name__
+
+    monkeypatch.setattr("glean_ext.networks.convolution._no_avx512", lambda: True)
+    assert apart(last) and not apart(plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not apart(last)
+    monkeypatch.setattr("glean_ext.networks.convolution._no_avx512", lambda: False)
+    assert not apart(last)
 
 
 def test_frozen_convolution_keeps_its_weight_only():

@@ -125,6 +125,14 @@ def test_modes_without_gradients(mode):
     assert torch.equal(output, fast(lq))
 
 
+@pytest.mark.parametrize("config", [GLEAN, LIGHT], ids=["glean", "lightglean"])
+@pytest.mark.usefixtures("bands")
+@torch.no_grad()
+def test_compiles_as_one_graph(config):
+    fast, lq = prepare_for_inference(network(config)), pixels(1, 3, 8, 8)
+    assert torch.equal(torch.compile(fast, backend="eager", fullgraph=True)(lq), fast(lq))
+
+
 @torch.no_grad()
 def test_four_pixels_at_once_by_hand():
     conv = nn.Conv2d(1, 1, 3, padding=1)

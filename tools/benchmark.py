@@ -4,7 +4,7 @@ infer    a forward of a network, prepared for inference
 train    a training step
 startup  cold processes: imports, --help, one image from start to written file
 data     loading a training sample: decoding, making the low-resolution image, the whole pipeline
-page     docs/performance.md and its plot, from one run
+page     docs/performance.md and its plot, from one run (about an hour; interrupted, it goes on where it was)
 
 Contestants run in turn (A B A B ...) with the same weights and inputs; the peak memory of each is that of a process of
 its own. Let nothing else run meanwhile.

@@ -175,6 +175,23 @@ def result_difference(ours: Any, theirs: Any) -> dict[str, float] | None:
     return {name: abs(ours[name] - value) / abs(value) for name, value in theirs.items() if name in ours}
 
 
+def restored(report: dict[str, Any]) -> dict[str, Any]:
+    """A report of :func:`compare` from what :func:`measure.as_json` made of it."""
+    return {**report, "results": [_result(fields) for fields in report["results"]]}
+
+
+def _result(fields: dict[str, Any]) -> Result:
+    memory, versus = fields["memory"], fields["versus"]
+    return Result(
+        **{
+            **fields,
+            "seconds": Spread(**fields["seconds"]),
+            "memory": memory and Memory(**memory),
+            "versus": versus and Versus(**{**versus, "speed": Spread(**versus["speed"])}),
+        }
+    )
+
+
 # Tables
 
 

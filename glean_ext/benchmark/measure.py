@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import math
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from glean_ext.benchmark.subjects import Case, build, import_mmagic
 from glean_ext.errors import InputError
+from glean_ext.networks.inference import return_freed_memory
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PACKAGES = ("glean-ext", "torch", "torchvision", "mmagic", "mmengine", "mmcv-lite", "mmcv", "numpy", "pillow")
@@ -193,13 +193,6 @@ def forget_peak(device: str) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         CLEAR.write_text("5")  # proc(5): resets the high-water mark of resident memory
-
-
-def return_freed_memory() -> None:
-    """Give what Python and torch freed back to the system (glibc only)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 # Results and circumstances

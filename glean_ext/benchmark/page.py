@@ -1,9 +1,11 @@
-"""The performance page: a table and a plot, from one run."""
+"""The performance page: a table and a plot, from one run, which can be interrupted."""
 
 from __future__ import annotations
 
+import functools
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from rich.console import Console
 
 from glean_ext.apis.export import export_network
 from glean_ext.apis.torch_network import default_dtype
-from glean_ext.benchmark.compare import GIB, Options, Result, compare, machine_line, print_report, told
+from glean_ext.benchmark.compare import GIB, Options, Result, compare, machine_line, print_report, restored, told
+from glean_ext.benchmark.measure import as_json, circumstances
 from glean_ext.benchmark.subjects import Case, shared_network
 from glean_ext.configs_io import load_config
-from glean_ext.files import atomic_path
+from glean_ext.files import atomic_path, write_json
 
 ROOT = Path(__file__).parents[2]
 SCALE = 16
@@ -70,20 +73,50 @@ def cells_of(batches: Sequence[int]) -> list[Cell]:
     return [(smallest, batch) for batch in sorted({1, *batches})] + [(size, 1) for size in others]
 
 
-def measure_all(batches: Sequence[int], repeats: int, console: Console) -> dict[str, Any]:
+class Finished:
+    """The measurements finished so far, in a file: an interrupted run goes on after them.
+
+    Those of other versions, of another machine or with other ``repeats`` do not count.
+    """
+
+    def __init__(self, path: Path, repeats: int):
+        self.path = path
+        self.about = {**circumstances("cpu"), "repeats": repeats}
+        self.reports: dict[str, dict] = {}
+        if path.is_file():
+            found = json.loads(path.read_text())
+            self.reports = found["reports"] if found["about"] == self.about else {}
+
+    def report(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The report of that name: from the file, or else measured now and added to the file."""
+        if name not in self.reports:
+            self.reports[name] = as_json(measure())
+            write_json({"about": self.about, "reports": self.reports}, self.path)
+        return restored(self.reports[name])
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def measure_all(batches: Sequence[int], repeats: int, finished: Finished, console: Console) -> dict[str, Any]:
     """Measure every cell of the page, on the CPU.
 
     Returns:
         ``cells``: of :func:`cells_of`; ``inference``: a report of :func:`compare` for each; ``training``: one.
     """
-    cells, inference = cells_of(batches), []
+
+    def report(name: str, cases: Callable[[], Sequence[Case]], peak: bool) -> dict[str, Any]:
+        found = finished.report(name, lambda: compare(cases(), Options(repeats, peak=peak), console))
+        print_report(found, console)
+        return found
+
+    cells = cells_of(batches)
     with tempfile.TemporaryDirectory() as folder:
-        for out_size, batch in cells:
-            cases = inference_cases(out_size, batch, Path(folder))
-            inference.append(compare(cases, Options(repeats, peak=out_size == SIZES[-1]), console))
-            print_report(inference[-1], console)
-    training = compare(training_cases(), Options(repeats, peak=False), console)
-    print_report(training, console)
+        inference = [
+            report(f"{size}, batch {n}", functools.partial(inference_cases, size, n, Path(folder)), size == SIZES[-1])
+            for size, n in cells
+        ]
+    training = report("training", training_cases, False)
     command = f"python tools/benchmark.py page --batches {' '.join(map(str, batches))} --repeats {repeats}"
     return {"command": command, "cells": cells, "inference": inference, "training": training}
 

@@ -136,8 +136,10 @@ def run_data(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def run_page(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The command ``page``."""
-    report = page.measure_all(args.batches, args.repeats, console)
+    finished = page.Finished(args.output.with_suffix(".partial.json"), args.repeats)
+    report = page.measure_all(args.batches, args.repeats, finished, console)
     page.write(report, args.output)
+    finished.forget()
     console.print(f"{args.output}")
     return report
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from .convolution import Conv2d
 from .decoder import Decoder, SlimDecoder
 from .encoder import Encoder, feature_extractor
 from .shapes import MIN_SIZE, channels_by_resolution, resolutions
@@ -110,8 +111,8 @@ class FusionWithRGB(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        self.out = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.skip = nn.Conv2d(channels + RGB, RGB, 3, padding=1)
+        self.out = Conv2d(2 * channels, channels, 3, padding=1)
+        self.skip = Conv2d(channels + RGB, RGB, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The bank's C channels, its image, the encoder's features: (N, C + 3 + C, H, W) -> (N, C + 3, H, W)"""
@@ -216,8 +217,8 @@ def make_fusions(bank: Bank, in_size: int, inject_at: Sequence[int] | None) -> t
         elif isinstance(bank, StyleGAN2WithRGB):
             fusion_out.append(FusionWithRGB(c))  # holds both
         else:
-            fusion_out.append(nn.Conv2d(2 * c, c, 3, padding=1))
-            fusion_skip.append(nn.Conv2d(c + RGB, RGB, 3, padding=1).requires_grad_(False))
+            fusion_out.append(Conv2d(2 * c, c, 3, padding=1))
+            fusion_skip.append(Conv2d(c + RGB, RGB, 3, padding=1).requires_grad_(False))
     return fusion_out, fusion_skip
 
 

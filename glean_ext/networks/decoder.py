@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolution import Conv2d
 from .encoder import lrelu, scaled_kaiming_
 from .shapes import resolutions
 
@@ -18,7 +19,7 @@ class PixelShuffleUp(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.upsample_conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
+        self.upsample_conv = Conv2d(in_channels, 4 * out_channels, 3, padding=1)
         scaled_kaiming_(self, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class Decoder(nn.ModuleList):
             else:
                 self.append(
                     nn.Sequential(
-                        nn.Conv2d(in_channels, 64, 3, padding=1), lrelu(), nn.Conv2d(64, img_channels, 3, padding=1)
+                        Conv2d(in_channels, 64, 3, padding=1), lrelu(), Conv2d(64, img_channels, 3, padding=1)
                     )
                 )
 
@@ -66,7 +67,7 @@ class NoProjection(nn.Module):
 
 def projection(in_channels: int, width: int) -> nn.Module:
     """(N, C, H, W) -> (N, width, H, W), or what can be added to it"""
-    return nn.Conv2d(in_channels, width, 1) if in_channels else NoProjection()
+    return Conv2d(in_channels, width, 1) if in_channels else NoProjection()
 
 
 class SlimDecoder(nn.Module):
@@ -87,10 +88,10 @@ class SlimDecoder(nn.Module):
     ):
         super().__init__()
         stages = resolutions(2 * in_size, out_size)
-        self.start = nn.Conv2d(channels[in_size], width, 1)
+        self.start = Conv2d(channels[in_size], width, 1)
         self.ups = nn.ModuleList(PixelShuffleUp(width, width) for _ in stages)
         self.projections = nn.ModuleList(projection(bank_channels[res], width) for res in stages)
-        self.to_image = nn.Conv2d(width, img_channels, 3, padding=1)
+        self.to_image = Conv2d(width, img_channels, 3, padding=1)
 
     def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
         """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)"""

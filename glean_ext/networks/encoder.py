@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .convolution import Conv2d
 from .shapes import MIN_SIZE, resolutions
 
 RESIDUAL_SCALE = 0.2  # ESRGAN's factor on every residual branch
@@ -32,7 +33,7 @@ class DenseBlock(nn.Module):
         super().__init__()
         for i in range(5):
             out_channels = channels if i == 4 else growth
-            self.add_module(f"conv{i + 1}", nn.Conv2d(channels + i * growth, out_channels, 3, padding=1))
+            self.add_module(f"conv{i + 1}", Conv2d(channels + i * growth, out_channels, 3, padding=1))
         scaled_kaiming_(self, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,9 +82,9 @@ class RRDBTrunk(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, num_blocks: int, growth: int = 32):
         super().__init__()
-        self.conv_first = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.conv_first = Conv2d(in_channels, channels, 3, padding=1)
         self.body = Blocks(*(RRDB(channels, growth) for _ in range(num_blocks)))
-        self.conv_body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_body = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_first(x)
@@ -97,7 +98,7 @@ def lrelu() -> nn.LeakyReLU:
 def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out_channels: int) -> nn.Sequential:
     """The image to f_0: (N, 3, h, w) -> (N, C, h, w)."""
     trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
-    return nn.Sequential(trunk, nn.Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
+    return nn.Sequential(trunk, Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
 
 
 class StyleCodes(nn.Linear):
@@ -142,16 +143,16 @@ class Encoder(nn.ModuleList):
             here, below = channels[res], channels[res // 2]
             self.append(
                 nn.Sequential(
-                    nn.Conv2d(here, below, 3, stride=2, padding=1),
+                    Conv2d(here, below, 3, stride=2, padding=1),
                     lrelu(),
-                    nn.Conv2d(below, below, 3, padding=1),
+                    Conv2d(below, below, 3, padding=1),
                     lrelu(),
                 )
             )
         last = channels[MIN_SIZE]
         self.append(
             nn.Sequential(
-                nn.Conv2d(last, last, 3, padding=1),
+                Conv2d(last, last, 3, padding=1),
                 lrelu(),
                 nn.Flatten(),
                 StyleCodes(last, num_codes, style_channels, unused_codes),

@@ -12,7 +12,10 @@ What makes it fast and small, in the order of what it gains (CPU, 64 -> 1024):
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeVar, cast
 
 import torch
@@ -50,19 +53,22 @@ def no_fast_form(module: nn.Module) -> InputError:
 # ---------------------------------------------------------------- above the input's resolution
 
 
+Parts = tuple[Tensor, ...]  # what one tensor is joined of, along its channels
+
+
 class FullStage(nn.Module):
     """A stage of :class:`Decoder`, and what makes the image of the last one's result."""
 
     def __init__(self, up: PixelShuffleUp, end: nn.Module | None):
         super().__init__()
         self.up = up
-        self.end = end or nn.Identity()
+        self.end = end
         self.reach = 2 if end else 0  # rows around a pixel that the end looks at
 
-    def forward(self, state: Tensor, features: Tensor) -> Tensor:
+    def forward(self, state: Tensor, features: Tensor) -> Parts:
         """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, O + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
         x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, O, 2h, 2w)
-        return self.end(torch.cat([x, features], 1))
+        return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
 
 
 class SlimStage(nn.Module):
@@ -75,11 +81,11 @@ class SlimStage(nn.Module):
         self.to_image = to_image
         self.reach = 1 if to_image else 0
 
-    def forward(self, state: Tensor, features: Tensor) -> Tensor:
+    def forward(self, state: Tensor, features: Tensor) -> Parts:
         """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, C + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
         x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, C, 2h, 2w)
         x = F.leaky_relu(x.add_(self.project(features)), 0.2, inplace=True)
-        return self.to_image(x) if self.to_image else torch.cat([x, features], 1)
+        return (self.to_image(x),) if self.to_image else (x, features)
 
 
 def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage | SlimStage]]:
@@ -130,18 +136,21 @@ class Rise(nn.Module):
         """(N, C + C', h, w), the two layers' weights -> (N, O + O', 2h, 2w), or at the end the image (N, 3, 2h, 2w)"""
         height, rows = state.shape[2], self._rows_of_a_band(state)
         if rows >= height:
-            return self._band(state, first, second, 0)
+            return torch.cat(self._band(state, first, second, 0), 1)
+        if not torch.compiler.is_compiling():
+            return_freed_memory()  # else it stays in holes of the heap that the larger tensors to come do not fit in
         whole = state.new_empty(0)
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             top, bottom = max(start - self.halo, 0), min(stop + self.halo, height)
             band = self._band(state[:, :, top:bottom], first, second, 2 * top)
             if start == 0:
-                whole = with_height(band, 2 * height)
-            whole[:, :, 2 * start : 2 * stop] = band[:, :, 2 * (start - top) : 2 * (stop - top)]
+                whole = room_for(band, 2 * height)
+            for part, room in zip(band, whole.split([part.shape[1] for part in band], 1), strict=True):
+                room[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - top) : 2 * (stop - top)]
         return whole
 
-    def _band(self, state: Tensor, first: Tensor, second: Tensor, top: int) -> Tensor:
+    def _band(self, state: Tensor, first: Tensor, second: Tensor, top: int) -> Parts:
         """Some rows of :meth:`forward`; the first one of the result is row ``top``."""
         features = state[:, -first.shape[0] :]
         features = self.first(features, first, top)  # (N, O', 2h, 2w)
@@ -157,9 +166,21 @@ class Rise(nn.Module):
         return max(-(-height // bands), MIN_ROWS)
 
 
-def with_height(x: Tensor, height: int) -> Tensor:
-    """(N, C, H, W) -> an empty (N, C, height, W)"""
-    shape = *x.shape[:2], height, x.shape[3]
+def return_freed_memory() -> None:
+    """Give what Python and torch freed back to the system (with glibc; nothing elsewhere)."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+
+
+def room_for(parts: Parts, height: int) -> Tensor:
+    """(N, C_i, H, W) -> an empty (N, C_1 + C_2 + ..., height, W)"""
+    x, channels = parts[0], sum(part.shape[1] for part in parts)
+    shape = x.shape[0], channels, height, x.shape[3]
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 

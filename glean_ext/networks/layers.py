@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .frozen import convolution
+from .convolution import convolution
 
 
 class EqualizedWeight(nn.Module):
@@ -39,7 +39,7 @@ class EqualizedConv2d(EqualizedWeight):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolution(x, self.weight_orig, self.stride, self.padding, scale=self.scale)
+        return convolution(x, self.weight_orig, None, self.stride, self.padding, scale=self.scale)
 
 
 class EqualizedLinear(nn.Module):

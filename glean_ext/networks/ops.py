@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .frozen import convolution
+from .convolution import convolution
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
@@ -43,8 +43,8 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
     weight = kernel.to(x.dtype).flip(0, 1).expand(c, 1, -1, -1)
     before, after = pad
     if before == after >= 0:
-        return convolution(x, weight, down, before, groups=c)
-    return convolution(F.pad(x, (before, after, before, after)), weight, down, groups=c)
+        return convolution(x, weight, None, down, before, groups=c)
+    return convolution(F.pad(x, (before, after, before, after)), weight, None, down, groups=c)
 
 
 def repeat_to(x: Tensor, height: int, width: int) -> Tensor:
