@@ -34,6 +34,7 @@ from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis, style_lay
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BAND_BYTES = 24 << 20  # of a band's largest tensor: glibc maps what is larger than 32 MiB anew each time
+WIDE = 256  # channels, from which on computing takes so long that mapping does not count: three times the bytes
 MIN_ROWS = 32  # of a band, for those around it are computed twice
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -161,8 +162,9 @@ class Rise(nn.Module):
         n, _, height, width = state.shape
         if state.device.type != "cpu":
             return height
-        wide = 2 * len(self.second.bias)  # channels, at four pixels for one
-        bands = -(-n * height * width * 4 * wide * state.element_size() // BAND_BYTES)
+        channels = len(self.second.bias)  # of the bank and, about, of the decoder, at four pixels for one
+        limit = BAND_BYTES * (3 if channels >= WIDE else 1)
+        bands = -(-n * height * width * 4 * 2 * channels * state.element_size() // limit)
         return max(-(-height // bands), MIN_ROWS)
 
 
