@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -33,7 +34,8 @@ from .shapes import MIN_SIZE, resolutions
 from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis, style_layers
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BAND_BYTES = 24 << 20  # of a band's largest tensor: glibc maps what is larger than 32 MiB anew each time
+MAPPED = 32 << 20  # bytes; glibc maps what is larger anew each time
+BAND_BYTES = 24 << 20  # of a band's largest tensor, so that none is mapped
 WIDE = 256  # channels, from which on computing takes so long that mapping does not count: three times the bytes
 MIN_ROWS = 32  # of a band, for those around it are computed twice
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -138,8 +140,6 @@ class Rise(nn.Module):
         height, rows = state.shape[2], self._rows_of_a_band(state)
         if rows >= height:
             return torch.cat(self._band(state, first, second, 0), 1)
-        if not torch.compiler.is_compiling():
-            return_freed_memory()  # else it stays in holes of the heap that the larger tensors to come do not fit in
         whole = state.new_empty(0)
         for start in range(0, height, rows):
             stop = min(start + rows, height)
@@ -183,6 +183,8 @@ def room_for(parts: Parts, height: int) -> Tensor:
     """(N, C_i, H, W) -> an empty (N, C_1 + C_2 + ..., height, W)"""
     x, channels = parts[0], sum(part.shape[1] for part in parts)
     shape = x.shape[0], channels, height, x.shape[3]
+    if math.prod(shape) * x.element_size() > MAPPED and not torch.compiler.is_compiling():
+        return_freed_memory()  # holes of the heap, of no use to this tensor
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
