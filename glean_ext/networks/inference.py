@@ -69,7 +69,7 @@ class FullStage(nn.Module):
         self.reach = 2 if end else 0  # rows around a pixel that the end looks at
 
     def forward(self, state: Tensor, features: Tensor) -> Parts:
-        """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, O + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
+        """(N, C + C', h, w), the bank's g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and those, or image (N, 3, 2h, 2w)"""
         x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, O, 2h, 2w)
         return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
 
@@ -85,7 +85,7 @@ class SlimStage(nn.Module):
         self.reach = 1 if to_image else 0
 
     def forward(self, state: Tensor, features: Tensor) -> Parts:
-        """(N, C + C', h, w), the bank's features (N, C'', 2h, 2w) -> (N, C + C'', 2h, 2w) or image (N, 3, 2h, 2w)"""
+        """(N, C + C', h, w), the bank's g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and those, or image (N, 3, 2h, 2w)"""
         x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, C, 2h, 2w)
         x = F.leaky_relu(x.add_(self.project(features)), 0.2, inplace=True)
         return (self.to_image(x),) if self.to_image else (x, features)
