@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.networks import GLEANStyleGANv2, build_restorer, inference, prepare_for_inference
+from glean_ext.networks.decoder import PixelShuffleUp
 from glean_ext.networks.folded import Modulation
-from glean_ext.networks.inference import four_pixels_at_once
+from glean_ext.networks.inference import TransposedUp, four_pixels_at_once
 from glean_ext.networks.stylegan2 import ModulatedConv
 
 GLEAN = {**TINY, "out_size": 32}
@@ -143,6 +144,14 @@ def test_four_pixels_at_once_by_hand():
     # A dot shows the kernel turned by 180 degrees around it.
     rows = [[0, 0, 0, 0], [9, 8, 7, 0], [6, 5, 4, 0], [3, 2, 1, 0]]
     assert (four_pixels_at_once(conv)(dot)[0, 0] - 100).tolist() == rows
+
+
+@torch.no_grad()
+def test_a_transposed_convolution_shuffles_pixels():
+    up, x = PixelShuffleUp(5, 3), pixels(2, 5, 4, 7)
+    up.upsample_conv.bias.normal_()
+    expected = up(x)
+    assert (TransposedUp(up)(x) - expected).abs().max() < 1e-6 * span(expected)
 
 
 @torch.no_grad()

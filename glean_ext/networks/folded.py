@@ -84,9 +84,12 @@ class PlainStyleConv(nn.Module):
 
     def activate(self, x: Tensor, top: int = 0) -> Tensor:
         """Add noise to ``x`` in place; leaky ReLU."""
-        top %= self.noise.shape[2]
-        noise = ops.repeat_to(self.noise, top + x.shape[2], x.shape[3])[:, :, top:]
-        return F.leaky_relu(x.add_(noise), 0.2, inplace=True)
+        height, width = self.noise.shape[2:]
+        top %= height
+        bottom = top + x.shape[2]
+        enough = bottom <= height and x.shape[3] <= width
+        noise = self.noise if enough else ops.repeat_to(self.noise, bottom, x.shape[3])
+        return F.leaky_relu(x.add_(noise[:, :, top:bottom, : x.shape[3]]), 0.2, inplace=True)
 
 
 class ScaledStyleConv(nn.Module):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import math
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -56,21 +55,22 @@ def no_fast_form(module: nn.Module) -> InputError:
 # ---------------------------------------------------------------- above the input's resolution
 
 
-Parts = tuple[Tensor, ...]  # what one tensor is joined of, along its channels
+Parts = tuple[Tensor, ...]  # what goes up: the decoder's tensor and the bank's g_i; at the end the image alone
 
 
 class FullStage(nn.Module):
     """A stage of :class:`Decoder`, and what makes the image of the last one's result."""
 
-    def __init__(self, up: PixelShuffleUp, end: nn.Module | None):
+    def __init__(self, up: PixelShuffleUp, first: bool, end: nn.Module | None):
         super().__init__()
         self.up = up
+        self.first = first  # this one gets f_0 alone
         self.end = end
         self.reach = 2 if end else 0  # rows around a pixel that the end looks at
 
-    def forward(self, state: Tensor, features: Tensor) -> Parts:
-        """(N, C + C', h, w), the bank's g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and those, or image (N, 3, 2h, 2w)"""
-        x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, O, 2h, 2w)
+    def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and g_i, or an image as large"""
+        x = self.up(x if self.first else torch.cat([x, below], 1))  # (N, O, 2h, 2w)
         return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
 
 
@@ -79,16 +79,35 @@ class SlimStage(nn.Module):
 
     def __init__(self, up: PixelShuffleUp, project: nn.Module, to_image: nn.Module | None):
         super().__init__()
-        self.up = up
+        self.up = TransposedUp(up)
         self.project = project
         self.to_image = to_image
         self.reach = 1 if to_image else 0
 
-    def forward(self, state: Tensor, features: Tensor) -> Parts:
-        """(N, C + C', h, w), the bank's g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and those, or image (N, 3, 2h, 2w)"""
-        x = self.up(state[:, : self.up.upsample_conv.in_channels])  # (N, C, 2h, 2w)
-        x = F.leaky_relu(x.add_(self.project(features)), 0.2, inplace=True)
+    def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and g_i, or an image as large"""
+        x = F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)  # (N, C, 2h, 2w)
         return (self.to_image(x),) if self.to_image else (x, features)
+
+
+class TransposedUp(nn.Module):
+    """:class:`PixelShuffleUp` as one convolution, which for few channels takes less time than moving the pixels."""
+
+    def __init__(self, up: PixelShuffleUp):
+        super().__init__()
+        conv = up.upsample_conv
+        assert conv.bias is not None
+        weight = conv.weight.unflatten(0, (-1, 2, 2)).flip(4, 5)  # (O, 2, 2, C, 3, 3)
+        self.weight = constant(weight.permute(3, 0, 4, 1, 5, 2).flatten(4).flatten(2, 3), weight.dtype)  # (C, O, 6, 6)
+        self.bias = constant(conv.bias.view(-1, 2, 2).permute(1, 2, 0), weight.dtype)  # (2, 2, O)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, O, 2h, 2w)"""
+        height, width = x.shape[2:]
+        x = F.conv_transpose2d(x, self.weight, stride=2, padding=2)
+        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w)
+        x.unflatten(2, (height, 2)).add_(two_rows[:, None])
+        return x
 
 
 def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage | SlimStage]]:
@@ -102,7 +121,8 @@ def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage 
         conv, activation, to_image = last.children()
         end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
         ends = [None] * (len(ups) - 1) + [end]
-        return nn.Identity(), [FullStage(cast(PixelShuffleUp, up), end) for up, end in zip(ups, ends, strict=True)]
+        stages = enumerate(zip(ups, ends, strict=True))
+        return nn.Identity(), [FullStage(cast(PixelShuffleUp, up), i == 0, end) for i, (up, end) in stages]
     raise no_fast_form(decoder)
 
 
@@ -124,10 +144,7 @@ def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
 
 
 class Rise(nn.Module):
-    """From one resolution to the next: a block of the bank, and the decoder's stage that takes its features.
-
-    What goes up is one tensor, first the decoder's channels, then the bank's.
-    """
+    """From one resolution to the next: a block of the bank, and the decoder's stage that takes its features."""
 
     def __init__(self, bank: Synthesis, res: int, stage: FullStage | SlimStage, dtype: torch.dtype):
         super().__init__()
@@ -135,36 +152,34 @@ class Rise(nn.Module):
         self.stage = stage
         self.halo = (self.first.fir.shape[-1] + 1 + stage.reach) // 2  # rows around one of the input that count
 
-    def forward(self, state: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """(N, C + C', h, w), the two layers' weights -> (N, O + O', 2h, 2w), or at the end the image (N, 3, 2h, 2w)"""
-        height, rows = state.shape[2], self._rows_of_a_band(state)
+    def forward(self, x: Tensor, features: Tensor, first: Tensor, second: Tensor) -> Parts:
+        """(N, C, h, w), g_(i-1) (N, C', h, w), two layers' weights -> (N, O, 2h, 2w) and g_i, or an image as large"""
+        height, rows = x.shape[2], self._rows_of_a_band(x)
         if rows >= height:
-            return torch.cat(self._band(state, first, second, 0), 1)
-        whole = state.new_empty(0)
+            return self._band(x, features, first, second, 0)
+        whole: Parts = ()
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             top, bottom = max(start - self.halo, 0), min(stop + self.halo, height)
-            band = self._band(state[:, :, top:bottom], first, second, 2 * top)
-            if start == 0:
-                whole = room_for(band, 2 * height)
-            for part, room in zip(band, whole.split([part.shape[1] for part in band], 1), strict=True):
+            band = self._band(x[:, :, top:bottom], features[:, :, top:bottom], first, second, 2 * top)
+            whole = whole or tuple(room_for(part, 2 * height) for part in band)
+            for part, room in zip(band, whole, strict=True):
                 room[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - top) : 2 * (stop - top)]
         return whole
 
-    def _band(self, state: Tensor, first: Tensor, second: Tensor, top: int) -> Parts:
+    def _band(self, x: Tensor, below: Tensor, first: Tensor, second: Tensor, top: int) -> Parts:
         """Some rows of :meth:`forward`; the first one of the result is row ``top``."""
-        features = state[:, -first.shape[0] :]
-        features = self.first(features, first, top)  # (N, O', 2h, 2w)
+        features = self.first(below, first, top)  # (N, C'', 2h, 2w)
         features = self.second(features, second, top)
-        return self.stage(state, features)
+        return self.stage(x, below, features)
 
-    def _rows_of_a_band(self, state: Tensor) -> int:
-        n, _, height, width = state.shape
-        if state.device.type != "cpu":
+    def _rows_of_a_band(self, x: Tensor) -> int:
+        n, _, height, width = x.shape
+        if x.device.type != "cpu":
             return height
         channels = len(self.second.bias)  # of the bank and, about, of the decoder, at four pixels for one
         limit = BAND_BYTES * (3 if channels >= WIDE else 1)
-        bands = -(-n * height * width * 4 * 2 * channels * state.element_size() // limit)
+        bands = -(-n * height * width * 4 * 2 * channels * x.element_size() // limit)
         return max(-(-height // bands), MIN_ROWS)
 
 
@@ -179,13 +194,14 @@ def _malloc_trim() -> Callable[[int], int] | None:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
-def room_for(parts: Parts, height: int) -> Tensor:
-    """(N, C_i, H, W) -> an empty (N, C_1 + C_2 + ..., height, W)"""
-    x, channels = parts[0], sum(part.shape[1] for part in parts)
-    shape = x.shape[0], channels, height, x.shape[3]
-    if math.prod(shape) * x.element_size() > MAPPED and not torch.compiler.is_compiling():
+def room_for(part: Tensor, height: int) -> Tensor:
+    """(N, C, h, W) -> an empty (N, C, height, W)"""
+    n, channels, _, width = part.shape
+    if n * channels * height * width * part.element_size() > MAPPED and not torch.compiler.is_compiling():
         return_freed_memory()  # holes of the heap, of no use to this tensor
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(
+        (n, channels, height, width), dtype=part.dtype, device=part.device, memory_format=torch.channels_last
+    )
 
 
 class Upper(nn.Module):
@@ -200,10 +216,11 @@ class Upper(nn.Module):
 
     def forward(self, f_0: Tensor, features: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """f_0 (N, C, h, w), the bank's features (N, C', h, w), its layers' weights -> image (N, 3, H, W)"""
-        state = torch.cat([self.start(f_0), features], 1)
+        parts: Parts = self.start(f_0), features
         for rise, first, second in zip(self.rises, weights[::2], weights[1::2], strict=True):
-            state = rise(state, first, second)
-        return state
+            parts = rise(*parts, first, second)
+        (image,) = parts
+        return image
 
 
 # ---------------------------------------------------------------- GLEAN
