@@ -53,7 +53,7 @@ def kept_bytes(run) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-# ---------------------------------------------------------------- frozen convolutions
+# ---------------------------------------------------------------- convolutions
 
 SHAPES = [
     # side, kernel, stride, padding, groups, transposed
@@ -65,47 +65,30 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "weight gradient apart"])
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
-def test_frozen_convolution_is_pytorchs(side, kernel, stride, padding, groups, transposed):
-    torch.manual_seed(0)
-    x = torch.randn(2, 4, *side, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 4 // groups, kernel, kernel, dtype=torch.float64)
-    arguments = None, stride, padding, groups, transposed, 0.5
-    function = F.conv_transpose2d if transposed else F.conv2d
-    expected = function(x, 0.5 * weight, stride=stride, padding=padding, groups=groups)
-    y = convolution(x, weight, *arguments)
-    torch.testing.assert_close(y, expected, rtol=0, atol=0)
-    direction = torch.randn_like(y)
-    torch.testing.assert_close(
-        torch.autograd.grad(y, x, direction)[0], torch.autograd.grad(expected, x, direction)[0], rtol=1e-12, atol=1e-12
-    )
-    assert torch.autograd.gradcheck(lambda x: convolution(x, weight, *arguments), x)
-    assert torch.autograd.gradgradcheck(lambda x: convolution(x, weight, *arguments).square(), x)
-
-
-@pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
-def test_convolution_with_weight_gradient_apart_is_pytorchs(
-    monkeypatch, side, kernel, stride, padding, groups, transposed
-):
+def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, groups, transposed, trainable):
     monkeypatch.setattr("glean_ext.networks.convolution._no_avx512", lambda: True)
     torch.manual_seed(0)
     shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
-    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
-    x, weight, bias = inputs = [
-        (t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t).requires_grad_() for t in inputs
-    ]
-    function = F.conv_transpose2d if transposed else F.conv2d
-    expected = function(x, 0.5 * weight, bias, stride=stride, padding=padding, groups=groups)
+    x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    inputs, fixed = ([x, weight, bias], []) if trainable else ([x], [weight, bias])
+    for tensor in inputs:
+        tensor.requires_grad_()
 
-    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return convolution(x, weight, bias, stride, padding, groups, transposed, 0.5)
+    def ours(*inputs: Tensor) -> Tensor:
+        return convolution(*inputs, *fixed, stride, padding, groups, transposed, 0.5)
 
     y = ours(*inputs)
     assert "_Convolution" in type(y.grad_fn).__name__
+    function = F.conv_transpose2d if transposed else F.conv2d
+    expected = function(x, 0.5 * weight, bias, stride=stride, padding=padding, groups=groups)
     torch.testing.assert_close(y, expected, rtol=0, atol=0)
     direction = torch.randn_like(y)
     for grad, right in zip(*(torch.autograd.grad(out, inputs, direction) for out in (y, expected)), strict=True):
         torch.testing.assert_close(grad, right, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(ours, inputs)
     assert torch.autograd.gradgradcheck(lambda *inputs: ours(*inputs).square(), inputs)
 
 

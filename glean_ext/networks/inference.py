@@ -33,10 +33,10 @@ from .shapes import MIN_SIZE, resolutions
 from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis, style_layers
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MAPPED = 32 << 20  # bytes; glibc maps what is larger anew each time
-BAND_BYTES = 24 << 20  # of a band's largest tensor, so that none is mapped
+BAND_BYTES = 24 << 20  # of a band's largest tensor: glibc maps what is larger than 32 MiB anew each time
 WIDE = 256  # channels, from which on computing takes so long that mapping does not count: three times the bytes
 MIN_ROWS = 32  # of a band, for those around it are computed twice
+LARGE = 64 << 20  # bytes; from here on a tensor is worth the time that making room for it takes
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -197,7 +197,7 @@ def _malloc_trim() -> Callable[[int], int] | None:
 def room_for(part: Tensor, height: int) -> Tensor:
     """(N, C, h, W) -> an empty (N, C, height, W)"""
     n, channels, _, width = part.shape
-    if n * channels * height * width * part.element_size() > MAPPED and not torch.compiler.is_compiling():
+    if n * channels * height * width * part.element_size() >= LARGE and not torch.compiler.is_compiling():
         return_freed_memory()  # holes of the heap, of no use to this tensor
     return torch.empty(
         (n, channels, height, width), dtype=part.dtype, device=part.device, memory_format=torch.channels_last
