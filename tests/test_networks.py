@@ -35,7 +35,7 @@ def largest_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("in_size", "out_size", "batch"),
-    [(16, 64, 1), (16, 64, 3), (32, 256, 1)]
+    [(16, 64, 3), (32, 256, 1)]
     + [pytest.param(*case, marks=pytest.mark.slow) for case in ((32, 256, 3), (64, 1024, 1), (64, 1024, 3))],
 )
 @torch.no_grad()

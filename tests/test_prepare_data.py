@@ -209,14 +209,21 @@ def wait_for_images(out: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_goes_on(tmp_path, how):
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """A folder of 400 images, ``raw``, and what is made of it in one go, ``whole``."""
+    home = tmp_path_factory.mktemp("many")
     for seed in range(400):
-        save(picture(seed, 192), tmp_path / f"raw/{seed}.png")
-    run(tmp_path / "raw", tmp_path / "whole", 96, lr_scale=8)
+        save(picture(seed, 192), home / f"raw/{seed}.png")
+    run(home / "raw", home / "whole", 96, lr_scale=8)
+    return home
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on(many, tmp_path, how):
     out = tmp_path / "out"
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"
-    process = start(tmp_path / "raw", out, *options, start_new_session=True)
+    process = start(many / "raw", out, *options, start_new_session=True)
     wait_for_images(out, 10)
     children = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
     if how == signal.SIGINT:
@@ -234,8 +241,8 @@ def test_an_interrupted_run_goes_on(tmp_path, how):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not (out / "report.json").exists()
-    run(tmp_path / "raw", out, 96, lr_scale=8)
-    assert content(out) == content(tmp_path / "whole") and len(content(out)) == 800
+    run(many / "raw", out, 96, lr_scale=8)
+    assert content(out) == content(many / "whole") and len(content(out)) == 800
     assert not (out / ".staging").exists()
 
 
