@@ -11,4 +11,5 @@ class InputError(ValueError):
 def first_line(error: BaseException) -> str:
     """The reason that a library gives, to be put into a message: its first line without the full stop, or its kind."""
     text = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has only the key
-    return (text or type(error).__name__).splitlines()[0][:200].rstrip(".")
+    line = text.split("\n")[0][:200].rstrip(". ")
+    return line or type(error).__name__

@@ -72,8 +72,12 @@ def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, gro
     torch.manual_seed(0)
     shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
     x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    inputs, fixed = ([x, weight, bias], []) if trainable else ([x], [weight, bias])
+    if trainable:
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        inputs, fixed = [x, weight, bias], []
+    else:
+        bias = None
+        inputs, fixed = [x], [weight, None]
     for tensor in inputs:
         tensor.requires_grad_()
 

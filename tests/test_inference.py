@@ -110,7 +110,7 @@ def test_a_band_stays_below_its_bytes():
     fast = prepare_for_inference(network(GLEAN), torch.bfloat16)
     rise = fast.upper.rises[-1]
     x = torch.zeros(1, 1, 4096, 2048, dtype=torch.bfloat16)
-    # The stage's result has twice the 8 channels of 32x32 (TINY's 16384 / 8 / 32 = 64, at most 16) at four pixels each.
+    # What makes the image is given bank and decoder, twice the 16 channels of 32x32, at four pixels for one.
     row = 4 * 2 * 16 * 2048 * 2
     rows = rise._rows_of_a_band(x)
     assert rows * row <= inference.BAND_BYTES < 2 * rows * row

@@ -88,6 +88,7 @@ class PlainStyleConv(nn.Module):
         top %= height
         bottom = top + x.shape[2]
         enough = bottom <= height and x.shape[3] <= width
+        # a slice takes no time, repeating gathers
         noise = self.noise if enough else ops.repeat_to(self.noise, bottom, x.shape[3])
         return F.leaky_relu(x.add_(noise[:, :, top:bottom, : x.shape[3]]), 0.2, inplace=True)
 

@@ -33,10 +33,10 @@ from .shapes import MIN_SIZE, resolutions
 from .stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis, style_layers
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BAND_BYTES = 24 << 20  # of a band's largest tensor: glibc maps what is larger than 32 MiB anew each time
+BAND_BYTES = 24 << 20  # of a band's results, bank's and decoder's; glibc maps what is over 32 MiB anew each time
 WIDE = 256  # channels, from which on computing takes so long that mapping does not count: three times the bytes
 MIN_ROWS = 32  # of a band, for those around it are computed twice
-LARGE = 64 << 20  # bytes; from here on a tensor is worth the time that making room for it takes
+LARGE = 64 << 20  # bytes of a tensor, from which on trimming the heap before it pays
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -75,11 +75,12 @@ class FullStage(nn.Module):
 
 
 class SlimStage(nn.Module):
-    """A stage of :class:`SlimDecoder`, and what makes the image of the last one's result."""
+    """A stage of :class:`SlimDecoder`, and what makes the image of the last one's result. It needs no g_(i-1)."""
 
     def __init__(self, up: PixelShuffleUp, project: nn.Module, to_image: nn.Module | None):
         super().__init__()
-        self.up = TransposedUp(up)
+        single = up.upsample_conv.weight.dtype == torch.float32
+        self.up = TransposedUp(up) if single else up
         self.project = project
         self.to_image = to_image
         self.reach = 1 if to_image else 0
@@ -91,7 +92,10 @@ class SlimStage(nn.Module):
 
 
 class TransposedUp(nn.Module):
-    """:class:`PixelShuffleUp` as one convolution, which for few channels takes less time than moving the pixels."""
+    """:class:`PixelShuffleUp` as one convolution, which in fp32 and for few channels is faster than moving the pixels.
+
+    In half precision a CPU without instructions for it takes three times as long.
+    """
 
     def __init__(self, up: PixelShuffleUp):
         super().__init__()
@@ -105,7 +109,7 @@ class TransposedUp(nn.Module):
         """(N, C, h, w) -> (N, O, 2h, 2w)"""
         height, width = x.shape[2:]
         x = F.conv_transpose2d(x, self.weight, stride=2, padding=2)
-        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w)
+        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w), faster than to broadcast 2x2 pixels
         x.unflatten(2, (height, 2)).add_(two_rows[:, None])
         return x
 
@@ -120,9 +124,8 @@ def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage 
         *ups, last = decoder
         conv, activation, to_image = last.children()
         end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
-        ends = [None] * (len(ups) - 1) + [end]
-        stages = enumerate(zip(ups, ends, strict=True))
-        return nn.Identity(), [FullStage(cast(PixelShuffleUp, up), i == 0, end) for i, (up, end) in stages]
+        stages = [FullStage(cast(PixelShuffleUp, up), up is ups[0], end if up is ups[-1] else None) for up in ups]
+        return nn.Identity(), stages
     raise no_fast_form(decoder)
 
 
@@ -177,7 +180,7 @@ class Rise(nn.Module):
         n, _, height, width = x.shape
         if x.device.type != "cpu":
             return height
-        channels = len(self.second.bias)  # of the bank and, about, of the decoder, at four pixels for one
+        channels = len(self.second.bias)  # of the bank and, at most, of the decoder, at four pixels for one
         limit = BAND_BYTES * (3 if channels >= WIDE else 1)
         bands = -(-n * height * width * 4 * 2 * channels * x.element_size() // limit)
         return max(-(-height // bands), MIN_ROWS)
