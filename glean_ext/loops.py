@@ -21,4 +21,14 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         if self._iter and isinstance(sampler, ResumableSampler):
             sampler.start = self._iter * self.dataloader.batch_size
             self.dataloader_iterator = chain(repeat(None, self._iter), _InfiniteDataloaderIterator(self.dataloader))
-        return super().run()
+        try:
+            return super().run()
+        finally:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        """Left to the garbage collection, which takes their queues first, each worker is waited for five seconds."""
+        self.dataloader_iterator = chain()  # empty
+        for loader in self.dataloader, getattr(self.runner._val_loop, "dataloader", None):
+            if loader is not None:
+                loader._iterator = None  # of persistent workers

@@ -184,6 +184,7 @@ def test_interrupted_training_ends_like_an_uninterrupted_one(home, workers):
         Path("halves", name).unlink()
     runner = train("halves", *options, resume=True)
     assert runner.iter == 16
+    assert not multiprocessing.active_children()  # workers end with the training
     assert_same_end("straight", "halves")
 
 
