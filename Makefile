@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test test-slow test-browser lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m demo
 
 # As many processes as there are cores, a file of tests each, and one thread in each.
 test: $(VENV)/installed

@@ -1,5 +1,5 @@
 # A narrow bank of 64x64 images on a CPU, to see the chain work: an hour gives recognisable faces. The bank that is
-# shipped was trained faster, by tools/make_demo_assets.py.
+# shipped was trained faster, by python -m demo.make_assets.
 _base_ = '_base_/bank_training.py'
 
 _width = dict(channel_multiplier=0.125, max_channels=80)

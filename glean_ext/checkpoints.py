@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
-from glean_ext.files import atomic_path
+from glean_ext.utils.files import atomic_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average

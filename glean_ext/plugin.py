@@ -24,43 +24,38 @@ from mmengine.registry import Registry  # noqa: E402
 # MMagic first: what has one of its names here takes its place.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import (  # noqa: E402
-    bank_training,
-    datasets,
-    hooks,
-    logs,
-    loops,
-    losses,
-    metrics,
-    networks,
-    optim,
-    restorer,
-    resume,
-    watching,
-)
-from glean_ext.apis import inferencer  # noqa: E402
+from glean_ext import datasets, metrics, networks  # noqa: E402
+from glean_ext.apis import mmagic_inferencer  # noqa: E402
+from glean_ext.engine import log_forwarding  # noqa: E402
+from glean_ext.engine.amp_optim_wrapper import MixedPrecisionOptimWrapper  # noqa: E402
+from glean_ext.engine.checkpoint_resume import AtomicBackend  # noqa: E402
+from glean_ext.engine.hooks import bank, bank_fid, visualization  # noqa: E402
+from glean_ext.engine.resumable_train_loop import ResumableTrainLoop  # noqa: E402
+from glean_ext.models.glean import GLEAN  # noqa: E402
+from glean_ext.models.perceptual_loss import PerceptualLoss  # noqa: E402
+from glean_ext.models.stylegan2_trainer_bank import TrainableBank  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
-        "GLEAN": restorer.GLEAN,
+        "GLEAN": GLEAN,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
         "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
-        "PerceptualLoss": losses.PerceptualLoss,  # in place of MMagic's, which always downloads
+        "PerceptualLoss": PerceptualLoss,  # in place of MMagic's, which always downloads
         # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
-        "TrainableBank": bank_training.TrainableBank,
+        "TrainableBank": TrainableBank,
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
     TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
     HOOKS: {
-        "BankFIDHook": watching.BankFIDHook,
-        "BankSamplesHook": watching.BankSamplesHook,
-        "ComparisonHook": watching.ComparisonHook,
-        "FrozenBankHook": hooks.FrozenBankHook,
-        "ProgressBarHook": watching.ProgressBarHook,
+        "BankFIDHook": bank_fid.BankFIDHook,
+        "BankSamplesHook": visualization.BankSamplesHook,
+        "ComparisonHook": visualization.ComparisonHook,
+        "FrozenBankHook": bank.FrozenBankHook,
+        "ProgressBarHook": visualization.ProgressBarHook,
     },
-    LOOPS: {"ResumableTrainLoop": loops.ResumableTrainLoop},
+    LOOPS: {"ResumableTrainLoop": ResumableTrainLoop},
     METRICS: {
         "IdentitySimilarity": metrics.IdentitySimilarity,
         "LPIPS": metrics.LPIPS,
@@ -68,7 +63,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "NIQE": metrics.NIQE,  # in place of MMagic's, whose defaults do not fit its own tensors
         "RestorationFID": metrics.RestorationFID,
     },
-    OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": optim.MixedPrecisionOptimWrapper},
+    OPTIM_WRAPPERS: {"MixedPrecisionOptimWrapper": MixedPrecisionOptimWrapper},
 }
 
 for registry, entries in TABLE.items():
@@ -76,7 +71,9 @@ for registry, entries in TABLE.items():
         registry.register_module(name=name, module=entry, force=True)
 
 compat.offer_inferencers(
-    inferencer.GLEANInferencer, inferencer.settings, dict.fromkeys(inferencer.MODELS, inferencer.TASK)
+    mmagic_inferencer.GLEANInferencer,
+    mmagic_inferencer.settings,
+    dict.fromkeys(mmagic_inferencer.MODELS, mmagic_inferencer.TASK),
 )
-register_backend("atomic", resume.AtomicBackend, force=True)
-logs.forward_to_mmengine()
+register_backend("atomic", AtomicBackend, force=True)
+log_forwarding.forward_to_mmengine()

@@ -1,4 +1,4 @@
-"""Shared by the tests: randomised weights and the smallest GLEAN there is."""
+"""Fixtures that tests of several parts use."""
 
 from __future__ import annotations
 
@@ -8,35 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
+from support.networks import TINY, quick_config_dump
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs; processes inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-TINY = {
-    "type": "GLEANStyleGANv2",
-    "in_size": 8,
-    "out_size": 16,
-    "rrdb_channels": 8,
-    "num_rrdbs": 1,
-    "style_channels": 16,
-    "num_mlps": 2,
-    "channel_multiplier": 0.125,
-    "max_channels": 16,
-}
-
-
-def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Move everything off its initial value: biases, noise strengths and modulations too, not only weights."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, param in net.named_parameters():
-            if name.endswith("bias") or "noise_injector" in name:
-                param.add_(0.3 * torch.randn(param.shape, generator=generator))
-            else:
-                param.mul_(1 + 0.1 * torch.randn(param.shape, generator=generator))
-    return net
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +31,7 @@ def tiny_cfg() -> dict:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """A folder with ``alexnet.pth`` and ``vgg16.pth``, as torchvision publishes them but with other values."""
-    from metric_references import save_backbones
+    from support.metric_references import save_backbones
 
     folder = tmp_path_factory.mktemp("weights")
     save_backbones(folder)
@@ -66,7 +41,7 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory) -> Path:
     """FID's Inception, as torch-fidelity publishes it but with other values."""
-    from metric_references import save_inception
+    from support.metric_references import save_inception
 
     path = tmp_path_factory.mktemp("inception") / "inception.pth"
     save_inception(path)
@@ -81,8 +56,3 @@ def fast() -> Iterator[None]:
         quick_config_dump(patch)
         yield
     gc.unfreeze()
-
-
-def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
-    """The config in the log is not made pretty."""
-    patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))

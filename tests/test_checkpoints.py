@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_home import ROOT, assert_same, fault, pretrained, tiny
 from safetensors.torch import load_file
+from support.checkpoint_files import ROOT, assert_same, fault, pretrained, tiny
 
 from glean_ext import checkpoints
-from glean_ext.files import atomic_path, write_json
+from glean_ext.utils.files import atomic_path, write_json
 
-pytest_plugins = ["checkpoint_home"]
+pytest_plugins = ["support.checkpoint_files"]
 
 
 # ---------------------------------------------------------------- where files come from

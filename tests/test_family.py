@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, randomize
 from mmengine import Config
 from mmengine.registry import DefaultScope
+from support.networks import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
+from glean_ext.engine.hooks.bank import bank_digests
 from glean_ext.errors import InputError
-from glean_ext.hooks import bank_digests
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_restorer
 from glean_ext.networks.shapes import Canvas
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bgr", action="store_true", help="the source's images are BGR; make the bank's RGB")
     args = parser.parse_args(argv)
 
-    from glean_ext.convert import convert_bank
+    from glean_ext.bank_conversion import convert_bank
 
     bank = convert_bank(args.source, args.out, args.kind, not args.no_discriminator, args.bgr)
     size = bank.generator["out_size"]

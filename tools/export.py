@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    from glean_ext.apis.export import export
+    from glean_ext.inference.export import export
 
     facts = export(args.config, args.checkpoint, args.out, args.format, args.dtype, args.cfg_options)
     print(f"wrote {args.out}: results differ from the network's by at most {facts.max_difference:.2g} of the range")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glean_ext import cli
-from glean_ext.apis.command import main
+from glean_ext.cli.restore import main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    from glean_ext.apis.model_info import model_info
+    from glean_ext.inference.model_cost import model_info
 
     model_info(args.config, args.cfg_options, args.memory)
     return 0

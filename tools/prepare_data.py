@@ -30,7 +30,7 @@ def _list(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from glean_ext.datasets.framing import CROPS, DUPLICATES, FITS, PRESETS
+    from glean_ext.data_preparation.crop_resize import CROPS, DUPLICATES, FITS, PRESETS
 
     parser = cli.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = vars(parser.parse_args(argv))
 
-    from glean_ext.datasets.framing import PRESETS, Options
-    from glean_ext.datasets.prepare import prepare
+    from glean_ext.data_preparation.crop_resize import PRESETS, Options
+    from glean_ext.data_preparation.prepare import prepare
 
     source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
     lists = given.pop("list", [])
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(**values)
     face_crop = None
     if options.crop == "face":
-        from glean_ext.apis.face_crop import LargestFace
+        from glean_ext.faces.largest_face import LargestFace
 
         face_crop = LargestFace(small=options.enlarge)
     _tell(prepare(source, out, options, dict(lists), workers, face_crop), out)

@@ -15,12 +15,12 @@ def main() -> None:
     cli.add_run_options(parser)
     args = parser.parse_args()
 
-    from glean_ext.apis import runners
-    from glean_ext.configs_io import load_run_config
-    from glean_ext.files import write_json
+    from glean_ext.config import load_run_config
+    from glean_ext.engine.runner import test
+    from glean_ext.utils.files import write_json
 
     cfg = load_run_config(args)
-    metrics = runners.test(cfg, args.checkpoint)
+    metrics = test(cfg, args.checkpoint)
     for name, value in metrics.items():
         print(f"{name:8} {value:.4f}")
     if args.json:

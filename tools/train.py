@@ -15,21 +15,21 @@ def main() -> None:
     cli.add_run_options(parser)
     args = parser.parse_args()
 
-    from glean_ext.apis import runners
-    from glean_ext.configs_io import load_run_config
+    from glean_ext.config import load_run_config
+    from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
 
     cfg = load_run_config(args)
     cfg.resume = args.resume or cfg.get("resume", False)
     if args.amp:
-        runners.use_mixed_precision(cfg)
+        use_mixed_precision(cfg)
     if args.auto_scale_lr:
-        runners.scale_learning_rates(cfg)
+        scale_learning_rates(cfg)
     if args.dry_run:
-        from glean_ext.apis.dry_run import dry_run
+        from glean_ext.engine.dry_run import dry_run
 
         dry_run(cfg)
         return
-    runners.train(cfg)
+    train(cfg)
 
 
 if __name__ == "__main__":

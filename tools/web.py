@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
     args = parser.parse_args(argv)
 
-    from glean_ext.apis.web.models import offered
+    from glean_ext.web.model_specs import offered
 
     specs = offered(args.model)
     try:
-        from glean_ext.apis.web.server import serve
+        from glean_ext.web.server import serve
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from torch import Tensor
 
-from glean_ext.imresize import imresize
 from glean_ext.metrics.base import SavedImageMetric
+from glean_ext.utils.imresize import imresize
 
 
 class LRConsistency(SavedImageMetric):

@@ -13,17 +13,13 @@ Each module here has the interface of what it replaces, so the forward pass of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 
-from .convolution import Conv2d
-from .decoder import Decoder, SlimDecoder
-from .encoder import Encoder, feature_extractor
-from .shapes import MIN_SIZE, channels_by_resolution, resolutions
-from .stylegan2 import RGB, StyleGAN2Blocks, StyleGAN2Generator, StyleGAN2WithRGB, Synthesis
+from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
+from glean_ext.networks.conv2d_gradfix import Conv2d
+from glean_ext.networks.encoder import feature_extractor
+from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution, resolutions
 
 # ---------------------------------------------------------------- encoder
 
@@ -130,104 +126,42 @@ class BankRGB(nn.Module):
 
 # ---------------------------------------------------------------- a restorer's parts by its arguments
 
-Bank = StyleGAN2Generator | NoBank
-Blocks = StyleGAN2Blocks | NoBlocks
-BankT = TypeVar("BankT", bound=Synthesis)
+
+RGB = 3  # channels of the image that StyleGAN2WithRGB carries along
 
 
-def require_parts(bank: str, inject_at: Sequence[int] | None, decoder: str, in_size: int) -> None:
-    """Raise ValueError for a resolution where the encoder has no features, and for parts that need an absent bank."""
-    if bank == "absent" and (inject_at is not None or decoder == "none"):
-        raise ValueError(
-            "bank='absent' leaves nothing to inject features into, nor an image: leave out inject_at, and take "
-            "another decoder than 'none'."
-        )
-    known = resolutions(MIN_SIZE, in_size)
-    if wrong := [res for res in inject_at or () if res not in known]:
-        raise ValueError(
-            f"inject_at may hold {', '.join(map(str, known))} (powers of two up to in_size), but it holds {wrong[0]!r}."
-        )
+class StyleGAN2WithRGB(StyleGAN2Generator):
+    """A bank that makes its image along with its features, for a restorer whose result is that image.
 
+    The image so far is the last three channels of what :meth:`start` returns and :meth:`block` takes and returns. The
+    arguments are those of :class:`StyleGAN2Generator`.
+    """
 
-def make_bank(
-    bank: str,
-    decoder: str,
-    out_size: int,
-    style_channels: int,
-    num_mlps: int,
-    channel_multiplier: float,
-    max_channels: int,
-    blur_kernel: Sequence[float],
-    lr_mlp: float,
-) -> Bank:
-    """GLEAN's bank: frozen, tuned or absent, with its image where there is no decoder."""
-    if bank == "absent":
-        return NoBank(out_size, channel_multiplier, max_channels)
-    kind = StyleGAN2WithRGB if decoder == "none" else StyleGAN2Generator
-    return freeze_or_tune(
-        kind(out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp), bank
-    )
+    unused_codes = 0
 
+    @property
+    def answer_channels(self) -> dict[int, int]:
+        return {res: channels + RGB for res, channels in self.channels.items()}
 
-def make_blocks(
-    bank: str,
-    in_size: int,
-    out_size: int,
-    style_channels: int,
-    channel_multiplier: float,
-    max_channels: int,
-    blur_kernel: Sequence[float],
-) -> Blocks:
-    """LightGLEAN's part of the bank: frozen, tuned or absent."""
-    if bank == "absent":
-        return NoBlocks(in_size, out_size, channel_multiplier, max_channels)
-    return freeze_or_tune(
-        StyleGAN2Blocks(in_size, out_size, style_channels, channel_multiplier, max_channels, blur_kernel), bank
-    )
+    def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """(N, K, S) -> (N, C + 3, 4, 4)"""
+        x = super().start(codes, fresh_noise)
+        return torch.cat([x, self.rgb(x, MIN_SIZE, codes)], 1)
 
+    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """(N, C + 3, h, w), (N, K, S) -> (N, C' + 3, 2h, 2w)"""
+        image = x[:, -RGB:]
+        x = super().block(x[:, :-RGB], res, codes, fresh_noise)
+        return torch.cat([x, self.rgb(x, res, codes, image)], 1)
 
-def freeze_or_tune(generator: BankT, bank: str) -> BankT:
-    """Make trainable what ``bank`` says: nothing, or what the result depends on."""
-    generator.requires_grad_(False)
-    if bank == "tuned":
-        generator.tune()
-    return generator
+    def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        x = self.start(codes, fresh_noise)
+        for res in resolutions(2 * MIN_SIZE, self.out_size):
+            x = self.block(x, res, codes, fresh_noise)
+        image = x[:, -RGB:]
+        return image.flip(1) if self.bgr2rgb else image
 
-
-def make_encoder(
-    bank: Bank, in_size: int, style_channels: int, img_channels: int, rrdb_channels: int, num_rrdbs: int
-) -> nn.Module:
-    """GLEAN's encoder for a bank: it makes what the bank can use."""
-    if isinstance(bank, NoBank):
-        return TrunkAlone(in_size, bank.channels, img_channels, rrdb_channels, num_rrdbs)
-    return Encoder(
-        in_size, bank.channels, bank.num_latents, style_channels, img_channels, rrdb_channels, num_rrdbs,
-        bank.unused_codes,
-    )  # fmt: skip
-
-
-def make_fusions(bank: Bank, in_size: int, inject_at: Sequence[int] | None) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """GLEAN's ``fusion_out`` and ``fusion_skip`` at 4, 8, ... ``in_size``; the second is kept for checkpoints' sake."""
-    fusion_out, fusion_skip = nn.ModuleList(), nn.ModuleList()
-    for res in resolutions(MIN_SIZE, in_size):
-        c = bank.channels[res]
-        if isinstance(bank, NoBank) or (inject_at is not None and res not in inject_at):
-            fusion_out.append(NoFusion(bank.answer_channels[res]))
-            fusion_skip.append(NoFusion(RGB))
-        elif isinstance(bank, StyleGAN2WithRGB):
-            fusion_out.append(FusionWithRGB(c))  # holds both
-        else:
-            fusion_out.append(Conv2d(2 * c, c, 3, padding=1))
-            fusion_skip.append(Conv2d(c + RGB, RGB, 3, padding=1).requires_grad_(False))
-    return fusion_out, fusion_skip
-
-
-def make_decoder(
-    kind: str, bank: Bank | Blocks, in_size: int, out_size: int, width: int, img_channels: int
-) -> nn.Module:
-    """The decoder for a bank: ``'full'``, ``'slim'`` (``width`` wide) or ``'none'``."""
-    if kind == "none":
-        return BankRGB()
-    if kind == "slim":
-        return SlimDecoder(in_size, out_size, bank.channels, bank.answer_channels, width, img_channels)
-    return Decoder(in_size, out_size, bank.channels, bank.answer_channels, img_channels)
+    def tune(self) -> None:
+        super().tune()
+        self.to_rgb1.requires_grad_(True)
+        self.to_rgbs.requires_grad_(True)

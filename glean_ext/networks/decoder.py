@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import Conv2d
-from .encoder import lrelu, scaled_kaiming_
-from .shapes import resolutions
+from glean_ext.networks.conv2d_gradfix import Conv2d
+from glean_ext.networks.encoder import lrelu, scaled_kaiming_
+from glean_ext.networks.shapes import resolutions
 
 
 class PixelShuffleUp(nn.Module):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .convolution import Conv2d
-from .shapes import MIN_SIZE, resolutions
+from glean_ext.networks.conv2d_gradfix import Conv2d
+from glean_ext.networks.shapes import MIN_SIZE, resolutions
 
 RESIDUAL_SCALE = 0.2  # ESRGAN's factor on every residual branch
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-
-from .ablations import make_bank, make_decoder, make_encoder, make_fusions, require_parts
-from .bank_init import bank_file, load_bank, require_bank
-from .encoder import set_checkpointing
-from .precision import mixed_precision
-from .shapes import MIN_SIZE, Canvas, Size, canvases, require_one_of, resolutions
+from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
+from glean_ext.networks.builder import make_bank, make_decoder, make_encoder, make_fusions, require_parts
+from glean_ext.networks.encoder import set_checkpointing
+from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.shapes import MIN_SIZE, Canvas, Size, canvases, require_one_of, resolutions
 
 DECODERS = ("full", "slim", "none")
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import ops
-from .convolution import convolution
+from glean_ext.networks import ops
+from glean_ext.networks.conv2d_gradfix import convolution
 
 
 class EqualizedWeight(nn.Module):

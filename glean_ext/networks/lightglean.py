@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-
-from .ablations import make_blocks, make_decoder
-from .bank_init import bank_file, load_bank, require_bank
-from .encoder import feature_extractor, set_checkpointing
-from .precision import mixed_precision
-from .shapes import MIN_INPUT, Size, canvases, require_one_of
-from .stylegan2 import StyleGAN2Generator
+from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
+from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
+from glean_ext.networks.builder import make_blocks, make_decoder
+from glean_ext.networks.encoder import feature_extractor, set_checkpointing
+from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.shapes import MIN_INPUT, Size, canvases, require_one_of
 
 logger = logging.getLogger(__name__)
 DECODERS = ("slim", "full")

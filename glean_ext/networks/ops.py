@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .convolution import convolution
+from glean_ext.networks.conv2d_gradfix import convolution
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:

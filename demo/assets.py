@@ -1,0 +1,74 @@
+"""Making the shipped weights: train, halve the precision, write with provenance, record the SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+import glean_ext
+from demo.render_faces import make_demo_data
+from demo.train_bank import BANK, SIZE, Recipe, train_bank
+from glean_ext import checkpoints
+from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.networks import StyleGAN2Generator
+from glean_ext.utils.files import atomic_path, write_json
+
+ASSETS = Path(glean_ext.__file__).parent / "assets"
+HASHES = ASSETS / "SHA256.json"
+SOURCE = "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/"
+
+
+def make_bank(data: Path, work_dir: Path, sheet: Path, init: str | None = None) -> Path:
+    """Train the demo bank to the end and ship it; ``sheet`` gets samples of it.
+
+    It goes on from ``work_dir``, else from the shipped bank ``init``, else it starts from nothing.
+    """
+    make_demo_data(data)
+    train_bank(data, work_dir, Recipe(), init=init)
+    return ship_bank(work_dir / "last.pth", sheet)
+
+
+def ship_bank(checkpoint: Path, sheet: Path) -> Path:
+    """Write the bank of a training checkpoint, finished or not, as the shipped one."""
+    state = torch.load(checkpoint, weights_only=True)
+    tensors = {
+        f"{prefix}.{key}": value
+        for prefix, part in (("generator_ema", "ema"), ("discriminator", "discriminator"))
+        for key, value in state[part].items()
+    }
+    facts = {"recipe": json.dumps(state["recipe"]), "images_shown": str(state["shown"]), "init": state["init"]}
+    path = ship(tensors, "demo_bank", facts)
+    bank = StyleGAN2Generator(SIZE, **BANK)
+    checkpoints.load_strict(bank, checkpoints.with_prefix(checkpoints.read(path), "generator_ema", path), path)
+    with atomic_path(sheet) as partial:
+        sample_sheet(bank).save(partial)
+    return path
+
+
+def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int) -> Path:
+    """Train a demo config for ``max_iters`` (or go on from ``work_dir``) and ship its network under its name."""
+    from glean_ext.config import load_config
+    from glean_ext.engine.runner import train
+
+    make_demo_data(data)
+    cfg = load_config(config)
+    cfg.work_dir = str(work_dir)
+    cfg.train_cfg.max_iters = cfg.param_scheduler.T_max = max_iters
+    cfg.train_cfg.val_interval = max(1, max_iters // 4)
+    cfg.resume = True
+    runner = train(cfg)
+    facts = {"config": config.name, "iterations": str(max_iters), "seed": str(cfg.randomness.seed)}
+    return ship(runner.model.generator.state_dict(), config.stem, facts)
+
+
+def ship(tensors: dict[str, torch.Tensor], name: str, facts: dict[str, str]) -> Path:
+    """Write ``assets/<name>.safetensors`` in fp16 and record its hash."""
+    path = ASSETS / f"{name}.safetensors"
+    checkpoints.save({k: v.half() for k, v in tensors.items()}, path, {"source": SOURCE, **facts})
+    hashes = json.loads(HASHES.read_text()) if HASHES.exists() else {}
+    hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_json(dict(sorted(hashes.items())), HASHES)
+    return path

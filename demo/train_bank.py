@@ -1,0 +1,241 @@
+"""Train the demo bank: a narrow StyleGAN2 on the cartoon faces, on a CPU.
+
+Three stages. First the generator learns to draw every picture from its PCA coordinates, scaled to unit variance: these
+take the place of the latent code, so a plain L1 loss teaches it the domain at a quarter of the cost of adversarial
+steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with fixed
+codes). Then StyleGAN2's own training makes pictures from random codes real: non-saturating loss, lazy R1, style mixing,
+an average of the weights (Karras et al., CVPR 2020). At first the L1 loss stays on for half of each batch, which keeps
+the variety; in the last stage all pictures come from random codes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from glean_ext import checkpoints
+from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.errors import InputError
+from glean_ext.models.stylegan2_trainer_bank import mixed_codes
+from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
+from glean_ext.networks.precision import mixed_precision
+from glean_ext.utils.files import atomic_path
+
+# What the shipped bank is built with, and every config that uses it.
+SIZE = 64
+WIDTHS: dict[str, Any] = {"channel_multiplier": 0.125, "max_channels": 80}
+BANK: dict[str, Any] = {"style_channels": 64, "num_mlps": 4, **WIDTHS}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a run; a resumed run must have the same."""
+
+    drawing_images: int = 100_000  # shown in the first stage
+    mixed_images: int = 110_000  # shown in the second stage, half of them drawn, half from random codes
+    adversarial_images: int = 160_000  # shown in the third stage
+    batch_size: int = 16
+    lr: float = 2e-3
+    final_lr: float = 2e-4  # reached linearly over the last half of the third stage
+    drawing_weight: float = 1.0  # of the L1 loss in the second stage
+    r1_gamma: float = 1.0
+    r1_interval: int = 16
+    mixing_prob: float = 0.5  # of style mixing
+    ema_half_life: int = 5_000  # images
+    seed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.drawing_images + self.mixed_images + self.adversarial_images
+
+
+class PCACodes:
+    """Images -> their first principal coordinates with unit variance; a linear stand-in for an inverse generator."""
+
+    def __init__(self, images: Tensor, dimensions: int):
+        """``images``: (M, 3, H, W) in [-1, 1]. Mirror images count too."""
+        flat = torch.cat([images, images.flip(3)]).flatten(1)  # (2M, 3HW)
+        self.mean = flat.mean(0)
+        torch.manual_seed(0)
+        _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
+        self.project = basis / ((flat - self.mean) @ basis).std(0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, S)"""
+        return (images.flatten(1) - self.mean) @ self.project
+
+
+class BankTraining:
+    """The state of a run: both networks, the average, both optimisers, how far it is."""
+
+    def __init__(self, images: Tensor, recipe: Recipe):
+        """``images``: (M, 3, 64, 64), uint8, RGB."""
+        self.recipe = recipe
+        self.images = images
+        self.codes = PCACodes(images.float() / 127.5 - 1, BANK["style_channels"])
+        self.rng = torch.Generator().manual_seed(recipe.seed)
+        torch.manual_seed(recipe.seed)
+        self.generator = StyleGAN2Generator(SIZE, **BANK)
+        self.discriminator = StyleGAN2Discriminator(SIZE, **WIDTHS)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        for net in self.generator, self.discriminator, self.ema:
+            channels_last(net)
+        self.g_optim = torch.optim.Adam(self.generator.parameters(), recipe.lr, (0.0, 0.99))
+        self.d_optim = torch.optim.Adam(self.discriminator.parameters(), recipe.lr, (0.0, 0.99))
+        self.shown = 0
+        self.init = ""  # the weights it started from, if not from nothing
+
+    @property
+    def finished(self) -> bool:
+        return self.shown >= self.recipe.total
+
+    def step(self) -> dict[str, float]:
+        """One step; returns the losses. Raises FloatingPointError when they are not finite."""
+        ramp = self.recipe.adversarial_images / 2
+        left = min(1.0, (self.recipe.total - self.shown) / ramp)
+        for optim in self.g_optim, self.d_optim:
+            optim.param_groups[0]["lr"] = self.recipe.final_lr + (self.recipe.lr - self.recipe.final_lr) * left
+        if self.shown < self.recipe.drawing_images:
+            losses = self._drawing_step(self._reals(self.recipe.batch_size))
+        else:
+            losses = self._adversarial_step()
+        decay = 0.5 ** (self.recipe.batch_size / self.recipe.ema_half_life)
+        for average, value in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(value.detach(), 1 - decay)
+        self.shown += self.recipe.batch_size
+        if not all(np.isfinite(list(losses.values()))):
+            raise FloatingPointError(f"the losses are not finite after {self.shown} images: {losses}")
+        return losses
+
+    def _drawing_step(self, reals: Tensor) -> dict[str, float]:
+        with mixed_precision(torch.device("cpu"), True):
+            drawn = self.generator(self.codes(reals), fresh_noise=True)
+        loss = F.l1_loss(drawn, reals)
+        _update(self.g_optim, loss)
+        return {"l1": loss.item()}
+
+    def _adversarial_step(self) -> dict[str, float]:
+        recipe, n = self.recipe, self.recipe.batch_size
+        self.discriminator.requires_grad_(False)
+        drawn = self._reals(n // 2 if self.shown < recipe.drawing_images + recipe.mixed_images else 0)
+        with mixed_precision(torch.device("cpu"), True):
+            codes = self.generator.style_mapping(self.codes(drawn))[:, None]  # (D, 1, S)
+            codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(n - len(drawn))])
+            fakes = self.generator.synthesis(codes, fresh_noise=True)
+            g_loss = F.softplus(-self.discriminator(fakes)).mean()
+        loss = g_loss
+        if len(drawn):
+            loss = loss + recipe.drawing_weight * F.l1_loss(fakes[: len(drawn)], drawn)
+        _update(self.g_optim, loss)
+
+        self.discriminator.requires_grad_(True)
+        regularize = self.shown // recipe.batch_size % recipe.r1_interval == 0
+        # other pictures than those just drawn, else it could tell them apart by their company
+        reals = self._reals(n).requires_grad_(regularize)
+        with mixed_precision(torch.device("cpu"), True):
+            real_logits = self.discriminator(reals)
+            fake_logits = self.discriminator(fakes.detach())
+        d_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        penalty = torch.zeros(())
+        if regularize:
+            (gradient,) = torch.autograd.grad(real_logits.sum(), reals, create_graph=True)
+            penalty = gradient.square().sum((1, 2, 3)).mean()
+        _update(self.d_optim, d_loss + penalty * (recipe.r1_gamma / 2 * recipe.r1_interval))
+        return {"g": g_loss.item(), "d": d_loss.item(), "r1": penalty.item()}
+
+    def _reals(self, n: int) -> Tensor:
+        index = torch.randint(len(self.images), (n,), generator=self.rng)
+        flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
+        batch = self.images[index].float() / 127.5 - 1  # (N, 3, H, W) in [-1, 1]
+        return torch.where(flip, batch.flip(3), batch).contiguous(memory_format=torch.channels_last)
+
+    def _random_codes(self, n: int) -> Tensor:
+        """Style codes of random latents, some mixed from two: (n, K, S)."""
+        latents = torch.randn(2 * n, self.generator.style_channels, generator=self.rng)
+        return mixed_codes(self.generator, latents[:n], latents[n:], self.recipe.mixing_prob, self.rng)
+
+    def start_from(self, shipped: str) -> None:
+        """Take the weights and the images shown of a shipped bank; the optimisers start anew."""
+        state = checkpoints.read(shipped)
+        generator = checkpoints.with_prefix(state, "generator_ema", shipped)
+        checkpoints.load_strict(self.generator, generator, shipped)
+        checkpoints.load_strict(self.ema, generator, shipped)
+        discriminator = checkpoints.with_prefix(state, "discriminator", shipped)
+        checkpoints.load_strict(self.discriminator, discriminator, shipped)
+        facts = checkpoints.metadata(shipped)
+        self.shown = int(facts["images_shown"])
+        self.init = json.dumps(facts)
+
+    def state_dict(self) -> dict:
+        parts = ("generator", "ema", "discriminator", "g_optim", "d_optim")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        rng = {"rng": self.rng.get_state(), "torch_rng": torch.get_rng_state()}
+        return {**state, **rng, "recipe": asdict(self.recipe), "shown": self.shown, "init": self.init}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state["recipe"] != asdict(self.recipe):
+            raise InputError(
+                f"the checkpoint was made with another recipe, {state['recipe']}. "
+                "Delete it or choose another --work-dir."
+            )
+        for name in "generator", "ema", "discriminator", "g_optim", "d_optim":
+            getattr(self, name).load_state_dict(state[name])
+        self.shown = state["shown"]
+        self.init = state["init"]
+        self.rng.set_state(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+
+
+def _update(optim: torch.optim.Optimizer, loss: Tensor) -> None:
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+
+
+def load_images(folder: Path) -> Tensor:
+    """All PNG files of ``folder``: (M, 3, H, W), uint8, RGB."""
+    arrays = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def train_bank(
+    data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400, init: str | None = None
+) -> BankTraining:
+    """Train to the end of ``recipe``, going on from ``work_dir/last.pth`` when it is there, else from ``init``.
+
+    Every ``save_every`` steps it writes the checkpoint and a sheet of samples; Ctrl-C loses the steps since then.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    checkpoint = work_dir / "last.pth"
+    training = BankTraining(load_images(data / "train" / "GT"), recipe)
+    if checkpoint.exists():
+        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    elif init:
+        training.start_from(init)
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress:
+        task = progress.add_task("bank", total=recipe.total, completed=training.shown)
+        averages: dict[str, float] = {}
+        while not training.finished:
+            losses = training.step()
+            averages = {k: 0.98 * averages.get(k, v) + 0.02 * v for k, v in losses.items()}
+            text = " ".join(f"{k} {v:.3f}" for k, v in averages.items())
+            progress.update(task, completed=training.shown, description=f"bank: {text}")
+            if training.shown // recipe.batch_size % save_every == 0 or training.finished:
+                with atomic_path(checkpoint) as partial:
+                    torch.save(training.state_dict(), partial)
+                sample_sheet(training.ema).save(work_dir / f"samples_{training.shown:07d}.png")
+                with (work_dir / "log.txt").open("a") as log:
+                    log.write(f"{training.shown} {text}\n")
+    return training

@@ -1,0 +1,1 @@
+"""Many files: which output for which input, and the stages they go through."""

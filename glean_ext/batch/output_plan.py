@@ -1,0 +1,311 @@
+"""Which file is written for which input, and that nothing is lost by it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from glean_ext.errors import InputError
+from glean_ext.utils.image_io import EXTENSIONS
+from glean_ext.utils.messages import named
+from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
+
+COMPARE = "_compare"  # what the names of before/after pictures end with
+FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to restore, the file to write, and the before/after picture to write, if one is wanted."""
+
+    source: Path
+    target: Path
+    compare: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+    @property
+    def is_video(self) -> bool:
+        return self.source.suffix.lower() in VIDEOS
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [self.target] if self.compare is None else [self.target, self.compare]
+
+    def face_path(self, faces: Path, root: Path, ending: str) -> Path:
+        """Where one of its faces is written: in the folder of faces, as the output is within ``root``."""
+        return faces / f"{self.target.with_suffix('').relative_to(root)}_face{ending}.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: In the order of the inputs, folders sorted.
+        folder: Where all of it is written; None when the output is one file.
+        left_out: What the input folders hold besides images and videos.
+        alone: The input is one file, and was given by its name.
+        source: The folder, where the input is one.
+    """
+
+    jobs: list[Job]
+    folder: Path | None
+    left_out: list[Path] = field(default_factory=list)
+    alone: bool = False
+    source: Path | None = None
+
+    @property
+    def links(self) -> list[Path]:
+        """Of what is left out, the links to folders, which might lead around in a circle."""
+        return [path for path in self.left_out if path.is_dir()]
+
+
+def plan_outputs(
+    inputs: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    suffix: str = "",
+    compare: bool = False,
+    recursive: bool = True,
+) -> Plan:
+    """Which file is written for which input.
+
+    Folders keep their tree, patterns that of what they match, and files their names, with ``suffix`` and .png (.mp4,
+    .mkv or .mov for videos). Where two inputs differ in their extension only, all outputs keep theirs: ``a.jpg.png``.
+
+    Args:
+        inputs: Files, folders, and patterns with ``*``, ``?``, ``[...]`` and ``**``.
+        output: A file, for one file; else a folder, which need not be there.
+        suffix: Is put after the names.
+        compare: Also plan before/after pictures, beside the outputs.
+        recursive: Look into the folders of folders.
+
+    Raises:
+        InputError: There is nothing to restore, the output is of the wrong kind, or an input or another output would be
+            overwritten.
+    """
+    output = Path(output)
+    if "/" in suffix or os.sep in suffix:
+        raise InputError(f"--suffix {suffix} names a folder. Give a few letters.")
+    matched = [pair for text in inputs for pair in _expanded(text, output)]
+    expanded = [path for path, _ in matched]
+    alone = len(inputs) == 1 and Path(inputs[0]).is_file()
+    left_out: list[Path] = []
+    if alone:
+        jobs = [_single(expanded[0], output, suffix)]
+        folder = None if jobs[0].target == output else output
+    else:
+        folder = output
+        reason = "there are several inputs" if len(expanded) > 1 else "a pattern may match several files"
+        _require_folder(expanded, output, reason)
+        found, left_out = _listed(matched, output, recursive)
+        by_stem = Counter(str(relative.with_suffix("")).lower() for _, relative in found)
+        full = max(by_stem.values()) > 1
+        jobs = [Job(source, output / relative.with_name(_name(relative, suffix, full))) for source, relative in found]
+    if compare:
+        jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
+    _require_own_files(jobs)
+    source = expanded[0] if len(inputs) == 1 and expanded[0].is_dir() else None
+    return Plan(jobs, folder, left_out, alone, source)
+
+
+def _expanded(text: str | os.PathLike, output: Path) -> list[tuple[Path, Path]]:
+    """The files or the folder meant, each with the folder that its output's path is relative to.
+
+    What a pattern finds in an output folder below where it looks is of an earlier run.
+    """
+    path = Path(text)
+    if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
+        raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
+    if path.exists():
+        return [(path, path.parent)]
+    if glob.has_magic(str(text)):
+        found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
+        found = [path for path in found if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
+        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        written = Path(_real(output))
+        if Path(_real(fixed)) in written.parents:
+            found = [path for path in found if written not in Path(_real(path)).parents]
+        if not found:
+            raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
+        return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
+    raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
+
+
+def _single(source: Path, output: Path, suffix: str) -> Job:
+    into_folder = output.is_dir() or not output.suffix
+    job = Job(source, output / _name(source, suffix, False) if into_folder else output)
+    if not into_folder and suffix:
+        raise InputError(f"--suffix {suffix} has no effect where the output is named. Leave it out, or give a folder.")
+    if not job.is_video and job.target.suffix.lower() != ".png":
+        raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
+    if job.is_video and job.target.suffix.lower() not in VIDEO_OUTPUTS:
+        raise InputError(f"{output}: videos are written as {', '.join(VIDEO_OUTPUTS)}. Name it {output.stem}.mp4.")
+    if job.target.exists() and job.target.samefile(source):
+        raise InputError(f"{job.target} is the input and would be overwritten. Give another output.")
+    return job
+
+
+def _require_folder(inputs: Sequence[Path], output: Path, reason: str) -> None:
+    folder = next((path for path in inputs if path.is_dir()), None)
+    reason = f"{folder} is a folder" if folder else reason
+    if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not output.exists()):
+        raise InputError(f"{output} is a file, but {reason}. Give a folder as output.")
+    for path in inputs:
+        if output.exists() and path.is_dir() and output.samefile(path):
+            raise InputError(f"{output} is the input folder. Give another folder as output.")
+
+
+def _listed(
+    inputs: Sequence[tuple[Path, Path]], output: Path, recursive: bool
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Each file to restore, once, with its path in the output folder, and what is left out."""
+    found: list[tuple[Path, Path]] = []
+    left_out: list[Path] = []
+    for path, base in inputs:
+        if not path.is_dir():
+            found.append((path, path.relative_to(base)))
+            continue
+        before = len(found)
+        for file in _files(path, output, recursive):
+            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS) and not file.is_dir():
+                found.append((file, file.relative_to(path)))
+            else:
+                left_out.append(file)
+        if len(found) == before:
+            raise InputError(f"{path} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
+    # By folder and name: a link of another name is another picture.
+    once: dict[str, tuple[Path, Path]] = {}
+    for file, within in found:
+        once.setdefault(os.path.join(_real(file.parent), file.name), (file, within))
+    return list(once.values()), left_out
+
+
+def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
+    """The files of a folder and links to folders, sorted; hidden ones and those of the output are not looked at."""
+    files: list[Path] = []
+
+    def stop(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its rights.") from error
+
+    for root, folders, names in os.walk(folder, onerror=stop):
+        here = Path(root)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _same(here / name, output)]
+        files += [here / name for name in names if not name.startswith(".")]
+        if not recursive:
+            break
+        files += [here / name for name in folders if (here / name).is_symlink()]
+    return sorted(files)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.exists() and path.exists() and path.samefile(other)
+
+
+def _name(source: Path, suffix: str, full: bool) -> str:
+    extension = source.suffix.lower()
+    written = ".png" if extension not in VIDEOS else extension if extension in VIDEO_OUTPUTS else ".mp4"
+    return f"{source.name if full else source.stem}{suffix}{written}"
+
+
+def _compared(target: Path) -> Path:
+    return target.with_name(f"{target.stem}{COMPARE}.png")
+
+
+def _require_own_files(jobs: Sequence[Job]) -> None:
+    """Each output is written once, and is no input."""
+    sources = {_real(job.source): job.source for job in jobs}
+    written: dict[str, Path] = {}
+    for job in jobs:
+        for target in job.outputs:
+            if _real(target) in sources:
+                raise InputError(f"{target} is an input and would be overwritten. Give another output.")
+            key = _real(target).lower()  # some file systems do not tell A from a
+            if key in written:
+                raise InputError(
+                    f"{written[key]} and {job.source} would both be written to {target}. Rename one, or restore them "
+                    "into two folders."
+                )
+            written[key] = job.source
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job], int]:
+    """The jobs that remain, and how many are skipped because their output exists.
+
+    Raises:
+        InputError: Outputs exist, and it was not said what to do with them.
+    """
+    existing = [job for job in plan.jobs if any(path.exists() for path in job.outputs)]
+    if folder := next((path for job in plan.jobs for path in job.outputs if path.is_dir()), None):
+        raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
+    if overwrite or not existing:
+        return plan.jobs, 0
+    if skip:
+        remaining = [job for job in plan.jobs if not job.target.exists()]
+        return remaining, len(plan.jobs) - len(remaining)
+    if plan.alone:
+        raise InputError(f"{existing[0].target} exists. Give --overwrite, or another output.")
+    raise InputError(
+        f"{len(existing)} of {len(plan.jobs)} outputs exist in {plan.folder} "
+        f"({named([job.target for job in existing])}). Give --overwrite to replace them, or --skip-existing to restore "
+        "the others only."
+    )
+
+
+def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:
+    """Faces written into the folder ``faces`` replace no input and no output, and no faces of before where they count.
+
+    Args:
+        jobs: Those of ``plan`` that are done.
+        root: The folder of the outputs.
+        keep: Faces of before do not count.
+
+    Raises:
+        InputError: They would.
+    """
+    stems = {_real(job.face_path(faces, root, "00")).lower().removesuffix("_face00.png") for job in jobs}
+
+    def would_be_written(path: Path) -> bool:
+        match = FACE.fullmatch(_real(path).lower())
+        return match is not None and match[1] in stems
+
+    for job in plan.jobs:
+        for path, what in (job.source, "an input"), *((output, "another output") for output in job.outputs):
+            if would_be_written(path):
+                raise InputError(
+                    f"--save-faces {faces}: {path} is {what} and would be overwritten. Give another folder."
+                )
+    folders = {job.face_path(faces, root, "00").parent for job in jobs}
+    if keep:
+        return
+    existing = sorted(
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if would_be_written(path)
+    )
+    if existing:
+        raise InputError(f"faces exist in {faces} ({named(existing)}). Give --overwrite, or another folder.")
+
+
+def require_writable(folder: Path) -> None:
+    """Before work starts.
+
+    Raises:
+        InputError: Nothing can be written in ``folder``, or it cannot be made.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{folder} cannot be written to ({place} is a file). Choose another output.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written to (no rights in {place}). Choose another output.")

@@ -1,0 +1,1 @@
+"""The training system on mmengine: runner, loop, optimiser wrapper, checkpoints and hooks."""

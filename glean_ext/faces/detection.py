@@ -1,0 +1,293 @@
+"""Faces in photographs, found at any size and rotation, with the landmarks that alignment needs.
+
+Detection and landmarks are mediapipe's (BlazeFace, arXiv 1907.05047; face mesh, arXiv 1907.06724), whose weights come
+with its wheel. BlazeFace sees 128x128 pixels and faces about upright, so a photograph is shown to it in overlapping
+tiles of several sizes, each turned to four sides; the mesh then confirms or refuses what it found.
+
+Points are (x, y) in pixels of the photograph, as in :mod:`glean_ext.faces.alignment`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from glean_ext.errors import InputError
+from glean_ext.faces.alignment import ffhq_quad, from_crop, side, transform, turned, warp
+from glean_ext.utils.stderr_filter import MEDIAPIPE, quiet_stderr
+
+# Points of the 478-point mesh. Right and left are the person's. The eyes have the six points around each that the
+# 68-point annotation has, from which FFHQ's script takes their means.
+RIGHT_EYE = (33, 160, 158, 133, 153, 144)
+LEFT_EYE = (362, 385, 387, 263, 373, 380)
+NOSE_TIP = 4
+RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER = 61, 291
+# The outline of the face from the middle of the forehead clockwise in the picture.
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152),
+    *(148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+
+SMALLEST = 0.25  # faces are found from this share of a tile's side on, whichever way they lie (measured)
+OVERLAP = 0.3  # of neighbouring tiles, in shares of their side: every face up to it is whole in one of them
+LEAST_TILE = 64  # pixels; there is nothing to see of smaller faces than a quarter of it
+LOOK = 256  # pixels; crops for a closer look. The mesh network itself sees 192x192
+MARGIN = 2.0  # their side in sides of the face's box
+EXPECTED = LOOK / 2 + np.array([-1, -1, 1, 1]) * LOOK / MARGIN / 2  # where the box lies in them
+SAME = 0.3  # boxes that overlap more (intersection over union) are of one face
+TURN = np.radians(20)  # between two looks at a face
+STEADY = 0.025  # landmarks of the two looks differ by at most so much of the aligned crop's side
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a photograph.
+
+    Attributes:
+        mesh: (478, 2) points.
+        score: The detector's, in [0, 1].
+    """
+
+    mesh: np.ndarray
+    score: float
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(5, 2): right eye, left eye, nose tip, right and left corner of the mouth, of the person."""
+        eyes = self.mesh[list(RIGHT_EYE)].mean(axis=0), self.mesh[list(LEFT_EYE)].mean(axis=0)
+        return np.stack([*eyes, *self.mesh[[NOSE_TIP, RIGHT_MOUTH_CORNER, LEFT_MOUTH_CORNER]]])
+
+    @property
+    def oval(self) -> np.ndarray:
+        """(36, 2): the outline of the face, a polygon."""
+        return self.mesh[list(OVAL)]
+
+    @property
+    def quad(self) -> np.ndarray:
+        """(4, 2): the square that :func:`ffhq_quad` cuts out."""
+        return ffhq_quad(self.landmarks)
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,): left, top, right, bottom of the mesh."""
+        return _box(self.mesh)
+
+    @property
+    def size(self) -> float:
+        """Side in pixels of a square with the area of :attr:`box`."""
+        left, top, right, bottom = self.box
+        return float(np.sqrt((right - left) * (bottom - top)))
+
+
+def _look_at(photo: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """A square for mediapipe's networks. A mirrored rest of a cut face would mislead them: so the border is drawn out.
+
+    With up to 30% of a face cut off, its landmarks are then right to 1% of the aligned crop's side.
+    """
+    return warp(photo, from_crop(quad, LOOK), (LOOK, LOOK), cv2.BORDER_REPLICATE)
+
+
+class Detection(NamedTuple):
+    """What the detector says of a face, in pixels of the photograph."""
+
+    score: float
+    box: np.ndarray  # (4,): left, top, right, bottom; the detector's are square and span brows to chin
+    right: np.ndarray  # (2,): from the person's right eye to the left, a unit vector
+
+
+class FaceFinder:
+    """Finds faces and their meshes with mediapipe's networks, on the CPU.
+
+    Any number of threads may share one.
+
+    Raises:
+        InputError: mediapipe is not installed.
+    """
+
+    def __init__(self) -> None:
+        with quiet_stderr(MEDIAPIPE):
+            solutions = _mediapipe_solutions()
+            self._detector = solutions.face_detection.FaceDetection(0.5, model_selection=0)
+            self._mesher = solutions.face_mesh.FaceMesh(
+                static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=0.5
+            )
+            self._detector.process(drawn := _drawn_face())  # the first face makes them log, too
+            self._mesher.process(drawn)
+        self._lock = threading.Lock()  # mediapipe's graphs take one picture at a time
+
+    def find(self, photo: np.ndarray, min_face: float | None = None) -> list[Face]:
+        """The faces of a photograph, from left to right.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            min_face: Smaller faces (:attr:`Face.size`, in pixels) are not looked for. None: 32, or a 64th of the
+                photograph's longer side where that is more. Half of it takes up to four times as long.
+        """
+        if min_face is None:
+            min_face = max(32, max(photo.shape[:2]) / 64)
+        faces: list[Face] = []
+        with self._lock:
+            for detection in suppress(self._scan(photo, min_face)):
+                face = self._confirm(photo, detection)
+                if face is not None and not any(overlap(face.box, other.box) > SAME for other in faces):
+                    faces.append(face)
+        return sorted((face for face in faces if face.size >= min_face), key=lambda face: face.box[0])
+
+    def _scan(self, photo: np.ndarray, min_face: float) -> Iterator[Detection]:
+        """Where there may be faces."""
+        height, width = photo.shape[:2]
+        for top, left, bottom, right, turns in views((height, width), max(min_face / SMALLEST, LEAST_TILE)):
+            offset = np.array([left, top, left, top])
+            for detection in self._detect(photo[top:bottom, left:right], turns):
+                yield detection._replace(box=detection.box + offset)
+
+    def _detect(self, image: np.ndarray, all_turns: Iterable[int]) -> Iterator[Detection]:
+        """What the detector finds in an image that it sees turned by some quarters, in pixels of the image."""
+        height, width = image.shape[:2]
+        zoom = LOOK / max(height, width)
+        if zoom < 1:
+            size = max(1, round(zoom * width)), max(1, round(zoom * height))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        for turns in all_turns:
+            found = self._detector.process(np.ascontiguousarray(np.rot90(image, turns)))
+            for detection in found.detections or ():
+                yield _detection(detection, unturned(turns, height, width))
+
+    def _confirm(self, photo: np.ndarray, detection: Detection) -> Face | None:
+        """Look closer at what the scan found: find out which way is up, and fit the mesh.
+
+        BlazeFace takes round things for faces, too (headlights, cells, galaxies), and the mesh network fits a mesh to
+        them all the same. But such a mesh turns with the crop that the network is shown; that of a face stays.
+        """
+        quad = _square(detection.box, np.array([1.0, 0.0]))
+        crop = _look_at(photo, quad)
+        found = [one for one in self._detect(crop, range(4)) if overlap(one.box, EXPECTED) > SAME]
+        if not found:
+            return None
+        best = max(found, key=lambda one: one.score)
+        box = _box(transform(from_crop(quad, LOOK), best.box.reshape(2, 2)))
+        first = self._mesh(photo, _square(box, best.right))
+        if first is None:
+            return None
+        face = Face(first, best.score)
+        right = (face.quad[3] - face.quad[0]) / side(face.quad)
+        second = self._mesh(photo, _square(face.box, np.cos(TURN) * right + np.sin(TURN) * turned(right)))
+        if second is None:
+            return None
+        difference = face.landmarks - Face(second, 0).landmarks
+        if np.hypot(*difference.T).mean() > STEADY * side(face.quad):
+            return None
+        return Face((first + second) / 2, best.score)
+
+    def _mesh(self, photo: np.ndarray, quad: np.ndarray) -> np.ndarray | None:
+        """(478, 2) points of the face that fills the middle of ``quad``, or None when there is none."""
+        found = self._mesher.process(_look_at(photo, quad)).multi_face_landmarks or ()
+        meshes = [np.array([(point.x, point.y) for point in face.landmark]) * LOOK for face in found]
+        meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED) > SAME]
+        if not meshes:
+            return None
+        best = max(meshes, key=lambda mesh: overlap(_box(mesh), EXPECTED))
+        return transform(from_crop(quad, LOOK), best)
+
+
+def _square(box: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The quad around a box, ``MARGIN`` times as wide, whose upper side has the direction ``right``."""
+    centre = (box[:2] + box[2:]) / 2
+    x = right * MARGIN * np.sqrt(np.prod(box[2:] - box[:2])) / 2
+    y = turned(x)
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+def _box(points: np.ndarray) -> np.ndarray:
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def _detection(found: Any, to_image: np.ndarray) -> Detection:
+    """From mediapipe's detection in shares of what it was shown."""
+    box, keypoints = found.location_data.relative_bounding_box, found.location_data.relative_keypoints
+    corners = np.array([(box.xmin, box.ymin), (box.xmin + box.width, box.ymin + box.height)])
+    right_eye, left_eye = transform(to_image, np.array([(point.x, point.y) for point in keypoints[:2]]))
+    right = left_eye - right_eye
+    return Detection(found.score[0], _box(transform(to_image, corners)), right / max(np.hypot(*right), 1e-6))
+
+
+def unturned(turns: int, height: int, width: int) -> np.ndarray:
+    """(2, 3): from points of ``np.rot90(image, turns)``, in shares of its size, to pixels of the image."""
+    return np.array(
+        [
+            [[width, 0, 0], [0, height, 0]],
+            [[0, -width, width], [height, 0, 0]],
+            [[-width, 0, width], [0, -height, height]],
+            [[0, width, 0], [-height, 0, height]],
+        ][turns],
+        dtype=np.float64,
+    )
+
+
+def views(size: tuple[int, int], smallest: float) -> Iterator[tuple[int, int, int, int, range]]:
+    """Top, left, bottom, right and the quarter turns of what the detector is shown.
+
+    The whole picture, then overlapping squares of half the side, and so on, down to squares of ``smallest``. Squares of
+    less than a quarter of the picture's side are turned to two sides only: that finds 97 of 100 lying faces, too.
+    """
+    length = float(max(size))
+    tile = length
+    while True:
+        turns = range(0, 4, 1 if tile >= length / 4 else 2)
+        for top, left in product(_starts(size[0], tile), _starts(size[1], tile)):
+            yield top, left, min(size[0], top + round(tile)), min(size[1], left + round(tile)), turns
+        if tile <= smallest:
+            return
+        tile = max(tile / 2, smallest)
+
+
+def _starts(length: int, tile: float) -> list[int]:
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - tile) / (tile * (1 - OVERLAP)))) + 1
+    return [int(start) for start in np.linspace(0, length - round(tile), count)]
+
+
+def suppress(detections: Iterable[Detection]) -> list[Detection]:
+    """The best of those that overlap, best first (non-maximum suppression)."""
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda one: -one.score):
+        if not any(overlap(detection.box, other.box) > SAME for other in kept):
+            kept.append(detection)
+    return kept
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    if (sides <= 0).any():
+        return 0.0
+    common = float(np.prod(sides))
+    return common / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common)
+
+
+def _mediapipe_solutions() -> Any:
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise InputError(
+            f"mediapipe, which finds the faces, cannot be imported ({error}). pip install mediapipe==0.10.21"
+        ) from error
+    return mediapipe.solutions
+
+
+def _drawn_face() -> np.ndarray:
+    """A picture that both networks take for a face."""
+    picture = np.full((LOOK, LOOK, 3), 30, np.uint8)
+    middle = LOOK // 2
+    cv2.ellipse(picture, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
+    for x in middle - 25, middle + 25:
+        cv2.circle(picture, (x, middle - 15), 8, (40, 30, 30), -1)
+    cv2.ellipse(picture, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
+    return cv2.GaussianBlur(picture, (0, 0), 3)

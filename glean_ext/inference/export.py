@@ -1,0 +1,257 @@
+"""Writing a network as one file that runs without this package: ONNX, or a program of ``torch.export``.
+
+Both come from one graph that ``torch.export`` captures from the network, and both are run on random images
+and compared with the network itself before the file gets its name. ONNX is made by ``torch.onnx``'s exporter of such
+graphs (``dynamo=True``): the older one, which traces TorchScript, is deprecated and would store the sizes it saw.
+
+The interface and the metadata are described in :mod:`glean_ext.inference.onnx_backend`. Precision ``float16`` is
+inside: inputs and outputs are float32 all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import glean_ext
+from glean_ext.checkpoints import load_restorer
+from glean_ext.config import generator_config, load_config
+from glean_ext.errors import InputError
+from glean_ext.inference.memory_budget import bytes_per_pixel
+from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelFacts, OnnxNetwork
+from glean_ext.networks import build_restorer
+from glean_ext.networks.layers import EqualizedLinear
+from glean_ext.networks.shapes import MIN_INPUT
+from glean_ext.size_requirements import SizeRequirements
+from glean_ext.utils.files import atomic_path
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+# How much of the value range a file's results may differ by from the network's, before no file is written.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+METADATA = "metadata.json"  # in a .pt2
+LARGEST_PROTOBUF = 2**31 - 2**24  # bytes of weights; more go into a file beside the model
+PACKAGES = {"onnx": ("torch", "onnx", "onnxscript", "onnxruntime"), "torch": ("torch",)}
+
+Run = Callable[[Tensor], Tensor]  # (N, 3, h, w) -> (N, 3, H, W)
+
+
+def export(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    out: str | os.PathLike,
+    form: str = "onnx",
+    dtype: str = "float32",
+    cfg_options: Sequence[str] = (),
+    notify: Callable[[str], None] = print,
+) -> ModelFacts:
+    """Write the network of a config and a checkpoint as one file, and check that file.
+
+    Args:
+        config: A config file.
+        checkpoint: The network's state dict or a training checkpoint, as path or URL.
+        out: The file to write. The weights of an ONNX model of more than 2 GB come into ``<out>.data`` beside it.
+        form: ``'onnx'`` or ``'torch'``.
+        dtype: Of weights and computation, ``'float32'`` or ``'float16'``.
+        cfg_options: ``key=value`` changes to the config.
+        notify: Gets a line before each step.
+
+    Returns:
+        What the file says of itself, the largest difference among it.
+
+    Raises:
+        InputError: A config, checkpoint or name that cannot be used, a missing package, or results that differ from
+            the network's by more than :data:`TOLERANCE`. No file is written then.
+    """
+    require_place(out, form)
+    net = build_restorer(generator_config(load_config(config, cfg_options), config))
+    load_restorer(net, checkpoint)
+    return export_network(net, out, form, dtype, {"checkpoint": Path(checkpoint).name}, notify)
+
+
+def require_place(out: str | os.PathLike, form: str) -> None:
+    """Raise InputError if ``out`` is no name for a file of this form, or a package that writes it is missing."""
+    out = Path(out)
+    if out.suffix != SUFFIXES[form]:
+        raise InputError(f"{out}: --format {form} writes {SUFFIXES[form]}. Name it {out.with_suffix(SUFFIXES[form])}.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder. Give the name of a file.")
+    for package in PACKAGES[form]:
+        _require(package)
+
+
+def export_network(
+    net: nn.Module,
+    out: str | os.PathLike,
+    form: str = "onnx",
+    dtype: str = "float32",
+    others: Mapping[str, str] | None = None,
+    notify: Callable[[str], None] = print,
+) -> ModelFacts:
+    """As :func:`export`, a network that is in memory; it is frozen. ``others`` go into the file's metadata."""
+    require_place(out, form)
+    out = Path(out)
+    net.requires_grad_(False).eval()
+    facts = describe(net, dtype, {**(others or {}), **_versions(form)})
+
+    with atomic_path(out) as partial, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as folder:
+        notify("capturing the network")
+        program = capture(net, dtype)
+        written = Path(folder, out.name)
+        write = _write_onnx if form == "onnx" else _write_torch
+        facts = write(program, net, facts, written, notify)
+        if (weights := _weights_of(written)).exists():
+            weights.replace(_weights_of(out))
+        written.replace(partial)
+    return facts
+
+
+def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelFacts:
+    """The facts of a restorer, its difference not known yet."""
+    takes = SizeRequirements.of(net)
+    memory = bytes_per_pixel(net) if takes.any_size else 0.0
+    return ModelFacts(
+        type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
+    )
+
+
+def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
+    """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
+    takes = SizeRequirements.of(net)
+    height, width = takes.nominal
+    free = {0: torch.export.Dim("batch")}
+    if takes.any_size:  # sizes that are free must not look equal
+        height, width = height + 3, width + 5
+        free |= {2: torch.export.Dim("height", min=MIN_INPUT), 3: torch.export.Dim("width", min=MIN_INPUT)}
+    # Not the fast form: that goes image by image and band by band, which a graph would freeze at the sizes of today.
+    program = torch.export.export(
+        Cast(net, DTYPES[dtype]), (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False
+    )
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names folders of this machine
+    return program
+
+
+class Cast(nn.Module):
+    """A network that computes in ``dtype``, all but its style codes; inputs and outputs are fp32 all the same."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.net, self.dtype = copy.deepcopy(net).to(dtype), dtype
+        for module in self.net.modules():
+            if isinstance(module, EqualizedLinear):  # computes in fp32 always
+                module.float()
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return self.net(lq.to(self.dtype)).float()
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, net: nn.Module, facts: ModelFacts, path: Path, notify: Callable[[str], None]
+) -> ModelFacts:
+    notify("converting it to ONNX")
+    free = {0: "batch", **({2: "height", 3: "width"} if facts.any_size else {})}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        onnx_program: Any = torch.onnx.export(
+            program, (), input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(free,), dynamo=True, verbose=False
+        )
+    for node in onnx_program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in the Python code it comes from
+    size = sum(value.const_value.nbytes for value in onnx_program.model.graph.initializers.values())
+
+    def save(facts: ModelFacts) -> None:
+        onnx_program.model.metadata_props.update(facts.to_metadata())
+        onnx_program.save(path, external_data=size > LARGEST_PROTOBUF)
+
+    save(facts)
+    notify("comparing it with PyTorch")
+    session = OnnxNetwork(path)
+    facts = _checked(facts, net, lambda lq: torch.from_numpy(session(lq.numpy())))
+    save(facts)
+    return facts
+
+
+def _write_torch(
+    program: torch.export.ExportedProgram, net: nn.Module, facts: ModelFacts, path: Path, notify: Callable[[str], None]
+) -> ModelFacts:
+    torch.export.save(program, path)
+    notify("comparing it with the network")
+    facts = _checked(facts, net, torch.export.load(path).module())
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(facts.to_metadata())})
+    return facts
+
+
+def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelFacts]:
+    """The network of a .pt2 file, (N, 3, h, w) -> (N, 3, H, W), and what the file says of it.
+
+    Raises:
+        InputError: The file is missing, damaged, or not by this package.
+    """
+    path, extra = Path(path), {METADATA: ""}
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Give the path of a model that tools/export.py wrote.")
+    try:
+        program = torch.export.load(path, extra_files=extra)
+        metadata = json.loads(extra[METADATA] or "{}")
+    except Exception as error:  # zip, JSON, torch: anything
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(f"{path} is damaged or no .pt2 file ({reason}). Export the network anew.") from error
+    return program.module(), ModelFacts.from_metadata(metadata, path)
+
+
+@torch.inference_mode()
+def _checked(facts: ModelFacts, net: nn.Module, run: Run) -> ModelFacts:
+    """The facts with the largest difference of ``run`` from the network on random images."""
+    difference = max(largest_difference(net, run, lq) for lq in random_images(facts))
+    if not difference <= (most := TOLERANCE[facts.dtype]):  # NaN, too
+        mend = "Export it in float32" if facts.dtype == "float16" else "Try other versions of the [export] packages"
+        raise InputError(
+            f"The exported network differs from the network by {difference:.2g} of the value range, more than "
+            f"{most:g}; no file was written. {mend}."
+        )
+    return replace(facts, max_difference=difference)
+
+
+def random_images(facts: ModelFacts) -> list[Tensor]:
+    """Batches of uniform noise in [-1, 1]: of the nominal size, and of an odd one where all are taken."""
+    height, width = facts.nominal
+    shapes = [(1, 3, height, width), (2, 3, height, width)]
+    if facts.any_size:
+        shapes[1] = (2, 3, height + 3, width + 5)
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]
+
+
+def largest_difference(net: Run, run: Run, lq: Tensor) -> float:
+    """Between the results of two networks, as a share of the value range: 0 none, 1 black became white."""
+    return (net(lq) - run(lq)).abs().max().item() / 2
+
+
+def _weights_of(model: Path) -> Path:
+    return model.with_name(f"{model.name}.data")
+
+
+def _require(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"--format onnx needs {package}, which is not installed: {EXTRA}") from error
+
+
+def _versions(form: str) -> dict[str, str]:
+    return {"glean_ext": glean_ext.__version__} | {package: version(package) for package in PACKAGES[form]}

@@ -1,0 +1,149 @@
+"""A network of a config and a checkpoint, run by PyTorch: what a ``Restorer`` has behind it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glean_ext.checkpoints import load_restorer
+from glean_ext.config import generator_config, load_config
+from glean_ext.errors import InputError, first_line
+from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
+from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks.precision import cpu_has_bf16
+from glean_ext.size_requirements import SizeRequirements
+from glean_ext.utils.array_conversion import from_tensor, to_tensor
+
+Array = np.ndarray
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchNetwork:
+    """Runs a network, in its fast form where it has one.
+
+    Args:
+        config: A config file, or a dict with ``model.generator``.
+        checkpoint: The network's state dict or a training checkpoint, as path or URL.
+        device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
+        cfg_options: ``key=value`` changes to a config file.
+        dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
+        compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
+
+    Raises:
+        InputError: A config, checkpoint, device, dtype or mode that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Mapping,
+        checkpoint: str | os.PathLike,
+        device: str | torch.device | None = None,
+        cfg_options: Sequence[str] = (),
+        dtype: str | None = None,
+        compile: str | None = None,
+    ):
+        if dtype is not None and dtype not in DTYPES:
+            raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}.")
+        self.device = pick_device(device)
+        if isinstance(config, Mapping):
+            generator = generator_config(config, "config")
+        else:
+            generator = generator_config(load_config(config, cfg_options), config)
+        net = build_restorer(generator)
+        self.takes = SizeRequirements.of(net)
+        load_restorer(net, checkpoint)
+        self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
+        self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
+        self._counting = threading.Lock()
+
+    def _compiled(self, mode: str) -> Callable[[Tensor], Tensor]:
+        """Compiled and run once, so that what is wrong comes up now."""
+        try:
+            forward = torch.compile(self.net, mode=mode)
+            with torch.inference_mode(), self._autocast:
+                forward(torch.zeros(1, 3, *self.takes.nominal, device=self.device))
+        except Exception as error:  # anything: no compiler, an unknown mode, a fault of the compiler
+            raise InputError(f"--compile {mode} cannot be used here ({first_line(error)}). Leave it out.") from error
+        return forward
+
+    def __call__(self, lq: Array) -> Array:
+        """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1].
+
+        Raises:
+            InputError: Too little GPU memory, or an output that is not finite.
+        """
+        return self._run(torch.from_numpy(lq)).float().cpu().numpy()
+
+    def restore(self, images: Sequence[Array]) -> list[Array]:
+        """Images of one size, (h, w, 3) uint8 or uint16 RGB, together: each comes back as (H, W, 3) of its dtype.
+
+        Raises:
+            InputError: As :meth:`__call__`.
+        """
+        output = self._run(torch.cat([to_tensor(image) for image in images]))  # (N, 3, H, W)
+        return [from_tensor(one, image.dtype) for one, image in zip(output, images, strict=True)]
+
+    @torch.inference_mode()
+    def _run(self, lq: Tensor) -> Tensor:
+        try:
+            with self._autocast:
+                output = self._forward(lq.to(self.device))
+        except torch.cuda.OutOfMemoryError as error:
+            mend = "Give a (smaller) --tile-size, or use" if self.takes.any_size else "Use"
+            raise InputError(f"the GPU has too little memory for it. {mend} --device cpu.") from error
+        if not torch.isfinite(output).all():
+            cause = "float16 may not reach: try float32." if self.dtype == "float16" else ""
+            raise InputError(
+                f"the network's output is not finite. {cause or 'The checkpoint is of a failed training.'}"
+            )
+        return output
+
+    def memory(self) -> Memory:
+        """What a forward takes and what there is. Any thread may ask."""
+        with self._counting:
+            return Memory(self._bytes_per_pixel, *at_hand(self.device))
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        return bytes_per_pixel(self.net)
+
+
+def prepared(
+    net: nn.Module, dtype: str | None, device: torch.device
+) -> tuple[nn.Module, str, AbstractContextManager[object]]:
+    """The form of a network that is run, its dtype, and the context to run it in."""
+    fast_dtype = dtype or default_dtype(device)
+    try:
+        return prepare_for_inference(net, DTYPES[fast_dtype]).to(device), fast_dtype, nullcontext()
+    except InputError:  # there is no fast form of it: it stays in fp32, and its operations may be in another dtype
+        net, dtype = net.to(device), dtype or "float32"
+        return net, dtype, torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
+
+
+def default_dtype(device: torch.device) -> str:
+    """``'bfloat16'`` where the hardware has instructions for it, else ``'float32'``."""
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
+    return "bfloat16" if fast else "float32"
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """A device that works; for None the GPU when there is one.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name} cannot be used here ({first_line(error)}). Use --device cpu.") from error
+    return device

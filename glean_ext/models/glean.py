@@ -1,0 +1,206 @@
+"""The restorer: how GLEAN is trained (CVPR 2021, section 3.4)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from mmagic.models.editors.srgan import SRGAN
+from mmagic.structures import DataSample
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor
+
+from glean_ext.errors import InputError
+from glean_ext.models.losses import at_once, r1_penalty
+from glean_ext.networks import channels_last
+
+
+class GLEAN(SRGAN):
+    """MSE + perceptual + adversarial training of a generator, alternating with a discriminator.
+
+    The steps are MMagic's ``SRGAN``; losses are computed in fp32 whatever precision the networks run in, and an
+    output that does not match the ground truth is an error instead of a broadcast. Of the activations of VGG and of
+    the discriminator only one network's are in memory at a time.
+
+    Args:
+        generator: Config of the restoration network.
+        pixel_loss: Config of the pixel loss, ``MSELoss`` in the paper.
+        discriminator: Config of the discriminator; None trains without adversarial loss.
+        gan_loss: Config of the adversarial loss; its weight (1e-2 in the paper) counts for the generator.
+        perceptual_loss: Config of the perceptual loss (1e-2 in the paper); None leaves it out.
+        train_cfg: ``disc_steps``, ``disc_repeat``, ``disc_init_steps`` as in ``SRGAN``.
+        test_cfg: As in ``SRGAN``; not used.
+        init_cfg: mmengine's initialisation of the whole model; the bank has its own in ``generator``.
+        data_preprocessor: Config; images must reach the network as RGB in [-1, 1].
+        r1_gamma: Weight of R1, which steadies the discriminator (see ``losses.r1_penalty``); 0, as in the paper,
+            leaves it out. StyleGAN2 took 10.
+        r1_interval: Iterations from one R1 to the next; its weight is multiplied by them ("lazy regularisation",
+            Karras et al., CVPR 2020, section 3.1).
+
+    Raises:
+        InputError: Only one of ``discriminator`` and ``gan_loss``, or a discriminator for images of another size; R1
+            with a negative weight, without a discriminator, or with an interval below 1.
+    """
+
+    def __init__(
+        self,
+        generator: dict,
+        pixel_loss: dict,
+        discriminator: dict | None = None,
+        gan_loss: dict | None = None,
+        perceptual_loss: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        r1_gamma: float = 0.0,
+        r1_interval: int = 16,
+    ):
+        if bool(discriminator) != bool(gan_loss):
+            raise InputError(
+                "model.discriminator and model.gan_loss go together. Set both, or both to None to train without "
+                "adversarial loss."
+            )
+        if r1_gamma < 0 or r1_interval < 1 or (r1_gamma and not discriminator):
+            raise InputError(
+                f"model.r1_gamma={r1_gamma} with r1_interval={r1_interval}: R1 needs a discriminator, a weight of at "
+                "least 0 and an interval of at least 1."
+            )
+        out_size = generator.get("out_size")
+        if discriminator and discriminator.get("in_size", out_size) != out_size:
+            raise InputError(
+                f"model.discriminator.in_size is {discriminator['in_size']}, but model.generator.out_size is "
+                f"{out_size}. Make them equal."
+            )
+        super().__init__(
+            generator=generator,
+            discriminator=discriminator,
+            gan_loss=gan_loss,
+            pixel_loss=pixel_loss,
+            perceptual_loss=perceptual_loss,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor,
+        )
+
+        self.r1_gamma = r1_gamma
+        self.r1_interval = r1_interval
+        channels_last(self)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One step of the generator, and one of the discriminator if there is one.
+
+        Raises:
+            InputError: A network without optimiser, or images of different sizes.
+        """
+        for part in "generator", "discriminator":
+            if getattr(self, part) is not None and part not in getattr(optim_wrapper, "optim_wrappers", ()):
+                raise InputError(
+                    f"optim_wrapper has no {part!r}. Set optim_wrapper=dict({part}=dict(optimizer=...), ..., "
+                    "constructor='MultiOptimWrapperConstructor')."
+                )
+        refuse_mixed_sizes(data)
+        return super().train_step(data, optim_wrapper)
+
+    def val_step(self, data: dict) -> list[DataSample]:
+        """Restore a batch.
+
+        Raises:
+            InputError: Images of different sizes.
+        """
+        refuse_mixed_sizes(data)
+        return super().val_step(data)
+
+    def test_step(self, data: dict) -> list[DataSample]:
+        """Restore a batch, see :meth:`val_step`."""
+        return self.val_step(data)
+
+    def forward_tensor(self, inputs: Tensor, data_samples: DataSample | None = None, training: bool = False) -> Tensor:
+        """(N, 3, h, w) -> (N, 3, H, W), both in [-1, 1]."""
+        return self.generator(inputs.contiguous(memory_format=torch.channels_last))
+
+    def extract_gt_data(self, data_samples: DataSample) -> Tensor:
+        """The ground truth of a batch: (N, 3, H, W) in [-1, 1]."""
+        return super().extract_gt_data(data_samples).contiguous(memory_format=torch.channels_last)
+
+    def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
+        """Losses of the generator. Both (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            InputError: The output and the ground truth differ in shape.
+        """
+        if batch_outputs.shape != batch_gt_data.shape:
+            raise InputError(
+                f"The network makes images of shape {tuple(batch_outputs.shape)}, but the ground truth has "
+                f"{tuple(batch_gt_data.shape)}. generator.out_size must be the size of the GT images, and the "
+                "dataset's scale out_size / in_size."
+            )
+        image = batch_outputs.float()
+        losses = {"loss_pix": self.pixel_loss(image, batch_gt_data)}
+        if self.perceptual_loss is not None:
+            losses |= at_once(lambda image: self._perceptual_losses(image, batch_gt_data), image)
+        if self.discriminator is not None:
+            losses |= at_once(self._adversarial_loss, image)
+        return {name: loss.float() for name, loss in losses.items()}
+
+    def _perceptual_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        perceptual, style = self.perceptual_loss(image, gt)
+        losses = {"loss_perceptual": perceptual, "loss_style": style}
+        return {name: loss for name, loss in losses.items() if loss is not None}
+
+    def _adversarial_loss(self, image: Tensor) -> dict[str, Tensor]:
+        return {"loss_gan": self.gan_loss(self.discriminator(image), target_is_real=True, is_disc=False)}
+
+    def d_step_with_optim(
+        self, batch_outputs: Tensor, batch_gt_data: Tensor, optim_wrapper: OptimWrapperDict
+    ) -> dict[str, Tensor]:
+        """Train the discriminator on ground truth and on what the generator made (without gradient to it).
+
+        Both (N, 3, H, W) in [-1, 1]. The losses are ``loss_d_real``, ``loss_d_fake`` and, when it is its turn,
+        ``loss_r1``, which shares the pass over the ground truth with ``loss_d_real``.
+        """
+        wrapper = optim_wrapper["discriminator"]
+        steps = wrapper._inner_count
+        log_vars: dict[str, Tensor] = {}
+        for losses_of, image in (self._losses_on_real, batch_gt_data), (self._losses_on_fake, batch_outputs.detach()):
+            # It counts backward passes to accumulate gradients, but these two are one step.
+            wrapper._inner_count = steps
+            with wrapper.optim_context(self):
+                losses = losses_of(image)
+            loss, logged = self.parse_losses(losses)
+            wrapper.backward(wrapper.scale_loss(loss))
+            log_vars |= logged
+        if wrapper.should_update():
+            wrapper.step()
+            wrapper.zero_grad()
+        return log_vars
+
+    def _losses_on_real(self, gt: Tensor) -> dict[str, Tensor]:
+        if not self.r1_gamma or self.step_counter % self.r1_interval:
+            return {"loss_d_real": self.gan_loss(self.discriminator(gt), target_is_real=True, is_disc=True)}
+        gt = gt.detach().requires_grad_()
+        half = torch.get_autocast_dtype(gt.device.type) == torch.float16
+        # fp16 would lose the gradient, which no loss scaling reaches
+        with torch.autocast(gt.device.type, enabled=False) if half else nullcontext():
+            logits = self.discriminator(gt)
+            penalty = self.r1_gamma * self.r1_interval * r1_penalty(logits, gt)
+        return {"loss_d_real": self.gan_loss(logits, target_is_real=True, is_disc=True), "loss_r1": penalty}
+
+    def _losses_on_fake(self, image: Tensor) -> dict[str, Tensor]:
+        return {"loss_d_fake": self.gan_loss(self.discriminator(image), target_is_real=False, is_disc=True)}
+
+
+def refuse_mixed_sizes(data: dict) -> None:
+    """Raise InputError for a batch of images of different sizes, which MMagic's preprocessor would pad silently."""
+    first, *others = data["inputs"]
+    for image, sample in zip(others, data["data_samples"][1:], strict=True):
+        if image.shape != first.shape:
+            raise InputError(
+                f"{sample.metainfo.get('gt_path', 'An image')} gives a low-resolution image of {_size(image)} pixels, "
+                f"another of the batch has {_size(first)}. Crop or resize all images to one size."
+            )
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"

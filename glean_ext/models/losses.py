@@ -1,0 +1,63 @@
+"""R1, and how losses save memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """R1: half the squared norm of the discriminator's gradient with respect to real images, a mean over them.
+
+    Source: Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018, equation 9 without its
+    weight.
+
+    Args:
+        logits: (N, 1), computed from ``images``.
+        images: (N, 3, H, W), with ``requires_grad``.
+
+    Returns:
+        A scalar, fp32, that can be differentiated.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)  # (N, 3, H, W)
+        return gradient.float().square().sum((1, 2, 3)).mean() / 2
+
+
+def at_once(losses: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
+    """``losses(image)``, differentiated with respect to the image now and not in the backward pass.
+
+    So what the losses' network keeps for that is free again when this returns; the gradient, of the image's size, is
+    all that stays. Under autocast to fp16 nothing is done early, for there gradients need the scale that the loss gets
+    later.
+
+    Args:
+        losses: The image to scalars by name; frozen networks only, for parameters get no gradient.
+        image: (N, 3, H, W)
+    """
+    device = image.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return losses(image)
+    names: list[str] = []  # filled by the call below
+    return dict(zip(names, _AtOnce.apply(image, losses, names), strict=True))
+
+
+class _AtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, losses: Callable[[Tensor], dict[str, Tensor]], names: list[str]) -> Any:
+        with torch.enable_grad():
+            leaf = image.detach().requires_grad_()
+            values = losses(leaf)
+        names.extend(values)
+        with torch.autocast(image.device.type, enabled=False):  # as backward passes are computed
+            grads = [torch.autograd.grad(v, leaf, retain_graph=name != names[-1])[0] for name, v in values.items()]
+        ctx.save_for_backward(*grads)
+        return tuple(value.detach() for value in values.values())
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Tensor) -> Any:
+        grads = zip(weights, ctx.saved_tensors, strict=True)
+        return sum(weight * grad for weight, grad in grads), None, None

@@ -1,0 +1,167 @@
+"""The perceptual loss (Johnson et al., ECCV 2016; GLEAN, CVPR 2021, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glean_ext import checkpoints
+from glean_ext.errors import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
+CRITERIA = {"l1": F.l1_loss, "mse": F.mse_loss}
+
+
+class VGGFeatures(nn.Module):
+    """The first layers of torchvision's VGG: (N, 3, H, W), RGB in [0, 1] -> {layer index: features}.
+
+    Args:
+        layers: Indices into VGG's ``features``, as strings.
+        vgg_type: ``'vgg16'`` or another of torchvision's.
+        use_input_norm: Subtract ImageNet's mean and divide by its standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, layers: list[str], vgg_type: str, use_input_norm: bool):
+        super().__init__()
+        from torchvision.models import get_model
+
+        with torch.device("meta"):  # the classifier alone would be half a gigabyte
+            features = get_model(vgg_type, weights=None).features
+        if max(map(int, layers)) >= len(features):
+            raise InputError(f"PerceptualLoss: {vgg_type} has layers 0 to {len(features) - 1}, but not {layers[-1]}.")
+        self.layers = frozenset(layers)
+        self.vgg_layers = features[: max(map(int, layers)) + 1].to_empty(device="cpu")
+        self.use_input_norm = use_input_norm
+        if use_input_norm:
+            self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if self.use_input_norm:
+            x = (x - self.mean) / self.std
+        features = {}
+        for name, layer in self.vgg_layers.named_children():
+            # torchvision's ReLU works in place and would overwrite a kept feature
+            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            if name in self.layers:
+                features[name] = x
+        return features
+
+
+class PerceptualLoss(nn.Module):
+    """Distance of VGG features, and of their Gram matrices when ``style_weight`` is set.
+
+    It stands in for MMagic's class of the same name, with the same arguments. What differs: the weights really come
+    from ``pretrained``, and nothing is read or downloaded before training starts.
+
+    Args:
+        layer_weights: Layer index -> weight. GLEAN uses ``{'21': 1.0}``.
+        layer_weights_style: The same for the style loss; default: ``layer_weights``.
+        vgg_type: Which of torchvision's VGG networks. GLEAN uses ``'vgg16'``.
+        use_input_norm: Normalise with ImageNet's statistics.
+        perceptual_weight: Factor of the perceptual loss; 0 leaves it out.
+        style_weight: Factor of the style loss; 0 leaves it out.
+        norm_img: Images are in [-1, 1] and are brought to [0, 1]. MMagic's way to say ``input_range=(-1, 1)``.
+        pretrained: ``'torchvision://vgg16'`` (downloaded when training starts), the path or URL of a torchvision
+            checkpoint, or None for random weights (seeded; a weak but harmless loss).
+        criterion: ``'l1'`` or ``'mse'``.
+        input_range: Lowest and highest value of the images; it wins over ``norm_img``.
+
+    Raises:
+        InputError: An unknown ``criterion`` or ``pretrained``, or a weight file that does not fit.
+    """
+
+    def __init__(
+        self,
+        layer_weights: Mapping[str, float],
+        layer_weights_style: Mapping[str, float] | None = None,
+        vgg_type: str = "vgg19",
+        use_input_norm: bool = True,
+        perceptual_weight: float = 1.0,
+        style_weight: float = 1.0,
+        norm_img: bool = True,
+        pretrained: str | None = "torchvision://vgg19",
+        criterion: str = "l1",
+        input_range: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        if criterion.lower() not in CRITERIA:
+            raise InputError(f"PerceptualLoss.criterion must be one of {sorted(CRITERIA)}, but it is {criterion!r}.")
+        if pretrained and pretrained.startswith("torchvision://") and pretrained != f"torchvision://{vgg_type}":
+            raise InputError(f"PerceptualLoss: pretrained={pretrained!r} does not fit vgg_type={vgg_type!r}.")
+        self.criterion = CRITERIA[criterion.lower()]
+        self.layer_weights = dict(layer_weights)
+        self.layer_weights_style = dict(layer_weights_style or layer_weights)
+        self.perceptual_weight = perceptual_weight
+        self.style_weight = style_weight
+        self.low, self.high = input_range or ((-1.0, 1.0) if norm_img else (0.0, 1.0))
+        self.pretrained = pretrained
+        self.vgg_type = vgg_type
+        layers = sorted({*self.layer_weights, *self.layer_weights_style}, key=int)
+        self.vgg = VGGFeatures(layers, vgg_type, use_input_norm)
+        self._filled = False
+        self.register_load_state_dict_post_hook(_note_whether_filled)
+
+    def init_weights(self) -> None:
+        """Fill VGG from ``pretrained``; mmengine's runner calls this, else the first forward does."""
+        layers = self.vgg.vgg_layers
+        if self.pretrained is None:
+            generator = torch.Generator().manual_seed(0)
+            for layer in layers:
+                if isinstance(layer, nn.Conv2d):
+                    # made in the usual order of dimensions: the same values in channels_last
+                    weight = torch.empty(layer.weight.shape)
+                    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+                    layer.weight.data.copy_(weight)
+                    nn.init.constant_(layer.get_parameter("bias"), 0)
+                elif isinstance(layer, nn.BatchNorm2d):
+                    layer.reset_parameters()
+        else:
+            source = self.pretrained
+            if source.startswith("torchvision://"):
+                from torchvision.models import get_model_weights
+
+                source = get_model_weights(self.vgg_type).IMAGENET1K_V1.url
+            state = checkpoints.with_prefix(checkpoints.read(source), "features", source)
+            used = {str(index) for index in range(len(layers))}
+            deeper = [key for key in state if key.split(".")[0] not in used]
+            checkpoints.load_strict(layers, state, source, ignore=deeper)
+        self._filled = True
+
+    def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Images (N, 3, H, W), RGB in ``input_range`` -> perceptual loss and style loss (scalars), each or None."""
+        if not self._filled:
+            self.init_weights()
+        features = self.vgg((x - self.low) / (self.high - self.low))
+        with torch.no_grad():
+            targets = self.vgg((gt - self.low) / (self.high - self.low))
+        perceptual = style = None
+        if self.perceptual_weight > 0:
+            perceptual = self.perceptual_weight * self._distance(features, targets, self.layer_weights)
+        if self.style_weight > 0:
+            features, targets = ({k: gram_matrix(v) for k, v in f.items()} for f in (features, targets))
+            style = self.style_weight * self._distance(features, targets, self.layer_weights_style)
+        return perceptual, style
+
+    def _distance(self, a: dict[str, Tensor], b: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+        return torch.stack([self.criterion(a[k].float(), b[k].float()) * w for k, w in weights.items()]).sum()
+
+
+def _note_whether_filled(loss: PerceptualLoss, keys: Any) -> None:
+    """After a checkpoint was loaded: does it have VGG's weights?"""
+    loss._filled = not keys.missing_keys
+
+
+def gram_matrix(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, C), divided by C H W."""
+    _, c, h, w = x.shape
+    x = x.float().flatten(2)  # (N, C, HW)
+    return x @ x.transpose(1, 2) / (c * h * w)

@@ -1,0 +1,1 @@
+"""What is frozen: the latent banks."""

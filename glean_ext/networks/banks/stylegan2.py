@@ -1,0 +1,352 @@
+"""The latent bank: a StyleGAN2 generator with MMagic's parameter names.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, figures 2 and 7 (skip
+generator). The key names are those of MMagic's ``StyleGANv2Generator``, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from glean_ext.networks import ops
+from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedLinear, EqualizedWeight
+from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution, resolutions
+
+
+class PixelNorm(nn.Module):
+    """Scale each vector to unit mean square. (N, C) -> (N, C)"""
+
+    def __init__(self, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
+
+
+class ModulatedConv(EqualizedWeight):
+    """A convolution that a style code modulates. (N, C, H, W), (N, S) -> (N, O, H, W) or (N, O, 2H, 2W)"""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_channels: int,
+        demodulate: bool = True,
+        upsample: bool = False,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__((1, out_channels, in_channels, kernel_size, kernel_size))
+        self.demodulate = demodulate
+        self.upsample = upsample
+        self.style_modulation = EqualizedLinear(style_channels, in_channels, bias_init=1.0)
+        if upsample:
+            surplus = len(blur_kernel) - 2 - (kernel_size - 1)
+            self.blur = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2 + 1), gain=4)
+
+    def style(self, code: Tensor) -> Tensor:
+        """The factors of the input channels: (N, S) -> (N, C), fp32. The weight's scale rides on them."""
+        return self.style_modulation(code) * self.scale
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        style = self.style(code)  # (N, C)
+        x = ops.modulated_conv2d(x, self.weight_orig[0], style, self.demodulate, self.upsample)
+        return self.blur(x) if self.upsample else x
+
+
+class NoiseStrength(nn.Module):
+    """One learned factor for the noise that a layer adds to its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class StyleConv(nn.Module):
+    """Modulated convolution, injected noise, bias and leaky ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_channels: int,
+        upsample: bool = False,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__()
+        self.conv = ModulatedConv(
+            in_channels, out_channels, 3, style_channels, upsample=upsample, blur_kernel=blur_kernel
+        )
+        self.noise_injector = NoiseStrength()
+        self.activate = BiasLeakyReLU(out_channels)
+
+    def forward(self, x: Tensor, code: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(N, C, H, W), (N, S), (1 or N, 1, H', W') or None for new noise -> (N, O, H', W')"""
+        x = self.conv(x, code)
+        if noise is None:
+            noise = x.new_empty(x.shape[0], 1, *x.shape[2:]).normal_()
+        x = x + (self.noise_injector.weight * noise).to(x.dtype)
+        return self.activate(x)
+
+
+class ToRGB(nn.Module):
+    """Features to an image, added to the upsampled image of the resolution below."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        style_channels: int,
+        out_channels: int = 3,
+        upsample: bool = True,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__()
+        if upsample:
+            surplus = len(blur_kernel) - 2
+            self.upsample = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2), gain=4, up=2)
+        self.conv = ModulatedConv(in_channels, out_channels, 1, style_channels, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
+
+    def forward(self, x: Tensor, code: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(N, C, H, W), (N, S), (N, 3, H/2, W/2) -> (N, 3, H, W), fp32"""
+        image = self.conv(x, code).float() + self.bias
+        return image if skip is None else image + self.upsample(skip)
+
+
+class ConstantInput(nn.Module):
+    """The learned 4x4 constant the synthesis starts from: (1, C, 4, 4)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, MIN_SIZE, MIN_SIZE))
+
+
+def style_layers(res: int) -> tuple[int, int]:
+    """The style convolutions of synthesis block ``res``.
+
+    >>> style_layers(8), style_layers(16)  # 0 is the one at 4x4
+    ((1, 2), (3, 4))
+    """
+    first = 2 * res.bit_length() - 7
+    return first, first + 1
+
+
+class Synthesis(nn.Module):
+    """Synthesis blocks with their stored noise: what the whole generator and its upper part have in common.
+
+    Style convolution ``l`` has the key ``convs.{l - 1}`` and the noise ``injected_noise_{l}``.
+    """
+
+    convs: nn.ModuleDict
+    first_layer = 0  # the style convolution that codes[:, 0] belongs to
+
+    def __init__(self, out_size: int, style_channels: int, channel_multiplier: float, max_channels: int):
+        super().__init__()
+        self.out_size = out_size
+        self.style_channels = style_channels
+        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
+
+    @property
+    def answer_channels(self) -> dict[int, int]:
+        """Resolution -> channels of what :meth:`block` returns."""
+        return self.channels
+
+    def style_convs(self, res: int, blur_kernel: Sequence[float]) -> dict[str, StyleConv]:
+        """New style convolutions for block ``res``, by their keys in ``convs``."""
+        below, here = self.channels[res // 2], self.channels[res]
+        first, second = style_layers(res)
+        return {
+            str(first - 1): StyleConv(below, here, self.style_channels, upsample=True, blur_kernel=blur_kernel),
+            str(second - 1): StyleConv(here, here, self.style_channels),
+        }
+
+    def store_noise(self, layer: int, res: int) -> None:
+        self.register_buffer(f"injected_noise_{layer}", torch.randn(1, 1, res, res))
+
+    def style_conv(self, layer: int) -> StyleConv:
+        """Style convolution ``layer``, 1 or above."""
+        return cast(StyleConv, self.convs[str(layer - 1)])
+
+    def noise(self, layer: int) -> Tensor:
+        """The stored noise of style convolution ``layer`` (0 is the one at 4x4): (1, 1, H, W)."""
+        return self.get_buffer(f"injected_noise_{layer}")
+
+    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """Synthesis block ``res``: (N, C, h, w), (N, K, S) -> (N, C', 2h, 2w).
+
+        The bank was trained with h = w = ``res / 2``; for another size its stored noise is repeated or cropped.
+        """
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        for layer in style_layers(res):
+            noise = None if fresh_noise else ops.repeat_to(self.noise(layer), height, width)
+            x = self.style_conv(layer)(x, codes[:, layer - self.first_layer], noise)
+        return x
+
+    def tune(self) -> None:
+        """Let training change what the features are made by; the rest stays as it is."""
+        self.convs.requires_grad_(True)
+
+
+class StyleGAN2Blocks(Synthesis):
+    """The blocks above ``in_size`` alone, under the keys of the whole generator; they start from given features.
+
+    Args:
+        in_size: Resolution of the features that the first block takes.
+        out_size: See :class:`StyleGAN2Generator`; so are ``style_channels``, ``channel_multiplier``,
+            ``max_channels`` and ``blur_kernel``.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        style_channels: int = 512,
+        channel_multiplier: float = 2,
+        max_channels: int = 512,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
+        self.resolutions = resolutions(2 * in_size, out_size)
+        self.num_latents = 2 * len(self.resolutions)
+        self.first_layer = style_layers(self.resolutions[0])[0]
+        self.convs = nn.ModuleDict()
+        for res in self.resolutions:
+            self.convs.update(self.style_convs(res, blur_kernel))
+            for layer in style_layers(res):
+                self.store_noise(layer, res)
+
+    def forward(self, x: Tensor, codes: Tensor) -> list[Tensor]:
+        """(N, C, h, w), (N, K, S) -> the features after each block, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ..."""
+        features = []
+        for res in self.resolutions:
+            x = self.block(x, res, codes)
+            features.append(x)
+        return features
+
+
+class StyleGAN2Generator(Synthesis):
+    """StyleGAN2's generator: mapping network, synthesis blocks and the RGB skip path.
+
+    A restorer uses it block by block (:meth:`start` and :meth:`block`) and leaves the mapping network and the RGB
+    path aside; :meth:`forward` makes images from latent codes.
+
+    Args:
+        out_size: Height and width of the image, a power of two from 8 on.
+        style_channels: Channels S of the latent and style codes.
+        num_mlps: Layers of the mapping network.
+        channel_multiplier: Width from 64x64 on; 2 is configuration f, 1 configuration e.
+        max_channels: No layer is wider. 512 gives the published networks; smaller values give small banks.
+        blur_kernel: Taps of the resampling filter.
+        lr_mlp: Learning-rate multiplier of the mapping network.
+        out_channels: Channels of the image.
+        bgr2rgb: Reverse the channels of the image made by :meth:`forward`.
+    """
+
+    unused_codes = 1  # the last codes, that the features do not depend on: it makes RGB only
+
+    def __init__(
+        self,
+        out_size: int,
+        style_channels: int = 512,
+        num_mlps: int = 8,
+        channel_multiplier: float = 2,
+        max_channels: int = 512,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        lr_mlp: float = 0.01,
+        out_channels: int = 3,
+        bgr2rgb: bool = False,
+    ):
+        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
+        self.bgr2rgb = bgr2rgb
+        self.num_latents = 2 * len(self.channels)  # two a resolution; the last one makes only RGB
+
+        self.style_mapping = nn.Sequential(
+            PixelNorm(),
+            *(EqualizedLinear(style_channels, style_channels, lr_mul=lr_mlp, activation=True) for _ in range(num_mlps)),
+        )
+        first = self.channels[MIN_SIZE]
+        self.constant_input = ConstantInput(first)
+        self.conv1 = StyleConv(first, first, style_channels)
+        self.to_rgb1 = ToRGB(first, style_channels, out_channels, upsample=False)
+        self.convs = nn.ModuleDict()
+        self.to_rgbs = nn.ModuleList()
+        for res in resolutions(2 * MIN_SIZE, out_size):
+            self.convs.update(self.style_convs(res, blur_kernel))
+            self.to_rgbs.append(ToRGB(self.channels[res], style_channels, out_channels, blur_kernel=blur_kernel))
+
+        self.store_noise(0, MIN_SIZE)
+        for res in resolutions(2 * MIN_SIZE, out_size):
+            for layer in style_layers(res):
+                self.store_noise(layer, res)
+
+    def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """The features at 4x4. (N, K, S) -> (N, C, 4, 4)"""
+        x = self.constant_input.input.expand(codes.shape[0], -1, -1, -1)
+        return self.conv1(x, codes[:, 0], None if fresh_noise else self.noise(0))
+
+    def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
+        """Style codes to images: (N, K, S) -> (N, 3, H, W), about [-1, 1].
+
+        ``fresh_noise`` draws new injected noise (training); otherwise the stored noise is used.
+        """
+        x = self.start(codes, fresh_noise)  # (N, C, 4, 4)
+        image = self.rgb(x, MIN_SIZE, codes)  # (N, 3, 4, 4)
+        for res in resolutions(2 * MIN_SIZE, self.out_size):
+            x = self.block(x, res, codes, fresh_noise)  # (N, C, res, res)
+            image = self.rgb(x, res, codes, image)  # (N, 3, res, res)
+        return image.flip(1) if self.bgr2rgb else image
+
+    def rgb(self, x: Tensor, res: int, codes: Tensor, image: Tensor | None = None) -> Tensor:
+        """The image at ``res`` from its features and the image below.
+
+        (N, C, res, res), (N, K, S), (N, 3, res / 2, res / 2) -> (N, 3, res, res), fp32
+        """
+        layer = self.to_rgb1 if res == MIN_SIZE else self.to_rgbs[res.bit_length() - 4]
+        return layer(x, codes[:, 2 * res.bit_length() - 5], image)
+
+    def tune(self) -> None:
+        super().tune()
+        self.constant_input.requires_grad_(True)
+        self.conv1.requires_grad_(True)
+
+    def forward(self, z: Tensor, truncation: float = 1.0, fresh_noise: bool = False) -> Tensor:
+        """Latent codes to images: (N, S), standard normal -> (N, 3, H, W), about [-1, 1].
+
+        ``truncation`` below 1 draws the styles towards their mean (CVPR 2019, appendix B): fewer artefacts,
+        less variety.
+        """
+        w = self.style_mapping(z)  # (N, S)
+        if truncation < 1:
+            w = torch.lerp(self.mean_style(), w, truncation)
+        return self.synthesis(w[:, None].expand(-1, self.num_latents, -1), fresh_noise)
+
+    @torch.no_grad()
+    def mean_style(self, samples: int = 4096, seed: int = 0) -> Tensor:
+        """The mean of ``samples`` mapped latents: (1, S). The same for the same seed."""
+        device = self.constant_input.input.device
+        z = torch.randn(samples, self.style_channels, generator=torch.Generator().manual_seed(seed))
+        return self.style_mapping(z.to(device)).mean(0, keepdim=True)
+
+
+def bank_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of the StyleGAN2 generator that has this state dict, by the arguments that set them.
+
+    ``channels at 4x4`` and so on are what ``channel_multiplier`` and ``max_channels`` give. Empty when it is no such
+    state dict.
+    """
+    first = "conv1.conv.weight_orig"
+    style = "conv1.conv.style_modulation.linear.weight_orig"
+    if first not in state or style not in state:
+        return {}
+    channels, res = {MIN_SIZE: state[first].shape[1]}, MIN_SIZE
+    while (weight := state.get(f"convs.{style_layers(2 * res)[0] - 1}.conv.weight_orig")) is not None:
+        res *= 2
+        channels[res] = weight.shape[1]
+    mapping = sum(key.startswith("style_mapping.") and key.endswith(".bias") for key in state)
+    sizes = {"out_size": res, "style_channels": state[style].shape[1], "num_mlps": mapping}
+    return sizes | {f"channels at {res}x{res}": number for res, number in channels.items()}

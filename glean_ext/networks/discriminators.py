@@ -1,0 +1,160 @@
+"""StyleGAN2's residual discriminator with MMagic's parameter names.
+
+Source: Karras et al., CVPR 2020, figure 7 (residual discriminator); minibatch standard deviation from Karras et al.,
+ICLR 2018, section 3. Besides MMagic's it can be narrow, and it runs in the precision of the autocast around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from glean_ext import checkpoints
+from glean_ext.networks.augment import Augmentation
+from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
+from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.shapes import MIN_SIZE, Canvas, Size, channels_by_resolution, resolutions
+
+
+class ConvLayer(nn.Sequential):
+    """[Blur +] convolution [+ bias and leaky ReLU]. (N, C, H, W) -> (N, O, H, W), half the size when downsampling."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        downsample: bool = False,
+        activation: bool = True,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ):
+        layers: list[nn.Module] = []
+        if downsample:
+            surplus = len(blur_kernel) - 2 + kernel_size - 1
+            layers.append(Blur(blur_kernel, pad=((surplus + 1) // 2, surplus // 2)))
+        stride, padding = (2, 0) if downsample else (1, kernel_size // 2)
+        layers.append(_Wrapped(EqualizedConv2d(in_channels, out_channels, kernel_size, stride, padding)))
+        if activation:
+            layers.append(BiasLeakyReLU(out_channels))
+        super().__init__(*layers)
+
+
+class _Wrapped(nn.Module):
+    """One level of nesting, so that a weight is called ``conv.weight_orig`` as in MMagic."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class ResidualBlock(nn.Module):
+    """(N, C, H, W) -> (N, O, H/2, W/2)"""
+
+    def __init__(self, in_channels: int, out_channels: int, blur_kernel: Sequence[float]):
+        super().__init__()
+        self.conv1 = ConvLayer(in_channels, in_channels, 3)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True, blur_kernel=blur_kernel)
+        self.skip = ConvLayer(in_channels, out_channels, 1, downsample=True, activation=False, blur_kernel=blur_kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
+
+
+def minibatch_stddev(x: Tensor, group_size: int = 4, channel_groups: int = 1, eps: float = 1e-8) -> Tensor:
+    """Append the mean standard deviation over groups of images as channels: (N, C, H, W) -> (N, C + F, H, W).
+
+    Raises:
+        ValueError: N is larger than ``group_size`` and not a multiple of it.
+    """
+    n, c, h, w = x.shape
+    group = min(n, group_size)
+    if n % group:
+        raise ValueError(
+            f"The discriminator compares groups of {group_size} images, so a batch of {n} does not fit: "
+            f"take at most {group_size} images or a multiple of {group_size} (or change mbstd_cfg)."
+        )
+    y = x.float().reshape(group, -1, channel_groups, c // channel_groups, h, w)  # (G, M, F, C/F, H, W)
+    y = (y.var(0, unbiased=False) + eps).sqrt().mean((2, 3, 4))  # (M, F)
+    y = y.repeat(group, 1)[:, :, None, None].expand(-1, -1, h, w)  # (N, F, H, W)
+    return torch.cat([x, y.to(x.dtype)], dim=1)
+
+
+class StyleGAN2Discriminator(nn.Module):
+    """Images to realness logits: (N, 3, H, W) in [-1, 1] -> (N, 1), fp32.
+
+    Args:
+        in_size: Side of the square image, a power of two from 8 on; or (height, width), the longer of which is such a
+            number (see :class:`~glean_ext.networks.shapes.Canvas`).
+        img_channels: Channels of the image.
+        channel_multiplier: Width from 64x64 on; 2 is configuration f.
+        max_channels: No layer is wider.
+        blur_kernel: Taps of the down-sampling filter.
+        mbstd_cfg: ``group_size`` and ``channel_groups`` of the minibatch standard deviation.
+        input_bgr2rgb: Reverse the input's channels first.
+        augment: Arguments of :class:`~glean_ext.networks.augment.Augmentation`, through which images go in the
+            training of banks; None for none.
+        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
+        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix='discriminator')``; :meth:`init_weights` loads
+            it strictly.
+    """
+
+    def __init__(
+        self,
+        in_size: Size,
+        img_channels: int = 3,
+        channel_multiplier: float = 2,
+        max_channels: int = 512,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        mbstd_cfg: dict | None = None,
+        input_bgr2rgb: bool = False,
+        augment: dict | None = None,
+        fp16_enabled: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__()
+        self.canvas = Canvas("in_size", in_size)
+        side = self.canvas.side
+        channels = channels_by_resolution(side, channel_multiplier, max_channels)
+        self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}
+        self.input_bgr2rgb = input_bgr2rgb
+        self.augmentation = None if augment is None else Augmentation(**augment)
+        self.fp16_enabled = fp16_enabled
+        self.init_cfg = init_cfg
+
+        self.convs = nn.Sequential(
+            ConvLayer(img_channels, channels[side], 1),
+            *(
+                ResidualBlock(channels[res], channels[res // 2], blur_kernel)
+                for res in reversed(resolutions(2 * MIN_SIZE, side))
+            ),
+        )
+        last = channels[MIN_SIZE]
+        self.final_conv = ConvLayer(last + self.mbstd_cfg["channel_groups"], last, 3)
+        self.final_linear = nn.Sequential(
+            EqualizedLinear(last * MIN_SIZE**2, last, activation=True), EqualizedLinear(last, 1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.training and self.augmentation is not None:
+            image = self.augmentation(image)
+        x = self.canvas.place(image.flip(1) if self.input_bgr2rgb else image)
+        with mixed_precision(image.device, self.fp16_enabled):
+            x = self.convs(x)  # (N, C, 4, 4)
+            x = minibatch_stddev(x, **self.mbstd_cfg)  # (N, C + F, 4, 4)
+            x = self.final_conv(x)  # (N, C, 4, 4)
+            return self.final_linear(x.flatten(1))  # (N, 1)
+
+    def init_weights(self) -> None:
+        """Fill the network from ``init_cfg`` before training; mmengine's runner calls this.
+
+        Raises:
+            InputError: The file does not hold the whole discriminator.
+        """
+        if self.init_cfg is not None:
+            checkpoints.load_pretrained(self, self.init_cfg)

@@ -1,0 +1,103 @@
+"""The decoder cut into stages, one a resolution, so that bank and decoder can go up together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glean_ext.networks.decoder import Decoder, PixelShuffleUp, SlimDecoder
+from glean_ext.networks.inference.frozen_copy import constant, no_fast_form
+
+Parts = tuple[Tensor, ...]  # what goes up: the decoder's tensor and the bank's g_i; at the end the image alone
+
+
+class FullStage(nn.Module):
+    """A stage of :class:`Decoder`, and what makes the image of the last one's result."""
+
+    def __init__(self, up: PixelShuffleUp, first: bool, end: nn.Module | None):
+        super().__init__()
+        self.up = up
+        self.first = first  # this one gets f_0 alone
+        self.end = end
+        self.reach = 2 if end else 0  # rows around a pixel that the end looks at
+
+    def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and g_i, or an image as large"""
+        x = self.up(x if self.first else torch.cat([x, below], 1))  # (N, O, 2h, 2w)
+        return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
+
+
+class SlimStage(nn.Module):
+    """A stage of :class:`SlimDecoder`, and what makes the image of the last one's result. It needs no g_(i-1)."""
+
+    def __init__(self, up: PixelShuffleUp, project: nn.Module, to_image: nn.Module | None):
+        super().__init__()
+        single = up.upsample_conv.weight.dtype == torch.float32
+        self.up = TransposedUp(up) if single else up
+        self.project = project
+        self.to_image = to_image
+        self.reach = 1 if to_image else 0
+
+    def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and g_i, or an image as large"""
+        x = F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)  # (N, C, 2h, 2w)
+        return (self.to_image(x),) if self.to_image else (x, features)
+
+
+class TransposedUp(nn.Module):
+    """:class:`PixelShuffleUp` as one convolution, which in fp32 and for few channels is faster than moving the pixels.
+
+    In half precision a CPU without instructions for it takes three times as long.
+    """
+
+    def __init__(self, up: PixelShuffleUp):
+        super().__init__()
+        conv = up.upsample_conv
+        assert conv.bias is not None
+        weight = conv.weight.unflatten(0, (-1, 2, 2)).flip(4, 5)  # (O, 2, 2, C, 3, 3)
+        self.weight = constant(weight.permute(3, 0, 4, 1, 5, 2).flatten(4).flatten(2, 3), weight.dtype)  # (C, O, 6, 6)
+        self.bias = constant(conv.bias.view(-1, 2, 2).permute(1, 2, 0), weight.dtype)  # (2, 2, O)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, O, 2h, 2w)"""
+        height, width = x.shape[2:]
+        x = F.conv_transpose2d(x, self.weight, stride=2, padding=2)
+        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w), faster than to broadcast 2x2 pixels
+        x.unflatten(2, (height, 2)).add_(two_rows[:, None])
+        return x
+
+
+def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage | SlimStage]]:
+    """What ``decoder`` does at the input's resolution, and at each one above."""
+    if isinstance(decoder, SlimDecoder):
+        ends = [None] * (len(decoder.ups) - 1) + [four_pixels_at_once(decoder.to_image)]
+        parts = zip(decoder.ups, decoder.projections, ends, strict=True)
+        return decoder.start, [SlimStage(cast(PixelShuffleUp, up), project, end) for up, project, end in parts]
+    if isinstance(decoder, Decoder):
+        *ups, last = decoder
+        conv, activation, to_image = last.children()
+        end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
+        stages = [FullStage(cast(PixelShuffleUp, up), up is ups[0], end if up is ups[-1] else None) for up in ups]
+        return nn.Identity(), stages
+    raise no_fast_form(decoder)
+
+
+def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
+    """``conv``, a 3x3 one, for images of even height and width: (N, C, H, W) -> (N, O, H, W)
+
+    Three output channels leave most of a vector register empty; those of 2x2 pixels, which together see 4x4, do not.
+    """
+    assert conv.bias is not None
+    out, channels = conv.weight.shape[:2]
+    weight = conv.weight.new_zeros(out, 2, 2, channels, 4, 4)
+    for row in range(2):
+        for column in range(2):
+            weight[:, row, column, :, row : row + 3, column : column + 3] = conv.weight
+    quad = nn.Conv2d(channels, 4 * out, 4, stride=2, padding=1, device="meta")
+    quad.weight = constant(weight.flatten(0, 2), weight.dtype)
+    quad.bias = constant(conv.bias.repeat_interleave(4), weight.dtype)
+    return nn.Sequential(quad, nn.PixelShuffle(2))

@@ -1,0 +1,31 @@
+"""The networks of restorers by the name that a config gives them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from glean_ext.errors import InputError
+from glean_ext.networks.glean import GLEANStyleGANv2
+from glean_ext.networks.lightglean import LightGLEANStyleGANv2
+
+RESTORERS: dict[str, type[nn.Module]] = {
+    "GLEANStyleGANv2": GLEANStyleGANv2,
+    "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
+}
+
+
+def build_restorer(cfg: dict) -> nn.Module:
+    """The network of a config's ``model.generator``, e.g. ``dict(type='GLEANStyleGANv2', in_size=64, ...)``.
+
+    Raises:
+        InputError: An unknown type or argument, or a value the network refuses.
+    """
+    cfg = dict(cfg)
+    kind = cfg.pop("type", None)
+    if kind not in RESTORERS:
+        raise InputError(f"model.generator.type is {kind!r}, but it must be one of {sorted(RESTORERS)}.")
+    try:
+        return RESTORERS[kind](**cfg)
+    except (TypeError, ValueError) as error:
+        reason = str(error).replace(f"{kind}.__init__() ", "")
+        raise InputError(f"model.generator ({kind}): {reason}") from error

@@ -1,0 +1,1 @@
+"""Files, images and arrays: what the other parts share."""

@@ -1,0 +1,66 @@
+"""Images as arrays of pixels, and as floats and tensors in [-1, 1]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # torch takes seconds to load, which processes that only read images need not wait for
+    from torch import Tensor
+
+
+PIXEL_TYPES = (np.uint8, np.uint16)
+
+
+def to_floats(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16 -> (1, 3, H, W) float32 in [-1, 1]."""
+    if image.dtype not in PIXEL_TYPES or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(f"an image is (H, W, 3) uint8 or uint16, but got {image.shape} {image.dtype}.")
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)  # (1, 3, H, W)
+    pixels /= _half_range(image.dtype)
+    pixels -= 1
+    return pixels
+
+
+def from_floats(pixels: np.ndarray, dtype: npt.DTypeLike = np.uint8) -> np.ndarray:
+    """(1, 3, H, W) or (3, H, W) float32 in [-1, 1] -> (H, W, 3) uint8 or uint16, rounded and clamped."""
+    pixels = pixels[0] if pixels.ndim == 4 and len(pixels) == 1 else pixels
+    if pixels.ndim != 3 or len(pixels) != 3:
+        raise TypeError(f"one RGB image is (3, H, W), but got an array of shape {pixels.shape}.")
+    half = _half_range(dtype)
+    pixels = pixels + np.float32(1)
+    pixels *= half
+    np.rint(pixels, out=pixels)
+    np.clip(pixels, 0, 2 * half, out=pixels)
+    return np.ascontiguousarray(pixels.astype(dtype).transpose(1, 2, 0))
+
+
+def _half_range(dtype: npt.DTypeLike) -> np.float32:
+    return np.float32(np.iinfo(dtype).max / 2)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 or uint16 -> (1, 3, H, W) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(to_floats(image))
+
+
+def to_uint8(tensor: Tensor) -> np.ndarray:
+    """(1, 3, H, W) or (3, H, W) float in [-1, 1] -> (H, W, 3) uint8, rounded; what is outside is clamped."""
+    return from_tensor(tensor, np.uint8)
+
+
+def from_tensor(tensor: Tensor, dtype: npt.DTypeLike) -> np.ndarray:
+    """As :func:`from_floats`, for a tensor on any device."""
+    tensor = tensor.detach().float()
+    if tensor.device.type == "cpu":
+        return from_floats(tensor.numpy(), dtype)
+    import torch
+
+    half = float(_half_range(dtype))  # where the tensor is: four times less has to be moved then
+    pixels = ((tensor + 1) * half).round().clamp(0, 2 * half)
+    pixels = pixels.to(torch.uint8 if dtype == np.uint8 else torch.int32).reshape(tensor.shape[-3:])
+    return pixels.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)

@@ -1,0 +1,1 @@
+"""Videos: read, restored frame by frame, written with what belongs to them."""

@@ -1,0 +1,58 @@
+"""Which models the page offers. Imports nothing heavy: the tool reads its arguments with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from glean_ext.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model to offer.
+
+    Attributes:
+        name: What the page calls it.
+        config: As in :class:`glean_ext.inference.image_restorer.Restorer`; so is ``checkpoint``.
+        about: A sentence for those who choose.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+    about: str = ""
+
+
+CARTOONS = "A small demonstration that knows cartoon faces only: photographs become cartoons."
+SHIPPED = (
+    ModelSpec("Demo GLEAN", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", CARTOONS),
+    ModelSpec("Demo LightGLEAN", "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", CARTOONS),
+)
+
+
+def parse_model(argument: str) -> ModelSpec:
+    """The model of ``NAME=CONFIG,CHECKPOINT``.
+
+    Raises:
+        InputError: It does not read like that.
+    """
+    name, equals, paths = argument.partition("=")
+    config, comma, checkpoint = paths.partition(",")
+    parts = [part.strip() for part in (name, config, checkpoint)]
+    if not (equals and comma and all(parts)):
+        raise InputError(f"--model {argument}: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.")
+    return ModelSpec(*parts)
+
+
+def offered(arguments: list[str]) -> list[ModelSpec]:
+    """The models given, then the shipped ones.
+
+    Raises:
+        InputError: An argument that does not read like a model, or a name that is given twice.
+    """
+    specs = [*map(parse_model, arguments), *SHIPPED]
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--model: the name {name} is taken. Give each model a name of its own.")
+    return specs

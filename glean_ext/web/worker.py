@@ -1,0 +1,195 @@
+"""The models at work on one job at a time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from glean_ext.errors import InputError
+from glean_ext.faces.detection import FaceFinder
+from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
+from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
+from glean_ext.size_requirements import SizeRequirements, text
+from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.imresize import imresize
+from glean_ext.web.job_queue import Job
+from glean_ext.web.limits import Limits
+from glean_ext.web.model_specs import ModelSpec
+
+OPTION = re.compile(r"--[a-z]")
+PARTS = re.compile(r" \(see --[^)]*\)|, or let --[^(]*\(in Python: [^)]*\)")  # of sentences that help without them
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model on the bench.
+
+    Attributes:
+        restorer: What restores.
+        about: A line for those who choose.
+        photos: It takes squares, as aligned faces are.
+    """
+
+    restorer: Restorer
+    about: str
+    photos: bool
+
+
+class Bench:
+    """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.Jobs` calls.
+
+    Args:
+        specs: The models, all of which are loaded at once.
+        device: As in :class:`Restorer`.
+        limits: How large results may be.
+
+    Raises:
+        InputError: A model or device that cannot be used.
+    """
+
+    def __init__(self, specs: Sequence[ModelSpec], device: str | None, limits: Limits):
+        self._limits = limits
+        self._job: Job | None = None
+        self._finder: FaceFinder | None = None  # made for the first photo: mediapipe takes seconds to load
+        self.models = {spec.name: self._load(spec, device) for spec in specs}
+
+    def _load(self, spec: ModelSpec, device: str | None) -> Model:
+        restorer = Restorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
+        takes = restorer.takes
+        if takes.any_size:
+            period = max(takes.nominal)
+            side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
+            # Where the memory does not suffice for such tiles, it says how large they can be.
+            if restorer.network.memory().suffices((side, side), (side, side), takes.scale):
+                restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
+        return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
+
+    def restore(self, job: Job) -> dict[str, Any]:
+        """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.
+
+        Returns:
+            What the page is told: sizes and faces.
+
+        Raises:
+            InputError: The image cannot be restored.
+            Cancelled: It need not be.
+        """
+        self._job, order = job, job.order
+        job.report("reading the image")
+        rgb, job.content = decode_rgb(job.content, order.name), b""
+        try:
+            image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
+        except InputError as error:
+            raise InputError(without_options(str(error), order.name)) from error
+        job.report("saving")
+        return self._keep(job, rgb, image, faces)
+
+    def _keep(self, job: Job, rgb: np.ndarray, image: np.ndarray, faces: tuple[RestoredFace, ...]) -> dict[str, Any]:
+        size = image.shape[0], image.shape[1]
+        _save(imresize(rgb, size=size), job, "before.png")
+        _save(image, job, "result.png")
+        shown = faces[: self._limits.faces]
+        for number, face in enumerate(shown):
+            assert face.crop is not None and face.restored is not None
+            _save(face.crop, job, f"crop-{number}.png")
+            _save(face.restored, job, f"face-{number}.png")
+        if len(shown) < len(faces):
+            job.notices.append(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result.")
+        width, height = size[::-1]
+        return {"from": text(job.order.size), "size": text(size), "width": width, "height": height, "faces": len(shown)}
+
+    def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
+        restorer, order = self.models[job.order.model].restorer, job.order
+        if restorer.takes.any_size:
+            self._check_result(order.name, order.size, restorer.takes.scale)
+        job.report("restoring")
+        restored = restorer.restore(rgb, order.name)
+        size = restored.shape[0], restored.shape[1]
+        return blend(imresize(rgb, size=size), restored, 1 - order.fidelity)
+
+    def _photo(self, job: Job, rgb: np.ndarray) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
+        order = job.order
+        job.report("looking for faces")
+        if self._finder is None:
+            self._finder = FaceFinder()
+        photos = PhotoRestorer(
+            self.models[order.model].restorer,
+            fidelity=order.fidelity,
+            save_faces=True,
+            batch=1,  # told after each face
+            finder=self._finder,
+        )
+        faces = photos.find(rgb, order.name)
+        if len(faces) > self._limits.max_faces:
+            raise InputError(
+                f"{order.name} has {len(faces)} faces, but at most {self._limits.max_faces} are restored here. Crop it."
+            )
+        result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total), faces)
+        if result.notice:
+            job.notices.append(result.notice)
+        return result.image, result.faces
+
+    def _check_result(self, name: str, size: tuple[int, int], scale: int) -> None:
+        height, width = size[0] * scale, size[1] * scale
+        if height * width > self._limits.result_pixels:
+            raise InputError(
+                f"{name}: the result would have {width}x{height} pixels, but at most "
+                f"{self._limits.result_pixels / 1e6:g} million are made here. Scale the image down."
+            )
+
+    def _notice(self, line: str) -> None:
+        assert self._job is not None
+        self._job.notices.append(without_options(line, self._job.order.name))
+
+    def _tile(self, done: int, total: int) -> None:
+        job = self._job
+        assert job is not None
+        if job.order.kind == "photo":  # whose steps are the faces
+            job.report(job.step, job.done, job.total)
+        elif total > 1:
+            job.report("tiles", done, total)
+
+
+def _save(image: np.ndarray, job: Job, name: str) -> None:
+    """Write a file of the job; errors do not say where. A folder that is gone, as after closing, stays gone."""
+    try:
+        Image.fromarray(image).save(job.folder / name)
+    except OSError as error:
+        reason = error.strerror or "its temporary folder cannot be written to"
+        raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
+
+
+def without_options(line: str, name: str) -> str:
+    """A line about the image of that name without the mends that a page does not have: command-line options.
+
+    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).", "a.png")
+    'a.png was resized to 8x8.'
+    >>> without_options("a.png: the GPU has too little memory for it. Use --device cpu.", "a.png")
+    'a.png: the GPU has too little memory for it.'
+    """
+    name = name if line.startswith(name) else ""  # which may read like an option
+    fault, *mends = re.split(r"(?<=\.) ", PARTS.sub("", line.removeprefix(name)))
+    return name + " ".join([fault, *(mend for mend in mends if not OPTION.search(mend))])
+
+
+def _sizes(takes: SizeRequirements) -> str:
+    """For those who choose a model."""
+    if takes.any_size:
+        return f"Takes images of any size, and makes them {takes.scale} times larger."
+    return f"Resizes images to {text(takes.nominal)} pixels, and makes them {takes.scale} times larger."
+
+
+def takes_squares(takes: SizeRequirements) -> bool:
+    """Whether aligned faces can be given to a model."""
+    try:
+        crop_size(takes, None)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,266 @@
+"""Which file is written for which input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from glean_ext.batch.output_plan import Job, plan_outputs, require_own_faces, require_writable, without_existing
+from glean_ext.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """The working directory, with a small tree of (empty) files."""
+    for name in (
+        *(
+            "in/a.png",
+            "in/b.JPG",
+            "in/deep/er/c.webp",
+            "in/notes.txt",
+            "in/film.MOV",
+            "in/.hidden.png",
+            "in/.git/d.png",
+        ),
+        *("more/a.tif", "single.jpg", "other.jpg"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def targets(*arguments, **options) -> dict[str, str]:
+    return {str(job.source): str(job.target) for job in plan_outputs(*arguments, **options).jobs}
+
+
+def fault(call) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_a_folder_keeps_its_tree(tree):
+    plan = plan_outputs(["in"], "out")
+    assert {str(job.source): str(job.target) for job in plan.jobs} == {
+        "in/a.png": "out/a.png",
+        "in/b.JPG": "out/b.png",
+        "in/deep/er/c.webp": "out/deep/er/c.png",
+        "in/film.MOV": "out/film.mov",
+    }
+    assert [job.is_video for job in plan.jobs] == [False, False, False, True]
+    assert plan.left_out == [Path("in/notes.txt")] and plan.folder == Path("out") and not plan.alone
+    assert list(targets(["in"], "out", recursive=False)) == ["in/a.png", "in/b.JPG", "in/film.MOV"]
+
+
+def test_outputs_within_the_input_are_not_restored_again(tree):
+    assert targets(["in"], "in/out") == {source: f"in/{target}" for source, target in targets(["in"], "out").items()}
+    (tree / "in" / "out").mkdir()
+    (tree / "in" / "out" / "a.png").touch()
+    assert "in/out/a.png" not in targets(["in"], "in/out")
+
+
+def test_one_file(tree):
+    assert targets(["single.jpg"], "x.png") == {"single.jpg": "x.png"}
+    assert targets(["single.jpg"], "new", suffix="_2x") == {"single.jpg": "new/single_2x.png"}
+    assert targets(["single.jpg"], "in") == {"single.jpg": "in/single.png"}
+    assert targets(["in/film.MOV"], "new") == {"in/film.MOV": "new/film.mov"}
+    assert targets(["in/film.MOV"], "x.mkv") == {"in/film.MOV": "x.mkv"}
+    assert plan_outputs(["single.jpg"], "x.png").folder is None and plan_outputs(["single.jpg"], "new").alone
+
+
+def test_several_inputs_and_patterns(tree):
+    assert targets(["single.jpg", "more"], "out") == {"single.jpg": "out/single.png", "more/a.tif": "out/a.png"}
+    assert targets(["*.jpg"], "out") == {"other.jpg": "out/other.png", "single.jpg": "out/single.png"}
+    assert targets(["in/**/*.*"], "out", suffix="_new") == {
+        "in/a.png": "out/a_new.png",
+        "in/b.JPG": "out/b_new.png",
+        "in/deep/er/c.webp": "out/deep/er/c_new.png",
+        "in/film.MOV": "out/film_new.mov",
+    }
+    assert targets([f"{tree}/**/*.jp*"], "out") == {
+        f"{tree}/{name}.jpg": f"out/{name}.png" for name in ("other", "single")
+    }
+    assert targets(["in/*/../a.*"], "out") == {"in/deep/../a.png": "out/a.png"}  # never beside the output folder
+    (tree / "[a].png").touch()
+    assert targets(["[a].png"], "out") == {"[a].png": "out/[a].png"}  # a file of that name is no pattern
+
+
+def test_extensions_are_kept_where_they_tell_files_apart(tree):
+    (tree / "in" / "a.gif").touch()
+    assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.JPG.png"]
+
+
+def test_patterns_leave_out_what_was_written(tree):
+    """So the same command goes on after an interruption."""
+    for name in "restored/in/a.png", "restored/more/x.png":
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    assert targets(["**/*.png"], "restored") == {"in/a.png": "restored/in/a.png"}
+    assert targets(["in/*.png"], ".") == {"in/a.png": "a.png"}
+    assert fault(lambda: plan_outputs(["restored/in/*.png"], "restored/in")) == (
+        "restored/in/a.png is an input and would be overwritten. Give another output."
+    )
+
+
+def test_a_pattern_that_matches_one_file_keeps_the_tree(tree):
+    plan = plan_outputs(["in/**/*.webp"], "out")
+    assert plan.jobs == [Job(Path("in/deep/er/c.webp"), Path("out/deep/er/c.png"))] and not plan.alone
+    assert fault(lambda: plan_outputs(["in/**/*.webp"], "x.png")) == (
+        "x.png is a file, but a pattern may match several files. Give a folder as output."
+    )
+
+
+def test_a_file_named_twice_is_restored_once(tree):
+    (tree / "link").symlink_to("in")
+    (tree / "in" / "same.png").symlink_to("a.png")
+    expected = {"in/a.png": "out/a.png", "in/same.png": "out/same.png"}
+    assert targets(["in/a.png", "in/*.png", "link/a.png", f"{tree}/in/a.png"], "out") == expected
+
+
+def test_links_to_folders_are_left_out_and_told(tree):
+    (tree / "in" / "around").symlink_to(".")
+    (tree / "in" / "films.png").symlink_to(tree / "more")
+    plan = plan_outputs(["in"], "out")
+    assert len(plan.jobs) == 4 and plan.links == [Path("in/around"), Path("in/films.png")]
+    assert plan.left_out == [Path("in/around"), Path("in/films.png"), Path("in/notes.txt")]
+
+
+def test_before_and_after_pictures(tree):
+    jobs = plan_outputs(["in"], "out", compare=True).jobs
+    assert jobs[0] == Job(Path("in/a.png"), Path("out/a.png"), Path("out/a_compare.png"))
+    assert jobs[3].compare is None and jobs[0].outputs == [Path("out/a.png"), Path("out/a_compare.png")]
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([""], "out"), "An input is empty. Give an image or a folder of images; . is the folder at hand."),
+        ((["no"], "out"), "no: there is no such file or folder. Give an image or a folder of images."),
+        ((["no*.jpg"], "out"), "no*.jpg: no image or video has such a name. Correct the pattern."),
+        ((["in"], "x.png"), "x.png is a file, but in is a folder. Give a folder as output."),
+        ((["*.jpg"], "x.png"), "x.png is a file, but there are several inputs. Give a folder as output."),
+        ((["in"], "in"), "in is the input folder. Give another folder as output."),
+        ((["single.jpg"], "x.jpg"), "x.jpg: images are written as PNG. Name it x.png."),
+        ((["in/film.MOV"], "x.png"), "x.png: videos are written as .mp4, .mkv, .mov. Name it x.mp4."),
+        ((["in/a.png"], "in/a.png"), "in/a.png is the input and would be overwritten. Give another output."),
+        ((["in/a.png", "single.jpg"], "in"), "in/a.png is an input and would be overwritten. Give another output."),
+        ((["single.jpg"], "out", "/x"), "--suffix /x names a folder. Give a few letters."),
+        (
+            (["single.jpg"], "x.png", "_2"),
+            "--suffix _2 has no effect where the output is named. Leave it out, or give a folder.",
+        ),
+        (
+            (["in/a.png", "more/a.tif", "deep/a.png"], "out"),
+            "deep/a.png: there is no such file or folder. Give an image or a folder of images.",
+        ),
+    ],
+)
+def test_what_cannot_be_planned(tree, arguments, message):
+    assert fault(lambda: plan_outputs(*arguments)) == message
+
+
+def test_a_folder_without_images(tree):
+    (tree / "empty").mkdir()
+    assert fault(lambda: plan_outputs(["empty"], "out")).startswith("empty has no images (.bmp .gif .jpg")
+
+
+def test_names_that_clash(tree):
+    (tree / "more" / "a.png").touch()
+    (tree / "more" / "a.tif").unlink()
+    assert fault(lambda: plan_outputs(["in", "more"], "out")) == (
+        "in/a.png and more/a.png would both be written to out/a.png.png. Rename one, or restore them into two folders."
+    )
+    (tree / "in" / "a_compare.jpg").touch()
+    assert "would both be written to out/a_compare.png" in fault(lambda: plan_outputs(["in"], "out", compare=True))
+
+
+# ---------------------------------------------------------------- outputs that exist
+
+
+def test_existing_outputs(tree):
+    plan = plan_outputs(["in"], "out")
+    assert without_existing(plan, False, False) == (plan.jobs, 0)
+    (tree / "out" / "deep" / "er").mkdir(parents=True)
+    for name in "a.png", "deep/er/c.png":
+        (tree / "out" / name).touch()
+    assert fault(lambda: without_existing(plan, False, False)) == (
+        "2 of 4 outputs exist in out (a.png, c.png). Give --overwrite to replace them, or --skip-existing to restore "
+        "the others only."
+    )
+    assert without_existing(plan, True, False) == (plan.jobs, 0)
+    assert without_existing(plan, False, True) == ([plan.jobs[1], plan.jobs[3]], 2)
+    alone = plan_outputs(["in/a.png"], "out")
+    assert fault(lambda: without_existing(alone, False, False)) == (
+        "out/a.png exists. Give --overwrite, or another output."
+    )
+    (tree / "out" / "b.png").mkdir()
+    assert fault(lambda: without_existing(plan, True, False)) == (
+        "out/b.png is a folder, but a file has to be written there. Give another output."
+    )
+
+
+def test_places_that_cannot_be_written_to(tree):
+    require_writable(Path("new/folder"))
+    assert not (tree / "new").exists()
+    assert fault(lambda: require_writable(Path("single.jpg/folder"))) == (
+        f"single.jpg/folder cannot be written to ({tree}/single.jpg is a file). Choose another output."
+    )
+
+
+def test_places_without_rights():
+    """As somebody else, where this process may do anything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "ro").mkdir(0o555)
+        code = (
+            "import os, pathlib\n"
+            "from glean_ext.batch.output_plan import require_writable\n"
+            "os.geteuid() or os.setuid(65534)\n"
+            f"require_writable(pathlib.Path({name!r}, 'ro', 'out'))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1] == (
+            f"glean_ext.errors.InputError: {name}/ro/out cannot be written to (no rights in {name}/ro). Choose another "
+            "output."
+        )
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_faces_replace_nothing(tree):
+    def check(*inputs, faces="faces", keep=False):
+        plan = plan_outputs(inputs, "out")
+        require_own_faces(plan, plan.jobs, Path(faces), Path("out"), keep)
+
+    (tree / "faces" / "deep" / "er").mkdir(parents=True)
+    for name in ("a_face.png", "a_faces00.png", "z_face00.png", "a_face00.jpg", "c_face00.png"):
+        (tree / "faces" / name).touch()
+    check("in")
+    (tree / "faces" / "deep" / "er" / "c_face07_restored.png").touch()
+    assert fault(lambda: check("in")) == (
+        "faces exist in faces (c_face07_restored.png). Give --overwrite, or another folder."
+    )
+    check("in", keep=True)
+    (tree / "more" / "a_face00.png").touch()
+    assert fault(lambda: check("in", "more/a_face00.png", faces="more", keep=True)) == (
+        "--save-faces more: more/a_face00.png is an input and would be overwritten. Give another folder."
+    )
+    assert fault(lambda: check("in", "more/a_face00.png", faces="out", keep=True)) == (
+        "--save-faces out: out/a_face00.png is another output and would be overwritten. Give another folder."
+    )

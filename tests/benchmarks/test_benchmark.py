@@ -1,0 +1,469 @@
+"""python -m benchmarks: what it measures, and that it measures it right."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from support.networks import TINY, randomize
+from torch import nn
+
+from benchmarks import command as run
+from benchmarks import comparison as compare
+from benchmarks import data_loading as data
+from benchmarks import measure, page, startup
+from benchmarks.cases import Case, Inference, Training, build, mmagic_arguments, random_vgg, shared_weights
+from benchmarks.measure import Memory, Spread
+from glean_ext import cli
+from glean_ext.errors import InputError
+from glean_ext.inference.export import export_network
+from glean_ext.networks import build_restorer
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "benchmarks" / "__main__.py"
+MIB = 2**20
+CELLS = page.cells_of([1, 4, 16])
+# The smallest that MMagic's class can be, too.
+SMALL = {k: v for k, v in TINY.items() if k not in ("max_channels", "channel_multiplier", "style_channels")}
+SMALL["style_channels"] = 32
+ADAM = {"optimizer": {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.99), "fused": True}}
+LOSSES = {
+    "type": "GLEAN",
+    "discriminator": {"type": "StyleGANv2Discriminator", "in_size": 16},
+    "pixel_loss": {"type": "MSELoss"},
+    "perceptual_loss": {
+        "type": "PerceptualLoss", "layer_weights": {"3": 1.0}, "vgg_type": "vgg16", "perceptual_weight": 1e-2,
+        "style_weight": 0, "input_range": (-1, 1), "criterion": "mse", "pretrained": "torchvision://vgg16",
+    },
+    "gan_loss": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 1e-2},
+    "data_preprocessor": {"type": "DataPreprocessor", "mean": [127.5] * 3, "std": [127.5] * 3},
+}  # fmt: skip
+
+
+def infer_case(mmagic: bool = False, dtype: str = "float32", batch: int = 1, **generator: object) -> Case:
+    return Case("infer", {"generator": {**SMALL, **generator}}, mmagic, dtype, "cpu", batch)
+
+
+def train_case(mmagic: bool = False, dtype: str = "float32") -> Case:
+    wrappers = {"generator": ADAM, "discriminator": ADAM, "constructor": "MultiOptimWrapperConstructor"}
+    return Case("train", {**LOSSES, "generator": SMALL}, mmagic, dtype, "cpu", 2, optim_wrapper=wrappers)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=open(os.devnull, "w"), width=200)
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def test_spread_by_hand():
+    assert Spread.of([4.0, 1.0, 2.0, 3.0, 100.0]) == Spread(3.0, 2.0, 4.0, 1.0, 100.0, 5)
+    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0, 2.0, 2.0, 1)
+
+
+def test_contestants_alternate():
+    order: list[str] = []
+    ticks: list[int] = []
+
+    def slow() -> None:
+        order.append("b")
+        time.sleep(0.02)
+
+    runs = [lambda: order.append("a"), slow]
+    a, b = measure.alternate(runs, 3, "cpu", lambda: ticks.append(len(order)))
+    assert order == ["a", "b"] * 3 and ticks == [1, 2, 3, 4, 5, 6]
+    assert len(a) == len(b) == 3 and min(b) >= 0.02 > max(a)
+
+
+def test_difference_by_hand():
+    reference = torch.tensor([0.0, 1.0, 2.0, 4.0])
+    found = measure.difference(reference + torch.tensor([0.0, 0.0, 0.4, 0.0]), reference)
+    assert found["max_of_range"] == pytest.approx(0.1, rel=1e-6)
+    assert found["psnr"] == pytest.approx(10 * math.log10(16 / (0.16 / 4)), rel=1e-6)
+    assert measure.difference(reference, reference) == {"max_of_range": 0.0, "psnr": math.inf}
+
+
+def test_memory_is_of_a_process_of_its_own():
+    small, large = (measure.peak_memory(infer_case(batch=batch), 1) for batch in (1, 64))
+    for memory in small, large:
+        assert 50 * MIB < memory.imports < memory.ready <= memory.peak
+    weights = sum(t.nbytes for t in build_restorer({**SMALL, "bank_init": "random"}).state_dict().values())
+    assert small.ready - small.imports > 0.5 * weights
+    assert Memory(imports=3, ready=4, peak=10).own == 7
+
+
+def test_memory_of_what_fails_is_told():
+    with pytest.raises(
+        InputError, match=r"^The process that measures the memory of glean-ext GLEAN float32 failed: .*\b9"
+    ):
+        measure.peak_memory(infer_case(in_size=9), 1)
+
+
+def test_machine_peak_is_plausible(monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros([min(side, 64) for side in shape]))
+    peak = measure.machine_peak(torch.float32, "cpu", repeats=1)
+    assert set(peak) == {"matmul", "conv"} and all(value > 0 for value in peak.values())
+
+
+def test_circumstances():
+    found = measure.circumstances("cpu")
+    assert found["versions"]["torch"] == torch.__version__ and found["versions"]["mmagic"] == "1.2.0"
+    assert found["machine"]["threads"] == torch.get_num_threads() and found["machine"]["cpu"]
+
+
+# ---------------------------------------------------------------- contestants
+
+
+def test_inference_contestants_compute_the_same():
+    weights = shared_weights(infer_case())
+    assert all(tensor.any() for tensor in weights["generator"].values())  # nothing that would hide a difference
+    ours, theirs = (build(infer_case(mmagic, batch=2), weights) for mmagic in (False, True))
+    assert ours.shares_weights and theirs.shares_weights
+    assert type(theirs.networks["generator"]).__module__.startswith("mmagic.")
+    (flops, a), (same, b) = ours.first_run(), theirs.first_run()
+    assert a.shape == (2, 3, 16, 16) and measure.difference(a, b)["max_of_range"] < 1e-5
+    assert flops == same > 1e6 and flops == 2 * build(infer_case(), weights).first_run()[0]
+
+
+def test_an_exported_network_is_a_contestant(tool, tmp_path, console):
+    net = randomize(build_restorer({**SMALL, "bank_init": "random"}), seed=4)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    export_network(net, tmp_path / "net.onnx", notify=lambda step: None)
+    sizes = [f"model.generator.{name}={value}" for name, value in SMALL.items() if name != "type"]
+    arguments = ["infer", "--dtype", "float32", "--against", str(tmp_path / "net.onnx"), "--cfg-options", *sizes]
+    args = tool.make_parser().parse_args([*arguments, "model.generator.init_cfg=None"])
+    with pytest.raises(InputError, match=r"net\.onnx: an exported model is compared with the network it was made of"):
+        run.contest(args)
+    args.checkpoint = str(tmp_path / "net.pth")
+    cases = run.contest(args)
+    report = compare.compare(cases, compare.Options(repeats=2, memory=False, peak=False), console)
+    ours, theirs = report["results"]
+    assert (ours.label, theirs.label) == ("glean-ext GLEAN float32", "onnxruntime GLEAN float32")
+    assert ours.versus.difference["max_of_range"] < 1e-5 and theirs.gflop == ours.gflop
+    assert measure.peak_memory(cases[1], 1).own > 0
+
+
+def test_a_network_of_other_weights_is_not_compared():
+    light = Inference(infer_case(type="LightGLEANStyleGANv2"), shared_weights(infer_case()))
+    assert not light.shares_weights and light.run().shape == (1, 3, 16, 16)
+
+
+def test_checkpoint_is_what_runs(tmp_path):
+    net = randomize(build_restorer({**SMALL, "bank_init": "random"}), seed=3)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    case = Case("infer", {"generator": SMALL}, False, "float32", "cpu", 1, checkpoint=str(tmp_path / "net.pth"))
+    subject = Inference(case, shared_weights(case))
+    with torch.no_grad():
+        assert measure.difference(subject.run(), net(subject.lq))["max_of_range"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_channels", 16), ("bank", "tuned"), ("decoder", "slim"), ("inject_at", [4])]
+)
+def test_what_mmagics_class_does_not_have(name, value):
+    with pytest.raises(InputError) as error:
+        mmagic_arguments({**SMALL, name: value})
+    assert str(error.value) == (
+        f"MMagic's GLEAN has no {name}, but the config sets it to {value!r}. Compare with --against CONFIG or "
+        "--against none."
+    )
+
+
+def test_arguments_for_mmagics_class():
+    light = {"type": "LightGLEANStyleGANv2", "decoder": "slim", "decoder_channels": 8}
+    for changes in {}, {"init_cfg": {}, "checkpoint_trunk": True, "max_channels": 512}, light:
+        assert mmagic_arguments({**SMALL, **changes}) == {k: v for k, v in SMALL.items() if k != "type"}
+
+
+def test_training_contestants_have_the_same_losses():
+    ours, theirs = train_case(), train_case(mmagic=True)
+    weights = shared_weights(ours)
+    subjects = [Training(case, weights) for case in (ours, theirs)]
+    for module in subjects[1].restorer.children():
+        assert type(module).__module__.startswith(("mmagic.", "mmengine."))
+    assert all(subject.shares_weights for subject in subjects)
+    (flops, a), (more, b) = (subject.first_run() for subject in subjects)
+    assert a.keys() == b.keys() == {"loss_pix", "loss_perceptual", "loss_gan", "loss_d_real", "loss_d_fake"}
+    assert a == pytest.approx(b, rel=1e-4)
+    assert 0 < flops <= more
+    after_a, after_b = (subject.run() for subject in subjects)
+    assert after_a == pytest.approx(after_b, rel=1e-3) and after_a["loss_pix"] != a["loss_pix"]
+
+
+def test_vgg_is_random_and_torchvisions_cache_as_before():
+    before = torch.hub.get_dir()
+    with random_vgg("vgg11") as path:
+        state = torch.load(path)
+        from torchvision.models import vgg11
+
+        net = vgg11(weights="DEFAULT")  # finds the file, so nothing is downloaded
+        assert torch.equal(net.features[0].weight, state["features.0.weight"])
+        assert path.stat().st_size < 50e6
+    assert torch.hub.get_dir() == before and not path.exists()
+    assert state["features.0.weight"].std() == pytest.approx(math.sqrt(2 / 27), rel=0.1)
+
+
+# ---------------------------------------------------------------- reports
+
+
+def test_compare(console):
+    cases = [infer_case(dtype="bfloat16"), infer_case(mmagic=True)]
+    report = compare.compare(cases, compare.Options(repeats=3, memory=False, peak=False), console)
+    ours, theirs = report["results"]
+    assert (ours.label, theirs.label) == ("glean-ext GLEAN bfloat16", "MMagic GLEAN float32")
+    assert ours.images_per_second == 1 / ours.seconds.median and ours.seconds.count == 3
+    assert ours.gflop_per_second == ours.gflop / ours.seconds.median
+    assert theirs.versus is None and ours.versus.label == theirs.label and ours.versus.memory is None
+    assert ours.versus.speed.count == 3
+    assert ours.versus.speed.least <= theirs.seconds.most / ours.seconds.least
+    assert 30 < ours.versus.difference["psnr"] < 100
+    sentences = list(compare.told(ours))
+    assert (
+        sentences[0].startswith("glean-ext GLEAN bfloat16 is ") and "as fast as MMagic GLEAN float32." in sentences[0]
+    )
+    assert "PSNR" in sentences[1]
+    assert json.loads(json.dumps(measure.as_json(report)))["results"][0]["seconds"]["count"] == 3
+
+
+def test_losses_are_compared_one_by_one():
+    assert compare.result_difference({"a": 1.1, "b": 2.0}, {"a": 1.0, "b": -2.0}) == pytest.approx({"a": 0.1, "b": 2.0})
+    assert compare.result_difference(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 9)) is None
+
+
+def test_share_of_peak(monkeypatch, console):
+    monkeypatch.setattr(measure, "machine_peak", lambda dtype, device: {"matmul": 2e12, "conv": 4e12})
+    report = compare.compare([infer_case()], compare.Options(repeats=1, memory=False), console)
+    (result,) = report["results"]
+    assert report["peak"] == {"float32": {"matmul": 2000, "conv": 4000}}
+    assert result.share_of_peak == pytest.approx(result.gflop_per_second / 4000)
+
+
+def test_data_loading(console):
+    pipeline = [{"type": "LoadRGB", "key": "gt"}, {"type": "LoadOrMakeLQ"}, {"type": "PackInputs"}]
+    report = data.data(pipeline, {32: 4}, 2, console)
+    assert [(one.size, one.scale, one.format) for one in report["loading"]] == [(32, 4, "png"), (32, 4, "jpg")]
+    for one in report["loading"]:
+        assert one.decode.median > 0 and 0 < one.resize.median < one.pipeline.most
+        assert one.images_per_second == 1 / one.pipeline.median
+    assert data.picture(64).shape == (64, 64, 3) and data.picture(64).std() > 20
+
+
+# ---------------------------------------------------------------- the page
+
+
+def fake_report(seconds: list[float]) -> dict:
+    def result(i: int, value: float) -> compare.Result:
+        label = ("ours bf16", "ours fp32", "light", "onnxruntime", "MMagic GLEAN float32")[i]
+        versus = compare.Versus(
+            "MMagic", Spread.of([seconds[-1] / value]), 0.25, 0.5, {"psnr": 47.6, "max_of_range": 0.1}
+        )
+        generator = {"in_size": 32, "out_size": 256, "checkpoint_trunk": i == 0}
+        case = {"task": "infer", "batch": 1, "device": "cpu", "model": {"generator": generator}}
+        return compare.Result(
+            label, case, Spread.of([value]), 1 / value, None, 10.0, 10 / value, 0.5, Memory(0, 0, 2**30),
+            None if i == len(seconds) - 1 else versus,
+        )  # fmt: skip
+
+    return {
+        "results": [result(i, value) for i, value in enumerate(seconds)],
+        **measure.circumstances("cpu"),
+        "peak": {},
+    }
+
+
+@pytest.mark.parametrize("seconds", [(1.0, 2.0, 0.5, 3.0, 4.0), (1.0, 2.0, 0.5, 4.0)])  # with bf16, without
+def test_page(tmp_path, seconds):
+    inference = [fake_report([batch * one for one in seconds]) for _, batch in CELLS]
+    report = {
+        "command": "the command",
+        "cells": CELLS,
+        "inference": inference,
+        "training": fake_report([5.0, 10.0, 20.0]),
+    }
+    page.write(report, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "| 256 | 16 | ours bf16 | 1 | 1.00 | 4.00 | 0.25 | 48 |" in text
+    assert re.search(r"\| 1024 \| 1 \| [\w ]+ \| 4 \| 1.00 \| 1 \| 1 \|  \|", text)  # what the others are compared with
+    assert "| ours bf16, trunk checkpointed | 5 | 0.2 | 1.00 | 4.00 | 0.25 |" in text
+    assert "| light | 20 | 0.05 | 1.00 | 1 | 1 |" in text
+    assert "![seconds and memory against output size and batch](page.png)" in text
+    assert "    the command\n" in text
+    assert Image.open(tmp_path / "page.png").size == (990, 770)
+
+
+def test_page_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    console, path = Console(quiet=True), tmp_path / "page.partial.json"
+    reports = iter([*(fake_report([n, 2.0]) for n in range(1, 4)), KeyboardInterrupt()])
+    monkeypatch.setattr(page, "inference_cases", lambda *_: [])
+    monkeypatch.setattr(page, "training_cases", list)
+
+    def compare(*_):
+        report = next(reports)
+        if isinstance(report, KeyboardInterrupt):
+            raise report
+        return report
+
+    monkeypatch.setattr(page, "compare", compare)
+    with pytest.raises(KeyboardInterrupt):
+        page.measure_all([1, 4], 3, page.Finished(path, 3), console)
+    assert page.Finished(path, 5).reports == {}  # of another number of repeats
+    reports = iter([fake_report([4.0, 2.0]), fake_report([5.0, 2.0])])
+    finished = page.Finished(path, 3)
+    report = page.measure_all([1, 4], 3, finished, console)
+    assert [part["results"][0].seconds.median for part in report["inference"]] == [1, 2, 3, 4]
+    assert report["inference"][0] == fake_report([1, 2.0])  # as it was before it went through the file
+    assert report["training"]["results"][0].seconds.median == 5
+    page.write(report, tmp_path / "page.md")
+    finished.forget()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("fast", "dtypes"), [("bfloat16", ["bfloat16", "float32", "bfloat16"]), ("float32", ["float32", "float32"])]
+)
+def test_cases_of_the_page(tmp_path, monkeypatch, fast, dtypes):
+    exported: list[Path] = []
+    monkeypatch.setattr(page, "default_dtype", lambda device: fast)
+    monkeypatch.setattr(page, "shared_network", lambda case: case)  # full-sized ones take seconds to make
+    monkeypatch.setattr(page, "export_network", lambda net, path, notify: exported.append(path) or path.touch())
+    for out_size, batch in CELLS:
+        *ours, onnx, theirs = page.inference_cases(out_size, batch, tmp_path)
+        assert theirs.mmagic and theirs.dtype == "float32" and not any(case.mmagic for case in ours)
+        assert [case.dtype for case in ours] == dtypes
+        assert onnx.onnx == str(tmp_path / f"{out_size}.onnx")
+        for case in (*ours, onnx, theirs):
+            generator = case.model["generator"]
+            assert (generator["in_size"], generator["out_size"], case.batch) == (out_size // 16, out_size, batch)
+    assert exported == [tmp_path / f"{out_size}.onnx" for out_size in (256, 512, 1024)]  # once each
+    small, plain, theirs = page.training_cases()
+    assert small.dtype == plain.dtype == fast
+    assert small.model["generator"]["checkpoint_trunk"] and not plain.model["generator"].get("checkpoint_trunk")
+    assert theirs.mmagic and theirs.batch == 2 and plain.optim_wrapper["generator"]["optimizer"]["lr"] == 1e-4
+
+
+# ---------------------------------------------------------------- start-up and the tool
+
+
+@pytest.fixture
+def tool():
+    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_image_needs_neither_mmagic_nor_mmcv(tmp_path):
+    """The shipped demo model, from a cold process to the written file: what the start-up benchmark times."""
+    command = startup.commands(tmp_path)[startup.IMAGE]
+    code = "import atexit, runpy, sys\nsys.argv = sys.argv[1:]\n"
+    code += (
+        "atexit.register(lambda: print(*sorted({'torch', 'mmagic', 'mmcv', 'mmengine.runner'} & set(sys.modules))))\n"
+    )
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run([command[0], "-c", code, *command[1:]], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "torch"
+    assert Image.open(tmp_path / "restored.png").size == (64, 64)
+
+
+def test_startup(monkeypatch, console):
+    monkeypatch.setattr(startup, "commands", lambda folder: {
+        startup.TORCH: [sys.executable, "-c", "import time; time.sleep(0.05)"],
+        startup.NETWORKS: [sys.executable, "-c", "import time; time.sleep(0.3)"],
+        startup.IMAGE: [sys.executable, "-c", ""],
+        startup.MMAGIC: [sys.executable, "-c", ""],
+    })  # fmt: skip
+    report = startup.startup(2, console)
+    assert report["seconds"][startup.NETWORKS].least > 0.3 and report["seconds"][startup.TORCH].count == 2
+    assert report["ratios"][f"{startup.NETWORKS} / {startup.TORCH}"].median > 1
+    monkeypatch.setattr(startup, "commands", lambda folder: {"x": [sys.executable, "-c", "raise ValueError('why')"]})
+    with pytest.raises(InputError, match=r"^-c raise ValueError\('why'\) failed: ValueError: why$"):
+        startup.startup(1, console)
+
+
+def test_the_tool_writes_json(tool, tmp_path, capsys):
+    sizes = ["--in-size", "8", "--out-size", "16", "--cfg-options", "model.generator.num_rrdbs=1"]
+    arguments = ["--repeats", "2", "--no-memory", "--no-peak", "--json", str(tmp_path / "r.json"), *sizes]
+    assert tool.main(["infer", "--dtype", "float32", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "Inference, 8 -> 16, batch 1, cpu" in printed and "times as fast as MMagic GLEAN float32" not in printed
+    assert "as fast as MMagic GLEAN float32" in printed
+    report = json.loads((tmp_path / "r.json").read_text())
+    ours, theirs = report["results"]
+    assert ours["versus"]["difference"]["max_of_range"] < 1e-5 and theirs["case"]["mmagic"]
+    assert ours["versus"]["speed"]["count"] == 2
+
+
+def test_the_tool_against_a_config(tool, tmp_path):
+    demo = str(ROOT / "configs/demo_glean_x8.py")
+    options = ["--checkpoint", "glean-ext://demo_glean_x8.safetensors", "--against", demo, "--against-dtype", "float32"]
+    json_file = tmp_path / "r.json"
+    quick = ["--repeats", "1", "--no-memory", "--no-peak", "--json", str(json_file)]
+    assert tool.main(["infer", "--config", demo, *options, *quick]) == 0
+    ours, theirs = json.loads(json_file.read_text())["results"]
+    assert (ours["label"], theirs["label"]) == ("glean-ext GLEAN bfloat16", "glean-ext GLEAN float32")
+    assert ours["versus"]["difference"]["psnr"] > 45
+
+
+def test_networks_and_sizes_of_the_options(tool):
+    args = tool.make_parser().parse_args(["train", "--network", "lightglean", "--in-size", "8", "--out-size", "32"])
+    ours, theirs = run.contest(args)
+    generator = ours.model["generator"]
+    assert (generator["type"], generator["in_size"], generator["out_size"]) == ("LightGLEANStyleGANv2", 8, 32)
+    assert ours.model["discriminator"]["in_size"] == 32 and (ours.batch, ours.dtype) == (2, "bfloat16")
+    assert ours.label == "glean-ext LightGLEAN bfloat16" and theirs.label == "MMagic GLEAN float32"
+    args.against = "none"
+    assert run.contest(args) == [ours]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["infer", "--repeats", "0"], "--repeats, --batch and --batches must be at least 1."),
+        (["infer", "--dtype", "float16"], "--dtype float16 needs a GPU; on a CPU take bfloat16."),
+        (["infer", "--against", "no.py"], "no.py: there is no such file. Give the path of a config."),
+        (["train", "--config", "no.py"], "no.py: there is no such file. Give the path of a config."),
+        (["fly"], "argument command: invalid choice: 'fly' "),
+        ([], "the following arguments are required: command. See "),
+    ],
+)
+def test_mistakes_take_one_line(tool, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.run(tool.main)
+    assert caught.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {message}")
+
+
+def test_help_is_light():
+    command = [sys.executable, "-X", "importtime", str(TOOL), "infer", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--against" in done.stdout and "torch" not in done.stderr and "rich" not in done.stderr
+
+
+def test_compiled_networks_are_timed_after_compiling(monkeypatch, console):
+    compiled: list[nn.Module] = []
+
+    def fake_compile(net: nn.Module, mode: str) -> nn.Module:
+        compiled.append(net)
+        time.sleep(0.05)
+        return net
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    case = Case("infer", {"generator": SMALL}, False, "float32", "cpu", 1, compile="default")
+    report = compare.compare([case], compare.Options(repeats=2, memory=False, peak=False), console)
+    assert len(compiled) == 1 and report["results"][0].compile_seconds > 0
+    assert "compiled (default)" in report["results"][0].label

@@ -1,0 +1,420 @@
+"""glean-restore, with the shipped demo models: what it writes, what it keeps, how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ImageCms
+
+from glean_ext import cli
+from glean_ext.cli import restore as command
+from glean_ext.inference.image_restorer import Restorer
+from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
+from glean_ext.utils.imresize import imresize
+
+ROOT = Path(__file__).parents[2]
+GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
+LIGHT = "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors"
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def noise(height: int = 8, width: int = 8, channels: int = 3, dtype=np.uint8, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def folder_of(place: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        write_picture(Picture(noise(seed=seed)), place / name)
+    return place
+
+
+@pytest.fixture
+def restore(capsys, tmp_path, monkeypatch):
+    """Run the command in this process and in ``tmp_path``, on the CPU: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.run(lambda: command.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
+        return (caught.value.code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def fault(restore):
+    """Run the command, expect exit code 2 and one line on stderr; the line."""
+
+    def call(*arguments):
+        code, _, stderr = restore(*arguments)
+        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
+        return stderr.removeprefix("error: ").removesuffix("\n")
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def glean() -> Restorer:
+    return Restorer(*GLEAN, device="cpu", dtype="float32", notify=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def light() -> Restorer:
+    return Restorer(*LIGHT, device="cpu", dtype="float32", notify=lambda line: None)
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_tree_of_folders(restore, glean, tmp_path):
+    """With a shipped config by its name, from any folder."""
+    folder_of(tmp_path / "in", "a.png", "deep/b.png", "deep/er/c.png")
+    (tmp_path / "in" / "notes.txt").touch()
+    (tmp_path / "in" / "link").symlink_to("deep")
+    code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", "--suffix", "_x8")
+    assert (code, stderr) == (0, "") and written(tmp_path / "out") == ["a_x8.png", "deep/b_x8.png", "deep/er/c_x8.png"]
+    for seed, name in enumerate(written(tmp_path / "out")):
+        np.testing.assert_array_equal(read_rgb(tmp_path / "out" / name), glean.restore(noise(seed=seed)))
+    assert "left out, no images: notes.txt\nleft out, links to folders: link\n" in stdout
+    assert re.search(r"^3 restored; \d+\.\d s, \d+\.\d images/s, \d+% of the time in the network$", stdout, re.M)
+
+
+def test_several_inputs_patterns_and_batches(restore, glean, tmp_path):
+    folder_of(tmp_path, "a.png", "b1.png", "b2.png", "c/d.png", "c/e.png")
+    assert restore(*GLEAN, "a.png", "b*.png", "c", "-o", "out", "--batch", "4")[0] == 0
+    assert written(tmp_path / "out") == ["a.png", "b1.png", "b2.png", "d.png", "e.png"]
+    for seed, name in enumerate(written(tmp_path / "out")):
+        difference = np.abs(read_rgb(tmp_path / "out" / name).astype(int) - glean.restore(noise(seed=seed)))
+        assert difference.max() <= 1  # a batch sums in another order
+
+
+def test_failures_are_told_at_the_end_and_the_rest_is_written(restore, tmp_path):
+    folder_of(tmp_path / "in", "a.png", "c.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG no more")
+    code, stdout, stderr = restore(*GLEAN, "in", "-o", "out")
+    assert code == 2 and written(tmp_path / "out") == ["a.png", "c.png"]
+    assert stderr == "error: 1 of 3 images in in failed (b.png); why is said above. The others are in out.\n"
+    assert "2 restored; 1 failed; " in stdout and "\nfailed: in/b.png is no image" in stdout
+
+
+def test_names_of_any_kind(tmp_path):
+    """Not UTF-8, as long as names can be, rich's markup, a pattern's characters; no files: a pipe and a dead link."""
+    folder = os.fsencode(tmp_path / "in")
+    names = b"\xff.png", b"a" * 251 + b".png", b"[red]x *.png"
+    for name in names:
+        folder_of(tmp_path / "in", os.fsdecode(name))
+    os.mkfifo(folder + b"/pipe.png")
+    os.symlink("nowhere", folder + b"/link.png")
+    (tmp_path / "in" / os.fsdecode(b"\xfe.txt")).touch()
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(names)
+    assert done.returncode == 2 and done.stderr.startswith("error: 2 of 5 images in in failed (link.png, pipe.png); ")
+    assert "left out, no images: \\udcfe.txt\n" in done.stdout
+
+
+# ---------------------------------------------------------------- outputs that exist
+
+
+def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
+    folder_of(tmp_path / "in", "a.png", "b.png", "c.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_bytes(b"as it was")
+    assert fault("no", "no", "in", "-o", "out") == (  # before the model is looked at
+        "1 of 3 outputs exist in out (b.png). Give --overwrite to replace them, or --skip-existing to restore the "
+        "others only."
+    )
+    assert written(tmp_path / "out") == ["b.png"]
+    code, stdout, _ = restore(*GLEAN, "in", "-o", "out", "--skip-existing")
+    assert code == 0 and "2 restored; 1 skipped, which existed; " in stdout
+    assert (tmp_path / "out" / "b.png").read_bytes() == b"as it was"
+    assert restore("no", "no", "in", "-o", "out", "--skip-existing") == (
+        0,
+        "all 3 outputs exist; there is nothing to do\n",
+        "",
+    )
+    assert "3 restored; " in restore(*GLEAN, "in", "-o", "out", "--overwrite")[1]
+    assert read_rgb(tmp_path / "out" / "b.png").shape == (64, 64, 3)
+    assert "not allowed with argument" in fault(*GLEAN, "in", "-o", "out", "--overwrite", "--skip-existing")
+
+
+def test_ctrl_c_leaves_whole_files_only(tmp_path):
+    """A real process and a real signal, in the middle of the work; then the rest."""
+    for index in range(400):
+        write_picture(Picture(noise(seed=index)), tmp_path / "in" / f"{index:03d}.png")
+    out, arguments = tmp_path / "out", [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
+    deadline = time.monotonic() + 60
+    while not (out.is_dir() and len(written(out)) > 3) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "interrupted\n")
+    names = written(out)
+    assert 3 < len(names) < 400 and all(re.fullmatch(r"\d{3}\.png", name) for name in names)
+    for name in names:
+        assert read_rgb(out / name).shape == (64, 64, 3)
+
+
+# ---------------------------------------------------------------- what belongs to a picture
+
+
+def test_16_bits_and_profiles_are_kept(restore, light, tmp_path):
+    picture = Picture(noise(9, 12, dtype=np.uint16), None, SRGB)
+    write_picture(picture, tmp_path / "a.png")
+    assert restore(*LIGHT, "a.png", "-o", "out.png") == (0, "", "")
+    result = read_picture(tmp_path / "out.png")
+    assert result.icc == SRGB and result.alpha is None
+    np.testing.assert_array_equal(result.pixels, light.restore(picture.pixels))
+    assert result.pixels.dtype == np.uint16 and (result.pixels % 257 != 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency(restore, light, tmp_path, dtype):
+    picture = Picture(noise(9, 12, dtype=dtype), noise(9, 12, 1, dtype=dtype))
+    write_picture(picture, tmp_path / "a.png")
+    for how in "upsample", "restore":
+        assert restore(*LIGHT, "a.png", "-o", f"{how}.png", "--alpha", how)[0] == 0
+    up, through = read_picture(tmp_path / "upsample.png"), read_picture(tmp_path / "restore.png")
+    np.testing.assert_array_equal(up.pixels, light.restore(picture.filled))
+    np.testing.assert_array_equal(up.alpha, imresize(picture.alpha, size=(72, 96)))
+    step = 1 if dtype == np.uint8 else 8  # two pictures at once are summed in another order
+    assert np.abs(through.pixels.astype(int) - up.pixels).max() <= step
+    gray = light.restore(np.repeat(picture.alpha[..., None], 3, 2)).astype(float).mean(2)
+    assert np.abs(through.alpha - gray).max() <= step + 0.5
+
+
+@pytest.mark.parametrize("options", [(), ("--fit", "crop")])
+def test_resized_pictures_keep_their_transparency(restore, tmp_path, options):
+    """By GLEAN, 30x20 comes out as 64x43, or cropped as 64x64; the alpha shows the same part."""
+    alpha = np.zeros((20, 30), np.uint8)
+    alpha[:, 15:] = 255
+    write_picture(Picture(noise(20, 30), alpha), tmp_path / "a.png")
+    assert restore(*GLEAN, "a.png", "-o", "out.png", "--compare", "--suffix", "", *options)[0] == 0
+    result = read_picture(tmp_path / "out.png")
+    assert result.pixels.shape == ((64, 64, 3) if options else (43, 64, 3))
+    assert (result.alpha[:, :30] < 8).all() and (result.alpha[:, 34:] > 247).all()
+
+
+def test_outscale(restore, light, fault, tmp_path):
+    write_picture(Picture(noise(9, 12), noise(9, 12, 1)), tmp_path / "a.png")
+    assert restore(*LIGHT, "a.png", "-o", "out.png", "--outscale", "2.5")[0] == 0
+    result = read_picture(tmp_path / "out.png")
+    assert result.pixels.shape == (22, 30, 3) and result.alpha.shape == (22, 30)
+    expected = imresize(light.restore(read_picture(tmp_path / "a.png").filled), size=(22, 30))
+    np.testing.assert_array_equal(result.pixels, expected)
+    assert (
+        fault(*LIGHT, "a.png", "-o", "b.png", "--outscale", "-1") == "outscale is -1, but it must be a positive number."
+    )
+    assert "a.png: with outscale 5000 the result would have 60000x45000 pixels, but" in fault(
+        *LIGHT, "a.png", "-o", "b.png", "--outscale", "5000"
+    )
+
+
+def test_before_and_after(restore, tmp_path):
+    for dtype, name in (np.uint8, "a"), (np.uint16, "b"):
+        write_picture(Picture(noise(9, 12, dtype=dtype), icc=SRGB), tmp_path / "in" / f"{name}.png")
+    assert restore(*LIGHT, "in", "-o", "out", "--compare")[0] == 0
+    assert read_picture(tmp_path / "out" / "b_compare.png").icc == SRGB
+    assert written(tmp_path / "out") == ["a.png", "a_compare.png", "b.png", "b_compare.png"]
+    sheet = read_rgb(tmp_path / "out" / "a_compare.png")
+    assert sheet.shape == (72, 96 + 8 + 96, 3) and (sheet[:, 96:104] == 255).all()
+    np.testing.assert_array_equal(sheet[:, :96], imresize(noise(9, 12), size=(72, 96)))
+    np.testing.assert_array_equal(sheet[:, 104:], read_rgb(tmp_path / "out" / "a.png"))
+    fine = read_picture(tmp_path / "out" / "b.png").pixels
+    assert np.abs(read_rgb(tmp_path / "out" / "b_compare.png")[:, 104:] - fine / 257).max() <= 0.51
+
+
+# ---------------------------------------------------------------- whole photographs
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    data = pytest.importorskip("skimage.data")
+    return np.ascontiguousarray(data.astronaut()[:256, 96:352])
+
+
+def test_photographs(restore, tmp_path, portrait):
+    alpha = np.full(portrait.shape[:2], 200, np.uint16)
+    write_picture(Picture(portrait.astype(np.uint16) * 257, alpha, SRGB), tmp_path / "in" / "face.png")
+    write_picture(Picture(noise(40, 50)), tmp_path / "in" / "none.png")
+    options = "--photo", "--save-faces", "faces", "--compare"
+    code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", *options)
+    assert (code, stderr) == (0, "")
+    assert re.search(r"^2 restored; 1 face\(s\); ", stdout, re.M)
+    assert "in/none.png: no face was found; nothing was restored.\n" in stdout
+    assert written(tmp_path / "out") == ["face.png", "face_compare.png", "none.png", "none_compare.png"]
+    assert written(tmp_path / "faces") == ["face_face00.png", "face_face00_restored.png"]
+    result = read_picture(tmp_path / "out" / "face.png")
+    assert result.icc == SRGB and (result.alpha == 200).all()
+    changed = (result.pixels != portrait.astype(np.uint16) * 257).any(2)
+    assert changed[:40].sum() == changed[:, :40].sum() == 0 and 0.05 < changed.mean() < 0.4  # the face alone
+    assert read_picture(tmp_path / "faces" / "face_face00.png").pixels.shape == (8, 8, 3)
+    assert read_picture(tmp_path / "faces" / "face_face00_restored.png").pixels.shape == (64, 64, 3)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))
+
+
+def test_a_pattern_goes_on_after_an_interruption(restore, tmp_path):
+    folder_of(tmp_path / "in", "a.png", "b.png")
+    arguments = *GLEAN, "**/*.png", "-o", "restored", "--skip-existing"
+    assert restore(*arguments)[0] == 0
+    (tmp_path / "restored" / "in" / "b.png").unlink()
+    code, stdout, _ = restore(*arguments)
+    assert code == 0 and stdout.startswith("1 restored; 1 skipped, which existed; ")
+    assert written(tmp_path / "restored") == ["in/a.png", "in/b.png"]
+
+
+def test_faces_that_exist(restore, fault, tmp_path, portrait):
+    write_picture(Picture(portrait, icc=SRGB), tmp_path / "a.png")
+    write_picture(Picture(noise()), tmp_path / "faces" / "a_face00.png")
+    arguments = *GLEAN, "a.png", "-o", "out", "--photo", "--save-faces"
+    assert fault(*arguments, "faces") == ("faces exist in faces (a_face00.png). Give --overwrite, or another folder.")
+    assert fault(*arguments, "a.png/faces").startswith("a.png/faces cannot be written to (")
+    assert restore(*arguments, "faces", "--skip-existing")[0] == 0
+    np.testing.assert_array_equal(read_rgb(tmp_path / "faces" / "a_face00.png"), noise())
+    assert read_picture(tmp_path / "faces" / "a_face00_restored.png").icc == SRGB
+    assert restore(*arguments, "faces", "--overwrite")[0] == 0
+    assert (read_rgb(tmp_path / "faces" / "a_face00.png") != noise()).any()
+
+
+def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
+    write_picture(Picture(portrait), tmp_path / "a.png")
+    write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
+    photo = *GLEAN, "a.png", "-o"
+    assert restore(*photo, "same.png", "--photo", "--fidelity", "1") == (0, "1 face restored\n", "")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "same.png"), portrait)
+    large = "--photo", "--outscale", "2", "--background", *LIGHT
+    assert restore(*GLEAN, "none.png", "-o", "large.png", *large)[0] == 0
+    expected = imresize(light.restore(noise(40, 50)), size=(80, 100))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "large.png"), expected)
+    assert restore(*photo, "aligned.png", "--photo", "--aligned")[0] == 0
+    assert read_rgb(tmp_path / "aligned.png").shape == (64, 64, 3)
+    assert fault(*GLEAN, "none.png", "-o", "n.png", "--photo", "--when-no-face", "error") == (
+        "none.png: no face was found. Lower min_face if faces are small; an aligned face needs --aligned."
+    )
+    assert not (tmp_path / "n.png").exists()
+    assert fault(*photo, "b.png", "--photo", "--fidelity", "2") == (
+        "fidelity is 2.0, but it must lie in [0, 1]: 0 restores, 1 keeps the input."
+    )
+    assert fault(*photo, "b.png", "--photo", "--background", "x.py") == (
+        "--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
+    )
+
+
+def test_a_crowd_is_refused(fault, tmp_path, portrait):
+    write_picture(Picture(np.concatenate([portrait, portrait], 1)), tmp_path / "two.png")
+    assert fault(*GLEAN, "two.png", "-o", "b.png", "--photo", "--max-faces", "1") == (
+        "two.png has 2 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces (in Python: "
+        "min_face, max_faces)."
+    )
+
+
+# ---------------------------------------------------------------- bad usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["a.png", "b.png", "-o", "out"],
+            "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....",
+        ),
+        (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),
+        (["m.onnx", "a.png", "-o", "b.png"], "m.onnx: there is no such file. Give the path of a model that"),
+        ([*GLEAN, "a.png", "-o", "b.png", "--fidelity", "0.5"], "--fidelity has no effect without --photo. See "),
+        ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
+            "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit).",
+        ),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "argument --crf: 60 is not between 0 (lossless) and 51. See"),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "argument --crf: nan is not between 0 (lossless) and 51."),
+        ([*GLEAN, "a.png", "-o", "b.png", "--batch", "0"], "argument --batch: 0 is less than 1. See "),
+        ([*GLEAN, "a.png", "-o", "b.png", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        ([*GLEAN, "a.png", "-o", "a.png/b.png"], "a.png cannot be written to ("),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--photo", "--alpha", "restore"],
+            "--alpha restore has no effect with --photo: transparency is upsampled. Leave it out.",
+        ),
+        (["no_such_config", GLEAN[1], "a.png", "-o", "b.png"], "no_such_config: there is no such file."),
+    ],
+)
+def test_bad_usage(fault, tmp_path, arguments, message):
+    write_picture(Picture(noise()), tmp_path / "a.png")
+    assert fault(*arguments).startswith(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def header_alone(width: int, height: int) -> bytes:
+    """A PNG that says it has so many pixels."""
+    data = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 2**31 - 1), (15_000, 10_000)])
+def test_images_too_large_are_refused(fault, tmp_path, size):
+    (tmp_path / "a.png").write_bytes(header_alone(*size))
+    assert fault(*GLEAN, "a.png", "-o", "b.png").startswith("a.png is ")
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_a_full_disk(tmp_path):
+    """A process that may write 8,000 bytes a file (mmengine's copies of configs need some): nothing is left."""
+    folder_of(tmp_path / "in", "a.png", "b.png")
+    command = [sys.executable, "-B", ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out", "--device", "cpu"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: 2 of 2 images in in failed (a.png, b.png); ")
+    assert "failed: out/a.png cannot be written (File too large). Choose another output.\n" in done.stdout
+    assert written(tmp_path / "out") == []
+
+
+# ---------------------------------------------------------------- README
+
+
+def test_the_example_of_the_readme(glean, tmp_path):
+    """Run as it stands there; MMagic is not imported."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (example,) = (block for block in blocks if "restore_batch" in block)
+    folder_of(tmp_path / "faces", "a.png", "b.png")
+    code = example + "\nimport sys\nprint('mmagic' in sys.modules, restorer.network.dtype)\n"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.startswith("False ")
+    most = 1 if done.stdout == "False float32\n" else 8  # bfloat16
+    for seed, name in enumerate(("a.png", "b.png")):
+        restored = read_rgb(tmp_path / "restored" / name).astype(int)
+        assert np.abs(restored - glean.restore(noise(seed=seed))).max() <= most

@@ -1,0 +1,204 @@
+"""Where raw images come from: folders, zips, databases, and lists of names."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+from support.preparation import content, fault, names, picture, run, save
+
+from glean_ext.data_preparation.prepare import assign_names
+from glean_ext.data_preparation.readers import listed, open_source, read_list
+from glean_ext.utils.image_io import decode_rgb, read_rgb
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """``0.png`` ... ``9.png``: pictures with seeds 0 to 9, 32x32."""
+    for seed in range(10):
+        save(picture(seed), tmp_path / f"raw/{seed}.png")
+    return tmp_path / "raw"
+
+
+# ---------------------------------------------------------------- sources
+
+
+def test_bytes_are_read_as_files_are(tmp_path):
+    path = save(picture(1), tmp_path / "a.jpg")
+    np.testing.assert_array_equal(decode_rgb(path.read_bytes(), "a.jpg"), read_rgb(path))
+    assert fault(decode_rgb, b"", "x/a.png") == "x/a.png is empty (0 bytes). Get the file anew."
+    assert fault(decode_rgb, b"text", "x/a.png").startswith("x/a.png is no image, or of a format that is not read (BMP")
+    half = path.read_bytes()[:400]
+    assert fault(decode_rgb, half, "a.jpg").startswith("a.jpg is truncated or damaged (")
+
+
+def test_folders_are_searched_to_the_ground(tmp_path):
+    for name in "b.png", "a/c.JPG", "a/b/d.webp", "a/notes.txt", "a/._c.jpg", ".hidden.png":
+        save(picture(1), tmp_path / "raw" / name, format="PNG")
+    (tmp_path / "elsewhere").mkdir()
+    save(picture(2), tmp_path / "elsewhere/e.png")
+    (tmp_path / "raw/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "raw/loop").symlink_to(tmp_path / "raw")
+    (tmp_path / "raw/nowhere.png").symlink_to(tmp_path / "gone")
+    source = open_source(tmp_path / "raw")
+    entries, others = source.find()
+    assert [entry.key for entry in entries] == ["a/b/d.webp", "a/c.JPG", "b.png", "link/e.png", "nowhere.png"]
+    assert others == 3
+    assert source.read(entries[2]) == (tmp_path / "raw/b.png").read_bytes()
+    assert fault(source.read, entries[4]) == "nowhere.png cannot be read (No such file or directory)."
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return path
+
+
+def png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_zip_gives_what_the_folder_gives(tmp_path, raw):
+    make_zip(tmp_path / "raw.zip", {f"a/{path.name}": path.read_bytes() for path in raw.iterdir()})
+    run(raw, tmp_path / "one", lr_scale=8)
+    run(tmp_path / "raw.zip", tmp_path / "two", lr_scale=8)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert len(content(tmp_path / "one")) == 20
+
+
+def test_a_zip_writes_nowhere_but_into_the_output(tmp_path):
+    bad = {"../../up.png": png(picture(1)), "/etc/x.png": png(picture(2)), "C:\\a b.png": png(picture(3))}
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        make_zip(tmp_path / "raw.zip", bad)
+        with zipfile.ZipFile(tmp_path / "raw.zip", "a") as file:
+            file.writestr("/etc/x.png", png(picture(4)))
+    run(tmp_path / "raw.zip", tmp_path / "deep/er/out", split=1.0)
+    assert names(tmp_path / "deep/er/out/train/GT") == ["C_a_b.png", "etc_x.png", "up.png", "x.png"]
+    assert names(tmp_path) == ["deep", "raw.zip"] and names(tmp_path / "deep") == ["er"]
+    found = {path.name: read_rgb(path) for path in (tmp_path / "deep/er/out/train/GT").iterdir()}
+    np.testing.assert_array_equal(found["x.png"], picture(2))
+    np.testing.assert_array_equal(found["etc_x.png"], picture(4))
+
+
+def test_members_that_cannot_be_read_are_rejected(tmp_path, raw, monkeypatch):
+    from glean_ext.data_preparation import readers as sources
+
+    path = make_zip(tmp_path / "raw.zip", {"good.png": png(picture(1)), "big.png": bytes(50_000), "bad.png": b""})
+    damaged = bytearray(path.read_bytes())
+    damaged[len(b"PK") + 40 + len("good.png")] ^= 255  # in the packed data of the first member
+    path.write_bytes(damaged)
+    monkeypatch.setattr(sources, "LARGEST", 49_999)
+    source = open_source(path)
+    by_key = {entry.key: entry for entry in source.find()[0]}
+    assert fault(source.read, by_key["big.png"]) == (
+        "big.png has 50000 bytes, and 49999 are the most that is read. Scale the image down."
+    )
+    assert "good.png is truncated or damaged (" in fault(source.read, by_key["good.png"])
+    message = fault(run, path, tmp_path / "out")
+    assert message.startswith(
+        f"{path}: none of 3 images can be used: 3 unreadable. The first: bad.png is empty (0 bytes)"
+    )
+
+
+def test_not_a_source(tmp_path, raw):
+    (tmp_path / "a.tar").write_bytes(b"something")
+    out = tmp_path / "out"
+    assert fault(run, tmp_path / "a.tar", out) == (
+        f"{tmp_path}/a.tar is neither a folder nor a zip file. Unpack it, and give the folder."
+    )
+    assert fault(run, tmp_path / "no", out) == (
+        f"{tmp_path}/no: there is no such folder or zip file. Give where the images are."
+    )
+    (tmp_path / "empty").mkdir()
+    assert fault(run, tmp_path / "empty", out).startswith(f"{tmp_path}/empty has no images (.bmp .gif .jpg")
+    assert not out.exists()
+    assert fault(run, raw, out, 64).startswith(
+        f"{raw}: none of 10 images can be used: 10 too small. The first: 0.png: it is 32x32, smaller than 64x64. "
+        "Give a smaller --size, or --enlarge."
+    )
+
+
+def test_lsun_like_databases_are_read(tmp_path):
+    with lmdb.open(str(tmp_path / "cat_lmdb"), map_size=1 << 20) as database, database.begin(write=True) as writer:
+        for seed in range(3):
+            writer.put(f"{seed:040x}".encode(), png(picture(seed)))
+    run(tmp_path / "cat_lmdb", tmp_path / "out", split=1.0)
+    for seed in range(3):
+        np.testing.assert_array_equal(read_rgb(tmp_path / f"out/train/GT/{seed:040x}.png"), picture(seed))
+
+
+def test_names_differ_and_suit_every_reader():
+    keys = ["a.png", "b/a.jpg", "b/A.png", "b/b a.png", "c/a.png", "猫.png", "犬.png", "d/..png"]
+    assigned = assign_names(keys, {})
+    hashed = [hashlib.sha256(key.encode()).hexdigest()[:12] + ".png" for key in keys]
+    assert list(assigned.values()) == [
+        "a.png", "b_a.png", f"A_{hashed[2]}", "b_b_a.png", "c_a.png", hashed[5], hashed[6], "d.png"
+    ]  # fmt: skip
+    assert len({name.lower() for name in assigned.values()}) == len(keys)
+    assert assign_names([*keys, "e/a.png"], assigned) == assigned | {"e/a.png": "e_a.png"}
+
+
+def test_two_images_with_one_name_both_stay(tmp_path):
+    save(picture(1), tmp_path / "raw/a/x.png")
+    save(picture(2), tmp_path / "raw/b/x.png")
+    run(tmp_path / "raw", tmp_path / "out", split=1.0)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out/train/GT/x.png"), picture(1))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out/train/GT/b_x.png"), picture(2))
+
+
+# ---------------------------------------------------------------- lists
+
+
+def test_lists_of_the_published_kind(tmp_path):
+    (tmp_path / "list.txt").write_text("00000.png (1024, 1024, 3)\n\nx y.jpg (256,256,3) 1\nplain\n")
+    assert read_list(tmp_path / "list.txt") == ["00000.png", "x y.jpg", "plain"]
+    (tmp_path / "list.txt").write_text("\n")
+    assert fault(read_list, tmp_path / "list.txt") == (f"{tmp_path}/list.txt names no files. Put a name on each line.")
+    assert "the list cannot be read (No such file or directory)" in fault(read_list, tmp_path / "no.txt")
+
+
+def test_list_entries_are_found_by_path_or_name(tmp_path):
+    for name in "a/1.png", "a/2.jpg", "b/2.png", "b/3.png":
+        save(picture(1), tmp_path / "raw" / name)
+    entries, _ = open_source(tmp_path / "raw").find()
+
+    def keys(text: str) -> set[str]:
+        (tmp_path / "list.txt").write_text(text)
+        return listed(entries, tmp_path / "list.txt")
+
+    assert keys("1.png\na/2.jpg\n3.jpg") == {"a/1.png", "a/2.jpg", "b/3.png"}
+    assert keys("2.png") == {"b/2.png"}
+    assert fault(keys, "2.webp") == (
+        f"{tmp_path}/list.txt names 2.webp, which a/2.jpg and b/2.png both are. Give the whole path."
+    )
+    assert fault(keys, "1.png\n7.png\n8.png") == (
+        f"{tmp_path}/list.txt names 7.png and 1 more, which SOURCE does not have. Correct the list or SOURCE."
+    )
+
+
+def test_lists_say_what_is_used_and_where(tmp_path, raw):
+    (tmp_path / "test.txt").write_text("3.png\n4.png\n")
+    (tmp_path / "train.txt").write_text("1.png\n2.png\n5.png\n")
+    lists = {"test": str(tmp_path / "test.txt"), "train": str(tmp_path / "train.txt")}
+    report = run(raw, tmp_path / "both", lists=lists)
+    assert names(tmp_path / "both/test/GT") == ["3.png", "4.png"]
+    assert names(tmp_path / "both/train/GT") == ["1.png", "2.png", "5.png"]
+    assert report["not listed"] == 5
+    run(raw, tmp_path / "rest", lists=lists | {"train": "rest"})
+    assert names(tmp_path / "rest/test/GT") == ["3.png", "4.png"]
+    assert len(names(tmp_path / "rest/train/GT")) == 8
+    run(raw, tmp_path / "all", lists={"all": lists["train"]}, split=0.0)
+    assert names(tmp_path / "all/test/GT") == ["1.png", "2.png", "5.png"] and not (tmp_path / "all/train").exists()
+    (tmp_path / "train.txt").write_text("1.png\n3.png\n")
+    assert fault(run, raw, tmp_path / "x", lists=lists) == (
+        f"3.png is in both {tmp_path}/train.txt and {tmp_path}/test.txt. Take it out of one."
+    )

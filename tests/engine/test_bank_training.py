@@ -1,0 +1,219 @@
+"""Training banks with MMagic's trainer: the configs, style mixing, adaptive augmentation, FID on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from PIL import Image
+from support.training import BASES, NETWORK, ROOT, make_home
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext import checkpoints
+from glean_ext.config import load_config
+from glean_ext.engine import runner as runners
+from glean_ext.errors import InputError
+from glean_ext.metrics.fid import InceptionFeatures, frechet_distance
+from glean_ext.models.stylegan2_trainer_bank import TrainableBank, mixed_codes
+from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Generator
+from glean_ext.utils.image_io import read_rgb
+
+CONFIG = f"""
+_base_ = {BASES!r}
+model = dict(
+    generator=dict(**{NETWORK!r}, bank_init='random'),
+    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
+data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
+train_cfg = dict(max_iters=1)
+"""
+
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_home(tmp_path, CONFIG, images=5)
+    return tmp_path
+
+
+def tiny_bank_config(name: str):
+    cfg = load_config(ROOT / f"configs/{name}.py")
+    cfg.model.generator.update(out_size=16, style_channels=16, num_mlps=2, channel_multiplier=0.125, max_channels=16)
+    cfg.model.discriminator.update(in_size=16, channel_multiplier=0.125, max_channels=16)
+    cfg.train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.dataset.update(data_root="data")
+    cfg.train_cfg.max_iters = 5
+    cfg.custom_hooks[0].interval = 4
+    cfg.work_dir, cfg.log_level, cfg.experiment_name = "bank", "ERROR", f"{Path.cwd().name}-{name}"
+    return cfg
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("bank_256", 30.0), ("bank_512", 30.3), ("bank_1024", 30.4)])
+def test_banks_are_of_configuration_f(name, parameters):
+    """The sizes of the published banks, in millions; no memory is taken."""
+    from mmagic.registry import MODELS
+
+    cfg = load_config(ROOT / f"configs/{name}.py")
+    with torch.device("meta"):
+        generator, discriminator = MODELS.build(cfg.model.generator), MODELS.build(cfg.model.discriminator)
+    size = int(name.split("_")[-1])
+    assert generator.out_size == discriminator.canvas.side == size
+    assert cfg.randomness.diff_rank_seed, "each process draws latents of its own"
+    assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(parameters, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["bank_256", "bank_demo_64"])
+def test_a_bank_trains_and_glean_uses_it_by_path(home, name):
+    runner = runners.train(tiny_bank_config(name))
+    average = runner.model.generator_ema.module.state_dict()
+    start, end = runner.model.generator.state_dict(), average
+    assert any(not torch.equal(start[key], end[key]) for key in end), "the average lags behind"
+    net = GLEANStyleGANv2(
+        **NETWORK, init_cfg={"type": "Pretrained", "checkpoint": "bank/iter_5.pth", "prefix": "generator_ema"}
+    )
+    net.init_weights()
+    for key, value in net.generator.state_dict().items():
+        assert torch.equal(value, average[key]), key
+    samples = sorted(Path("bank").rglob("samples_*.png"))
+    assert [np.asarray(Image.open(path)).shape for path in samples] == [(4 * 16, 8 * 16, 3)] * 2
+
+
+def test_a_trainable_bank_is_the_bank():
+    bank = TrainableBank(16, 16, 2, 0.125, 16, mix_prob=1.0)
+    plain = StyleGAN2Generator(16, 16, 2, 0.125, 16)
+    checkpoints.load_strict(plain, bank.state_dict(), "bank")
+    z = torch.randn(3, 16)
+    torch.testing.assert_close(bank.eval()(z), plain(z))
+    bank.train()
+    out = bank(None, num_batches=2, return_latents=True)
+    assert out["fake_img"].shape == (2, 3, 16, 16) and out["latent"].shape == (2, bank.num_latents, 16)
+    assert out["noise_batch"].shape == (2, 16)
+    (gradient,) = torch.autograd.grad(out["fake_img"].sum(), out["latent"])
+    assert gradient[:, :-1].abs().amin() >= 0 and gradient.abs().sum() > 0
+
+
+def test_style_mixing():
+    bank = StyleGAN2Generator(16, 16, 2, 0.125, 16)
+    first, second = torch.randn(2, 64, 16)
+    w_first, w_second = bank.style_mapping(first)[:, None], bank.style_mapping(second)[:, None]
+    torch.testing.assert_close(mixed_codes(bank, first, second, 0.0), w_first.expand(-1, bank.num_latents, -1))
+    codes = mixed_codes(bank, first, second, 1.0)
+    is_first = (codes - w_first).abs().amax(2) < (codes - w_second).abs().amax(2)  # (N, K)
+    assert is_first[:, 0].all() and not is_first[:, -1].any()
+    assert (is_first[:, 1:] <= is_first[:, :-1]).all(), "one cut an image"
+    assert len(set(is_first.sum(1).tolist())) == bank.num_latents - 1, "anywhere"
+
+
+# ---------------------------------------------------------------- adaptive augmentation
+
+
+class Probability(Hook):
+    """Writes down the augmentation's probability after each iteration, last of all hooks."""
+
+    priority = "LOWEST"
+    seen: list[float]
+
+    def before_train(self, runner) -> None:
+        Probability.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        Probability.seen.append(runner.model.discriminator.augmentation.p)
+
+
+def augmented_config(iterations: int, work_dir: str = "bank", resume: bool = False, **augment: float):
+    cfg = tiny_bank_config("bank_256")
+    cfg.model.discriminator.augment = augment
+    cfg.train_cfg.max_iters = iterations
+    cfg.default_hooks.checkpoint.interval, cfg.default_hooks.logger.interval = 2, 1
+    cfg.log_processor.window_size = 1
+    cfg.randomness = {"seed": 0}
+    cfg.custom_hooks = []
+    cfg.work_dir, cfg.resume, cfg.experiment_name = work_dir, resume, f"{Path.cwd().name}-{work_dir}-{iterations}"
+    return cfg
+
+
+@pytest.mark.parametrize(("target", "steps"), [(-2.0, 1), (2.0, 0)])  # no sign is below -1 or above 1
+def test_the_probability_moves_in_training(home, target, steps):
+    runner = runners.train(augmented_config(9, target=target, ramp_images=100), hooks=[Probability()])
+    assert Probability.seen == pytest.approx([0, 0, 0, *[0.16 * steps] * 4, *[0.32 * steps] * 2])  # 4 iterations of 4
+    logged = runner.message_hub.log_scalars["train/augment_p"].data[0]
+    assert logged.tolist() == pytest.approx(Probability.seen)
+    assert -1 <= runner.message_hub.get_scalar("train/real_sign").current() <= 1
+    (scalars,) = Path("bank").glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert [line["augment_p"] for line in lines] == pytest.approx(Probability.seen)
+
+
+def test_augmented_training_is_resumed_bit_for_bit(home):
+    augment = {"target": -2.0, "ramp_images": 100}
+    straight = runners.train(augmented_config(8, "straight", **augment))
+    runners.train(augmented_config(6, "halves", **augment))
+    resumed = runners.train(augmented_config(8, "halves", resume=True, **augment))
+    assert resumed.model.discriminator.augmentation.p == straight.model.discriminator.augmentation.p == 0.32
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    saved = torch.load("straight/iter_8.pth", weights_only=True)["state_dict"]
+    assert saved.keys() == straight.model.state_dict().keys(), "the average's 'module' is no wrapper"
+    plain = checkpoints.read("straight/iter_8.pth")
+    assert not [key for key in plain if "augment" in key], "GLEAN's discriminator takes its weights as they are"
+
+
+def test_augmentation_is_for_banks(home):
+    cfg = load_config("config.py", ["model.discriminator.augment={}"])
+    cfg.model.discriminator.augment = {}
+    cfg.work_dir = "work"
+    with pytest.raises(InputError, match=r"model.discriminator.augment is for the training of banks. Remove it."):
+        runners.train(cfg)
+
+
+# ---------------------------------------------------------------- FID
+
+
+def watched_config(inception_file: Path, **fid: object):
+    cfg = augmented_config(2)
+    cfg.train_dataloader.dataset.pipeline[1].flip_ratio = 0.0
+    cfg.custom_hooks = [{"type": "BankFIDHook", "pretrained": str(inception_file), **fid}]
+    return cfg
+
+
+def test_fid_on_the_way(home, inception_file):
+    """Of the averaged bank, against the training images, by torch-fidelity's features; training does not notice it."""
+    for i in 2, 3, 4:
+        Path(f"data/GT/{i}.png").unlink()
+    runner = runners.train(watched_config(inception_file, images=3, batch_size=2))
+    features, bank = InceptionFeatures(str(inception_file)), runner.model.generator_ema.module
+    assert bank.training
+    with torch.no_grad():
+        drawn = [bank.eval()(torch.randn(1, 16, generator=torch.Generator().manual_seed(i))) for i in range(3)]
+        drawn = features(((torch.cat(drawn).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        real = [torch.from_numpy(read_rgb(path)).permute(2, 0, 1) for path in Path("data/GT").iterdir()]
+        expected = frechet_distance(drawn, features(torch.stack(real)))
+    (scalars,) = Path("bank").glob("*/vis_data/scalars.json")
+    (value,) = [line["FID"] for line in map(json.loads, scalars.read_text().splitlines()) if "FID" in line]
+    assert value == pytest.approx(expected, rel=1e-4) and value > 1e-3
+
+    cfg = watched_config(inception_file)
+    cfg.custom_hooks, cfg.work_dir, cfg.experiment_name = [], "plain", f"{home.name}-plain"
+    runners.train(cfg)
+    ends = [torch.load(f"{work}/iter_2.pth", weights_only=True) for work in ("bank", "plain")]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    assert torch.equal(ends[0]["random_states"]["torch"], ends[1]["random_states"]["torch"])
+
+
+def test_fid_tells_what_it_needs_before_training(home, inception_file):
+    for fid, message in (
+        ({"pretrained": None}, "FID needs Inception's weights. Set pretrained='torch-fidelity://inception'"),
+        ({"pretrained": "no.pth"}, "no.pth: there is no such file"),
+        ({"images": 1}, "BankFIDHook.images is 1, but FID needs at least 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            runners.train(watched_config(inception_file, **fid))

@@ -1,0 +1,74 @@
+"""``tools/train.py --dry-run``: what a long job needs, on the smallest scale."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.training import BASES, NETWORK, make_home
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext.config import load_config
+from glean_ext.engine.dry_run import dry_run
+from glean_ext.errors import InputError
+
+CONFIG = f"""
+_base_ = {BASES!r}
+model = dict(
+    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
+    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
+data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
+test_dataloader = val_dataloader
+"""
+
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_home(tmp_path, CONFIG, images=5)
+    return tmp_path
+
+
+def config(*options: str):
+    cfg = load_config("config.py", options)
+    cfg.work_dir = "work"
+    return cfg
+
+
+def test_dry_run_says_what_the_job_takes_and_leaves_nothing(home, capsys):
+    dry_run(config())
+    said = " ".join(capsys.readouterr().out.split())
+    for fact in "5, 5 of them read", "bank.pth", "(2, 3, 8, 8) -> (2, 3, 16, 16)", "for 300,000 of them", "MB, ":
+        assert fact in said, fact
+    assert not Path("work").exists() and not list(home.glob("*dirs*"))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda: Path("bank.pth").unlink(), "bank.pth: there is no such file"),
+        (lambda: Path("data/GT/3.png").write_bytes(b""), r"data/GT/3.png is empty"),
+        (lambda: Image.new("RGB", (32, 32)).save("data/GT/4.png"), "The network makes images|gives a low-resolution"),
+    ],
+)
+def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
+    break_it()
+    with pytest.raises(InputError, match=message):
+        dry_run(config("train_dataloader.batch_size=5"))
+
+
+def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):
+    """Three are kept, the best one, and one that is being written."""
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=1_000_000))
+    with pytest.raises(
+        InputError, match=r"has 0.0 GB left, but 5 checkpoints of 0.00 GB are kept there. Choose another"
+    ):
+        dry_run(config())

@@ -1,0 +1,370 @@
+"""Training through interruptions: checkpoints, resuming bit for bit, kill -9, a full disk, collapse, damaged files."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from support.networks import quick_config_dump
+from support.training import BASES, NETWORK, make_home
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext.config import load_config
+from glean_ext.datasets import ResumableSampler
+from glean_ext.datasets.resumable_sampler import seeded
+from glean_ext.engine import runner as runners
+from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
+from glean_ext.errors import InputError
+
+INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
+CONFIG = f"""
+_base_ = {BASES!r}
+model = dict(
+    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
+    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=3))
+data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
+train_cfg = dict(max_iters=16)
+param_scheduler = dict(T_max=16)
+default_hooks = dict(checkpoint=dict(interval={INTERVAL}, save_best=None), logger=dict(interval=1))
+custom_hooks = [
+    dict(type='FrozenBankHook', interval=100),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1),
+]
+"""
+
+
+class Count(Hook):
+    """Writes down how many iterations are done, last of all hooks."""
+
+    priority = "LOWEST"
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        Path("done.txt").write_text(str(runner.iter + 1))
+
+
+class Poison(Hook):
+    """Makes a weight infinite before or after an iteration."""
+
+    def __init__(self, iteration: int, after: bool = False) -> None:
+        self.iteration, self.after = iteration, after
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.iteration and not self.after:
+            next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 == self.iteration and self.after:
+            next(runner.model.generator.decoder.parameters()).data[0] = torch.inf
+
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A working directory with ``config.py``, its bank and seven images."""
+    monkeypatch.chdir(tmp_path)
+    make_home(tmp_path, CONFIG, images=7)
+    return tmp_path
+
+
+def train(work_dir: str, *options: str, resume: bool = False, hooks: tuple[dict, ...] = ()):
+    from mmagic.registry import HOOKS
+
+    for hook in Count, Poison:
+        HOOKS.register_module(module=hook, force=True)
+    cfg = load_config("config.py", options)
+    cfg.work_dir, cfg.resume = work_dir, resume
+    cfg.log_level = "INFO" if "log_level=INFO" in options else "ERROR"
+    cfg.experiment_name = f"{Path.cwd().name}-{work_dir}-{time.time_ns()}"
+    cfg.custom_hooks += [{"type": "Count"}, *hooks]
+    return runners.train(cfg)
+
+
+# ---------------------------------------------------------------- the order of the data
+
+
+def test_sampler_shows_every_image_once_an_epoch():
+    sampler = ResumableSampler(range(5), seed=3)
+    items = list(islice(sampler, 10))
+    first, second = [i for i, _ in items[:5]], [i for i, _ in items[5:]]
+    assert sorted(first) == sorted(second) == [0, 1, 2, 3, 4] and first != second
+    assert len({seed for _, seed in items}) == 10
+    assert [i for i, _ in islice(ResumableSampler(range(3), shuffle=False, seed=3), 7)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 13])
+def test_sampler_starts_anywhere(start):
+    whole = list(islice(ResumableSampler(range(5), seed=3), 20))
+    sampler = ResumableSampler(range(5), seed=3)
+    sampler.start = start
+    assert list(islice(sampler, 20 - start)) == whole[start:]
+
+
+def test_two_processes_share_the_order_of_one():
+    whole = list(islice(ResumableSampler(range(5), seed=3), 24))
+    for rank in 0, 1:
+        sampler = ResumableSampler(range(5), seed=3)
+        sampler.rank, sampler.world_size = rank, 2
+        assert list(islice(sampler, 12)) == whole[rank::2]
+
+
+def test_seeded_leaves_the_random_states_alone():
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), torch.rand(()).item()
+
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    expected = [draw(), draw()]
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    first = draw()
+    with seeded(7):
+        inside = draw()
+    with seeded(7):
+        assert draw() == inside
+    assert [first, draw()] == expected
+
+
+def test_flips_depend_on_the_position_alone(home):
+    """The same batch again, though other random numbers were drawn in between."""
+    runner = train("work", "train_cfg.max_iters=1")
+    dataset = runner.train_dataloader.dataset
+    packed = {seed: dataset[0, seed]["inputs"] for seed in range(8)}
+    np.random.rand(3)
+    assert all(torch.equal(dataset[0, seed]["inputs"], image) for seed, image in packed.items())
+    plain = dataset[0]["inputs"]
+    flipped = [not torch.equal(image, packed[0]) for image in packed.values()]
+    assert any(flipped) and any(torch.equal(plain, image) for image in packed.values())
+
+
+# ---------------------------------------------------------------- resuming
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+PARTS_TRAINED = "generator", "discriminator"
+PARTS = "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "random_states"
+
+
+def assert_same_end(one: str, other: str) -> None:
+    """Weights, average, optimisers, schedule and random numbers after 16 iterations, bit for bit."""
+    a, b = (torch.load(f"{work}/iter_16.pth", weights_only=True) for work in (one, other))
+    for part in PARTS:
+        assert same(a[part], b[part]), part
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_interrupted_training_ends_like_an_uninterrupted_one(home, workers):
+    options = f"train_dataloader.num_workers={workers}", "randomness.seed=5"
+    train("straight", *options)
+    train("halves", *options)
+    for name in "iter_12.pth", "iter_16.pth":
+        Path("halves", name).unlink()
+    runner = train("halves", *options, resume=True)
+    assert runner.iter == 16
+    assert not multiprocessing.active_children()  # workers end with the training
+    assert_same_end("straight", "halves")
+
+
+def test_a_random_seed_is_resumed_too(home):
+    train("straight")
+    shutil.copytree("straight", "resumed")
+    Path("resumed/iter_16.pth").unlink()
+    train("resumed", resume=True)
+    assert_same_end("straight", "resumed")
+
+
+def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
+    """mmengine restores the schedule and the optimisers whatever the config says by now."""
+    train("work", "train_cfg.max_iters=4")
+
+    told: list[str] = []
+
+    def resumed(*options: str) -> list[str]:
+        """What the run warned of."""
+        train("work", "log_level=INFO", *options, resume=True)
+        logs = "".join(path.read_text() for path in sorted(Path("work").glob("*/*.log")))
+        warnings = re.findall(r"WARNING - (The settings of the checkpoint stay.*|An iteration had.*)", logs)
+        new = warnings[len(told) :]
+        told.extend(new)
+        return new
+
+    assert resumed("train_cfg.max_iters=4") == []
+    assert resumed("train_cfg.max_iters=4", "train_dataloader.batch_size=3") == [
+        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run goes on at "
+        "another place of the data."
+    ]
+    changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
+    kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
+    assert resumed(*changed) == [
+        f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}, discriminator "
+        "optimizer lr 0.0001 instead of 0.5. For others start from the weights, without --resume: "
+        "load_from=<checkpoint>."
+    ]
+
+
+def damage(path: str, kind: str) -> None:
+    content = Path(path).read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    Path(path).write_bytes({"truncated": content[:-100], "flipped": flipped, "empty": b""}[kind])
+
+
+def test_the_newest_whole_checkpoint_is_found(home, caplog):
+    assert newest_whole_checkpoint("work") is None
+    train("work", "default_hooks.checkpoint.max_keep_ckpts=-1")
+    assert newest_whole_checkpoint("work") == Path("work/iter_16.pth")
+    damage("work/iter_16.pth", "truncated")
+    damage("work/iter_12.pth", "flipped")
+    assert newest_whole_checkpoint("work") == Path("work/iter_8.pth")
+    skipped = [record.message for record in caplog.records if record.message.startswith("skipped")]
+    assert [line.split(" (")[0] for line in skipped] == ["skipped work/iter_16.pth", "skipped work/iter_12.pth"]
+    damage("work/iter_8.pth", "empty")
+    torch.save({"weights": torch.ones(3)}, "work/iter_4.pth")
+    with pytest.raises(InputError, match=r"no checkpoint can be resumed: work/iter_16.pth .*it holds no message_hub, "):
+        newest_whole_checkpoint("work")
+
+
+# ---------------------------------------------------------------- kill -9
+
+
+def train_in_child(home: Path, work_dir: str, resume: bool) -> None:
+    """What a killed process runs."""
+    os.chdir(home)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    torch.set_num_threads(1)
+    gc.freeze()
+    quick_config_dump(pytest.MonkeyPatch())
+    train(work_dir, "randomness.seed=5", resume=resume)
+
+
+@pytest.fixture(scope="module")
+def children():
+    """Processes that need not import MMagic each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["glean_ext.plugin", "test_resume"])
+    return context
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_loses_at_most_the_iterations_since_the_last_checkpoint(home, children, kills):
+    def start(work_dir: str, resume: bool):
+        child = children.Process(target=train_in_child, args=(home, work_dir, resume))
+        child.start()
+        return child
+
+    def done() -> int:
+        return int(Path("done.txt").read_text() or 0) if Path("done.txt").exists() else 0
+
+    straight = start("straight", False)
+    straight.join(300)
+    assert straight.exitcode == 0
+
+    moments, begun = random.Random(0), 0
+    for _ in range(kills):
+        if begun >= 15:  # nothing is left to kill: once more from the start
+            shutil.rmtree("killed")
+            begun = 0
+        Path("done.txt").unlink()
+        child = start("killed", True)
+        until = moments.randint(begun + 1, 15)
+        while done() < until:
+            assert child.is_alive(), child.exitcode
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.1))  # somewhere in the next iterations, or in writing a checkpoint
+        child.kill()
+        child.join()
+        newest = newest_whole_checkpoint("killed")
+        begun = int(newest.stem.removeprefix("iter_")) if newest else 0
+        assert begun > done() - INTERVAL
+    last = start("killed", True)
+    last.join(300)
+    assert last.exitcode == 0
+    assert_same_end("straight", "killed")
+
+
+# ---------------------------------------------------------------- a full disk, collapse, damaged files
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "iter_4.pth"
+    backend = AtomicBackend()
+    backend.put(b"old", path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as if the disk had 1000 bytes left
+    try:
+        with pytest.raises(InputError, match=r"iter_4.pth cannot be written \(File too large\)"):
+            backend.put(bytes(5000), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_stops_training_and_leaves_the_last_checkpoint(home):
+    train("work", "train_cfg.max_iters=4")
+    size = Path("work/iter_4.pth").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(InputError, match=r"iter_8.pth cannot be written \(File too large\)"):
+            train("work", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
+    assert train("work", resume=True).iter == 16
+
+
+def test_collapse_is_told_with_what_is_needed(home):
+    message = (
+        r"training collapsed at iteration 6: .*loss\w* is nan.*; the batch was data/GT/\d.png, data/GT/\d.png. "
+        r"The last good checkpoint is \S+/iter_4.pth. Lower the learning rates"
+    )
+    with pytest.raises(InputError, match=message):
+        train("work", hooks=({"type": "Poison", "iteration": 6},))
+    assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
+
+
+def test_weights_that_are_not_finite_are_not_saved(home):
+    message = r"collapsed at iteration 8: \d+ tensors are not finite, \S+ for one; nothing was saved.*/iter_4.pth"
+    with pytest.raises(InputError, match=message):
+        train("work", hooks=({"type": "Poison", "iteration": 8, "after": True},))
+    assert not Path("work/iter_8.pth").exists()
+    assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
+
+
+def test_a_damaged_file_stops_training_or_is_skipped(home, caplog):
+    damage("data/GT/3.png", "empty")
+    with pytest.raises(InputError, match=r"data/GT/3.png is empty"):
+        train("work")
+    runner = train("skipping", "train_dataloader.dataset.unreadable=skip")
+    assert runner.iter == 16
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == "SkippedFilesHook")
+    assert hook.files == {"data/GT/3.png"} and hook.times >= 2
+
+
+def test_a_list_that_names_missing_files(home):
+    Path("data/list.txt").write_text("0.png\n9.png\n8.png\n")
+    with pytest.raises(InputError, match=r"data/GT/9.png and 1 more: no such file, but data/list.txt names it"):
+        train("work", "train_dataloader.dataset.ann_file=list.txt")

@@ -1,0 +1,67 @@
+"""What whoever watches a training sees: losses, metrics and pictures, here and in TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.training import BASES, NETWORK, make_home
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext.config import load_config
+from glean_ext.engine import runner as runners
+from glean_ext.utils.image_io import read_rgb
+
+CONFIG = f"""
+_base_ = {BASES!r}
+model = dict(
+    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
+    discriminator=None, gan_loss=None, perceptual_loss=None)
+data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=1))
+visualizer = dict(
+    type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+"""
+
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+def test_tensorboard_has_the_scalars_and_the_comparison(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    make_home(tmp_path, CONFIG, images=3)
+    cfg = load_config("config.py")
+    cfg.work_dir, cfg.log_level, cfg.experiment_name = "work", "ERROR", tmp_path.name
+    runners.train(cfg)
+
+    (folder,) = Path("work").glob("*/vis_data")
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    scalars = [json.loads(line) for line in (folder / "scalars.json").read_text().splitlines()]
+    for tag in "loss_pix", "generator.lr":
+        expected = [line[tag] for line in scalars if tag in line]
+        assert [event.step for event in board.Scalars(tag)] == [1, 2, 3, 4]
+        assert [event.value for event in board.Scalars(tag)] == pytest.approx(expected)
+    psnr = [line["PSNR"] for line in scalars if "PSNR" in line]
+    assert [event.value for event in board.Scalars("PSNR")] == pytest.approx(psnr)
+    assert [event.step for event in board.Scalars("PSNR")] == [2, 4]
+
+    pictures = board.Images("comparison")
+    assert [picture.step for picture in pictures] == [2, 4]
+    files = sorted((folder / "vis_image").glob("comparison_*.png"), key=lambda path: int(path.stem.split("_")[1]))
+    for picture, path in zip(pictures, files, strict=True):
+        shown = np.asarray(Image.open(io.BytesIO(picture.encoded_image_string)))
+        np.testing.assert_array_equal(shown, read_rgb(path))
+    # the last row is the ground truth, ten times as large
+    first = shown[4 + 3 * 164 : 4 + 3 * 164 + 160 : 10, 130 : 130 + 160 : 10]
+    np.testing.assert_array_equal(first, read_rgb("data/GT/0.png"))

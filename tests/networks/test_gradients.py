@@ -1,0 +1,342 @@
+"""What training computes and keeps: no gradient and no activation that nobody uses, in fp32 and in mixed precision."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.networks import TINY, randomize
+from torch import Tensor, nn
+
+from benchmarks.cases import Case, Training, shared_weights
+from glean_ext.errors import InputError
+from glean_ext.models.losses import at_once, r1_penalty
+from glean_ext.networks import StyleGAN2Discriminator, build_restorer, ops
+from glean_ext.networks.conv2d_gradfix import convolution
+
+ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
+VGG = {"type": "PerceptualLoss", "layer_weights": {"3": 1.0}, "vgg_type": "vgg16", "criterion": "mse"}
+MODEL = {
+    "type": "GLEAN",
+    "generator": TINY,
+    "discriminator": {"type": "StyleGANv2Discriminator", "in_size": 16, "max_channels": 16},
+    "pixel_loss": {"type": "MSELoss"},
+    "perceptual_loss": {**VGG, "perceptual_weight": 1e-2, "style_weight": 1e-2, "pretrained": "torchvision://vgg16"},
+    "gan_loss": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 1e-2},
+    "data_preprocessor": {"type": "DataPreprocessor", "mean": [127.5] * 3, "std": [127.5] * 3},
+}
+
+
+def training(dtype: str = "float32", device: str = "cpu", kind: str = "GLEANStyleGANv2", **changes: object) -> Training:
+    """A training of the smallest network, ready for its first step; the same weights and images every time."""
+    model = {**copy.deepcopy(MODEL), **changes}
+    model["generator"]["type"] = kind
+    optimizers = {"generator": copy.deepcopy(ADAM), "discriminator": copy.deepcopy(ADAM)}
+    case = Case("train", model, False, dtype, device, batch=2, optim_wrapper=optimizers)
+    return Training(case, shared_weights(case))
+
+
+def kept(tensors: list[Tensor]) -> AbstractContextManager:
+    """Collects what autograd keeps for the backward pass."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: tensors.append(t) or t, lambda t: t)
+
+
+def kept_bytes(run) -> int:
+    tensors: list[Tensor] = []
+    with kept(tensors):
+        run()
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+# ---------------------------------------------------------------- convolutions
+
+SHAPES = [
+    # side, kernel, stride, padding, groups, transposed
+    ((6, 7), 3, 1, 1, 1, False),
+    ((7, 6), 3, 2, 0, 1, False),
+    ((8, 5), 4, 2, 1, 4, False),
+    ((5, 6), 1, 2, 0, 1, False),
+    ((4, 3), 3, 2, 0, 1, True),
+]
+
+
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "weight gradient apart"])
+@pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
+def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, groups, transposed, trainable):
+    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
+    torch.manual_seed(0)
+    shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
+    x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    if trainable:
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        inputs, fixed = [x, weight, bias], []
+    else:
+        bias = None
+        inputs, fixed = [x], [weight, None]
+    for tensor in inputs:
+        tensor.requires_grad_()
+
+    def ours(*inputs: Tensor) -> Tensor:
+        return convolution(*inputs, *fixed, stride, padding, groups, transposed, 0.5)
+
+    y = ours(*inputs)
+    assert "_Convolution" in type(y.grad_fn).__name__
+    function = F.conv_transpose2d if transposed else F.conv2d
+    expected = function(x, 0.5 * weight, bias, stride=stride, padding=padding, groups=groups)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    direction = torch.randn_like(y)
+    for grad, right in zip(*(torch.autograd.grad(out, inputs, direction) for out in (y, expected)), strict=True):
+        torch.testing.assert_close(grad, right, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(ours, inputs)
+    assert torch.autograd.gradgradcheck(lambda *inputs: ours(*inputs).square(), inputs)
+
+
+def test_weight_gradient_is_apart_only_where_it_pays(monkeypatch):
+    weight = torch.randn(4, 4, 3, 3, requires_grad=True)
+    plain = torch.randn(2, 4, 6, 6)
+    last = plain.contiguous(memory_format=torch.channels_last)
+
+    def apart(x: Tensor) -> bool:
+        return "_Convolution" in type(convolution(x, weight).grad_fn).__name__
+
+    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
+    assert apart(last) and not apart(plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not apart(last)
+    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: False)
+    assert not apart(last)
+
+
+def test_frozen_convolution_keeps_its_weight_only():
+    x, weight = torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(4, 4, 3, 3)
+    for trainable in True, False:
+        tensors: list[Tensor] = []
+        with kept(tensors):
+            convolution(x, weight.requires_grad_(trainable), padding=1)
+        assert [t.shape for t in tensors] == [x.shape, weight.shape] if trainable else [weight.shape]
+
+
+def test_frozen_convolution_under_autocast():
+    x, weight = torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(4, 4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = convolution(x, weight, padding=1)
+        expected = F.conv2d(x, weight, padding=1)
+    assert y.dtype == torch.bfloat16
+    grads = [torch.autograd.grad(out.float().square().sum(), x)[0] for out in (y, expected)]
+    assert grads[0].dtype == torch.float32
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-2, atol=1e-2)
+
+
+def test_activation_keeps_one_tensor():
+    x, bias = torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(4)
+    tensors: list[Tensor] = []
+    with kept(tensors):
+        y = ops.bias_leaky_relu(x, bias)
+    assert [t.data_ptr() for t in tensors] == [y.data_ptr()]
+
+
+# ---------------------------------------------------------------- losses that are differentiated at once
+
+
+class Judge(nn.Module):
+    """A frozen network with two losses; it remembers its activations without keeping them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.requires_grad_(False)
+        self.activations: list[weakref.ref] = []
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        x = self.conv(image).sigmoid()
+        self.activations.append(weakref.ref(x))
+        return {"first": x.square().mean(), "second": 3 * x.sum()}
+
+
+def test_losses_at_once():
+    torch.manual_seed(0)
+    judge, image = Judge(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    plain, early = judge(image), at_once(judge, image)
+    assert early.keys() == plain.keys()
+    grads = []
+    for losses in plain, early:
+        (grad,) = torch.autograd.grad(2 * losses["first"] + 0.5 * losses["second"], image, retain_graph=True)
+        grads.append(grad)
+    for name, value in plain.items():
+        assert torch.equal(early[name], value)
+    torch.testing.assert_close(grads[1], grads[0])
+    gc.collect()
+    of_plain, of_early = (reference() for reference in judge.activations)
+    assert of_plain is not None and of_early is None
+
+
+def test_losses_at_once_leave_fp16_to_its_loss_scaling():
+    judge, image = Judge(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        at_once(judge, image)["first"].backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "AtOnce" in type(at_once(judge, image)["first"].grad_fn).__name__
+    assert image.grad is not None
+
+
+# ---------------------------------------------------------------- R1
+
+
+def test_r1_by_hand():
+    images = torch.tensor([[[[1.0, 2.0]]], [[[3.0, -1.0]]]], requires_grad=True)  # (2, 1, 1, 2)
+    weight = torch.tensor(0.5, requires_grad=True)
+    logits = weight * images.square().sum((1, 2, 3))[:, None]
+    penalty = r1_penalty(logits, images)  # the gradient of an image x is x
+    assert penalty.item() == pytest.approx(((1 + 4) + (9 + 1)) / 2 / 2)
+    penalty.backward()  # weight^2 * 4 * |x|^2 / 2
+    assert weight.grad.item() == pytest.approx(2 * 0.5 * 4 * 15 / 2 / 2)
+
+
+def test_r1_is_half_of_mmagics(mmagic_models):
+    from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
+
+    torch.manual_seed(0)
+    net = randomize(StyleGAN2Discriminator(16, max_channels=16))
+    gt = torch.randn(2, 3, 16, 16, requires_grad=True)
+    ours = r1_penalty(net(gt), gt)
+    theirs = r1_gradient_penalty_loss(net, gt.detach(), norm_mode="HWC")
+    torch.testing.assert_close(ours, theirs / 2)
+    grads = [torch.autograd.grad(loss, list(net.convs.parameters()), allow_unused=True) for loss in (ours, theirs / 2)]
+    for a, b in zip(*grads, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_r1_in_training(dtype):
+    plain, regularised = training(dtype), training(dtype, r1_gamma=10.0, r1_interval=2)
+    gt = torch.stack([sample.gt_img for sample in regularised.data["data_samples"]]) / 127.5 - 1
+    expected = 10 * 2 * r1_penalty(regularised.restorer.discriminator(gt.requires_grad_()), gt).item()
+    logged = [regularised.run() for _ in range(4)]
+    assert ["loss_r1" in losses for losses in logged] == [True, False, True, False]
+    assert logged[0]["loss_r1"] == pytest.approx(expected, rel=1e-4 if dtype == "float32" else 0.05)
+    first = plain.run()
+    assert first == pytest.approx({k: v for k, v in logged[0].items() if k != "loss_r1"}, rel=1e-5)
+    nets = [subject.restorer.discriminator for subject in (plain, regularised)]
+    moved = [(p - q).abs().max().item() for p, q in zip(*(net.parameters() for net in nets), strict=True)]
+    assert max(moved) > 1e-4
+
+
+def test_r1_needs_a_discriminator():
+    for changes in {"r1_gamma": -1.0}, {"r1_gamma": 1.0, "r1_interval": 0}:
+        with pytest.raises(InputError, match=r"^model.r1_gamma=.* R1 needs a discriminator, a weight of at least 0"):
+            training(**changes)
+    with pytest.raises(InputError, match=r"^model.r1_gamma=1.0"):
+        training(r1_gamma=1.0, discriminator=None, gan_loss=None)
+
+
+# ---------------------------------------------------------------- gradient checkpointing
+
+
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+def test_a_checkpointed_trunk_has_the_same_gradients(kind):
+    nets = []
+    for on in False, True:
+        torch.manual_seed(0)
+        nets.append(build_restorer({**TINY, "type": kind, "num_rrdbs": 3, "checkpoint_trunk": on}))
+    plain, checkpointed = nets
+    assert list(plain.state_dict()) == list(checkpointed.state_dict())
+    lq, outputs = torch.randn(2, 3, 8, 8), []
+    for net in nets:
+        outputs.append(net(lq))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for (name, a), b in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.equal(a.grad, b.grad)), name
+    plain_bytes, fewer = (kept_bytes(lambda net=net: net(lq)) for net in nets)
+    assert fewer < plain_bytes - 3 * 3 * 2 * 8 * 8 * 8 * 4  # at least a tensor of 8 channels a dense block
+
+
+# ---------------------------------------------------------------- a step computes what it needs, once
+
+
+class Calls:
+    """The calls of a module: with gradients to be computed or not."""
+
+    def __init__(self, module: nn.Module):
+        self.grad_enabled: list[bool] = []
+        self.input_needs_grad: list[bool] = []
+        module.register_forward_pre_hook(self._note)
+
+    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.grad_enabled.append(torch.is_grad_enabled())
+        self.input_needs_grad.append(inputs[0].requires_grad)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+def test_no_gradient_that_nobody_uses(kind, dtype):
+    subject = training(dtype, kind=kind)
+    restorer = subject.restorer
+    generator, discriminator = Calls(restorer.generator), Calls(restorer.discriminator)
+    vgg = Calls(restorer.perceptual_loss.vgg)
+    graded: dict[str, list[bool]] = {"generator": [], "discriminator": []}
+    for name, wrapper in subject.optimizers.items():
+        step, params = wrapper.step, list(getattr(restorer, name).parameters())
+
+        def noted(step=step, params=params, name=name):
+            graded[name] = [parameter.grad is not None for parameter in params]
+            others = restorer.discriminator if name == "generator" else restorer.generator
+            assert all(parameter.grad is None for parameter in others.parameters())
+            step()
+
+        wrapper.step = noted
+    subject.run()
+    assert len(generator.grad_enabled) == 1  # the discriminator's step takes the same images
+    assert vgg.grad_enabled == [True, False] and vgg.input_needs_grad == [True, False]  # output, ground truth
+    assert discriminator.input_needs_grad == [True, False, False]  # for the generator, ground truth, output
+    assert graded["generator"] == [parameter.requires_grad for parameter in restorer.generator.parameters()]
+    assert all(graded["discriminator"])
+    assert all(p.grad is None for p in restorer.perceptual_loss.parameters())
+
+
+def test_the_bank_keeps_no_inputs_of_its_convolutions():
+    """Of a style convolution two tensors stay: what is demodulated and what is activated. (PyTorch's own kept six.)"""
+    torch.manual_seed(0)
+    bank = build_restorer(TINY).generator
+    codes = torch.randn(2, bank.num_latents, 16, requires_grad=True)
+    x = torch.randn(2, 16, 8, 8, requires_grad=True)
+    tensors: list[Tensor] = []
+    with kept(tensors):
+        bank.block(x, 16, codes)
+    large = {t.data_ptr() for t in tensors if t.ndim == 4 and t.shape[0] == 2 and t.shape[2] >= 16}
+    assert len(large) == 4
+
+
+# ---------------------------------------------------------------- mixed precision
+
+
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+def test_bf16_trains_like_fp32(kind):
+    """30 steps: pixel loss within 1% of fp32's, and it falls; R1 and style loss within 10%, the others within 5%."""
+    runs = [training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16")]
+    curves = [[subject.run() for _ in range(30)] for subject in runs]
+    assert curves[0][-1]["loss_pix"] < 0.8 * curves[0][0]["loss_pix"]
+    for full, half in zip(*curves, strict=True):
+        assert full.keys() == half.keys()
+        for name, value in full.items():
+            tolerance = {"loss_pix": 0.01, "loss_r1": 0.1, "loss_style": 0.1}.get(name, 0.05)
+            assert half[name] == pytest.approx(value, rel=tolerance), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+def test_mixed_precision_on_a_gpu(kind, dtype):
+    runs = [training(name, "cuda", kind, r1_gamma=1.0, r1_interval=4) for name in ("float32", dtype)]
+    curves = [[subject.run() for _ in range(30)] for subject in runs]
+    for full, half in zip(*curves, strict=True):
+        assert half["loss_pix"] == pytest.approx(full["loss_pix"], rel=0.05)
+    scaler = runs[1].optimizers["generator"].loss_scaler
+    assert scaler.is_enabled() == (dtype == "float16") and (dtype == "bfloat16" or scaler.get_scale() >= 1)

@@ -1,0 +1,276 @@
+"""The networks against MMagic's own classes, value by value, and against values worked by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.networks import randomize
+from torch import nn
+
+from glean_ext.errors import InputError
+from glean_ext.networks import (
+    GLEANStyleGANv2,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    build_restorer,
+    ops,
+    precision,
+)
+from glean_ext.networks.discriminators import minibatch_stddev
+from glean_ext.networks.shapes import channels_by_resolution
+
+
+def largest_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """The largest difference as a share of the reference's range."""
+    return ((ours - reference).abs().max() / (reference.max() - reference.min())).item()
+
+
+# ---------------------------------------------------------------- parity with MMagic
+
+
+@pytest.mark.parametrize(
+    ("in_size", "out_size", "batch"),
+    [(16, 64, 3), (32, 256, 1)]
+    + [pytest.param(*case, marks=pytest.mark.slow) for case in ((32, 256, 3), (64, 1024, 1), (64, 1024, 3))],
+)
+@torch.no_grad()
+def test_glean_equals_mmagic(mmagic_models, in_size, out_size, batch):
+    from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
+
+    reference = randomize(Reference(in_size, out_size, num_rrdbs=4)).eval()
+    ours = GLEANStyleGANv2(in_size, out_size, num_rrdbs=4).eval()
+    assert list(ours.state_dict()) == list(reference.state_dict())
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    lq = torch.rand(batch, 3, in_size, in_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = reference(lq)
+    assert expected.std() > 0.1
+    assert largest_error(ours(lq), expected) < 1e-5
+
+
+def test_full_size_state_dicts_agree_both_ways(mmagic_models):
+    from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
+
+    with torch.device("meta"):
+        ours, theirs = GLEANStyleGANv2(64, 1024), Reference(64, 1024)
+    shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert sum(p.numel() for p in ours.parameters()) == pytest.approx(175.5e6, rel=1e-3)  # PAPER: measured on MMagic
+
+
+@pytest.mark.parametrize("in_size", [32, 64])
+@torch.no_grad()
+def test_discriminator_equals_mmagic(mmagic_models, in_size):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    reference = randomize(Reference(in_size))
+    ours = StyleGAN2Discriminator(in_size)
+    assert list(ours.state_dict()) == list(reference.state_dict())
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    image = torch.randn(8, 3, in_size, in_size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(image), reference(image), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bank_images_equal_mmagic(mmagic_models):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Generator as Reference
+
+    reference = randomize(Reference(64, 512)).eval()
+    ours = StyleGAN2Generator(64, 512)
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    z = torch.randn(2, 512, generator=torch.Generator().manual_seed(1))
+    assert largest_error(ours(z), reference(z, randomize_noise=False)) < 1e-5
+
+
+# ---------------------------------------------------------------- operations
+
+
+def test_upfirdn2d_by_hand():
+    x = torch.tensor([[[[1.0, 2.0]]]])
+    kernel = torch.tensor([[1.0, 10.0]])
+    # zeros inserted: 1 0 2 0; padded by one on both sides, both axes; convolved with the flipped kernel
+    out = ops.upfirdn2d(x, kernel, up=2, pad=(1, 1))
+    assert out.shape == (1, 1, 4, 5)
+    assert out[0, 0, 1].tolist() == [1, 10, 2, 20, 0]
+    assert ops.upfirdn2d(x, kernel, pad=(0, 0)).tolist() == [[[[12.0]]]]  # 1 * 10 + 2 * 1
+
+
+def test_upfirdn2d_crops_with_negative_padding():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert ops.upfirdn2d(x, torch.ones(1, 1), pad=(-1, -1)).tolist() == [[[[5, 6], [9, 10]]]]
+
+
+def test_bias_leaky_relu_by_hand():
+    out = ops.bias_leaky_relu(torch.tensor([[1.0, -3.0]]), torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(out, torch.tensor([[2.0, -0.4]]) * 2**0.5)
+
+
+def test_modulated_convolution_equals_per_image_weights():
+    """Scaling activations must equal the definition: weights built for each image (CVPR 2020, eq. 1 to 3)."""
+    g = torch.Generator().manual_seed(0)
+    x, weight, style = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((3, 4, 5, 6), (2, 4, 3, 3), (3, 4)))
+    out = ops.modulated_conv2d(x, weight, style)
+    for n in range(3):
+        w = weight * style[n][None, :, None, None]
+        w = w / (w.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        torch.testing.assert_close(out[n : n + 1], F.conv2d(x[n : n + 1], w, padding=1), rtol=1e-5, atol=1e-5)
+
+
+def test_modulated_convolution_has_second_derivatives():
+    g = torch.Generator().manual_seed(0)
+    x, w, s = (
+        torch.randn(*shape, generator=g, dtype=torch.float64, requires_grad=True)
+        for shape in ((1, 2, 3, 3), (2, 2, 3, 3), (1, 2))
+    )
+
+    def conv(x, w, s):
+        # the factors are fp32 by design, so demodulation is left out of this fp64 check
+        return ops.modulated_conv2d(x, w, s, demodulate=False, upsample=True)
+
+    assert torch.autograd.gradcheck(conv, (x, w, s))
+    assert torch.autograd.gradgradcheck(conv, (x, w, s))
+
+
+def test_demodulation_survives_fp16_overflow():
+    x = torch.full((1, 4, 2, 2), 100.0, dtype=torch.float16)
+    style = torch.full((1, 4), 1e4)
+    out = ops.modulated_conv2d(x, torch.ones(1, 4, 1, 1, dtype=torch.float16), style)
+    assert torch.equal(out.float(), torch.full((1, 1, 2, 2), 200.0))  # 4 * 100 / sqrt(4)
+
+
+def test_minibatch_stddev_by_hand():
+    x = torch.zeros(4, 1, 2, 2)
+    x[1] = x[3] = 2.0  # two groups of two: (0, 2 in batch index) -> all 0; (1, 3) -> all 2
+    out = minibatch_stddev(x, group_size=2)
+    assert out.shape == (4, 2, 2, 2)
+    torch.testing.assert_close(out[:, 1], torch.full((4, 2, 2), 1e-4))
+    mixed = minibatch_stddev(torch.tensor([0.0, 2.0]).reshape(2, 1, 1, 1), group_size=2)
+    torch.testing.assert_close(mixed[:, 1].flatten(), torch.ones(2))
+
+
+def test_minibatch_stddev_names_the_batch_size():
+    with pytest.raises(ValueError, match=r"a batch of 6 does not fit: take at most 4 images or a multiple of 4"):
+        minibatch_stddev(torch.zeros(6, 1, 4, 4))
+
+
+# ---------------------------------------------------------------- the network itself
+
+
+def test_channel_table_is_stylegan2s():
+    assert channels_by_resolution(1024) == dict(
+        zip((4, 8, 16, 32, 64, 128, 256, 512, 1024), (512,) * 5 + (256, 128, 64, 32), strict=True)
+    )
+    assert channels_by_resolution(128, channel_multiplier=1)[128] == 128
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((24, 64), "in_size must be a power of two of at least 8, but it is 24."),
+        ((4, 64), "in_size must be a power of two of at least 8, but it is 4."),
+        ((64, 64), "in_size must be smaller than out_size, but they are 64 and 64."),
+        ((8, 48), "out_size must be a power of two of at least 8, but it is 48."),
+        ((16.0, 64), "in_size must be one whole number or (height, width), but it is 16.0."),
+        (((8, 8, 8), 64), "in_size must be one whole number or (height, width), but it is (8, 8, 8)."),
+        (((18, 24), (72, 96)), "The longer side of in_size must be a power of two of at least 8, but it is 24."),
+        (((7, 16), (28, 64)), "in_size=(7, 16) cannot be centred: make both sides even."),
+        (((12, 16), 64), "in_size and out_size must have one aspect, but they are (12, 16) and 64."),
+        (((12, 16), (16, 12)), "in_size must be smaller than out_size, but they are (12, 16) and (16, 12)."),
+    ],
+)
+def test_sizes_are_checked(sizes, message):
+    with pytest.raises(ValueError) as error:
+        GLEANStyleGANv2(*sizes)
+    assert str(error.value) == message
+
+
+def test_wrong_input_size_says_what_fits(tiny_cfg):
+    with pytest.raises(InputError, match=r"takes images of 8x8 pixels, but got a tensor of shape \(1, 3, 9, 8\)"):
+        build_restorer(tiny_cfg)(torch.zeros(1, 3, 9, 8))
+
+
+def test_unknown_argument_is_named(tiny_cfg):
+    with pytest.raises(InputError, match=r"model.generator .GLEANStyleGANv2.: got an unexpected keyword .*'in_sizee'"):
+        build_restorer({**tiny_cfg, "in_sizee": 8})
+    with pytest.raises(InputError, match=r"model.generator.type is 'GLEAM', but it must be one of"):
+        build_restorer({"type": "GLEAM"})
+
+
+def test_every_trainable_parameter_gets_a_gradient_and_the_bank_none(tiny_cfg):
+    net = randomize(build_restorer(tiny_cfg))
+    net(torch.randn(2, 3, 8, 8)).square().mean().backward()
+    for name, param in net.named_parameters():
+        assert (param.grad is not None) == param.requires_grad, name
+        assert param.requires_grad != name.startswith(("generator.", "fusion_skip.")), name
+
+
+def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
+    net = randomize(build_restorer(tiny_cfg)).eval()
+    lq = torch.rand(2, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        full = net(lq)
+        with torch.autocast("cpu", torch.bfloat16):
+            auto = net(lq)
+        net.fp16_enabled = True
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+        switched = net(lq)
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+        assert torch.equal(net(lq), full), "bf16 without instructions for it takes many times longer"
+    assert auto.dtype == switched.dtype == torch.float32
+    assert torch.equal(auto, switched)
+    assert 0 < largest_error(auto, full) < 0.05
+
+
+def test_r1_works_in_mixed_precision():
+    net = randomize(StyleGAN2Discriminator(16, channel_multiplier=0.125, max_channels=16))
+    gradients = []
+    for enabled in False, True:
+        image = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = net(image)
+        (slope,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
+        net.zero_grad()
+        slope.square().sum().backward()
+        gradients.append(net.convs[1].conv1[0].conv.weight_orig.grad.clone())
+    cosine = F.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0)
+    assert cosine > 0.99
+
+
+@torch.no_grad()
+def test_truncation_moves_towards_the_mean():
+    bank = randomize(StyleGAN2Generator(16, 16, 2, 0.125, 16)).eval()
+    z = torch.randn(4, 16)
+    torch.testing.assert_close(bank(z, truncation=0.0)[0], bank(-z, truncation=0.0)[1])
+    assert not torch.allclose(bank(z)[0], bank(-z)[1])
+
+
+def test_networks_import_with_torch_alone():
+    """Law 1: no mmengine, mmcv, mmagic behind these imports, and nearly no time on top of torch."""
+    code = (
+        "import sys, time, torch; t = time.perf_counter(); import glean_ext.networks, glean_ext.checkpoints; "
+        "t = time.perf_counter() - t; "
+        "print(t, [m for m in ('mmengine', 'mmcv', 'mmagic', 'torchvision', 'cv2', 'rich') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    seconds, modules = out.split(" ", 1)
+    assert modules.strip() == "[]"
+    assert float(seconds) < 0.15 * (time.perf_counter() - start)
+
+
+def test_every_module_of_the_networks_is_torch_only():
+    from pathlib import Path
+
+    import glean_ext.networks as package
+
+    for path in Path(package.__file__).parent.glob("*.py"):
+        for word in "mmengine", "mmcv", "mmagic":
+            assert f"import {word}" not in path.read_text() and f"from {word}" not in path.read_text(), path
+
+
+def test_networks_are_plain_modules(tiny_cfg):
+    assert type(build_restorer(tiny_cfg)).__mro__[1] is nn.Module

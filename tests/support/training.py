@@ -1,0 +1,45 @@
+"""What the tests that train share: a working directory with a config, a bank and images, and ways to run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from support.networks import TINY, randomize
+
+from glean_ext.networks import StyleGAN2Generator
+
+ROOT = Path(__file__).parents[2]
+NETWORK = {k: v for k, v in TINY.items() if k != "type"}
+BANK = {k: NETWORK[k] for k in ("out_size", "style_channels", "num_mlps", "channel_multiplier", "max_channels")}
+BASES = [str(ROOT / f"configs/_base_/{name}.py") for name in ("runtime", "schedule_300k", "glean", "data")]
+
+
+def make_home(folder: Path, config: str, images: int) -> None:
+    """``config.py``, its bank ``bank.pth`` and ``data/GT/0.png``, ... of 16x16 pixels of noise."""
+    (folder / "config.py").write_text(config)
+    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
+    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, folder / "bank.pth")
+    (folder / "data/GT").mkdir(parents=True)
+    for i in range(images):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"data/GT/{i}.png")
+
+
+def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command with this interpreter's environment; one thread."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run([*map(str, arguments)], env=env, capture_output=True, text=True, timeout=600)
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

@@ -1,0 +1,194 @@
+"""Videos: interrupted runs go on, and end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.videos import doubled, picture, write_video
+
+from glean_ext.errors import InputError
+from glean_ext.video import segment_writer as video_segments
+from glean_ext.video.restore_video import restore_video
+
+ROOT = Path(__file__).parents[2]
+
+
+PROCESS = """
+import sys, time
+from glean_ext.video.restore_video import restore_video
+
+def restore(frames):
+    time.sleep(0.05)
+    return [rgb.repeat(2, 0).repeat(2, 1) for rgb in frames]
+
+print(restore_video(sys.argv[1], sys.argv[2], restore, segment=10, batch=4, fingerprint="x2"), flush=True)
+"""
+
+
+def process(*arguments, **options):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=env, **pipes, **options)
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_video(tmp_path / "in.mp4", 60)
+
+
+@pytest.fixture
+def run(tmp_path, lines):
+    def call(source, name="out.mp4", restore=doubled, **options):
+        options = {"segment": 10, "batch": 4, "notify": lines.append} | options
+        return restore_video(source, tmp_path / name, restore, **options)
+
+    return call
+
+
+def stop_after(frames, error):
+    """A restorer that fails once it was given more frames than that."""
+    given = 0
+
+    def restore(batch):
+        nonlocal given
+        given += len(batch)
+        if given > frames:
+            raise error
+        return doubled(batch)
+
+    return restore
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_and_ends_alike(run, source, tmp_path, lines, how):
+    whole = run(source, "whole.mp4", fingerprint="x2")
+    target, folder = tmp_path / "out.mp4", tmp_path / ".out.mp4.segments"
+    child = process(source, target)
+    until = time.monotonic() + 60
+    while not (folder / "000001.mp4").exists():
+        assert child.poll() is None and time.monotonic() < until, child.stderr.read()
+        time.sleep(0.01)
+    child.send_signal(how)
+    child.wait(60)
+    assert child.returncode == -how and not target.exists()
+    kept = len(list(folder.glob("0*.mp4")))
+    assert 2 <= kept < 6
+    child.stdout.close()
+    child.stderr.close()
+
+    given = []
+    resumed = run(source, restore=lambda frames: given.extend(frames) or doubled(frames), fingerprint="x2")
+    assert resumed.resumed == 10 * kept and len(given) == 60 - 10 * kept and resumed.frames == whole.frames == 60
+    assert lines == [f"{target}: {10 * kept} frames are there from the interrupted run; it goes on after them."]
+    assert not folder.exists()
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_whole(run, source, tmp_path, lines):
+    with pytest.raises(KeyboardInterrupt):
+        run(source, restore=stop_after(25, KeyboardInterrupt()))
+    assert not (tmp_path / "out.mp4").exists()
+    assert lines == [f"{tmp_path}/out.mp4: 20 frames are kept; the same call goes on after them."]
+    names = sorted(path.name for path in (tmp_path / ".out.mp4.segments").iterdir())
+    assert names == ["000000.mp4", "000001.mp4", "job.json", "lock"]
+    steps = []
+    assert run(source, batch=3, progress=lambda *step: steps.append(step)).resumed == 20
+    assert steps[0] == (20, 60) and steps[-1] == (60, 60)
+
+
+def test_what_is_restored_is_written_though_the_next_fails(run, source, tmp_path):
+    """Frames wait for the encoder when the end comes: none of them is lost, and none is missing in between."""
+    for frames in (20, 30, 40):
+        with pytest.raises(KeyboardInterrupt):
+            run(source, restore=stop_after(frames, KeyboardInterrupt()), batch=10, fingerprint=str(frames))
+        assert len(list((tmp_path / ".out.mp4.segments").glob("0*.mp4"))) == frames // 10
+
+
+def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
+        patch.setattr("glean_ext.video.restore_video.join", lambda *_: (_ for _ in ()).throw(InputError("disk full")))
+        run(source)
+    assert len(list((tmp_path / ".out.mp4.segments").glob("0*.mp4"))) == 6
+    result = run(source, restore=stop_after(0, AssertionError()))
+    assert (result.resumed, result.frames, result.size) == (60, 60, (64, 48))
+
+
+def test_a_source_that_vanishes_costs_no_frames(run, source, tmp_path, lines):
+    away = tmp_path / "away.mp4"
+
+    def restore(frames):
+        if source.exists():
+            source.rename(away)  # still open, so it is read to its end
+        return doubled(frames)
+
+    with pytest.raises(InputError, match=r"in\.mp4: there is no such file\."):
+        run(source, restore=restore)
+    assert lines == [f"{tmp_path}/out.mp4: 60 frames are kept; the same call goes on after them."]
+    away.rename(source)
+    assert run(source).resumed == 60
+
+
+def test_a_damaged_segment_and_those_after_it_are_made_anew(run, source, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(source, restore=stop_after(45, KeyboardInterrupt()))
+    second = tmp_path / ".out.mp4.segments" / "000001.mp4"
+    second.write_bytes(second.read_bytes()[:200])
+    assert run(source).resumed == 10
+    run(source, "whole.mp4")
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "crf", "preset", "segment", "source"])
+def test_another_job_starts_anew(run, source, tmp_path, lines, change):
+    with pytest.raises(KeyboardInterrupt):
+        run(source, restore=stop_after(25, KeyboardInterrupt()))
+    lines.clear()
+    options = {"fingerprint": "x", "crf": 20, "preset": "fast", "segment": 15}
+    if change == "source":
+        write_video(source, [picture(number + 100) for number in range(60)])
+    result = run(source, **{change: options[change]} if change in options else {})
+    assert result.resumed == 0
+    target = tmp_path / "out.mp4"
+    assert lines == [f"{target}: source, settings or network differ from the interrupted run's; it starts anew."]
+
+
+def test_a_network_of_another_size_under_the_same_fingerprint(run, source, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(source, restore=stop_after(25, KeyboardInterrupt()))
+    with pytest.raises(InputError, match=r"the frames have another size than those of the interrupted run\. Remove "):
+        run(source, restore=lambda frames: frames)
+    assert not (tmp_path / "out.mp4").exists()
+    assert run(source).resumed == 20
+
+
+def test_two_processes_do_not_write_one_target(run, source, tmp_path):
+    def restore(frames):
+        with pytest.raises(InputError, match=r"out\.mp4: another process is writing it\. Wait for its end\."):
+            run(source)
+        return doubled(frames)
+
+    assert run(source, restore=restore, batch=30, segment=60).frames == 60
+
+
+def test_x264_does_not_depend_on_the_cores(source, tmp_path):
+    """A resumed run may have others, so it has a fixed number of threads."""
+    assert video_segments.THREADS == 8
+    cores = os.sched_getaffinity(0)
+    restore_video(source, tmp_path / "all.mp4", doubled)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        restore_video(source, tmp_path / "one.mp4", doubled)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert (tmp_path / "all.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
