@@ -22,7 +22,7 @@ from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.inference.model_cost import measure
 from glean_ext.inference.onnx_backend import OnnxNetwork
-from glean_ext.networks import StyleGAN2Discriminator, build_restorer, prepare_for_inference
+from glean_ext.networks import StyleGAN2Discriminator, build_network, prepare_for_inference
 from glean_ext.networks.shapes import Size
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -127,7 +127,7 @@ class Inference(Subject):
 
     def _torch_network(self, case: Case, weights: Weights | None) -> Forward:
         torch.manual_seed(SEED)
-        plain = mmagic_generator(case.model["generator"]) if case.mmagic else build_restorer(self.generator)
+        plain = mmagic_generator(case.model["generator"]) if case.mmagic else build_network(self.generator)
         self.networks = {"generator": plain}
         self.take(weights)
         net = plain.eval() if case.mmagic else prepare_for_inference(plain, DTYPES[case.dtype])
@@ -145,7 +145,7 @@ class Inference(Subject):
     def first_run(self) -> tuple[int, Tensor]:
         """The FLOPs are those of the plain network: fast forms may compute some things twice, which is no more work."""
         with FakeTensorMode():
-            costs = measure(build_restorer(self.generator), self.generator["in_size"], self.lq.shape[1])
+            costs = measure(build_network(self.generator), self.generator["in_size"], self.lq.shape[1])
         return len(self.lq) * costs["total"].flops, self.run()
 
 
@@ -216,7 +216,7 @@ def build(case: Case, weights: Weights | None = None) -> Inference | Training:
 def shared_network(case: Case) -> nn.Module:
     """Our network, with the weights for all contestants: of ``case.checkpoint``, or random with nothing at zero."""
     torch.manual_seed(SEED)
-    generator = build_restorer(_without_files(case.model["generator"]))
+    generator = build_network(_without_files(case.model["generator"]))
     if case.checkpoint:
         checkpoints.load_restorer(generator, case.checkpoint)
     else:

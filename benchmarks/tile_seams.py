@@ -18,10 +18,10 @@ from rich.table import Table
 
 from glean_ext import cli
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.inference.tiling import Tiling, largest_difference
-from glean_ext.size_requirements import Size, text
+from glean_ext.size_requirements import Size, format_size
 from glean_ext.utils.array_conversion import to_floats
 from glean_ext.utils.image_io import read_rgb
 
@@ -29,7 +29,7 @@ LIMIT = 1 / 255  # of the range from black to white
 STRIDE = 16  # tiles start about every so many pixels of the input
 
 
-def tiles(restorer: Restorer, overlap: int) -> Tiling:
+def tiles(restorer: ImageRestorer, overlap: int) -> Tiling:
     """Tiles as small as they may be to show seams: at every period of the injected noise, or every :data:`STRIDE`."""
     tiling = SizePolicy("tile", tile_overlap=overlap).tiling(restorer.takes, (0, 0))
     stride = tiling.period * -(-max(STRIDE, overlap) // tiling.period)
@@ -45,7 +45,9 @@ def patterns(size: Size) -> dict[str, np.ndarray]:
     return {"squares": squares.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]], "pixels": pixels}
 
 
-def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: str = "the image") -> dict[int, float]:
+def seams(
+    restorer: ImageRestorer, rgb: np.ndarray, overlaps: Sequence[int], name: str = "the image"
+) -> dict[int, float]:
     """The largest difference between the tiled and the whole result for each overlap; 1 is black to white.
 
     Args:
@@ -65,7 +67,8 @@ def seams(restorer: Restorer, rgb: np.ndarray, overlaps: Sequence[int], name: st
         tiling = tiles(restorer, overlap)
         if tiling.count(size) == 1:
             raise InputError(
-                f"{name} has {text(size)} pixels, which is one tile ({text(tiling.tile)}). Take a larger one."
+                f"{name} has {format_size(size)} pixels, which is one tile ({format_size(tiling.tile)}). Take a larger "
+                "one."
             )
         differences[overlap] = largest_difference(restorer.network, image, tiling, whole)
     return differences
@@ -87,7 +90,7 @@ def measure_seams(
     Raises:
         InputError: Something given cannot be used.
     """
-    restorer = Restorer(config, checkpoint, device, dtype="float32")
+    restorer = ImageRestorer(config, checkpoint, device, dtype="float32")
     largest = max(tiles(restorer, overlap).tile[0] for overlap in overlaps)
     sources = patterns((size[0], max(size[1], 2 * largest))) | {str(path): read_rgb(path) for path in images}
     console = console or Console(highlight=False, soft_wrap=True)

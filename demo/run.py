@@ -20,7 +20,7 @@ from glean_ext.config import load_config
 from glean_ext.engine.hooks.visualization import sample_sheet
 from glean_ext.engine.runner import train
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import StyleGAN2Generator
 from glean_ext.utils.files import atomic_path, write_json
 from glean_ext.utils.image_grid import Row, comparison
@@ -126,7 +126,7 @@ def restore_held_out(folder: Path, config: Path, models: dict[str, Path]) -> lis
     lq = [imresize(image, scale=1 / SCALE) for image in gt]
     rows = [Row("LR", lq), Row("bicubic", [imresize(image, scale=SCALE) for image in lq])]
     for name, weights in models.items():
-        restorer = Restorer(config, weights, device="cpu", dtype="float32")
+        restorer = ImageRestorer(config, weights, device="cpu", dtype="float32")
         rows.append(Row(name, [restorer.restore(image) for image in lq]))
     return [*rows, Row("GT", gt)]
 
@@ -155,6 +155,6 @@ def restore_photograph(config: Path, path: Path) -> None:
     left, top, right, bottom = FACE
     face = imresize(np.ascontiguousarray(data.astronaut()[top:bottom, left:right]), size=(SIZE, SIZE))
     lq = imresize(face, scale=1 / SCALE)
-    restored = Restorer(config, shipped(config), device="cpu", dtype="float32").restore(lq)
+    restored = ImageRestorer(config, shipped(config), device="cpu", dtype="float32").restore(lq)
     rows = [Row("photograph", [face]), Row("LR", [lq]), Row("bicubic", [imresize(lq, scale=SCALE)])]
     save_comparison([*rows, Row("GLEAN, shipped", [restored])], path)

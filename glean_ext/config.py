@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 
 HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
 # Settings of mmengine's runner that a config may leave out and --cfg-options may add.
@@ -38,10 +38,12 @@ def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -
     try:
         config = Config.fromfile(path, import_custom_modules=False)
     except FileNotFoundError as error:
-        missing = error.filename or _one_line(error)
+        missing = error.filename or first_line(error)
         raise InputError(f"{path}: a file that it names is missing ({missing}). Correct its _base_.") from error
     except Exception as error:  # a config is Python code: anything may happen in it
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {_one_line(error)}. Correct it.") from error
+        raise InputError(
+            f"{path} cannot be read: {type(error).__name__}: {first_line(error, keys=True)}. Correct it."
+        ) from error
     merge_options(config, options)
     generator_config(config, path)
     return config
@@ -98,7 +100,7 @@ def merge_options(config: Config, options: Sequence[str] | None) -> None:
     try:
         config.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"--cfg-options {' '.join(options)}: {_one_line(error)}") from error
+        raise InputError(f"--cfg-options {' '.join(options)}: {first_line(error, keys=True)}") from error
 
 
 def generator_config(config: Mapping, source: object) -> ConfigDict:
@@ -114,8 +116,3 @@ def generator_config(config: Mapping, source: object) -> ConfigDict:
             f"{source} has no model.generator = dict(type='GLEANStyleGANv2', ...). Add it, or take another config."
         )
     return generator
-
-
-def _one_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # str(KeyError) adds quotes
-    return " ".join(str(text).split())[:300].rstrip(".") or type(error).__name__

@@ -1,15 +1,113 @@
-"""The one error that means: what the user gave is at fault, and the message says how to mend it."""
+"""Errors and notices that know their reader.
+
+The library names a setting by its Python parameter, as ``{size_policy}`` or, with a value, ``{size_policy=resize}``.
+Each front end spells it in its own way: ``size_policy='resize'`` in Python, ``--size-policy resize`` on a command line.
+"""
+
+from __future__ import annotations
+
+import re
+from ast import literal_eval
+from collections.abc import Callable, Sequence
+
+PLACEHOLDER = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
+MAX_REASON = 200  # characters of a library's reason that a message repeats
+
+Spell = Callable[[str, str | None], str | None]  # parameter, its value -> how a reader knows it; None: it has no such
+
+
+def as_keyword(parameter: str, value: str | None = None) -> str:
+    """How Python knows a parameter.
+
+    >>> as_keyword("size_policy"), as_keyword("size_policy", "resize"), as_keyword("batch", "4")
+    ('size_policy', "size_policy='resize'", 'batch=4')
+    """
+    if value is None:
+        return parameter
+    try:
+        literal_eval(value)
+    except (ValueError, SyntaxError):
+        value = repr(value)
+    return f"{parameter}={value}"
+
+
+class Notice:
+    """One line for the user: what happened and what can be done about it.
+
+    Args:
+        message: What happened; it names the file or thing.
+        parameter: The Python parameter, or parameters, that ``message`` and ``hint`` name in braces.
+        hint: What the user can do, as whole sentences.
+    """
+
+    def __init__(self, message: str, parameter: str | Sequence[str] | None = None, hint: str = ""):
+        self.message, self.parameter, self.hint = message, parameter, hint
+
+    def render(self, spell: Spell = as_keyword) -> str:
+        """The line in a front end's own terms; a hint about a parameter that the front end lacks is left out."""
+        message, _ = self._spelled(self.message, spell)
+        hint, known = self._spelled(self.hint, spell)
+        return f"{message} {hint}" if hint and known else message
+
+    def _spelled(self, text: str, spell: Spell) -> tuple[str, bool]:
+        names = {self.parameter} if isinstance(self.parameter, str) else set(self.parameter or ())
+        known = True
+
+        def replace(match: re.Match[str]) -> str:
+            nonlocal known
+            if match[1] not in names:  # a file's name may have braces, too
+                return match[0]
+            spelled = spell(match[1], match[2])
+            known &= spelled is not None
+            return spelled or as_keyword(match[1], match[2])
+
+        return PLACEHOLDER.sub(replace, text), known
+
+    def __str__(self) -> str:
+        return self.render()
 
 
 class InputError(ValueError):
-    """Bad input: a file, a key, a size. One line that names it, says what is wrong and how to mend it.
+    """Bad input: a file, a key, a size. One line that names it, says what is wrong and how to correct it.
 
-    The tools print it without a traceback and leave with exit code 2.
+    Command-line tools print it without a traceback and exit with code 2.
+
+    Args:
+        message: What is wrong, starting with the file or parameter at fault.
+        parameter: As for :class:`Notice`; the first one is at fault, or decides what happens.
+        hint: As for :class:`Notice`. It may also be part of ``message`` where it names no parameter.
     """
 
+    def __init__(self, message: str, parameter: str | Sequence[str] | None = None, hint: str = ""):
+        super().__init__(message, parameter, hint)  # what pickle calls the class with again
+        self.message, self.parameter, self.hint = message, parameter, hint
 
-def first_line(error: BaseException) -> str:
-    """The reason that a library gives, to be put into a message: its first line without the full stop, or its kind."""
-    text = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has only the key
-    line = text.split("\n")[0][:200].rstrip(". ")
-    return line or type(error).__name__
+    def render(self, spell: Spell = as_keyword) -> str:
+        """As :meth:`Notice.render`."""
+        return Notice(self.message, self.parameter, self.hint).render(spell)
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def about(self, name: str) -> InputError:
+        """The same error with the thing it is about named first, unless the message starts with that name."""
+        message = self.message if self.message.startswith(name) else f"{name}: {self.message}"
+        return type(self)(message, self.parameter, self.hint)
+
+
+class UnreadableImageError(InputError):
+    """An image file that is damaged, empty, or of a format that is not read."""
+
+
+def first_line(error: BaseException, keys: bool = False) -> str:
+    """The reason that a library gives, for use in a message: its first line without the full stop, or its type.
+
+    Args:
+        error: The library's error.
+        keys: What a ``KeyError`` has is the reason, not only a key.
+    """
+    content: object = error
+    if isinstance(error, KeyError):
+        content = error.args[0] if keys and error.args else ""  # str(error) would add quotes
+    lines = str(content).strip().splitlines()
+    return lines[0][:MAX_REASON].rstrip(". ") if lines else type(error).__name__

@@ -9,10 +9,10 @@ Size = tuple[int, int]  # height, width
 MIN_INPUT = 8  # side of the smallest image LightGLEAN takes; as glean_ext.networks.shapes, which imports torch
 
 
-def text(size: Size) -> str:
+def format_size(size: Size) -> str:
     """As people write sizes, the width first.
 
-    >>> text((3, 4))
+    >>> format_size((3, 4))
     '4x3'
     """
     return f"{size[1]}x{size[0]}"
@@ -37,7 +37,7 @@ class SizeRequirements:
         return min(size) >= MIN_INPUT if self.any_size else size == self.nominal
 
     def __str__(self) -> str:
-        return f"any size from {MIN_INPUT}x{MIN_INPUT} on" if self.any_size else f"{text(self.nominal)} only"
+        return f"any size from {MIN_INPUT}x{MIN_INPUT} on" if self.any_size else f"{format_size(self.nominal)} only"
 
 
 def _pair(size: int | Size) -> Size:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from glean_ext import checkpoints
 from glean_ext.engine.hooks.bank import bank_digests
 from glean_ext.errors import InputError
-from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_restorer
-from glean_ext.networks.shapes import Canvas
+from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_network
+from glean_ext.networks.shapes import SquarePadding
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FAMILY = sorted({*CONFIGS.glob("*.py"), *CONFIGS.glob("ablations/*.py")} - {*CONFIGS.glob("bank_*.py")})  # restorers
@@ -187,7 +187,7 @@ def framed(image: Tensor, bar: int) -> Tensor:
 
 @torch.no_grad()
 def test_the_bank_of_wide_images_sees_them_on_its_canvas():
-    wide, square = randomize(build_restorer(WIDE)), build_restorer(SQUARE)
+    wide, square = randomize(build_network(WIDE)), build_network(SQUARE)
     square.load_state_dict(wide.state_dict(), strict=True)
     lq = noise(2, 3, 12, 16)
     expected = square(framed(lq, 2))[:, :, 8:56]
@@ -205,18 +205,18 @@ def test_the_discriminator_of_wide_images_sees_them_on_its_canvas():
 
 
 def test_tall_images():
-    canvas = Canvas("in_size", (16, 8))
+    canvas = SquarePadding("in_size", (16, 8))
     image = noise(1, 3, 16, 8)
     placed = canvas.place(image)
     assert placed.shape == (1, 3, 16, 16) and (placed[..., :4] == -1).all() and (placed[..., 12:] == -1).all()
     assert torch.equal(placed[..., 4:12], image) and torch.equal(canvas.cut(placed), image)
-    assert (str(canvas), canvas.size, Canvas("in_size", (16, 16)).size) == ("8x16", (16, 8), 16)
+    assert (str(canvas), canvas.size, SquarePadding("in_size", (16, 16)).size) == ("8x16", (16, 8), 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 16, 12), (3, 12, 16)])
 def test_other_sizes_are_refused(shape):
     with pytest.raises(InputError) as error:
-        build_restorer(WIDE)(torch.zeros(shape))
+        build_network(WIDE)(torch.zeros(shape))
     assert str(error.value) == (
         f"This GLEAN takes images of 16x12 pixels, but got a tensor of shape {shape}. Resize the image to 16x12, or "
         "take a model of that size."
@@ -249,7 +249,7 @@ def test_a_bank_of_other_sizes_is_refused_by_its_sizes(tmp_path, kind, changes, 
     path = tmp_path / "bank.safetensors"
     checkpoints.save({f"generator_ema.{name}": tensor for name, tensor in bank.state_dict().items()}, path)
     init_cfg = {"type": "Pretrained", "checkpoint": str(path), "prefix": "generator_ema"}
-    net = build_restorer({**TINY, "type": kind, "out_size": 32, "init_cfg": init_cfg, **changes})
+    net = build_network({**TINY, "type": kind, "out_size": 32, "init_cfg": init_cfg, **changes})
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with pytest.raises(InputError) as error:
         net.init_weights()

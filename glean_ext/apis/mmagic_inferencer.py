@@ -19,7 +19,7 @@ from rich.progress import track
 from glean_ext.batch.output_plan import plan_outputs
 from glean_ext.config import HOME, generator_config, load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Prepared, Restorer
+from glean_ext.inference.image_restorer import ImageRestorer, Prepared
 from glean_ext.utils.image_io import image_files, pillow_rgb, read_rgb, write_png
 from glean_ext.video.formats import VIDEOS
 
@@ -56,7 +56,7 @@ class GLEANInferencer:
         model_config: A config of your own: a file or what it holds.
         model_ckpt: The weights, a path, URL or ``glean-ext://`` name; default: the released ones of the config.
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
-        extra_parameters: ``dict(size_policy=...)``, see :class:`~glean_ext.inference.image_restorer.Restorer`.
+        extra_parameters: ``dict(size_policy=...)``, see :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
         seed: Without effect; nothing is random.
 
     Raises:
@@ -88,7 +88,7 @@ class GLEANInferencer:
         if not model_ckpt:
             raise InputError(f"{source} has no released weights. Give model_ckpt, the path or URL of a checkpoint.")
         self.cfg = _config(model_config, model_name, source)
-        self.restorer = Restorer(self.cfg, model_ckpt, device, extra["size_policy"])
+        self.restorer = ImageRestorer(self.cfg, model_ckpt, device, extra["size_policy"])
 
     def get_extra_parameters(self) -> list[str]:
         """The names of ``extra_parameters``."""

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 
 
 @dataclass
@@ -60,7 +60,7 @@ def read_pickle(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # the bytes of a damaged file lead anywhere
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise InputError(f"{path} is truncated or damaged ({reason}). Get it anew.") from error
 
 

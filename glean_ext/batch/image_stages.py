@@ -12,7 +12,7 @@ import numpy as np
 
 from glean_ext.batch.output_plan import Job
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Network, Prepared, Restorer
+from glean_ext.inference.image_restorer import ImageRestorer, Network, Prepared
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.utils.image_io import Picture, read_picture, write_picture
@@ -76,7 +76,7 @@ class PictureStages:
         InputError: An argument that cannot be used.
     """
 
-    def __init__(self, restorer: Restorer, alpha: str = "upsample", outscale: float | None = None):
+    def __init__(self, restorer: ImageRestorer, alpha: str = "upsample", outscale: float | None = None):
         if alpha not in ALPHAS:
             raise InputError(f"alpha is {alpha!r}, but it must be one of {', '.join(ALPHAS)}.")
         if outscale is not None and not 0 < outscale < np.inf:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import EXTENSIONS
-from glean_ext.utils.messages import named
+from glean_ext.utils.messages import summarize_names
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 COMPARE = "_compare"  # what the names of before/after pictures end with
@@ -258,8 +258,8 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         raise InputError(f"{existing[0].target} exists. Give --overwrite, or another output.")
     raise InputError(
         f"{len(existing)} of {len(plan.jobs)} outputs exist in {plan.folder} "
-        f"({named([job.target for job in existing])}). Give --overwrite to replace them, or --skip-existing to restore "
-        "the others only."
+        f"({summarize_names([job.target.name for job in existing])}). Give --overwrite to replace them, or "
+        "--skip-existing to restore the others only."
     )
 
 
@@ -293,7 +293,8 @@ def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, 
         path for folder in folders if folder.is_dir() for path in folder.iterdir() if would_be_written(path)
     )
     if existing:
-        raise InputError(f"faces exist in {faces} ({named(existing)}). Give --overwrite, or another folder.")
+        names = summarize_names([path.name for path in existing])
+        raise InputError(f"faces exist in {faces} ({names}). Give --overwrite, or another folder.")
 
 
 def require_writable(folder: Path) -> None:

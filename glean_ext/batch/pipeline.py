@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from glean_ext.errors import InputError
-from glean_ext.utils.messages import named
+from glean_ext.utils.messages import summarize_names
 
 JobT = TypeVar("JobT")
 GivenT = TypeVar("GivenT", contravariant=True)  # a job, where it is only taken
@@ -158,8 +159,8 @@ class _Writes(Generic[JobT]):
                 self.on_done(job)
 
     def _before(self) -> str:
-        failed = list(self.report.failures)
-        told = f", and {len(failed)} had failed ({named(failed)})" if failed else ""
+        failed = [Path(str(job)).name for job in self.report.failures]
+        told = f", and {len(failed)} had failed ({summarize_names(failed)})" if failed else ""
         return f"{self.report.done} files were written before{told}."
 
     def fail(self, job: JobT, error: InputError) -> None:

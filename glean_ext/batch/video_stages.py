@@ -12,7 +12,7 @@ import numpy as np
 
 import glean_ext
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import ONNX, Restorer
+from glean_ext.inference.image_restorer import ONNX, ImageRestorer
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.utils.files import write_json
 from glean_ext.utils.imresize import imresize
@@ -44,14 +44,14 @@ class VideoFiles:
 
     def __init__(
         self,
-        restorer: Restorer,
+        restorer: ImageRestorer,
         photos: PhotoRestorer | None,
         outscale: float | None,
         batch: int,
         crf: float,
         fingerprint: str,
         notify: Callable[[str], None],
-        background: Restorer | None = None,
+        background: ImageRestorer | None = None,
     ):
         self.restorer, self.photos, self.outscale, self.batch = restorer, photos, outscale, batch
         self.crf, self.fingerprint, self.notify = crf, fingerprint, notify
@@ -62,7 +62,7 @@ class VideoFiles:
         """Restore a video.
 
         Raises:
-            InputError: As :func:`restore_video`, :meth:`Restorer.restore` and :meth:`PhotoRestorer.restore`.
+            InputError: As :func:`restore_video`, :meth:`ImageRestorer.restore` and :meth:`PhotoRestorer.restore`.
         """
         name, note = str(source), folder_for(target) / NOTE
 

@@ -13,12 +13,25 @@ from typing import NoReturn
 
 from glean_ext.errors import InputError
 
+POSITIONALS = {"config", "checkpoint", "input", "source"}  # parameters that are no options
 LAUNCHED = "GLEAN_EXT_LAUNCHED"  # set in the processes that glean_ext.cli.launch starts
 
 
-def fail(message: object) -> NoReturn:
-    """Print one line on stderr and leave with exit code 2. One of several processes leaves the line to the launcher."""
-    line = " ".join(str(message).split())
+def as_option(parameter: str, value: str | None = None) -> str:
+    """How a command line knows a Python parameter.
+
+    >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
+    ('--size-policy resize', '--photo', 'CHECKPOINT')
+    """
+    if parameter in POSITIONALS:
+        return value or parameter.upper()
+    name = f"--{parameter.replace('_', '-')}"
+    return name if value in (None, "True") else f"{name} {value}"
+
+
+def fail(reason: object) -> NoReturn:
+    """Print one line on stderr and exit with code 2. One of several processes leaves the line to the launcher."""
+    line = " ".join((reason.render(as_option) if isinstance(reason, InputError) else str(reason)).split())
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # where torchrun looks
     if report and LAUNCHED in os.environ:
         with open(report, "w") as file:

@@ -18,9 +18,9 @@ from glean_ext.batch.image_stages import PhotoStages, PictureStages, Timed
 from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.cli.restore_options import add_photo_options, add_size_options, names_of
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import ONNX, Restorer
+from glean_ext.inference.image_restorer import ONNX, ImageRestorer
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.utils.messages import named
+from glean_ext.utils.messages import summarize_names
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import VideoFiles
@@ -48,9 +48,9 @@ def run_infer(args: Namespace) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is told
     console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
     if others := [path for path in plan.left_out if path not in plan.links]:
-        console.print(f"left out, no images: {named(others)}")
+        console.print(f"left out, no images: {summarize_names([path.name for path in others])}")
     if plan.links:
-        console.print(f"left out, links to folders: {named(plan.links)}")
+        console.print(f"left out, links to folders: {summarize_names([path.name for path in plan.links])}")
     if not jobs:
         console.print(f"all {skipped} outputs exist; there is nothing to do")
         return
@@ -90,7 +90,7 @@ class _Run:
         self.files = progress.add_task("restoring", total=None, visible=not plan.alone)
         self.tiles = progress.add_task("tiles", visible=False)
         policy = SizePolicy(args.size_policy, args.fit, args.tile_size, args.tile_overlap)
-        self.restorer = Restorer(
+        self.restorer = ImageRestorer(
             *model,
             device=args.device,
             size_policy=policy,
@@ -202,13 +202,17 @@ class _Run:
             kind = "files" if any(job.is_video for job in self.plan.jobs) else "images"
             raise InputError(
                 f"{len(report.failures)} of {total} {kind}{source} failed "
-                f"({named([job.source for job in report.failures])}); why is said above."
+                f"({summarize_names([job.source.name for job in report.failures])}); why is said above."
                 + (f" The others are in {self.plan.folder}." if report.done else "")
             )
 
 
 def photo_stages(
-    args: Namespace, restorer: Restorer, background: Restorer | None, plan: Plan, notify: Callable[[str], None]
+    args: Namespace,
+    restorer: ImageRestorer,
+    background: ImageRestorer | None,
+    plan: Plan,
+    notify: Callable[[str], None],
 ) -> PhotoStages:
     """What ``--photo`` and its options ask for.
 
@@ -238,7 +242,7 @@ def photo_stages(
     return PhotoStages(photos, faces_to, root, keep=args.skip_existing, notify=notify)
 
 
-def background(args: Namespace, notify: Callable[[str], None]) -> Restorer | None:
+def background(args: Namespace, notify: Callable[[str], None]) -> ImageRestorer | None:
     """What makes the surroundings of faces larger or better; None is bicubic.
 
     Raises:
@@ -250,5 +254,5 @@ def background(args: Namespace, notify: Callable[[str], None]) -> Restorer | Non
     if len(rest) != (0 if model.lower().endswith(ONNX) else 1):
         raise InputError("--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.")
     if not rest:
-        return Restorer(model, notify=notify)
-    return Restorer(model, rest[0], args.device, notify=notify, dtype=args.dtype)
+        return ImageRestorer(model, notify=notify)
+    return ImageRestorer(model, rest[0], args.device, notify=notify, dtype=args.dtype)

@@ -30,7 +30,7 @@ from glean_ext.data_preparation.manifest import Manifest, Record
 from glean_ext.data_preparation.readers import Entry, Source, listed, open_source
 from glean_ext.data_preparation.report import write_report
 from glean_ext.data_preparation.train_test_split import decide
-from glean_ext.data_preparation.worker_pool import Maker, make_all
+from glean_ext.data_preparation.worker_pool import ImageProcessor, make_all
 from glean_ext.data_preparation.writers import Output
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
@@ -105,7 +105,7 @@ class Preparation:
         if options.lr_scale is not None:
             shapes["LQ"] = (width // options.lr_scale, height // options.lr_scale)
         self.output = Output(out, shapes, options.lmdb)
-        self.maker = Maker(source_path, self.output.staging, options, face_crop)
+        self.maker = ImageProcessor(source_path, self.output.staging, options, face_crop)
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""

@@ -23,7 +23,7 @@ from glean_ext.data_preparation.crop_resize import FaceCrop, Options, Unusable, 
 from glean_ext.data_preparation.duplicate_search import thumbnail
 from glean_ext.data_preparation.manifest import Record
 from glean_ext.data_preparation.readers import Entry, Source, open_source
-from glean_ext.data_preparation.writers import PNG_LEVEL, speaking
+from glean_ext.data_preparation.writers import PNG_LEVEL, write_errors_as_input_errors
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import decode_rgb
 from glean_ext.utils.imresize import imresize
@@ -35,7 +35,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 @dataclass(frozen=True)
-class Maker:
+class ImageProcessor:
     """Makes the images of one data set. Processes get a copy.
 
     Attributes:
@@ -79,13 +79,13 @@ class Maker:
 
 
 def _write(image: np.ndarray, path: Path) -> int:
-    with speaking(path):
+    with write_errors_as_input_errors(path):
         Image.fromarray(image).save(path, "PNG", compress_level=PNG_LEVEL)
         return path.stat().st_size
 
 
 def make_all(
-    maker: Maker,
+    maker: ImageProcessor,
     source: Source,
     tasks: Sequence[tuple[Entry, str]],
     workers: int,
@@ -105,7 +105,7 @@ def make_all(
     """
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     for folder in ("GT", "LQ") if maker.options.lr_scale is not None else ("GT",):
-        with speaking(maker.staging / folder):
+        with write_errors_as_input_errors(maker.staging / folder):
             (maker.staging / folder).mkdir(parents=True, exist_ok=True)
     workers = min(workers, len(chunks))
     if workers <= 1:
@@ -171,10 +171,10 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_here: tuple[Maker, Source]  # what a process of the pool works with
+_here: tuple[ImageProcessor, Source]  # what a process of the pool works with
 
 
-def _begin(maker: Maker) -> None:
+def _begin(maker: ImageProcessor) -> None:
     """Start of a process: Ctrl-C is for the parent, which ends the others; they end with it in any case."""
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)

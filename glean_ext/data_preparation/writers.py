@@ -45,7 +45,7 @@ class Store(Protocol):
 
 
 @contextmanager
-def speaking(target: Path) -> Iterator[None]:
+def write_errors_as_input_errors(target: Path) -> Iterator[None]:
     """Turns failed writes into one line."""
     try:
         yield
@@ -61,7 +61,7 @@ class FolderStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        with speaking(folder):
+        with write_errors_as_input_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     def sizes(self) -> dict[str, int]:
@@ -72,17 +72,17 @@ class FolderStore:
         return (self.folder / name).read_bytes()
 
     def put(self, files: Sequence[Path], advance: Callable[[int], None] = lambda count: None) -> None:
-        with speaking(self.folder):
+        with write_errors_as_input_errors(self.folder):
             for file in files:
                 file.replace(self.folder / file.name)
                 advance(1)
 
     def take(self, name: str, file: Path) -> None:
-        with speaking(file):
+        with write_errors_as_input_errors(file):
             (self.folder / name).replace(file)
 
     def remove(self, names: Iterable[str]) -> None:
-        with speaking(self.folder):
+        with write_errors_as_input_errors(self.folder):
             for name in names:
                 (self.folder / name).unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ class LMDBStore:
         import lmdb
 
         self.folder, self.error = folder, lmdb.Error
-        with speaking(folder), self._speaking():
+        with write_errors_as_input_errors(folder), self._speaking():
             folder.mkdir(parents=True, exist_ok=True)
             self.database = lmdb.open(str(folder), map_size=self._bytes() + SPARE)
 
@@ -133,7 +133,7 @@ class LMDBStore:
             return bytes(reader.get(_key(name), b""))
 
     def put(self, files: Sequence[Path], advance: Callable[[int], None] = lambda count: None) -> None:
-        with speaking(self.folder), self._speaking():
+        with write_errors_as_input_errors(self.folder), self._speaking():
             needed = sum(file.stat().st_size // PAGE + 2 for file in files) * PAGE
             self.database.set_mapsize(self._bytes() + needed + SPARE)
             for start in range(0, len(files), LMDB_BATCH):
@@ -146,7 +146,7 @@ class LMDBStore:
                 advance(len(batch))
 
     def take(self, name: str, file: Path) -> None:
-        with speaking(file), atomic_path(file) as partial:
+        with write_errors_as_input_errors(file), atomic_path(file) as partial:
             partial.write_bytes(self.read(name))
         self.remove([name])
 

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-from glean_ext.networks.precision import cpu_has_bf16, tell_of_fp32
+from glean_ext.networks.precision import cpu_has_bf16, log_fp32_fallback
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         slow = self.device_type == "cpu" and not cpu_has_bf16()
         self.enabled = not (slow and dtype == "auto")
         if slow:
-            logger.warning(SLOW) if self.enabled else tell_of_fp32()
+            logger.warning(SLOW) if self.enabled else log_fp32_fallback()
         self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == "float16")
 
     @contextmanager

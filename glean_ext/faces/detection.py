@@ -20,7 +20,7 @@ import numpy as np
 
 from glean_ext.errors import InputError
 from glean_ext.faces.alignment import ffhq_quad, from_crop, side, transform, turned, warp
-from glean_ext.utils.stderr_filter import MEDIAPIPE, quiet_stderr
+from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
 # Points of the 478-point mesh. Right and left are the person's. The eyes have the six points around each that the
 # 68-point annotation has, from which FFHQ's script takes their means.
@@ -37,12 +37,12 @@ OVAL = (
 SMALLEST = 0.25  # faces are found from this share of a tile's side on, whichever way they lie (measured)
 OVERLAP = 0.3  # of neighbouring tiles, in shares of their side: every face up to it is whole in one of them
 LEAST_TILE = 64  # pixels; there is nothing to see of smaller faces than a quarter of it
-LOOK = 256  # pixels; crops for a closer look. The mesh network itself sees 192x192
+CROP_SIZE = 256  # pixels; crops for a closer look. The mesh network itself sees 192x192
 MARGIN = 2.0  # their side in sides of the face's box
-EXPECTED = LOOK / 2 + np.array([-1, -1, 1, 1]) * LOOK / MARGIN / 2  # where the box lies in them
-SAME = 0.3  # boxes that overlap more (intersection over union) are of one face
-TURN = np.radians(20)  # between two looks at a face
-STEADY = 0.025  # landmarks of the two looks differ by at most so much of the aligned crop's side
+EXPECTED = CROP_SIZE / 2 + np.array([-1, -1, 1, 1]) * CROP_SIZE / MARGIN / 2  # where the box lies in them
+NMS_IOU = 0.3  # boxes that overlap more (intersection over union) are of one face
+SECOND_LOOK_ANGLE = np.radians(20)  # between two looks at a face
+MAX_LANDMARK_SHIFT = 0.025  # landmarks of the two looks differ by at most so much of the aligned crop's side
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def _look_at(photo: np.ndarray, quad: np.ndarray) -> np.ndarray:
 
     With up to 30% of a face cut off, its landmarks are then right to 1% of the aligned crop's side.
     """
-    return warp(photo, from_crop(quad, LOOK), (LOOK, LOOK), cv2.BORDER_REPLICATE)
+    return warp(photo, from_crop(quad, CROP_SIZE), (CROP_SIZE, CROP_SIZE), cv2.BORDER_REPLICATE)
 
 
 class Detection(NamedTuple):
@@ -111,7 +111,7 @@ class FaceFinder:
     """
 
     def __init__(self) -> None:
-        with quiet_stderr(MEDIAPIPE):
+        with filter_stderr(MEDIAPIPE):
             solutions = _mediapipe_solutions()
             self._detector = solutions.face_detection.FaceDetection(0.5, model_selection=0)
             self._mesher = solutions.face_mesh.FaceMesh(
@@ -135,7 +135,7 @@ class FaceFinder:
         with self._lock:
             for detection in suppress(self._scan(photo, min_face)):
                 face = self._confirm(photo, detection)
-                if face is not None and not any(overlap(face.box, other.box) > SAME for other in faces):
+                if face is not None and not any(overlap(face.box, other.box) > NMS_IOU for other in faces):
                     faces.append(face)
         return sorted((face for face in faces if face.size >= min_face), key=lambda face: face.box[0])
 
@@ -150,7 +150,7 @@ class FaceFinder:
     def _detect(self, image: np.ndarray, all_turns: Iterable[int]) -> Iterator[Detection]:
         """What the detector finds in an image that it sees turned by some quarters, in pixels of the image."""
         height, width = image.shape[:2]
-        zoom = LOOK / max(height, width)
+        zoom = CROP_SIZE / max(height, width)
         if zoom < 1:
             size = max(1, round(zoom * width)), max(1, round(zoom * height))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -167,33 +167,35 @@ class FaceFinder:
         """
         quad = _square(detection.box, np.array([1.0, 0.0]))
         crop = _look_at(photo, quad)
-        found = [one for one in self._detect(crop, range(4)) if overlap(one.box, EXPECTED) > SAME]
+        found = [one for one in self._detect(crop, range(4)) if overlap(one.box, EXPECTED) > NMS_IOU]
         if not found:
             return None
         best = max(found, key=lambda one: one.score)
-        box = _box(transform(from_crop(quad, LOOK), best.box.reshape(2, 2)))
+        box = _box(transform(from_crop(quad, CROP_SIZE), best.box.reshape(2, 2)))
         first = self._mesh(photo, _square(box, best.right))
         if first is None:
             return None
         face = Face(first, best.score)
         right = (face.quad[3] - face.quad[0]) / side(face.quad)
-        second = self._mesh(photo, _square(face.box, np.cos(TURN) * right + np.sin(TURN) * turned(right)))
+        second = self._mesh(
+            photo, _square(face.box, np.cos(SECOND_LOOK_ANGLE) * right + np.sin(SECOND_LOOK_ANGLE) * turned(right))
+        )
         if second is None:
             return None
         difference = face.landmarks - Face(second, 0).landmarks
-        if np.hypot(*difference.T).mean() > STEADY * side(face.quad):
+        if np.hypot(*difference.T).mean() > MAX_LANDMARK_SHIFT * side(face.quad):
             return None
         return Face((first + second) / 2, best.score)
 
     def _mesh(self, photo: np.ndarray, quad: np.ndarray) -> np.ndarray | None:
         """(478, 2) points of the face that fills the middle of ``quad``, or None when there is none."""
         found = self._mesher.process(_look_at(photo, quad)).multi_face_landmarks or ()
-        meshes = [np.array([(point.x, point.y) for point in face.landmark]) * LOOK for face in found]
-        meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED) > SAME]
+        meshes = [np.array([(point.x, point.y) for point in face.landmark]) * CROP_SIZE for face in found]
+        meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED) > NMS_IOU]
         if not meshes:
             return None
         best = max(meshes, key=lambda mesh: overlap(_box(mesh), EXPECTED))
-        return transform(from_crop(quad, LOOK), best)
+        return transform(from_crop(quad, CROP_SIZE), best)
 
 
 def _square(box: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -258,7 +260,7 @@ def suppress(detections: Iterable[Detection]) -> list[Detection]:
     """The best of those that overlap, best first (non-maximum suppression)."""
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda one: -one.score):
-        if not any(overlap(detection.box, other.box) > SAME for other in kept):
+        if not any(overlap(detection.box, other.box) > NMS_IOU for other in kept):
             kept.append(detection)
     return kept
 
@@ -284,8 +286,8 @@ def _mediapipe_solutions() -> Any:
 
 def _drawn_face() -> np.ndarray:
     """A picture that both networks take for a face."""
-    picture = np.full((LOOK, LOOK, 3), 30, np.uint8)
-    middle = LOOK // 2
+    picture = np.full((CROP_SIZE, CROP_SIZE, 3), 30, np.uint8)
+    middle = CROP_SIZE // 2
     cv2.ellipse(picture, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
     for x in middle - 25, middle + 25:
         cv2.circle(picture, (x, middle - 15), 8, (40, 30, 30), -1)

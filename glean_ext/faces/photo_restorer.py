@@ -31,7 +31,7 @@ Array = np.ndarray
 
 
 class FaceModel(Protocol):
-    """What restores an aligned face; :class:`glean_ext.inference.image_restorer.Restorer` is one."""
+    """What restores an aligned face; :class:`glean_ext.inference.image_restorer.ImageRestorer` is one."""
 
     takes: SizeRequirements
 

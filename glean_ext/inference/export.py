@@ -31,8 +31,8 @@ from glean_ext.checkpoints import load_restorer
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.memory_budget import bytes_per_pixel
-from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelFacts, OnnxNetwork
-from glean_ext.networks import build_restorer
+from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata, OnnxNetwork
+from glean_ext.networks import build_network
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import MIN_INPUT
 from glean_ext.size_requirements import SizeRequirements
@@ -57,7 +57,7 @@ def export(
     dtype: str = "float32",
     cfg_options: Sequence[str] = (),
     notify: Callable[[str], None] = print,
-) -> ModelFacts:
+) -> ModelMetadata:
     """Write the network of a config and a checkpoint as one file, and check that file.
 
     Args:
@@ -77,7 +77,7 @@ def export(
             the network's by more than :data:`TOLERANCE`. No file is written then.
     """
     require_place(out, form)
-    net = build_restorer(generator_config(load_config(config, cfg_options), config))
+    net = build_network(generator_config(load_config(config, cfg_options), config))
     load_restorer(net, checkpoint)
     return export_network(net, out, form, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
@@ -100,7 +100,7 @@ def export_network(
     dtype: str = "float32",
     others: Mapping[str, str] | None = None,
     notify: Callable[[str], None] = print,
-) -> ModelFacts:
+) -> ModelMetadata:
     """As :func:`export`, a network that is in memory; it is frozen. ``others`` go into the file's metadata."""
     require_place(out, form)
     out = Path(out)
@@ -119,11 +119,11 @@ def export_network(
     return facts
 
 
-def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelFacts:
+def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadata:
     """The facts of a restorer, its difference not known yet."""
     takes = SizeRequirements.of(net)
     memory = bytes_per_pixel(net) if takes.any_size else 0.0
-    return ModelFacts(
+    return ModelMetadata(
         type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
     )
 
@@ -161,8 +161,12 @@ class Cast(nn.Module):
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, net: nn.Module, facts: ModelFacts, path: Path, notify: Callable[[str], None]
-) -> ModelFacts:
+    program: torch.export.ExportedProgram,
+    net: nn.Module,
+    facts: ModelMetadata,
+    path: Path,
+    notify: Callable[[str], None],
+) -> ModelMetadata:
     notify("converting it to ONNX")
     free = {0: "batch", **({2: "height", 3: "width"} if facts.any_size else {})}
     with warnings.catch_warnings():
@@ -174,7 +178,7 @@ def _write_onnx(
         node.metadata_props.clear()  # where in the Python code it comes from
     size = sum(value.const_value.nbytes for value in onnx_program.model.graph.initializers.values())
 
-    def save(facts: ModelFacts) -> None:
+    def save(facts: ModelMetadata) -> None:
         onnx_program.model.metadata_props.update(facts.to_metadata())
         onnx_program.save(path, external_data=size > LARGEST_PROTOBUF)
 
@@ -187,8 +191,12 @@ def _write_onnx(
 
 
 def _write_torch(
-    program: torch.export.ExportedProgram, net: nn.Module, facts: ModelFacts, path: Path, notify: Callable[[str], None]
-) -> ModelFacts:
+    program: torch.export.ExportedProgram,
+    net: nn.Module,
+    facts: ModelMetadata,
+    path: Path,
+    notify: Callable[[str], None],
+) -> ModelMetadata:
     torch.export.save(program, path)
     notify("comparing it with the network")
     facts = _checked(facts, net, torch.export.load(path).module())
@@ -196,7 +204,7 @@ def _write_torch(
     return facts
 
 
-def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelFacts]:
+def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelMetadata]:
     """The network of a .pt2 file, (N, 3, h, w) -> (N, 3, H, W), and what the file says of it.
 
     Raises:
@@ -211,11 +219,11 @@ def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelFacts]:
     except Exception as error:  # zip, JSON, torch: anything
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{path} is damaged or no .pt2 file ({reason}). Export the network anew.") from error
-    return program.module(), ModelFacts.from_metadata(metadata, path)
+    return program.module(), ModelMetadata.from_metadata(metadata, path)
 
 
 @torch.inference_mode()
-def _checked(facts: ModelFacts, net: nn.Module, run: Run) -> ModelFacts:
+def _checked(facts: ModelMetadata, net: nn.Module, run: Run) -> ModelMetadata:
     """The facts with the largest difference of ``run`` from the network on random images."""
     difference = max(largest_difference(net, run, lq) for lq in random_images(facts))
     if not difference <= (most := TOLERANCE[facts.dtype]):  # NaN, too
@@ -227,7 +235,7 @@ def _checked(facts: ModelFacts, net: nn.Module, run: Run) -> ModelFacts:
     return replace(facts, max_difference=difference)
 
 
-def random_images(facts: ModelFacts) -> list[Tensor]:
+def random_images(facts: ModelMetadata) -> list[Tensor]:
     """Batches of uniform noise in [-1, 1]: of the nominal size, and of an odd one where all are taken."""
     height, width = facts.nominal
     shapes = [(1, 3, height, width), (2, 3, height, width)]

@@ -74,7 +74,7 @@ class Prepared:
         return self.plan.shown(image) if isinstance(self.plan, Resize) else image
 
 
-class Restorer:
+class ImageRestorer:
     """A network ready to restore images.
 
     Args:
@@ -225,7 +225,7 @@ def load_network(
     dtype: str | None,
     compile: str | None,
 ) -> Network:
-    """What the arguments of :class:`Restorer` name.
+    """What the arguments of :class:`ImageRestorer` name.
 
     Raises:
         InputError: It cannot be used.

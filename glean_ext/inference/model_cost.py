@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 from glean_ext.networks.shapes import Size
 
 TITLES = {
@@ -150,7 +150,7 @@ def model_info(
     """
     generator = load_config(config, cfg_options).model.generator
     with FakeTensorMode():
-        net = build_restorer(generator).eval()
+        net = build_network(generator).eval()
         costs = measure(net, generator.in_size, generator.get("img_channels", 3))
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(_table(costs, f"{generator.type} {generator.in_size} -> {generator.out_size}, batch 1"))
@@ -191,7 +191,7 @@ def peak_of_a_forward(config: str | os.PathLike, cfg_options: Sequence[str] = ()
 def run_forward(config: str, cfg_options: Sequence[str]) -> None:
     """What the process of :func:`peak_of_a_forward` does."""
     generator = load_config(config, cfg_options).model.generator
-    net = build_restorer(generator).eval()
+    net = build_network(generator).eval()
     lq = lq_images(generator.in_size, generator.get("img_channels", 3))
     before = _peak_rss()
     with torch.inference_mode():

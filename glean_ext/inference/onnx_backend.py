@@ -6,7 +6,7 @@ The interface of such a file, whatever its network and dtype:
     output  ``output``  (N, 3, H, W) float32, RGB, about [-1, 1]
 
 N is free. h and w are free from 8 on for LightGLEAN and fixed for GLEAN. The file's metadata says what else is known of
-it, see :class:`ModelFacts`.
+it, see :class:`ModelMetadata`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXTRA = "pip install 'glean-ext[export]'"
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelMetadata:
     """What an exported file says of itself, in its metadata (ONNX) or its ``metadata.json`` (torch.export)."""
 
     network: str  # its class
@@ -62,7 +62,7 @@ class ModelFacts:
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], path: object) -> ModelFacts:
+    def from_metadata(cls, metadata: Mapping[str, str], path: object) -> ModelMetadata:
         """The other way round.
 
         Raises:
@@ -89,7 +89,7 @@ class ModelFacts:
             ) from error
 
 
-_KNOWN = ModelFacts("", "", (0, 0), 0, False, 0.0, 0.0, {}).to_metadata().keys()
+_KNOWN = ModelMetadata("", "", (0, 0), 0, False, 0.0, 0.0, {}).to_metadata().keys()
 
 
 class OnnxNetwork:
@@ -106,7 +106,7 @@ class OnnxNetwork:
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         self.path = Path(path)
         self._session = _open_session(self.path, threads)
-        self.facts = ModelFacts.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
+        self.facts = ModelMetadata.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
         names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
         if names != [INPUT, OUTPUT]:
             raise InputError(

@@ -12,7 +12,7 @@ from PIL import Image
 from glean_ext.errors import InputError
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.tiling import Tiling
-from glean_ext.size_requirements import MIN_INPUT, Size, SizeRequirements, _pair, text
+from glean_ext.size_requirements import MIN_INPUT, Size, SizeRequirements, _pair, format_size
 from glean_ext.utils.imresize import imresize
 
 POLICIES = ("auto", "error", "resize", "tile")
@@ -53,7 +53,7 @@ class Resize:
     def told(self, size: Size) -> str:
         """What it does to an image of ``size``, as a notice."""
         deed = "" if self.frame(size) == size else f"{FITS[self.fit]} and "
-        return f"it was {deed}resized to the model's {text(self.size)} (see --size-policy and --fit)."
+        return f"it was {deed}resized to the model's {format_size(self.size)} (see --size-policy and --fit)."
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) -> the network's input, ``size`` and 3"""
@@ -155,7 +155,7 @@ class SizePolicy:
             raise InputError(f"tile_size is of no use: this model takes {takes}, so its tiles are that. Leave it out.")
         tiling = self.tiling(takes, _pair(self.tile_size or takes.nominal))
         if not takes.any_size and tiling.overlap >= min(tiling.tile):
-            raise InputError(f"tile_overlap is {tiling.overlap}, but tiles are {text(tiling.tile)}. Take less.")
+            raise InputError(f"tile_overlap is {tiling.overlap}, but tiles are {format_size(tiling.tile)}. Take less.")
         if self.tile_size is not None and self.tile_size < tiling.smallest_tile:
             raise InputError(
                 f"tile_size is {self.tile_size}, but it must be at least {tiling.smallest_tile}: tiles start at "
@@ -183,7 +183,7 @@ class SizePolicy:
         Raises:
             InputError: An image that the policy, the network or the memory refuses.
         """
-        policy, has = self.for_network(takes).name, f"{name} has {text(size)} pixels"
+        policy, has = self.for_network(takes).name, f"{name} has {format_size(size)} pixels"
         if min(size) < 1:
             raise InputError(f"{has}: it is empty. Give another image.")
         if policy == "resize" and size != takes.nominal:
@@ -220,4 +220,4 @@ class SizePolicy:
                 f"{there.told((first, first), size, takes.scale)}. Free memory, or scale the image down."
             )
         tiling = self.tiling(takes, (side, side))
-        return tiling, f"{short}; it is restored in {tiling.count(size)} tiles of {text(tiling.tile)}."
+        return tiling, f"{short}; it is restored in {tiling.count(size)} tiles of {format_size(tiling.tile)}."

@@ -1,4 +1,4 @@
-"""A network of a config and a checkpoint, run by PyTorch: what a ``Restorer`` has behind it."""
+"""A network of a config and a checkpoint, run by PyTorch: what a ``ImageRestorer`` has behind it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glean_ext.checkpoints import load_restorer
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.precision import cpu_has_bf16
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
@@ -56,7 +56,7 @@ class TorchNetwork:
             generator = generator_config(config, "config")
         else:
             generator = generator_config(load_config(config, cfg_options), config)
-        net = build_restorer(generator)
+        net = build_network(generator)
         self.takes = SizeRequirements.of(net)
         load_restorer(net, checkpoint)
         self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)

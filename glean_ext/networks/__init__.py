@@ -6,7 +6,7 @@ from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.inference import prepare_for_inference
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 from glean_ext.networks.precision import channels_last
-from glean_ext.networks.registry import RESTORERS, build_restorer
+from glean_ext.networks.registry import RESTORERS, build_network
 
 __all__ = [
     "RESTORERS",
@@ -14,7 +14,7 @@ __all__ = [
     "LightGLEANStyleGANv2",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
-    "build_restorer",
+    "build_network",
     "channels_last",
     "prepare_for_inference",
 ]

@@ -69,7 +69,7 @@ class NoFeatures(nn.Module):
         super().__init__()
         self.out_size = out_size
         self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
-        self.answer_channels = dict.fromkeys(self.channels, 0)
+        self.feature_channels = dict.fromkeys(self.channels, 0)
 
 
 class NoBank(NoFeatures):
@@ -140,7 +140,7 @@ class StyleGAN2WithRGB(StyleGAN2Generator):
     unused_codes = 0
 
     @property
-    def answer_channels(self) -> dict[int, int]:
+    def feature_channels(self) -> dict[int, int]:
         return {res: channels + RGB for res, channels in self.channels.items()}
 
     def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:

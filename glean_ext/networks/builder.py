@@ -105,7 +105,7 @@ def make_fusions(bank: Bank, in_size: int, inject_at: Sequence[int] | None) -> t
     for res in resolutions(MIN_SIZE, in_size):
         c = bank.channels[res]
         if isinstance(bank, NoBank) or (inject_at is not None and res not in inject_at):
-            fusion_out.append(NoFusion(bank.answer_channels[res]))
+            fusion_out.append(NoFusion(bank.feature_channels[res]))
             fusion_skip.append(NoFusion(RGB))
         elif isinstance(bank, StyleGAN2WithRGB):
             fusion_out.append(FusionWithRGB(c))  # holds both
@@ -122,5 +122,5 @@ def make_decoder(
     if kind == "none":
         return BankRGB()
     if kind == "slim":
-        return SlimDecoder(in_size, out_size, bank.channels, bank.answer_channels, width, img_channels)
-    return Decoder(in_size, out_size, bank.channels, bank.answer_channels, img_channels)
+        return SlimDecoder(in_size, out_size, bank.channels, bank.feature_channels, width, img_channels)
+    return Decoder(in_size, out_size, bank.channels, bank.feature_channels, img_channels)

@@ -16,7 +16,7 @@ from glean_ext import checkpoints
 from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
 from glean_ext.networks.precision import mixed_precision
-from glean_ext.networks.shapes import MIN_SIZE, Canvas, Size, channels_by_resolution, resolutions
+from glean_ext.networks.shapes import MIN_SIZE, Size, SquarePadding, channels_by_resolution, resolutions
 
 
 class ConvLayer(nn.Sequential):
@@ -90,7 +90,7 @@ class StyleGAN2Discriminator(nn.Module):
 
     Args:
         in_size: Side of the square image, a power of two from 8 on; or (height, width), the longer of which is such a
-            number (see :class:`~glean_ext.networks.shapes.Canvas`).
+            number (see :class:`~glean_ext.networks.shapes.SquarePadding`).
         img_channels: Channels of the image.
         channel_multiplier: Width from 64x64 on; 2 is configuration f.
         max_channels: No layer is wider.
@@ -118,7 +118,7 @@ class StyleGAN2Discriminator(nn.Module):
         init_cfg: dict | None = None,
     ):
         super().__init__()
-        self.canvas = Canvas("in_size", in_size)
+        self.canvas = SquarePadding("in_size", in_size)
         side = self.canvas.side
         channels = channels_by_resolution(side, channel_multiplier, max_channels)
         self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}

@@ -15,7 +15,7 @@ from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
 from glean_ext.networks.builder import make_bank, make_decoder, make_encoder, make_fusions, require_parts
 from glean_ext.networks.encoder import set_checkpointing
 from glean_ext.networks.precision import mixed_precision
-from glean_ext.networks.shapes import MIN_SIZE, Canvas, Size, canvases, require_one_of, resolutions
+from glean_ext.networks.shapes import MIN_SIZE, Size, SquarePadding, canvases, require_one_of, resolutions
 
 DECODERS = ("full", "slim", "none")
 
@@ -28,7 +28,7 @@ class GLEANStyleGANv2(nn.Module):
 
     Args:
         in_size: Side of the square input, a power of two from 8 on, smaller than ``out_size``; or (height, width),
-            the longer of which is such a number (see :class:`~glean_ext.networks.shapes.Canvas`).
+            the longer of which is such a number (see :class:`~glean_ext.networks.shapes.SquarePadding`).
         out_size: Side of the output and of the bank's images, or (height, width) in the proportions of ``in_size``.
         img_channels: Channels of the input and output image.
         rrdb_channels: Width of the RRDB trunk.
@@ -124,11 +124,11 @@ class GLEANStyleGANv2(nn.Module):
         require_size(lq, self.lq_canvas)
         with mixed_precision(lq.device, self.fp16_enabled):
             features, codes = self.encoder(self.lq_canvas.place(lq))  # {4: ..., h: f_0}, (N, K, S)
-            bank_features = self._ask_bank(features, codes)
+            bank_features = self._bank_features(features, codes)
             image = self.decoder(features[self.lq_canvas.side], bank_features)
             return self.gt_canvas.cut(image).float()
 
-    def _ask_bank(self, features: dict[int, Tensor], codes: Tensor) -> list[Tensor]:
+    def _bank_features(self, features: dict[int, Tensor], codes: Tensor) -> list[Tensor]:
         """The bank's features above the input size, f_i mixed in up to it (CVPR 2021, section 3.2)."""
         x = self.generator.start(codes)  # (N, C, 4, 4)
         in_size, answers = self.lq_canvas.side, []
@@ -151,7 +151,7 @@ class GLEANStyleGANv2(nn.Module):
             load_bank(self.generator, init_cfg)
 
 
-def require_size(lq: Tensor, size: Canvas) -> None:
+def require_size(lq: Tensor, size: SquarePadding) -> None:
     """Raise InputError unless ``lq`` is (N, C, height, width) as ``size`` has them."""
     if lq.ndim != 4 or lq.shape[-2:] != (size.height, size.width):
         raise InputError(

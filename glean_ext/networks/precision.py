@@ -18,7 +18,7 @@ def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManag
     if not enabled or torch.is_autocast_enabled(device.type):
         return nullcontext()
     if device.type == "cpu" and not cpu_has_bf16():
-        tell_of_fp32()
+        log_fp32_fallback()
         return nullcontext()
     return torch.autocast(device.type, torch.float16 if device.type == "cuda" else torch.bfloat16)
 
@@ -31,7 +31,7 @@ def cpu_has_bf16() -> bool:
 
 
 @cache
-def tell_of_fp32() -> None:
+def log_fp32_fallback() -> None:
     """Log, once, that mixed precision was asked for and is not had."""
     logger.info("This CPU has no instructions for bf16, so fp32 takes the place of mixed precision.")
 

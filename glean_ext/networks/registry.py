@@ -14,7 +14,7 @@ RESTORERS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_restorer(cfg: dict) -> nn.Module:
+def build_network(cfg: dict) -> nn.Module:
     """The network of a config's ``model.generator``, e.g. ``dict(type='GLEANStyleGANv2', in_size=64, ...)``.
 
     Raises:

@@ -62,7 +62,7 @@ def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {tuple(choices)}, but it is {value!r}.")
 
 
-class Canvas:
+class SquarePadding:
     """The square that a bank draws, with the images it knows in the middle and black bars around them.
 
     Square images fill it. StyleGAN2's bank of cars was trained on 512x384 images (width x height) amid 512x512 of black
@@ -108,13 +108,13 @@ def _height_width(name: str, size: Size) -> tuple[int, int]:
     raise ValueError(f"{name} must be one whole number or (height, width), but it is {size!r}.")
 
 
-def canvases(in_size: Size, out_size: Size) -> tuple[Canvas, Canvas]:
+def canvases(in_size: Size, out_size: Size) -> tuple[SquarePadding, SquarePadding]:
     """The canvases of a restorer's input and output.
 
     Raises:
         ValueError: A size without a canvas, or two between which the scale is not one power of two from 2 on.
     """
-    lq, gt = Canvas("in_size", in_size), Canvas("out_size", out_size)
+    lq, gt = SquarePadding("in_size", in_size), SquarePadding("out_size", out_size)
     if lq.side >= gt.side:
         raise ValueError(f"in_size must be smaller than out_size, but they are {in_size} and {out_size}.")
     if lq.height * gt.side != gt.height * lq.side or lq.width * gt.side != gt.width * lq.side:

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from glean_ext.errors import InputError, first_line
 from glean_ext.utils.array_conversion import PIXEL_TYPES
 from glean_ext.utils.files import atomic_path
-from glean_ext.utils.stderr_filter import CODECS, quiet_stderr
+from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 # Pillow's name of the format -> extensions. Formats that start another program (EPS) or accept anything (TGA) are out.
 FORMATS = {
@@ -264,7 +264,7 @@ def _quiet(path: Path) -> AbstractContextManager[None]:
     """libtiff tells on stderr what Pillow raises anyway."""
     try:
         with path.open("rb") as file:
-            return quiet_stderr(CODECS) if file.read(2) in TIFF_STARTS else nullcontext()
+            return filter_stderr(CODECS) if file.read(2) in TIFF_STARTS else nullcontext()
     except OSError:
         return nullcontext()  # Pillow will say so
 
@@ -287,7 +287,7 @@ def _read_16_bits(image: Image.Image, path: Path) -> tuple[Array, Array | None]:
     premultiplied, opaque = _has_layout(image, PREMULTIPLIED), _has_layout(image, OPAQUE)
     turned = image.getexif().get(ORIENTATION, 1) if isinstance(image, PngImageFile) else 1  # OpenCV turns TIFF itself
     image.load()
-    with quiet_stderr(CODECS):
+    with filter_stderr(CODECS):
         decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
         raise InputError(f"{path} has 16-bit colours in a way that is not read. Save it as PNG.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-SHOWN = 8  # files that a message names before it counts the rest
+SHOWN = 8  # names in a message, before it counts the rest
 
 
-def named(paths: Sequence[object]) -> str:
-    """The first names, and how many more there are."""
-    names = [Path(str(path)).name for path in paths[:SHOWN]]
-    return ", ".join(names) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+def summarize_names(names: Sequence[object], shown: int = SHOWN) -> str:
+    """The first names, and how many more there are.
+
+    >>> summarize_names(["a.png", "b.png", "c.png"], shown=2)
+    'a.png, b.png and 1 more'
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more

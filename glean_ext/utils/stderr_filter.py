@@ -25,7 +25,7 @@ _HOLDING = threading.RLock()  # stderr is the whole process's
 
 
 @contextmanager
-def quiet_stderr(chatter: re.Pattern[bytes]) -> Iterator[None]:
+def filter_stderr(chatter: re.Pattern[bytes]) -> Iterator[None]:
     """Hold back what is written on stderr, by any thread, and drop the lines that begin with ``chatter``.
 
     The other lines are shown after the block, and all of them if the block fails, but for an InputError, which says

@@ -20,7 +20,7 @@ from glean_ext.errors import InputError
 from glean_ext.web.job_queue import Busy, Job, Jobs, Kind, Order
 from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.request_guard import Guard
-from glean_ext.web.worker import Bench
+from glean_ext.web.worker import ModelWorker
 
 STATIC = resources.files("glean_ext.web") / "static"
 TYPES = {
@@ -41,7 +41,7 @@ EXAMPLES = (
 DECODERS = 2  # uploads that are looked at at the same time
 
 
-def make_app(bench: Bench, root: Path, limits: Limits, names: Iterable[str]) -> Guard:
+def make_app(bench: ModelWorker, root: Path, limits: Limits, names: Iterable[str]) -> Guard:
     """The page as an ASGI application.
 
     Args:
@@ -81,7 +81,7 @@ def _tell_errors(app: FastAPI) -> None:
         return JSONResponse({"error": "The server failed. What happened is in its terminal."}, 500)
 
 
-def _serve_files(app: FastAPI, bench: Bench, limits: Limits) -> None:
+def _serve_files(app: FastAPI, bench: ModelWorker, limits: Limits) -> None:
     """The page and its examples, read once."""
     paths = PAGE | {f"/examples/{example['file']}": f"examples/{example['file']}" for example in EXAMPLES}
     for address, path in paths.items():
@@ -106,7 +106,7 @@ def _constant(content: bytes, media_type: str) -> Callable[[], Awaitable[Respons
     return answer
 
 
-def _serve_jobs(app: FastAPI, bench: Bench, jobs: Jobs, limits: Limits) -> None:
+def _serve_jobs(app: FastAPI, bench: ModelWorker, jobs: Jobs, limits: Limits) -> None:
     decoders = CapacityLimiter(DECODERS)
 
     def found(token: str) -> Job:

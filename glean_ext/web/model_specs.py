@@ -13,7 +13,7 @@ class ModelSpec:
 
     Attributes:
         name: What the page calls it.
-        config: As in :class:`glean_ext.inference.image_restorer.Restorer`; so is ``checkpoint``.
+        config: As in :class:`glean_ext.inference.image_restorer.ImageRestorer`; so is ``checkpoint``.
         about: A sentence for those who choose.
     """
 

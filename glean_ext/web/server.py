@@ -19,7 +19,7 @@ from glean_ext.web.header_timeout import PunctualProtocol
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
 from glean_ext.web.request_guard import Guard, is_loopback, names_for
-from glean_ext.web.worker import Bench
+from glean_ext.web.worker import ModelWorker
 
 CONNECTIONS = 50  # at the same time; more get 503
 
@@ -33,7 +33,7 @@ def serve(
         host: Address or name to listen on.
         port: 0 takes a free one.
         specs: The models to offer, the default first.
-        device: As in :class:`glean_ext.inference.image_restorer.Restorer`.
+        device: As in :class:`glean_ext.inference.image_restorer.ImageRestorer`.
         limits: What is taken and kept.
 
     Raises:
@@ -42,7 +42,7 @@ def serve(
     limits = limits or Limits()
     with listen(host, port) as listener:
         signal.signal(signal.SIGTERM, _leave)  # to unwind; uvicorn handles the first one itself, and passes it on
-        bench = Bench(specs, device, limits)
+        bench = ModelWorker(specs, device, limits)
         with tempfile.TemporaryDirectory(prefix="glean-web-", ignore_cleanup_errors=True) as folder:
             server = make_server(make_app(bench, Path(folder), limits, names_for(host)))
             if not is_loopback(host):

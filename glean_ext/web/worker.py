@@ -14,9 +14,9 @@ from PIL import Image
 from glean_ext.errors import InputError
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
-from glean_ext.size_requirements import SizeRequirements, text
+from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.image_io import decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.web.job_queue import Job
@@ -37,17 +37,17 @@ class Model:
         photos: It takes squares, as aligned faces are.
     """
 
-    restorer: Restorer
+    restorer: ImageRestorer
     about: str
     photos: bool
 
 
-class Bench:
+class ModelWorker:
     """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.Jobs` calls.
 
     Args:
         specs: The models, all of which are loaded at once.
-        device: As in :class:`Restorer`.
+        device: As in :class:`ImageRestorer`.
         limits: How large results may be.
 
     Raises:
@@ -61,7 +61,7 @@ class Bench:
         self.models = {spec.name: self._load(spec, device) for spec in specs}
 
     def _load(self, spec: ModelSpec, device: str | None) -> Model:
-        restorer = Restorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
+        restorer = ImageRestorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
         takes = restorer.takes
         if takes.any_size:
             period = max(takes.nominal)
@@ -103,7 +103,13 @@ class Bench:
         if len(shown) < len(faces):
             job.notices.append(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result.")
         width, height = size[::-1]
-        return {"from": text(job.order.size), "size": text(size), "width": width, "height": height, "faces": len(shown)}
+        return {
+            "from": format_size(job.order.size),
+            "size": format_size(size),
+            "width": width,
+            "height": height,
+            "faces": len(shown),
+        }
 
     def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
         restorer, order = self.models[job.order.model].restorer, job.order
@@ -183,7 +189,7 @@ def _sizes(takes: SizeRequirements) -> str:
     """For those who choose a model."""
     if takes.any_size:
         return f"Takes images of any size, and makes them {takes.scale} times larger."
-    return f"Resizes images to {text(takes.nominal)} pixels, and makes them {takes.scale} times larger."
+    return f"Resizes images to {format_size(takes.nominal)} pixels, and makes them {takes.scale} times larger."
 
 
 def takes_squares(takes: SizeRequirements) -> bool:

@@ -21,8 +21,8 @@ from support.networks import TINY, randomize
 from glean_ext.apis import mmagic_inferencer as inferencer
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
-from glean_ext.networks import build_restorer
+from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.networks import build_network
 from glean_ext.utils.image_io import read_rgb
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for name, config in ("glean", CONFIG), ("lightglean", LIGHT_CONFIG):
         torch.manual_seed(0)
-        torch.save(randomize(build_restorer(config["model"]["generator"])).state_dict(), folder / f"{name}.pth")
+        torch.save(randomize(build_network(config["model"]["generator"])).state_dict(), folder / f"{name}.pth")
     return {name: folder / f"{name}.pth" for name in ("glean", "lightglean")}
 
 
@@ -57,7 +57,7 @@ def glean(make, weights):
 
 @pytest.fixture(scope="module")
 def restorer(weights):
-    return Restorer(CONFIG, weights["glean"], "cpu")
+    return ImageRestorer(CONFIG, weights["glean"], "cpu")
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_list_of_one_gives_lists(glean, path):
 def test_lightglean_takes_any_size(make, weights):
     editor = make("lightglean", model_config=LIGHT_CONFIG, model_ckpt=weights["lightglean"])
     low = noise(0, 9, 13)
-    expected = Restorer(LIGHT_CONFIG, weights["lightglean"], "cpu").restore(low)
+    expected = ImageRestorer(LIGHT_CONFIG, weights["lightglean"], "cpu").restore(low)
     assert expected.shape == (18, 26, 3)
     np.testing.assert_array_equal(editor.infer(img=low[..., ::-1])[1], expected[..., ::-1])
 
@@ -196,13 +196,13 @@ def test_the_shipped_model(make, rgb, chosen):
     if "model_config" in chosen:
         chosen["model_ckpt"] = DEMO_WEIGHTS
     _, image = make("glean", **chosen).infer(img=rgb[..., ::-1])
-    np.testing.assert_array_equal(image[..., ::-1], Restorer(DEMO, DEMO_WEIGHTS, "cpu").restore(rgb))
+    np.testing.assert_array_equal(image[..., ::-1], ImageRestorer(DEMO, DEMO_WEIGHTS, "cpu").restore(rgb))
 
 
 def test_size_policy(make, weights):
     editor = make("glean", model_config=CONFIG, model_ckpt=weights["glean"], extra_parameters={"size_policy": "tile"})
     low = noise(0, 12, 16)
-    expected = Restorer(CONFIG, weights["glean"], "cpu", "tile").restore(low)
+    expected = ImageRestorer(CONFIG, weights["glean"], "cpu", "tile").restore(low)
     assert expected.shape == (24, 32, 3)
     np.testing.assert_array_equal(editor.infer(img=low[..., ::-1])[1], expected[..., ::-1])
     assert editor.inferencer.get_extra_parameters() == ["size_policy"]
@@ -382,7 +382,7 @@ def test_in_a_fresh_process(path, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["False", "glean_ext.apis.mmagic_inferencer"]
-    expected = Restorer(DEMO, DEMO_WEIGHTS, "cpu").restore(read_rgb(path))
+    expected = ImageRestorer(DEMO, DEMO_WEIGHTS, "cpu").restore(read_rgb(path))
     np.testing.assert_array_equal(read_rgb(tmp_path / "restored.png"), expected)
 
 

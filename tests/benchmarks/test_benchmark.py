@@ -28,7 +28,7 @@ from benchmarks.measure import Memory, Spread
 from glean_ext import cli
 from glean_ext.errors import InputError
 from glean_ext.inference.export import export_network
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "benchmarks" / "__main__.py"
@@ -99,7 +99,7 @@ def test_memory_is_of_a_process_of_its_own():
     small, large = (measure.peak_memory(infer_case(batch=batch), 1) for batch in (1, 64))
     for memory in small, large:
         assert 50 * MIB < memory.imports < memory.ready <= memory.peak
-    weights = sum(t.nbytes for t in build_restorer({**SMALL, "bank_init": "random"}).state_dict().values())
+    weights = sum(t.nbytes for t in build_network({**SMALL, "bank_init": "random"}).state_dict().values())
     assert small.ready - small.imports > 0.5 * weights
     assert Memory(imports=3, ready=4, peak=10).own == 7
 
@@ -138,7 +138,7 @@ def test_inference_contestants_compute_the_same():
 
 
 def test_an_exported_network_is_a_contestant(tool, tmp_path, console):
-    net = randomize(build_restorer({**SMALL, "bank_init": "random"}), seed=4)
+    net = randomize(build_network({**SMALL, "bank_init": "random"}), seed=4)
     torch.save(net.state_dict(), tmp_path / "net.pth")
     export_network(net, tmp_path / "net.onnx", notify=lambda step: None)
     sizes = [f"model.generator.{name}={value}" for name, value in SMALL.items() if name != "type"]
@@ -161,7 +161,7 @@ def test_a_network_of_other_weights_is_not_compared():
 
 
 def test_checkpoint_is_what_runs(tmp_path):
-    net = randomize(build_restorer({**SMALL, "bank_init": "random"}), seed=3)
+    net = randomize(build_network({**SMALL, "bank_init": "random"}), seed=3)
     torch.save(net.state_dict(), tmp_path / "net.pth")
     case = Case("infer", {"generator": SMALL}, False, "float32", "cpu", 1, checkpoint=str(tmp_path / "net.pth"))
     subject = Inference(case, shared_weights(case))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.tile_seams import LIMIT, measure_seams, patterns, seams
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP
 from glean_ext.utils.image_io import read_rgb, write_png
 from glean_ext.utils.imresize import imresize
@@ -22,8 +22,8 @@ WEIGHTS = "glean-ext://demo_lightglean_x8.safetensors"
 
 
 @pytest.fixture(scope="module")
-def demo() -> Restorer:
-    return Restorer(DEMO, WEIGHTS, "cpu", dtype="float32")
+def demo() -> ImageRestorer:
+    return ImageRestorer(DEMO, WEIGHTS, "cpu", dtype="float32")
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_seams_cannot_be_measured_without_two_tiles_or_a_whole(demo):
     with pytest.raises(InputError) as error:
         seams(demo, noise(20, 20), [10], "a.png")
     assert str(error.value) == "a.png has 20x20 pixels, which is one tile (26x26). Take a larger one."
-    glean = Restorer(DEMO.with_name("demo_glean_x8.py"), "glean-ext://demo_glean_x8.safetensors", "cpu")
+    glean = ImageRestorer(DEMO.with_name("demo_glean_x8.py"), "glean-ext://demo_glean_x8.safetensors", "cpu")
     with pytest.raises(InputError, match="against the whole image, but this model takes 8x8 only"):
         seams(glean, noise(20, 20), [2])
 

@@ -19,7 +19,7 @@ from PIL import ImageCms
 
 from glean_ext import cli
 from glean_ext.cli import restore as command
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
 
@@ -66,13 +66,13 @@ def fault(restore):
 
 
 @pytest.fixture(scope="module")
-def glean() -> Restorer:
-    return Restorer(*GLEAN, device="cpu", dtype="float32", notify=lambda line: None)
+def glean() -> ImageRestorer:
+    return ImageRestorer(*GLEAN, device="cpu", dtype="float32", notify=lambda line: None)
 
 
 @pytest.fixture(scope="module")
-def light() -> Restorer:
-    return Restorer(*LIGHT, device="cpu", dtype="float32", notify=lambda line: None)
+def light() -> ImageRestorer:
+    return ImageRestorer(*LIGHT, device="cpu", dtype="float32", notify=lambda line: None)
 
 
 def written(folder: Path) -> list[str]:

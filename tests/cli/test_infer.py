@@ -18,9 +18,9 @@ from support.networks import TINY
 from glean_ext import cli
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.torch_backend import pick_device
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
@@ -31,7 +31,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "infer.py"
 @pytest.fixture(scope="session")
 def net():
     torch.manual_seed(0)
-    return build_restorer(TINY).eval()
+    return build_network(TINY).eval()
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +205,7 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     output = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)  # each pixel tells where it was
     given: list[np.ndarray] = []
     notices: list[str] = []
-    restorer = Restorer({"model": {"generator": TINY}}, weights, device="cpu", notify=notices.append)
+    restorer = ImageRestorer({"model": {"generator": TINY}}, weights, device="cpu", notify=notices.append)
     restorer.network.restore = lambda images: given.extend(images) or [output]
     restored = restorer.restore(rgb)
     difference = np.abs(given[0].astype(int) - imresize(square, size=(8, 8)))
@@ -233,7 +233,7 @@ def light(tmp_path):
     """Config and weights of a small LightGLEAN, 8x8 -> 16x16."""
     torch.manual_seed(0)
     kind = {"type": "LightGLEANStyleGANv2"}
-    torch.save(build_restorer(TINY | kind).state_dict(), tmp_path / "light.pth")
+    torch.save(build_network(TINY | kind).state_dict(), tmp_path / "light.pth")
     return write_config(tmp_path / "light.py", **kind), tmp_path / "light.pth"
 
 
@@ -424,7 +424,7 @@ def test_checkpoint_of_mmagics_class(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "mmagic.pth")
     config = write_config(tmp_path / "config.py", max_channels=512, channel_multiplier=1)
     rgb = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    restored = Restorer(config, tmp_path / "mmagic.pth", device="cpu").restore(rgb)
+    restored = ImageRestorer(config, tmp_path / "mmagic.pth", device="cpu").restore(rgb)
     assert np.abs(restored.astype(int) - expected(theirs, rgb)).max() <= 1  # rounding
 
 
@@ -439,7 +439,7 @@ def test_checkpoint_of_another_network(fault, config, image, tmp_path):
 
 def test_checkpoint_of_another_width(fault, config, image, tmp_path):
     path = tmp_path / "wide.pth"
-    torch.save(build_restorer(TINY | {"rrdb_channels": 12}).state_dict(), path)
+    torch.save(build_network(TINY | {"rrdb_channels": 12}).state_dict(), path)
     message = fault(config, path, image, "-o", tmp_path / "o.png")
     assert message.startswith(f"{path} does not fit GLEANStyleGANv2: ")
     assert "have another shape (" in message and "(12, " in message and "The sizes in the config" in message
@@ -474,7 +474,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(fault, config, image, tmp_p
 def test_output_that_is_not_finite(net, image, tmp_path):
     state = {k: torch.full_like(v, torch.nan) for k, v in net.state_dict().items()}
     torch.save(state, tmp_path / "nan.pth")
-    restorer = Restorer({"model": {"generator": TINY}}, tmp_path / "nan.pth", device="cpu")
+    restorer = ImageRestorer({"model": {"generator": TINY}}, tmp_path / "nan.pth", device="cpu")
     with pytest.raises(InputError, match=r"in\.png: the network's output is not finite\."):
         restorer.restore(read_rgb(image), "in.png")
 

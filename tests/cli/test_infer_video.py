@@ -19,7 +19,7 @@ from glean_ext import cli
 from glean_ext.batch.video_stages import VideoFiles, fingerprint
 from glean_ext.cli import restore as command
 from glean_ext.faces.photo_restorer import PhotoRestorer
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
@@ -50,7 +50,7 @@ def infer(capsys):
 
 @pytest.fixture(scope="module")
 def restorer():
-    return Restorer(*MODEL, device="cpu", dtype="float32", notify=lambda line: None)
+    return ImageRestorer(*MODEL, device="cpu", dtype="float32", notify=lambda line: None)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ class Changing:
 def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
     """Those of a resumed run as well."""
     source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(62)], audio=())
-    light = Restorer(
+    light = ImageRestorer(
         "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
     )
     counts = []
@@ -232,7 +232,7 @@ def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
 
 def test_backgrounds_are_cut_alike_too(tmp_path, restorer):
     source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(4)], audio=())
-    light = Restorer(
+    light = ImageRestorer(
         "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
     )
     light.network, counts = Changing(2.5e9, 1e12), []

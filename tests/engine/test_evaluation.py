@@ -22,7 +22,7 @@ from glean_ext import metrics
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.errors import InputError
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 from glean_ext.utils.imresize import imresize
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def home(tmp_path, monkeypatch, weights, inception_file) -> Path:
         text = text.replace(name, repr(value))
     (tmp_path / "config.py").write_text(text)
     torch.manual_seed(0)
-    net = randomize(build_restorer(NETWORK))
+    net = randomize(build_network(NETWORK))
     with torch.no_grad():  # something like colours: not all at the ends of the range, and not gray
         *_, weight, bias = net.decoder.parameters()
         weight.mul_(0.3)
@@ -76,7 +76,7 @@ def by_hand(weights: Path, inception_file: Path) -> dict[str, float]:
     """What the evaluation of ``home`` should give, from the network alone and the reference implementations."""
     from mmagic.evaluation import niqe
 
-    net = build_restorer(NETWORK)
+    net = build_network(NETWORK)
     net.load_state_dict(torch.load("net.pth"))
     lpips = lpips_reference("alex", "alexnet")
     inception, embedder = metrics.InceptionFeatures(str(inception_file)), metrics.FaceEmbedder()

@@ -13,7 +13,7 @@ from glean_ext.faces import photo_restorer as photo_module
 from glean_ext.faces.alignment import align, from_crop, inverse, transform
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult, face_mask, match_colours
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
 
@@ -325,7 +325,7 @@ def test_mask_has_the_shape_of_the_face(finder, portrait):
 
 
 def test_shipped_model_changes_the_face_alone(finder, portrait):
-    restorer = Restorer(*DEMO, device="cpu")
+    restorer = ImageRestorer(*DEMO, device="cpu")
     result = PhotoRestorer(restorer, save_faces=True, finder=finder).restore(portrait)
     (one,) = result.faces
     assert one.crop is not None and one.crop.shape == (8, 8, 3)

@@ -26,11 +26,11 @@ from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
 from glean_ext.inference.export import METADATA, largest_difference, load_torch
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxNetwork
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import read_rgb, write_png
@@ -90,7 +90,7 @@ def home(tmp_path_factory):
 
 def network(kind):
     torch.manual_seed(0)
-    return randomize(build_restorer(KINDS[kind])).requires_grad_(False).eval()
+    return randomize(build_network(KINDS[kind])).requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +152,7 @@ def test_the_demo_model(call, tmp_path):
     config, weights, out = ROOT / "configs" / "demo_glean_x8.py", "glean-ext://demo_glean_x8.safetensors", "demo.onnx"
     code, stdout, _ = call(config, weights, tmp_path / out)
     assert code == 0
-    net = build_restorer(load_config(config).model.generator).requires_grad_(False).eval()
+    net = build_network(load_config(config).model.generator).requires_grad_(False).eval()
     load_restorer(net, weights)
     model = OnnxNetwork(tmp_path / out)
     for batch in 1, 3:
@@ -249,7 +249,7 @@ def test_torch_is_not_imported(exported):
     assert (done.returncode, done.stdout, done.stderr) == (0, "(16, 16, 3)\n[]\n", "")
 
 
-# Behind a Restorer
+# Behind a ImageRestorer
 
 
 def pixels(height=8, width=8, dtype=np.uint8):
@@ -260,13 +260,13 @@ def test_a_restorer_gives_onnx_models_sizes_and_tiles(exported, home):
     onnx_model, torch_model = (exported("light"),), (home / "light.py", home / "light.pth", "cpu")
     for policy, size in ("auto", (8, 8)), ("auto", (11, 14)), ("resize", (30, 20)):
         result, expected = (
-            Restorer(*model, size_policy=policy, notify=lambda line: None).restore(pixels(*size)).astype(int)
+            ImageRestorer(*model, size_policy=policy, notify=lambda line: None).restore(pixels(*size)).astype(int)
             for model in (onnx_model, torch_model)
         )
         assert result.shape == expected.shape and np.abs(result - expected).max() <= 1
     seen = []
     policy = SizePolicy("tile", tile_size=40)
-    tiled = Restorer(*onnx_model, size_policy=policy, on_tile=lambda *counts: seen.append(counts))
+    tiled = ImageRestorer(*onnx_model, size_policy=policy, on_tile=lambda *counts: seen.append(counts))
     difference = np.abs(tiled.restore(pixels(60, 50)).astype(int) - OnnxNetwork(*onnx_model).run(pixels(60, 50)))
     assert difference.max() <= 1 and seen[-1] == (12, 12)
     batch = tiled.restore_batch([pixels(), pixels(), pixels(dtype=np.uint16)])
@@ -276,8 +276,8 @@ def test_a_restorer_gives_onnx_models_sizes_and_tiles(exported, home):
 def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
     code = (
         "import sys, numpy as np\n"
-        "from glean_ext.inference.image_restorer import Restorer\n"
-        f"restorer = Restorer({str(exported('light'))!r})\n"
+        "from glean_ext.inference.image_restorer import ImageRestorer\n"
+        f"restorer = ImageRestorer({str(exported('light'))!r})\n"
         "print(restorer.restore(np.zeros((60, 70, 3), np.uint8)).shape)\n"
         "print([name for name in ('torch', 'mmagic', 'mmengine', 'onnx', 'cv2') if name in sys.modules])\n"
     )
@@ -306,12 +306,12 @@ def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
 def test_choices_that_an_onnx_model_does_not_leave(exported, name, value):
     path = exported("light")
     with pytest.raises(InputError) as caught:
-        Restorer(path, **{name: value})
+        ImageRestorer(path, **{name: value})
     assert str(caught.value) == (
         f"{path} is an ONNX model, in float32 on the CPU: {name} cannot be chosen. Leave it out, or give a config and "
         "a checkpoint."
     )
-    assert Restorer(path, device="cpu", dtype="float32").takes.any_size
+    assert ImageRestorer(path, device="cpu", dtype="float32").takes.any_size
 
 
 # Bad input

@@ -11,10 +11,10 @@ import pytest
 import torch
 from support.networks import TINY
 
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import RESERVE, USABLE, Memory, at_hand, bytes_per_pixel, group_limits
 from glean_ext.inference.model_cost import Cost, PeakMemory
-from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks import build_network, prepare_for_inference
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo_lightglean_x8.py"
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2", "out_size": 32, "decoder_channels": 8}
@@ -38,7 +38,7 @@ def test_results_of_16_bits_take_twice_as_much(monkeypatch):
     image = (100, 100)
     more = Memory(70, 0, depth=2).needs(image, image, 8)[0] - Memory(70, 0).needs(image, image, 8)[0]
     assert more == 3 * 800 * 800
-    light = Restorer(
+    light = ImageRestorer(
         "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
     )
     free = Memory(0, RESERVE + (39 + 42) * 800 * 800 // 2)  # between what 8 and 16 bits need
@@ -49,7 +49,7 @@ def test_results_of_16_bits_take_twice_as_much(monkeypatch):
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_bytes_per_pixel_are_those_of_a_real_forward(folded):
-    net = build_restorer(LIGHT).eval()
+    net = build_network(LIGHT).eval()
     net = prepare_for_inference(net) if folded else net
     cost = Cost()
     with torch.no_grad(), PeakMemory() as counter:
@@ -64,7 +64,7 @@ def test_bytes_per_pixel_are_those_of_a_real_forward(folded):
 
 
 def test_counting_leaves_the_network_as_it_was():
-    net = build_restorer(LIGHT)
+    net = build_network(LIGHT)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     bytes_per_pixel(net)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -105,8 +105,8 @@ import torch
 from glean_ext.inference.memory_budget import USABLE, bytes_per_pixel
 from glean_ext.inference.model_cost import _peak_rss
 from glean_ext.config import load_config
-from glean_ext.networks import build_restorer
-net = build_restorer(load_config({str(DEMO)!r}).model.generator).eval()
+from glean_ext.networks import build_network
+net = build_network(load_config({str(DEMO)!r}).model.generator).eval()
 estimate = bytes_per_pixel(net) * {side}**2
 before = _peak_rss()
 with torch.inference_mode():

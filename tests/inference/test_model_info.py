@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glean_ext.errors import InputError
 from glean_ext.inference.model_cost import measure, model_info, peak_of_a_forward
-from glean_ext.networks import build_restorer
+from glean_ext.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 def test_parts_add_up(kind):
     cfg = {**TINY, "type": kind}
     with FakeTensorMode():
-        *parts, total = measure(build_restorer(cfg), 8).values()
-    net = build_restorer(cfg)
+        *parts, total = measure(build_network(cfg), 8).values()
+    net = build_network(cfg)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, 8, 8))
     assert total.parameters == sum(p.numel() for p in net.parameters()) == sum(part.parameters for part in parts)

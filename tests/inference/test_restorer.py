@@ -11,9 +11,9 @@ from support.networks import TINY, randomize
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.torch_backend import TorchNetwork, default_dtype
-from glean_ext.networks import build_restorer, precision
+from glean_ext.networks import build_network, precision
 from glean_ext.utils.array_conversion import from_floats, to_floats
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2"}
@@ -30,14 +30,14 @@ def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     for name, generator in ("glean", TINY), ("light", LIGHT):
         torch.manual_seed(0)
-        checkpoints.save(randomize(build_restorer(generator)).state_dict(), folder / f"{name}.safetensors")
+        checkpoints.save(randomize(build_network(generator)).state_dict(), folder / f"{name}.safetensors")
     return folder
 
 
-def make(home: Path, name: str = "glean", **arguments) -> Restorer:
+def make(home: Path, name: str = "glean", **arguments) -> ImageRestorer:
     generator = {"glean": TINY, "light": LIGHT}[name]
     arguments = {"device": "cpu", "dtype": "float32", "notify": lambda line: None, **arguments}
-    return Restorer({"model": {"generator": generator}}, home / f"{name}.safetensors", **arguments)
+    return ImageRestorer({"model": {"generator": generator}}, home / f"{name}.safetensors", **arguments)
 
 
 # ---------------------------------------------------------------- bits
@@ -148,7 +148,7 @@ def test_the_default_dtype_follows_the_hardware(home, monkeypatch):
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_a_network_without_fast_form_is_run_as_it_is(tmp_path, dtype):
     generator = TINY | {"bank": "absent"}
-    net = randomize(build_restorer(generator)).eval()
+    net = randomize(build_network(generator)).eval()
     checkpoints.save(net.state_dict(), tmp_path / "net.safetensors")
     network = TorchNetwork({"model": {"generator": generator}}, tmp_path / "net.safetensors", "cpu", dtype=dtype)
     assert type(network.net) is type(net) and network.dtype == (dtype or "float32")
@@ -171,4 +171,4 @@ def test_compiled_networks_give_the_same(home):
 
 def test_a_config_alone_is_not_enough():
     with pytest.raises(InputError, match=r"^light\.py is no ONNX model: it needs a checkpoint, too\."):
-        Restorer("light.py")
+        ImageRestorer("light.py")

@@ -12,11 +12,11 @@ from support.networks import TINY, randomize
 from benchmarks.tile_seams import LIMIT
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import RESERVE, USABLE, Memory, bytes_per_pixel
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, Resize, SizePolicy
 from glean_ext.inference.tiling import Tiling, largest_difference
-from glean_ext.networks import build_restorer, prepare_for_inference
+from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_floats, to_floats
 from glean_ext.utils.imresize import imresize
@@ -47,7 +47,7 @@ def plan(policy: SizePolicy, takes: SizeRequirements, *size: int, memory=never):
 def light_weights(tmp_path_factory) -> Path:
     """A small 8 -> 32 LightGLEAN with nothing at its initial value, so that its noise counts, too."""
     torch.manual_seed(0)
-    net = randomize(build_restorer(LIGHT))
+    net = randomize(build_network(LIGHT))
     torch.nn.init.normal_(net.style_codes)
     path = tmp_path_factory.mktemp("weights") / "light.safetensors"
     checkpoints.save(net.state_dict(), path)
@@ -58,16 +58,16 @@ def light_weights(tmp_path_factory) -> Path:
 def glean_weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "glean.safetensors"
-    checkpoints.save(build_restorer(TINY).state_dict(), path)
+    checkpoints.save(build_network(TINY).state_dict(), path)
     return path
 
 
-def restorer(generator: dict, weights: Path, *policy, **arguments) -> Restorer:
+def restorer(generator: dict, weights: Path, *policy, **arguments) -> ImageRestorer:
     network = {"model": {"generator": generator}}
-    return Restorer(network, weights, "cpu", SizePolicy(*policy), dtype="float32", **arguments)
+    return ImageRestorer(network, weights, "cpu", SizePolicy(*policy), dtype="float32", **arguments)
 
 
-def whole(restorer: Restorer, rgb: np.ndarray) -> np.ndarray:
+def whole(restorer: ImageRestorer, rgb: np.ndarray) -> np.ndarray:
     return from_floats(restorer.network(to_floats(rgb)))
 
 
@@ -75,10 +75,10 @@ def whole(restorer: Restorer, rgb: np.ndarray) -> np.ndarray:
 
 
 def test_requirements_are_read_off_the_network():
-    assert SizeRequirements.of(build_restorer(TINY)) == GLEAN_8
-    light = build_restorer(LIGHT)
+    assert SizeRequirements.of(build_network(TINY)) == GLEAN_8
+    light = build_network(LIGHT)
     assert SizeRequirements.of(light) == SizeRequirements.of(prepare_for_inference(light)) == LIGHT_8
-    wide = build_restorer({**TINY, "in_size": (6, 8), "out_size": (24, 32)})
+    wide = build_network({**TINY, "in_size": (6, 8), "out_size": (24, 32)})
     assert SizeRequirements.of(wide) == SizeRequirements((6, 8), 4, any_size=False)
     assert (str(GLEAN_8), str(LIGHT_8)) == ("8x8 only", "any size from 8x8 on")
 

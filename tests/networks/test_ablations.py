@@ -10,7 +10,7 @@ from support.networks import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
-from glean_ext.networks import StyleGAN2Generator, build_restorer, prepare_for_inference
+from glean_ext.networks import StyleGAN2Generator, build_network, prepare_for_inference
 from glean_ext.networks.decoder import Decoder, SlimDecoder
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ BANK = {k: GLEAN[k] for k in ("out_size", "style_channels", "num_mlps", "channel
 
 def make(base: dict = GLEAN, **changes) -> nn.Module:
     torch.manual_seed(0)
-    net = randomize(build_restorer({**base, **changes}))
+    net = randomize(build_network({**base, **changes}))
     if base is LIGHT:
         nn.init.normal_(net.style_codes)
     return net.eval()
@@ -46,7 +46,7 @@ def below(names: set[str], *prefixes: str) -> set[str]:
 def test_without_injection_only_the_codes_tell_the_bank_of_the_input():
     net, lq = make(inject_at=[]), noise(2, 3, 16, 16)
     features, codes = net.encoder(lq)
-    answers = net._ask_bank({res: torch.randn_like(f) for res, f in features.items()}, codes)
+    answers = net._bank_features({res: torch.randn_like(f) for res, f in features.items()}, codes)
     x = net.generator.start(codes)
     for res in 8, 16, 32, 64:
         x = net.generator.block(x, res, codes)
@@ -64,9 +64,9 @@ def test_features_go_in_where_they_are_injected(inject_at):
         str((4, 8, 16).index(res)) for res in inject_at
     }
     features, codes = net.encoder(lq)
-    expected = net._ask_bank(features, codes)
+    expected = net._bank_features(features, codes)
     for res in 4, 8, 16:
-        changed = net._ask_bank({**features, res: features[res] + 1}, codes)
+        changed = net._bank_features({**features, res: features[res] + 1}, codes)
         same = [torch.equal(a, b) for a, b in zip(expected, changed, strict=True)]
         assert same == [res not in inject_at] * 2, res
 
@@ -179,7 +179,7 @@ def test_without_decoder_the_result_is_the_image_that_mmagic_drops(mmagic_models
     reference = randomize(Reference(**sizes)).eval()
     images: list[Tensor] = []
     reference.generator.to_rgbs[-1].register_forward_hook(lambda module, inputs, output: images.append(output))
-    ours = build_restorer({"type": "GLEANStyleGANv2", **sizes, "decoder": "none"}).eval()
+    ours = build_network({"type": "GLEANStyleGANv2", **sizes, "decoder": "none"}).eval()
     state = {}
     for name, tensor in reference.state_dict().items():
         part, _, rest = name.partition(".")
@@ -214,7 +214,7 @@ def test_decoders_can_be_swapped():
     assert list(light.decoder.state_dict()) == list(make().decoder.state_dict())
     lq = noise(1, 3, 16, 16)
     features, codes = slim.encoder(lq)
-    torch.testing.assert_close(slim(lq), slim.decoder(features[16], slim._ask_bank(features, codes)))
+    torch.testing.assert_close(slim(lq), slim.decoder(features[16], slim._bank_features(features, codes)))
     assert light(noise(1, 3, 9, 13)).shape == (1, 3, 36, 52)
 
 
@@ -252,7 +252,7 @@ FAULTS = [
 @pytest.mark.parametrize(("base", "changes", "message"), FAULTS)
 def test_contradictions_are_named(base, changes, message):
     with pytest.raises(InputError) as error:
-        build_restorer({**base, **changes})
+        build_network({**base, **changes})
     assert str(error.value) == f"model.generator ({base['type']}): {message}"
 
 

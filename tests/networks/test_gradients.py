@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case, Training, shared_weights
 from glean_ext.errors import InputError
 from glean_ext.models.losses import at_once, r1_penalty
-from glean_ext.networks import StyleGAN2Discriminator, build_restorer, ops
+from glean_ext.networks import StyleGAN2Discriminator, build_network, ops
 from glean_ext.networks.conv2d_gradfix import convolution
 
 ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
@@ -244,7 +244,7 @@ def test_a_checkpointed_trunk_has_the_same_gradients(kind):
     nets = []
     for on in False, True:
         torch.manual_seed(0)
-        nets.append(build_restorer({**TINY, "type": kind, "num_rrdbs": 3, "checkpoint_trunk": on}))
+        nets.append(build_network({**TINY, "type": kind, "num_rrdbs": 3, "checkpoint_trunk": on}))
     plain, checkpointed = nets
     assert list(plain.state_dict()) == list(checkpointed.state_dict())
     lq, outputs = torch.randn(2, 3, 8, 8), []
@@ -304,7 +304,7 @@ def test_no_gradient_that_nobody_uses(kind, dtype):
 def test_the_bank_keeps_no_inputs_of_its_convolutions():
     """Of a style convolution two tensors stay: what is demodulated and what is activated. (PyTorch's own kept six.)"""
     torch.manual_seed(0)
-    bank = build_restorer(TINY).generator
+    bank = build_network(TINY).generator
     codes = torch.randn(2, bank.num_latents, 16, requires_grad=True)
     x = torch.randn(2, 16, 8, 8, requires_grad=True)
     tensors: list[Tensor] = []

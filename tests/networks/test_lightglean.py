@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.networks import LightGLEANStyleGANv2, StyleGAN2Generator, build_restorer, ops, prepare_for_inference
+from glean_ext.networks import LightGLEANStyleGANv2, StyleGAN2Generator, build_network, ops, prepare_for_inference
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2", "out_size": 32, "decoder_channels": 8}
 BANK = {k: LIGHT[k] for k in ("style_channels", "num_mlps", "channel_multiplier", "max_channels")}
@@ -24,7 +24,7 @@ SIZES = [(8, 8), (9, 13), (16, 8), (20, 24)]
 def light(**changes) -> LightGLEANStyleGANv2:
     """A small 8 -> 32 LightGLEAN with nothing at its initial value."""
     torch.manual_seed(0)
-    net = randomize(build_restorer({**LIGHT, **changes}))
+    net = randomize(build_network({**LIGHT, **changes}))
     torch.nn.init.normal_(net.style_codes)
     return net.eval()
 
@@ -94,7 +94,7 @@ def test_unfit_input_is_refused(shape):
 )
 def test_impossible_arguments_are_named(changes, message):
     with pytest.raises(InputError) as error:
-        build_restorer({**LIGHT, **changes})
+        build_network({**LIGHT, **changes})
     assert str(error.value) == f"model.generator (LightGLEANStyleGANv2): {message}"
 
 
@@ -203,7 +203,7 @@ def test_state_dict_round_trip(tmp_path):
     checkpoints.save(net.state_dict(), tmp_path / "net.safetensors")
     torch.save({"state_dict": {f"generator.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "training.pth")
     for name in "net.safetensors", "training.pth":
-        again = build_restorer(LIGHT)
+        again = build_network(LIGHT)
         checkpoints.load_restorer(again, tmp_path / name)
         assert torch.equal(again(lq), net(lq))
 
@@ -215,7 +215,7 @@ def test_the_demo_is_small():
     from glean_ext.config import load_config
 
     config = load_config(Path(__file__).parents[2] / "configs" / "demo_lightglean_x8.py")
-    net = build_restorer(config.model.generator)
+    net = build_network(config.model.generator)
     assert 2 * sum(tensor.numel() for tensor in net.state_dict().values()) < 4e6  # bytes in fp16
 
 
@@ -233,7 +233,7 @@ def test_a_training_step(tmp_path):
     cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = cfg.param_scheduler.T_max = 1
     net = runners.train(cfg).model.generator  # FrozenBankHook watches the bank
     assert type(net) is LightGLEANStyleGANv2
-    start = build_restorer(cfg.model.generator)
+    start = build_network(cfg.model.generator)
     start.init_weights()
     assert not torch.equal(net.style_codes, start.style_codes)
     assert torch.allclose(net.style_codes, start.style_codes, atol=2e-3)  # one step of Adam from the mean latent

@@ -17,7 +17,7 @@ from glean_ext.networks import (
     GLEANStyleGANv2,
     StyleGAN2Discriminator,
     StyleGAN2Generator,
-    build_restorer,
+    build_network,
     ops,
     precision,
 )
@@ -190,18 +190,18 @@ def test_sizes_are_checked(sizes, message):
 
 def test_wrong_input_size_says_what_fits(tiny_cfg):
     with pytest.raises(InputError, match=r"takes images of 8x8 pixels, but got a tensor of shape \(1, 3, 9, 8\)"):
-        build_restorer(tiny_cfg)(torch.zeros(1, 3, 9, 8))
+        build_network(tiny_cfg)(torch.zeros(1, 3, 9, 8))
 
 
 def test_unknown_argument_is_named(tiny_cfg):
     with pytest.raises(InputError, match=r"model.generator .GLEANStyleGANv2.: got an unexpected keyword .*'in_sizee'"):
-        build_restorer({**tiny_cfg, "in_sizee": 8})
+        build_network({**tiny_cfg, "in_sizee": 8})
     with pytest.raises(InputError, match=r"model.generator.type is 'GLEAM', but it must be one of"):
-        build_restorer({"type": "GLEAM"})
+        build_network({"type": "GLEAM"})
 
 
 def test_every_trainable_parameter_gets_a_gradient_and_the_bank_none(tiny_cfg):
-    net = randomize(build_restorer(tiny_cfg))
+    net = randomize(build_network(tiny_cfg))
     net(torch.randn(2, 3, 8, 8)).square().mean().backward()
     for name, param in net.named_parameters():
         assert (param.grad is not None) == param.requires_grad, name
@@ -209,7 +209,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_the_bank_none(tiny_cfg):
 
 
 def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
-    net = randomize(build_restorer(tiny_cfg)).eval()
+    net = randomize(build_network(tiny_cfg)).eval()
     lq = torch.rand(2, 3, 8, 8) * 2 - 1
     with torch.no_grad():
         full = net(lq)
@@ -273,4 +273,4 @@ def test_every_module_of_the_networks_is_torch_only():
 
 
 def test_networks_are_plain_modules(tiny_cfg):
-    assert type(build_restorer(tiny_cfg)).__mro__[1] is nn.Module
+    assert type(build_network(tiny_cfg)).__mro__[1] is nn.Module

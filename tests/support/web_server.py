@@ -19,7 +19,7 @@ from glean_ext.web.app import make_app
 from glean_ext.web.limits import Limits
 from glean_ext.web.request_guard import names_for
 from glean_ext.web.server import listen, make_server
-from glean_ext.web.worker import Bench
+from glean_ext.web.worker import ModelWorker
 
 EXAMPLES = Path("glean_ext/web/static/examples")
 
@@ -92,7 +92,7 @@ class Site:
 
 
 @contextmanager
-def serving(bench: Bench, root: Path, limits: Limits) -> Iterator[Site]:
+def serving(bench: ModelWorker, root: Path, limits: Limits) -> Iterator[Site]:
     with listen("127.0.0.1", 0) as listener:
         server = make_server(make_app(bench, root, limits, names_for("127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -18,27 +18,27 @@ from PIL import Image
 
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import read_picture
-from glean_ext.utils.stderr_filter import MEDIAPIPE, quiet_stderr
+from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
 ROOT = Path(__file__).parents[2]
 CHATTER = re.compile(b"chatter")
 
 
 def test_chatter_alone_is_dropped(capfd):
-    with quiet_stderr(CHATTER):
+    with filter_stderr(CHATTER):
         os.write(2, b"chatter 1\nfirst\nchatter 2\nsecond\n")
     assert capfd.readouterr().err == "first\nsecond\n"
-    with quiet_stderr(MEDIAPIPE):
+    with filter_stderr(MEDIAPIPE):
         os.write(2, b"W0000 00:00:17 1 x.cc:1] slow\nINFO: Created a delegate.\nout of memory\n")
     assert capfd.readouterr().err == "out of memory\n"
 
 
 def test_all_is_shown_when_the_block_fails(capfd):
-    with pytest.raises(ZeroDivisionError), quiet_stderr(CHATTER):
+    with pytest.raises(ZeroDivisionError), filter_stderr(CHATTER):
         os.write(2, b"chatter\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "chatter\n"
-    with pytest.raises(InputError), quiet_stderr(CHATTER):  # says itself what is wrong
+    with pytest.raises(InputError), filter_stderr(CHATTER):  # says itself what is wrong
         os.write(2, b"chatter\n")
         raise InputError("a.tif is damaged.")
     assert capfd.readouterr().err == ""
@@ -47,7 +47,7 @@ def test_all_is_shown_when_the_block_fails(capfd):
 def test_threads_wait_for_each_other(capfd):
     def work(name: str) -> None:
         for number in range(50):
-            with quiet_stderr(CHATTER):
+            with filter_stderr(CHATTER):
                 os.write(2, f"chatter\n{name}{number}\n".encode())
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.videos import AUDIO_RATE, doubled, picture, psnr, read_video, worst, write_video
 
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.video import restore_video as video_module
 from glean_ext.video.restore_video import VideoResult, restore_video
 
@@ -68,7 +68,7 @@ def test_identity_is_40_db_at_the_default_quality(run, tmp_path):
 def test_the_demo_network(run, tmp_path):
     frames = [picture(number, (8, 8)) for number in range(6)]
     source = write_video(tmp_path / "in.mp4", frames, options={"crf": "1"})
-    restorer = Restorer("configs/demo_glean_x8.py", "glean-ext://demo_glean_x8.safetensors", device="cpu")
+    restorer = ImageRestorer("configs/demo_glean_x8.py", "glean-ext://demo_glean_x8.safetensors", device="cpu")
     content, result = run(source, restore=lambda batch: [restorer.restore(rgb) for rgb in batch], scale=8, crf=4)
     assert result.size == (64, 64) and result.audio == 1
     assert worst(content.rgb, [restorer.restore(rgb) for rgb in read_video(source).rgb]) > 38

@@ -25,7 +25,7 @@ from support.web_server import EXAMPLES, Site, encode, serving
 
 from glean_ext.errors import InputError
 from glean_ext.faces.photo_restorer import PhotoRestorer
-from glean_ext.inference.image_restorer import Restorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.image_io import read_rgb
@@ -37,7 +37,7 @@ from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import is_loopback, names_for
 from glean_ext.web.server import listen
-from glean_ext.web.worker import Bench, takes_squares
+from glean_ext.web.worker import ModelWorker, takes_squares
 
 # Tiles of 35 pixels, the smallest: of a strip of 35 x 51 there are 3, up to a second each.
 LIMITS = Limits(tile=8)
@@ -46,8 +46,8 @@ MODELS = {"Demo GLEAN": "demo_glean_x8", "Demo LightGLEAN": "demo_lightglean_x8"
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(SHIPPED, "cpu", LIMITS)
+def bench() -> ModelWorker:
+    return ModelWorker(SHIPPED, "cpu", LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def site_with(bench, tmp_path):
         one.__exit__(None, None, None)
 
 
-def restorer(model: str, policy: SizePolicy | str = "auto") -> Restorer:
+def restorer(model: str, policy: SizePolicy | str = "auto") -> ImageRestorer:
     name = MODELS[model]
-    return Restorer(f"configs/{name}.py", f"glean-ext://{name}.safetensors", "cpu", policy, notify=lambda _: None)
+    return ImageRestorer(f"configs/{name}.py", f"glean-ext://{name}.safetensors", "cpu", policy, notify=lambda _: None)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_photo_without_faces(site):
 def test_photos_of_too_many_faces(tmp_path):
     two = np.tile(read_rgb(EXAMPLES / "astronaut.jpg"), (1, 2, 1))
     limits = replace(LIMITS, max_faces=1)
-    with serving(Bench(SHIPPED[:1], "cpu", limits), tmp_path, limits) as site:
+    with serving(ModelWorker(SHIPPED[:1], "cpu", limits), tmp_path, limits) as site:
         status = site.wait(site.submit(encode(two), kind="photo", name="two.png"))
     assert status["state"] == "failed"
     assert status["error"] == "two.png has 2 faces, but at most 1 are restored here. Crop it."
@@ -456,7 +456,7 @@ def test_connections_that_ask_for_nothing_end(site, monkeypatch):
 def test_models_without_squares_take_no_photos(tmp_path):
     assert takes_squares(SizeRequirements((8, 8), 8, any_size=False))
     assert not takes_squares(SizeRequirements((24, 32), 16, any_size=False))
-    bench = Bench(SHIPPED, "cpu", LIMITS)
+    bench = ModelWorker(SHIPPED, "cpu", LIMITS)
     bench.models["Demo GLEAN"] = replace(bench.models["Demo GLEAN"], photos=False)
     with serving(bench, tmp_path, LIMITS) as site:
         answer = site.post(FACE, kind="photo")

@@ -26,10 +26,10 @@ WAIT = 60_000  # milliseconds
 def site(tmp_path_factory):
     from glean_ext.web.limits import Limits
     from glean_ext.web.model_specs import SHIPPED
-    from glean_ext.web.worker import Bench
+    from glean_ext.web.worker import ModelWorker
 
     limits = Limits(tile=8, upload_bytes=500_000)
-    with serving(Bench(SHIPPED, "cpu", limits), tmp_path_factory.mktemp("page"), limits) as site:
+    with serving(ModelWorker(SHIPPED, "cpu", limits), tmp_path_factory.mktemp("page"), limits) as site:
         yield site
 
 

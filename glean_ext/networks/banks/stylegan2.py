@@ -152,7 +152,7 @@ class Synthesis(nn.Module):
         self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
 
     @property
-    def answer_channels(self) -> dict[int, int]:
+    def feature_channels(self) -> dict[int, int]:
         """Resolution -> channels of what :meth:`block` returns."""
         return self.channels
 

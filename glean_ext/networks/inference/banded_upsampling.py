@@ -20,7 +20,7 @@ MIN_ROWS = 32  # of a band, for those around it are computed twice
 LARGE = 64 << 20  # bytes of a tensor, from which on trimming the heap before it pays
 
 
-class Rise(nn.Module):
+class UpsamplingBlock(nn.Module):
     """From one resolution to the next: a block of the bank, and the decoder's stage that takes its features."""
 
     def __init__(self, bank: Synthesis, res: int, stage: FullStage | SlimStage, dtype: torch.dtype):
@@ -39,7 +39,7 @@ class Rise(nn.Module):
             stop = min(start + rows, height)
             top, bottom = max(start - self.halo, 0), min(stop + self.halo, height)
             band = self._band(x[:, :, top:bottom], features[:, :, top:bottom], first, second, 2 * top)
-            whole = whole or tuple(room_for(part, 2 * height) for part in band)
+            whole = whole or tuple(allocate_output(part, 2 * height) for part in band)
             for part, room in zip(band, whole, strict=True):
                 room[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - top) : 2 * (stop - top)]
         return whole
@@ -60,7 +60,7 @@ class Rise(nn.Module):
         return max(-(-height // bands), MIN_ROWS)
 
 
-def room_for(part: Tensor, height: int) -> Tensor:
+def allocate_output(part: Tensor, height: int) -> Tensor:
     """(N, C, h, W) -> an empty (N, C, height, W)"""
     n, channels, _, width = part.shape
     if n * channels * height * width * part.element_size() >= LARGE and not torch.compiler.is_compiling():
@@ -70,14 +70,15 @@ def room_for(part: Tensor, height: int) -> Tensor:
     )
 
 
-class Upper(nn.Module):
+class HighResBranch(nn.Module):
     """Bank and decoder above the input's resolution."""
 
     def __init__(self, bank: Synthesis, decoder: nn.Module, first: int, last: int, dtype: torch.dtype):
         super().__init__()
         self.start, stages = start_and_stages(converted(decoder, dtype))
         self.rises = nn.ModuleList(
-            Rise(bank, res, stage, dtype) for res, stage in zip(resolutions(first, last), stages, strict=True)
+            UpsamplingBlock(bank, res, stage, dtype)
+            for res, stage in zip(resolutions(first, last), stages, strict=True)
         )
 
     def forward(self, f_0: Tensor, features: Tensor, weights: Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, style_layers
 from glean_ext.networks.encoder import StyleCodes
 from glean_ext.networks.glean import GLEANStyleGANv2, require_size
-from glean_ext.networks.inference.banded_upsampling import Upper
+from glean_ext.networks.inference.banded_upsampling import HighResBranch
 from glean_ext.networks.inference.folded_style_conv import Modulation, ScaledStyleConv
 from glean_ext.networks.inference.frozen_copy import constant, converted, no_fast_form
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2, require_input
@@ -35,7 +35,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # ---------------------------------------------------------------- GLEAN
 
 
-class Lower(nn.Module):
+class LowResBranch(nn.Module):
     """GLEAN's bank up to the input's resolution, the encoder's features mixed in."""
 
     def __init__(self, bank: StyleGAN2Generator, fusions: nn.ModuleList, in_size: int, dtype: torch.dtype):
@@ -69,11 +69,11 @@ class FastGLEAN(nn.Module):
             raise no_fast_form(bank)
         self.encoder = converted(net.encoder, dtype)
         drop_unused_codes(self.encoder)
-        self.lower = Lower(bank, net.fusion_out, net.lq_canvas.side, dtype)
+        self.lower = LowResBranch(bank, net.fusion_out, net.lq_canvas.side, dtype)
         self.modulations = nn.ModuleList(
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
-        self.upper = Upper(bank, net.decoder, first, last, dtype)
+        self.upper = HighResBranch(bank, net.decoder, first, last, dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, h), RGB in [-1, 1] -> (N, 3, H, H), fp32, about [-1, 1].
@@ -129,7 +129,7 @@ class FastLightGLEAN(nn.Module):
         self.weights = nn.ParameterList(
             constant(Modulation(layer)(code[None]), dtype) for layer, code in zip(layers, net.style_codes, strict=True)
         )
-        self.upper = Upper(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype)
+        self.upper = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.

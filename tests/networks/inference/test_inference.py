@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.networks import GLEANStyleGANv2, build_restorer, prepare_for_inference
+from glean_ext.networks import GLEANStyleGANv2, build_network, prepare_for_inference
 from glean_ext.networks.banks.stylegan2 import ModulatedConv
 from glean_ext.networks.decoder import PixelShuffleUp
 from glean_ext.networks.inference import banded_upsampling as inference
@@ -40,7 +40,7 @@ SIZES = [(8, 8), (9, 13), (16, 8), (20, 24)]  # LightGLEAN's
 def network(config: dict) -> nn.Module:
     """With nothing at its initial value."""
     torch.manual_seed(0)
-    net = randomize(build_restorer(config))
+    net = randomize(build_network(config))
     if hasattr(net, "style_codes"):
         nn.init.normal_(net.style_codes)
     return net.eval()
@@ -230,7 +230,7 @@ def test_the_demo_model_in_bf16():
     from glean_ext.config import load_config
 
     config = load_config(Path(__file__).parents[3] / "configs" / "demo_glean_x8.py")
-    net = build_restorer(config.model.generator)
+    net = build_network(config.model.generator)
     checkpoints.load_restorer(net, "glean-ext://demo_glean_x8.safetensors")
     net.eval()
     soft = F.interpolate(pixels(4, 3, 3, 3), size=(8, 8), mode="bilinear")
@@ -282,7 +282,7 @@ def test_on_a_gpu(variant, dtype):
 )
 def test_networks_without_bank_or_decoder_are_refused(config, name):
     with pytest.raises(InputError) as error:
-        prepare_for_inference(build_restorer(config))
+        prepare_for_inference(build_network(config))
     assert str(error.value) == (
         f"prepare_for_inference knows no fast form of {name}. It takes a GLEANStyleGANv2 or LightGLEANStyleGANv2 that "
         "has both a bank and a decoder; use any other network as it is."
