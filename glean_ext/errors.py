@@ -109,5 +109,5 @@ def first_line(error: BaseException, keys: bool = False) -> str:
     content: object = error
     if isinstance(error, KeyError):
         content = error.args[0] if keys and error.args else ""  # str(error) would add quotes
-    lines = str(content).strip().splitlines()
-    return lines[0][:MAX_REASON].rstrip(". ") if lines else type(error).__name__
+    line = str(content).strip().split("\n")[0][:MAX_REASON].rstrip(". ")
+    return line or type(error).__name__
