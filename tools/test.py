@@ -19,8 +19,7 @@ def main() -> None:
     from glean_ext.engine.runner import test
     from glean_ext.utils.files import write_json
 
-    cfg = load_run_config(args)
-    metrics = test(cfg, args.checkpoint)
+    metrics = test(load_run_config(args), args.checkpoint)
     for name, value in metrics.items():
         print(f"{name:8} {value:.4f}")
     if args.json:

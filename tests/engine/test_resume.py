@@ -196,32 +196,32 @@ def test_a_random_seed_is_resumed_too(home):
     assert_same_end("straight", "resumed")
 
 
-def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
+def test_settings_that_stay_those_of_the_checkpoint_are_reported(home):
     """mmengine restores the schedule and the optimisers whatever the config says by now."""
     train("work", "train_cfg.max_iters=4")
 
-    told: list[str] = []
+    earlier: list[str] = []
 
     def resumed(*options: str) -> list[str]:
-        """What the run warned of."""
+        """The warnings of a resumed run."""
         train("work", "log_level=INFO", *options, resume=True)
         logs = "".join(path.read_text() for path in sorted(Path("work").glob("*/*.log")))
         warnings = re.findall(r"WARNING - (The settings of the checkpoint stay.*|An iteration had.*)", logs)
-        new = warnings[len(told) :]
-        told.extend(new)
+        new = warnings[len(earlier) :]
+        earlier.extend(new)
         return new
 
     assert resumed("train_cfg.max_iters=4") == []
     assert resumed("train_cfg.max_iters=4", "train_dataloader.batch_size=3") == [
-        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run goes on at "
-        "another place of the data."
+        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run "
+        "continues at another position in the data."
     ]
     changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
     kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
     assert resumed(*changed) == [
         f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}, discriminator "
-        "optimizer lr 0.0001 instead of 0.5. For others start from the weights, without --resume: "
-        "load_from=<checkpoint>."
+        "optimizer lr 0.0001 instead of 0.5. For others start a new run from the weights: load_from='<checkpoint>' "
+        "without resume."
     ]
 
 
@@ -336,7 +336,7 @@ def test_a_full_disk_stops_training_and_leaves_the_last_checkpoint(home):
     assert train("work", resume=True).iter == 16
 
 
-def test_collapse_is_told_with_what_is_needed(home):
+def test_collapse_is_reported_with_what_is_needed(home):
     message = (
         r"training collapsed at iteration 6: .*loss\w* is nan.*; the batch was data/GT/\d.png, data/GT/\d.png. "
         r"The last good checkpoint is \S+/iter_4.pth. Lower the learning rates"
