@@ -23,7 +23,7 @@ from glean_ext.video.segment_writer import Segments, check_size
 
 AHEAD = 2  # batches that are decoded, and that wait to be encoded, while one is restored
 PRESETS = "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-VERSION = 1  # of what lies in the folder of segments
+VERSION = 2  # of what lies in the folder of segments
 
 
 @dataclass(frozen=True)

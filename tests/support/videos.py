@@ -68,7 +68,7 @@ def write_video(
     scale = graph.add("scale", f"{scale}:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp")
     graph.link_nodes(source, scale, graph.add("format", pix_fmt), graph.add("buffersink")).configure()
     with av.open(str(path), "w", container_options=container or {}) as output:
-        video = output.add_stream(codec, rate=rate, options={"crf": "4"} if options is None else options)
+        video = output.add_stream(codec, rate=rate, options={"crf": "4", "mbtree": "0"} if options is None else options)
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         context = video.codec_context
         context.time_base = time_base
