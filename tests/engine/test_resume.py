@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
 from support.training import BASES, NETWORK, make_home
 
@@ -223,6 +224,28 @@ def test_settings_that_stay_those_of_the_checkpoint_are_reported(home):
         "optimizer lr 0.0001 instead of 0.5. For others start a new run from the weights: load_from='<checkpoint>' "
         "without resume."
     ]
+
+
+def test_the_fake_gpu_refuses_what_a_gpu_refuses():
+    tensor = on_fake_gpu({"x": [torch.arange(3)]})["x"][0]
+    with pytest.raises(TypeError, match=r"Use Tensor.cpu\(\) first"):
+        tensor.numpy()
+    with pytest.raises(TypeError):
+        np.asarray(tensor)
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3).add_(tensor)
+    assert type(tensor.cpu()) is torch.Tensor and tensor.cpu().numpy().tolist() == [0, 1, 2]
+    assert (tensor + torch.tensor(1)).tolist() == [1, 2, 3] and torch.ones(3).copy_(tensor).tolist() == [0, 1, 2]
+
+
+def test_a_checkpoint_that_mmengine_loads_to_the_gpu_is_resumed(home, monkeypatch):
+    """mmengine maps checkpoints to the device of the model: all that reads them has to take tensors from there."""
+    train("straight", "randomness.seed=5")
+    shutil.copytree("straight", "halves")
+    Path("halves/iter_16.pth").unlink()
+    load_to_fake_gpu(monkeypatch)
+    train("halves", "randomness.seed=5", resume=True)
+    assert_same_end("straight", "halves")
 
 
 def damage(path: str, kind: str) -> None:
