@@ -20,7 +20,7 @@ import torch
 from mmengine.hooks import Hook
 from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, make_home
+from support.training import BASES, NETWORK, make_home, same
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -153,16 +153,6 @@ def test_flips_depend_on_the_position_alone(home):
 
 
 # ---------------------------------------------------------------- resuming
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 PARTS_TRAINED = "generator", "discriminator"
