@@ -17,7 +17,7 @@ from benchmarks.cases import Case, sides
 from benchmarks.measure import as_json
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.onnx_backend import OnnxNetwork
+from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.torch_backend import pick_device
 from glean_ext.utils.files import write_json
 
@@ -78,7 +78,7 @@ def _onnx_case(args: argparse.Namespace, ours: Case) -> Case:
             f"--against {args.against}: an exported model is compared with the network it was made of: with infer, on "
             "the CPU, and with --config and --checkpoint as they were given to tools/export.py."
         )
-    return replace(ours, onnx=args.against, dtype=OnnxNetwork(args.against).facts.dtype, compile=None)
+    return replace(ours, onnx=args.against, dtype=OnnxBackend(args.against).metadata.dtype, compile=None)
 
 
 def _config(args: argparse.Namespace, path: Path) -> Config:
