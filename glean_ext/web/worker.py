@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,20 +10,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError
+from glean_ext.batch.restore_pictures import restore_pictures
+from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
+from glean_ext.inference.backend import load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
-from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.image_io import Picture, decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.web.job_queue import Job
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
 
-OPTION = re.compile(r"--[a-z]")
-PARTS = re.compile(r" \(see --[^)]*\)|, or let --[^(]*\(in Python: [^)]*\)")  # of sentences that help without them
+
+def no_control(parameter: str, value: str | None = None) -> None:
+    """How the page knows a Python parameter: it has none, so hints about them are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +63,15 @@ class ModelWorker:
         self.models = {spec.name: self._load(spec, device) for spec in specs}
 
     def _load(self, spec: ModelSpec, device: str | None) -> Model:
-        restorer = ImageRestorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
-        takes = restorer.takes
+        network = load_backend(spec.config, spec.checkpoint, device)
+        takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
             side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
             # Where the memory does not suffice for such tiles, it says how large they can be.
-            if restorer.network.memory().suffices((side, side), (side, side), takes.scale):
-                restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
+            if network.memory().suffices((side, side), (side, side), takes.scale):
+                policy = SizePolicy("tile", tile_size=side)
+        restorer = ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
         return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
 
     def restore(self, job: Job) -> dict[str, Any]:
@@ -87,7 +90,7 @@ class ModelWorker:
         try:
             image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         except InputError as error:
-            raise InputError(without_options(str(error), order.name)) from error
+            raise InputError(error.render(no_control)) from error
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -116,7 +119,8 @@ class ModelWorker:
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
-        restored = restorer.restore(rgb, order.name)
+        (outcome,) = restore_pictures(restorer, [Picture(rgb)], [order.name])
+        restored = outcome.unwrap().pixels
         size = restored.shape[0], restored.shape[1]
         return blend(imresize(rgb, size=size), restored, 1 - order.fidelity)
 
@@ -150,9 +154,9 @@ class ModelWorker:
                 f"{self._limits.result_pixels / 1e6:g} million are made here. Scale the image down."
             )
 
-    def _notice(self, line: str) -> None:
+    def _notice(self, notice: Notice) -> None:
         assert self._job is not None
-        self._job.notices.append(without_options(line, self._job.order.name))
+        self._job.notices.append(notice.render(no_control))
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
@@ -170,19 +174,6 @@ def _save(image: np.ndarray, job: Job, name: str) -> None:
     except OSError as error:
         reason = error.strerror or "its temporary folder cannot be written to"
         raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
-
-
-def without_options(line: str, name: str) -> str:
-    """A line about the image of that name without the mends that a page does not have: command-line options.
-
-    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).", "a.png")
-    'a.png was resized to 8x8.'
-    >>> without_options("a.png: the GPU has too little memory for it. Use --device cpu.", "a.png")
-    'a.png: the GPU has too little memory for it.'
-    """
-    name = name if line.startswith(name) else ""  # which may read like an option
-    fault, *mends = re.split(r"(?<=\.) ", PARTS.sub("", line.removeprefix(name)))
-    return name + " ".join([fault, *(mend for mend in mends if not OPTION.search(mend))])
 
 
 def _sizes(takes: SizeRequirements) -> str:
