@@ -18,7 +18,6 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.precision import cpu_has_bf16
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
 
 Array = np.ndarray
@@ -57,7 +56,7 @@ class TorchNetwork:
         else:
             generator = generator_config(load_config(config, cfg_options), config)
         net = build_network(generator)
-        self.takes = SizeRequirements.of(net)
+        self.takes = net.size_requirements
         load_restorer(net, checkpoint)
         self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
