@@ -21,7 +21,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ def export_network(
 
 def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadata:
     """The facts of a restorer, its difference not known yet."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     memory = bytes_per_pixel(net) if takes.any_size else 0.0
     return ModelMetadata(
         type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
@@ -130,7 +130,7 @@ def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadat
 
 def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
     """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     height, width = takes.nominal
     free = {0: torch.export.Dim("batch")}
     if takes.any_size:  # sizes that are free must not look equal

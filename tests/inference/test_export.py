@@ -31,7 +31,6 @@ from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import read_rgb, write_png
 
@@ -235,7 +234,7 @@ def test_run_restores_as_the_network_does(exported):
 
 def test_its_sizes_are_known_as_a_networks(exported):
     for kind in KINDS:
-        assert OnnxBackend(exported(kind)).takes == SizeRequirements.of(network(kind))
+        assert OnnxBackend(exported(kind)).takes == network(kind).size_requirements
 
 
 def test_torch_is_not_imported(exported):
