@@ -51,8 +51,9 @@ def allow_training_checkpoints() -> None:
     """Let mmengine read the training checkpoints it writes.
 
     Since torch 2.6 ``torch.load`` makes only tensors and plain containers unless a class is allow-listed. Training
-    checkpoints also hold mmengine's log buffers: numpy arrays, and ``getattr(HistoryBuffer, "mean")`` and the like.
-    ``getattr`` itself would open every door, so what stands for it knows these few attributes only.
+    checkpoints also hold mmengine's log buffers: NumPy arrays, and ``getattr(HistoryBuffer, "mean")`` and the like.
+    ``getattr`` and NumPy's constructors would let a file run code, so stand-ins take their names: one that knows
+    these few attributes only, and those of :mod:`glean_ext.utils.plain_numpy`.
     """
     import torch
 
@@ -60,9 +61,10 @@ def allow_training_checkpoints() -> None:
         return
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    from glean_ext.checkpoints import numpy_globals
+    from glean_ext.utils.plain_numpy import NUMPY_NAMES
 
-    torch.serialization.add_safe_globals([HistoryBuffer, (_log_statistic, "builtins.getattr"), *numpy_globals()])
+    numpy = [(stand_in, name) for name, stand_in in NUMPY_NAMES.items()]
+    torch.serialization.add_safe_globals([HistoryBuffer, (_log_statistic, "builtins.getattr"), *numpy])
 
 
 def _log_statistic(owner: type, name: str) -> Callable:

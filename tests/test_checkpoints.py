@@ -58,6 +58,12 @@ def url(server: http.server.ThreadingHTTPServer, name: str) -> str:
     return f"http://127.0.0.1:{server.server_port}/{name}"
 
 
+def cached(tmp_path: Path) -> list[Path]:
+    """The files in the cache, without the empty ones that processes lock each other out with."""
+    folder = tmp_path / "home/hub/checkpoints/glean-ext"
+    return [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.exists() else []
+
+
 def test_url_is_downloaded_once_and_its_hash_checked(server, bank, bank_file, tmp_path):
     content = bank_file.read_bytes()
     name = f"bank_20210327-{hashlib.sha256(content).hexdigest()[:8]}.pth"
@@ -67,7 +73,8 @@ def test_url_is_downloaded_once_and_its_hash_checked(server, bank, bank_file, tm
         net.init_weights()
         assert_same(net.generator.state_dict(), bank.state_dict())
     assert server.asked == [f"/{name}"]
-    assert [path.name for path in (tmp_path / "home/hub/checkpoints").iterdir()] == [name]
+    (path,) = cached(tmp_path)
+    assert path.name.endswith(f"-{name}") and path.read_bytes() == content
 
 
 def test_url_with_another_hash_in_its_name_is_refused_and_not_kept(server, bank_file, tmp_path):
@@ -79,7 +86,7 @@ def test_url_with_another_hash_in_its_name_is_refused_and_not_kept(server, bank_
             f'{source} could not be downloaded (invalid hash value (expected "01234567", got '
             f'"{hashlib.sha256(content).hexdigest()}")). Download it elsewhere and give the path of the file.'
         )
-    assert list((tmp_path / "home/hub/checkpoints").iterdir()) == []
+    assert cached(tmp_path) == []
     assert len(server.asked) == 2
 
 
@@ -98,7 +105,7 @@ def test_url_that_gives_nothing(server, tmp_path):
     for source in url(server, "nonsense.pth"), "http://127.0.0.1:9/x.pth", "http://[x/x.pth":
         message = fault(checkpoints.read, source)
         assert message.startswith(f"{source} could not be downloaded (") and message.endswith("the path of the file.")
-    assert list((tmp_path / "home/hub/checkpoints").iterdir()) == []
+    assert cached(tmp_path) == []
 
 
 @pytest.mark.parametrize("source", ["no.pth", "", "file:///no.pth"])
@@ -134,7 +141,7 @@ def test_truncated_files(bank, bank_file, tmp_path, part):
         path.write_bytes(content[: int(part * len(content))])
         message = fault(checkpoints.read, path)
         kind = "truncated, damaged or no checkpoint" if path.suffix == ".pth" else "damaged or no safetensors file"
-        assert message.startswith(f"{path} is {kind} (") and message.endswith("). Get it anew.")
+        assert message.startswith(f"{path} is {kind} (") and message.endswith("). Get it again.")
 
 
 @pytest.mark.parametrize("text", ["", "just a text\n", "<html>404</html>", "(no", "}"])
@@ -144,7 +151,7 @@ def test_text_files(tmp_path, text):
         path.write_text(text)
         message = fault(checkpoints.read, path)
         assert re.fullmatch(
-            r"is (.*damaged or )?no (checkpoint|safetensors file)( \(.*\))?\. Get it anew\.",
+            r"is (.*damaged or )?no (checkpoint|safetensors file)( \(.*\))?\. Get it again\.",
             message.removeprefix(f"{path} "),
         ), message
 

@@ -67,6 +67,11 @@ class KeyMap:
     optional: tuple[Row, ...] = ()
     unused: tuple[str, ...] = ()  # patterns of source keys that nothing needs
 
+    @property
+    def probe(self) -> str:
+        """A source key by which such a network is recognized, for each has it."""
+        return next(row.source for row in self.once if "{" not in row.source)
+
 
 @dataclass(frozen=True)
 class Format:
@@ -210,12 +215,12 @@ FORMATS = {
 
 
 class Demand(NamedTuple):
-    """What the modules whose path matches must have, for only this arithmetic is ours; ``meaning`` of other values."""
+    """A setting of NVIDIA's that this package computes with one value only."""
 
-    modules: str
+    modules: str  # a pattern of their paths
     attribute: str
-    value: Any
-    meaning: str
+    value: Any  # the only one
+    meaning: str  # of other values
 
 
 NVIDIA_DEMANDS = {
@@ -237,7 +242,7 @@ NVIDIA_DEMANDS = {
     ),
 }
 
-# Keys by which networks that are no unconditional StyleGAN2 are recognised.
+# Keys of networks that are not an unconditional StyleGAN2, and what they are.
 FOREIGN = (
     (r"synthesis\.input\..*|.*\.magnitude_ema", "a StyleGAN3 network"),
     (r"(mapping\.)?embed\..*|mapping\..*", "a conditional network"),
