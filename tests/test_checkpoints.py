@@ -1,4 +1,4 @@
-"""glean_ext.checkpoints: a file is read completely and safely, or refused in one line that says how to mend it."""
+"""glean_ext.checkpoints: a file is read completely and safely, or refused in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch) -> Iterator[http.server.ThreadingHTTPServer]:
-    """Serves ``tmp_path / 'served'``; ``server.asked`` is what was asked for. Downloads go to ``tmp_path / 'home'``."""
+    """Serves ``tmp_path / 'served'``; ``server.asked`` has the paths of the requests. Downloads go to ``tmp_path / 'home'``."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     (tmp_path / "served").mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served")))

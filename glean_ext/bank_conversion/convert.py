@@ -1,4 +1,4 @@
-"""A StyleGAN2 checkpoint of another implementation, made into a bank for GLEAN: every tensor accounted for."""
+"""Converts a StyleGAN2 checkpoint of another implementation to a bank for GLEAN; every tensor is accounted for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
 
-CONVERTER = "1"  # raised when the same source would give other tensors
+CONVERTER = "1"  # increased when the same source would give other tensors
 AUTO = "auto"
 MAX_SIZE = 4096  # pixels of a side; the noise of a larger network could take more memory than its file promises
 
@@ -36,10 +36,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @dataclass
 class Bank:
-    """What was converted. The arguments are those of the networks, for a config."""
+    """The result of a conversion, with the arguments of the networks for a config."""
 
     format: str
-    taken: list[str]  # the source's names of the networks
+    taken: list[str]  # the networks, as the source names them
     generator: dict[str, Any]
     discriminator: dict[str, Any]  # empty when there is none
     tensors: dict[str, Tensor]
@@ -52,8 +52,9 @@ def convert_bank(
     """Write the generator, and the discriminator if there is one, as ``generator_ema`` and ``discriminator``.
 
     The averaged generator is taken where the file has one. The images are those of the source for the same latent
-    codes and noise, in fp32; where the source computes in half precision, up to that. From latent codes z they differ
-    by another relative 5e-7, for the mapping network adds 1e-6 and not 1e-8 to the mean square of z, as MMagic does.
+    codes and noise, in fp32, up to rounding and to the half precision that the source may compute in. From latent codes
+    z they differ by a further relative 5e-7: the mapping network adds 1e-6 to the mean square of z, as MMagic does, and
+    the source 1e-8.
 
     Args:
         source: Path or URL of the checkpoint.
@@ -198,7 +199,7 @@ def _count(rows: tuple[Row, ...], source: dict[str, Tensor]) -> int:
 
 
 def _numbers(i: int, count: int) -> dict[str, int]:
-    """What the placeholders of :mod:`~glean_ext.bank_conversion.key_maps` stand for."""
+    """The values of the placeholders of :mod:`~glean_ext.bank_conversion.key_maps`, for block or layer ``i``."""
     block = {"i": i, "res": 2 * MIN_SIZE << i, "up": 2 * i, "same": 2 * i + 1, "next": 2 * i + 2, "down": count - i}
     return block | {"fc": i, "layer": i + 1}
 
@@ -213,7 +214,7 @@ def _may_miss(row: Row, source: dict[str, Tensor], rows: list[Row]) -> bool:
 
 
 def _draw_missing_noise(state: dict[str, Tensor]) -> list[str]:
-    """The stored noise was drawn too, when the source's network was built."""
+    """Draw noise where the source stores none, as the constructor of its network did; returns what to report."""
     if "injected_noise_0" in state:
         return []
     blocks = _how_many(r"to_rgbs\.\d+\.bias", state)
@@ -235,7 +236,7 @@ def _reverse_channels(tensors: dict[str, Tensor]) -> None:
 
 
 def _generator_arguments(state: dict[str, Tensor], names: dict[str, str], where: str) -> dict[str, Any]:
-    """The arguments that give a generator of these shapes."""
+    """The arguments of a generator with tensors of these shapes."""
     blocks = _how_many(r"to_rgbs\.\d+\.bias", state)
     layers = {MIN_SIZE: "constant_input.input"}
     layers |= {2 * MIN_SIZE << i: f"convs.{2 * i + 1}.conv.weight_orig" for i in range(blocks)}
@@ -249,7 +250,7 @@ def _generator_arguments(state: dict[str, Tensor], names: dict[str, str], where:
 
 
 def _discriminator_arguments(state: dict[str, Tensor], names: dict[str, str], where: str) -> dict[str, Any]:
-    """The arguments that give a discriminator of these shapes."""
+    """The arguments of a discriminator with tensors of these shapes."""
     blocks = _how_many(r"convs\.\d+\.skip\.0\.kernel", state)
     layers = {MIN_SIZE: "final_linear.1.linear.weight_orig"}
     layers |= {MIN_SIZE << (blocks - i + 1): f"convs.{i}.conv1.0.conv.weight_orig" for i in range(blocks, 0, -1)}
@@ -270,7 +271,7 @@ def _width(state: dict[str, Tensor], key: str, names: dict[str, str], where: str
 
 
 def _channels(layers: dict[int, tuple[str, int]], names: dict[str, str], where: str) -> dict[str, Any]:
-    """``channel_multiplier`` and ``max_channels`` for these widths by resolution; the usual values where they do.
+    """``channel_multiplier`` and ``max_channels`` for these widths by resolution; the published values where they fit.
 
     Raises:
         InputError: No such values give the widths.
@@ -321,7 +322,7 @@ def _fill(
 
 
 def _precision_notes(network: Network, generator: StyleGAN2Generator) -> list[str]:
-    """What the source does for the sake of half precision, and this package does not."""
+    """What the source does because of half precision, and this package does not."""
     notes = []
     if network.fp16:
         notes.append(f"{network.name} computes {', '.join(map(str, network.fp16))} in fp16; the bank is fp32")
@@ -344,7 +345,7 @@ def _largest_activation(generator: StyleGAN2Generator, images: int = 2) -> float
         if isinstance(module, StyleConv):
             module.register_forward_hook(lambda _module, _args, features: reached.append(features.abs().max()))
     random = torch.Generator().manual_seed(0)
-    for _ in range(images):  # one by one: a large bank takes a few GB an image
+    for _ in range(images):  # one at a time: a large bank needs a few GB for an image
         generator(torch.randn(1, generator.style_channels, generator=random))
     return torch.stack(reached).max().item()
 
