@@ -1,8 +1,8 @@
 """The one place that patches other libraries where they are broken, and that uses what mmengine keeps private.
 
 MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, an mmcv without
-compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and a fault in mmengine. ``apply()`` corrects
-these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
+compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and a fault in mmengine.
+``apply()`` corrects these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
 """
 
 from __future__ import annotations

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
 import re
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.checkpoint_files import ROOT, assert_same, fault, pretrained, tiny
+from support.checkpoint_files import ROOT, assert_same, fault
 
 from glean_ext import checkpoints
 from glean_ext.utils.files import atomic_path, write_json
@@ -23,89 +18,6 @@ pytest_plugins = ["support.checkpoint_files"]
 
 
 # ---------------------------------------------------------------- where files come from
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and one answer that is no HTTP."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        if self.path == "/nonsense.pth":
-            self.wfile.write(b"nonsense\r\n\r\n")
-        else:
-            super().do_GET()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[http.server.ThreadingHTTPServer]:
-    """Serves ``tmp_path / 'served'``; ``server.asked`` has the paths of the requests. Downloads go to ``tmp_path / 'home'``."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    (tmp_path / "served").mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served")))
-    server.asked = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def url(server: http.server.ThreadingHTTPServer, name: str) -> str:
-    return f"http://127.0.0.1:{server.server_port}/{name}"
-
-
-def cached(tmp_path: Path) -> list[Path]:
-    """The files in the cache, without the empty ones that processes lock each other out with."""
-    folder = tmp_path / "home/hub/checkpoints/glean-ext"
-    return [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.exists() else []
-
-
-def test_url_is_downloaded_once_and_its_hash_checked(server, bank, bank_file, tmp_path):
-    content = bank_file.read_bytes()
-    name = f"bank_20210327-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    (tmp_path / "served" / name).write_bytes(content)
-    for _ in range(2):
-        net = tiny(init_cfg=pretrained(url(server, name), "generator"))
-        net.init_weights()
-        assert_same(net.generator.state_dict(), bank.state_dict())
-    assert server.asked == [f"/{name}"]
-    (path,) = cached(tmp_path)
-    assert path.name.endswith(f"-{name}") and path.read_bytes() == content
-
-
-def test_url_with_another_hash_in_its_name_is_refused_and_not_kept(server, bank_file, tmp_path):
-    content = bank_file.read_bytes()
-    (tmp_path / "served/bank-01234567.pth").write_bytes(content)
-    source = url(server, "bank-01234567.pth")
-    for _ in range(2):
-        assert fault(checkpoints.read, source) == (
-            f'{source} could not be downloaded (invalid hash value (expected "01234567", got '
-            f'"{hashlib.sha256(content).hexdigest()}")). Download it elsewhere and give the path of the file.'
-        )
-    assert cached(tmp_path) == []
-    assert len(server.asked) == 2
-
-
-@pytest.mark.parametrize("name", ["bank.pth", "bank-0123456.pth", "bank-config-f.pth"])
-def test_url_without_a_hash_in_its_name(server, bank_file, tmp_path, name):
-    (tmp_path / "served" / name).write_bytes(bank_file.read_bytes())
-    assert_same(checkpoints.read(url(server, name)), checkpoints.read(bank_file))
-
-
-def test_url_that_gives_nothing(server, tmp_path):
-    missing = url(server, "no.pth")
-    assert fault(checkpoints.read, missing) == (
-        f"{missing} could not be downloaded (HTTP Error 404: File not found). Download it elsewhere and give the path "
-        "of the file."
-    )
-    for source in url(server, "nonsense.pth"), "http://127.0.0.1:9/x.pth", "http://[x/x.pth":
-        message = fault(checkpoints.read, source)
-        assert message.startswith(f"{source} could not be downloaded (") and message.endswith("the path of the file.")
-    assert cached(tmp_path) == []
 
 
 @pytest.mark.parametrize("source", ["no.pth", "", "file:///no.pth"])

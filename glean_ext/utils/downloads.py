@@ -94,12 +94,7 @@ def _last_part(url: str) -> str:
 
 
 def _is_valid(path: Path, digits: str) -> bool:
-    if not path.is_file():
-        return False
-    if digits and not _sha256(path).startswith(digits):
-        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
-        return False
-    return True
+    return path.is_file() and (not digits or _sha256(path).startswith(digits))
 
 
 def _sha256(path: Path) -> str:
@@ -121,6 +116,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _fetch(url: str, path: Path, digits: str) -> None:
     partial = path.with_name(f".{path.name}.partial")  # what an interrupted download left there is replaced
+    if path.is_file():
+        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
     logger.info("downloading %s to %s", without_secrets(url), path)
     try:
         with urlopen(_request(url), timeout=TIMEOUT) as answer, partial.open("wb") as file:
