@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import glean_ext
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.inference.image_restorer import log_notice
@@ -77,7 +77,7 @@ def export(
     """
     require_place(out, format)
     net = build_network(generator_config(load_config(config, cfg_options), config))
-    load_restorer(net, checkpoint)
+    load_network_weights(net, checkpoint)
     return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
 

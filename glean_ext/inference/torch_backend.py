@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.backend import OutOfMemory
@@ -65,7 +65,7 @@ class TorchBackend:
             generator = generator_config(load_config(config, cfg_options), config)
         net = build_network(generator)
         self.takes = net.size_requirements
-        load_restorer(net, checkpoint)
+        load_network_weights(net, checkpoint)
         self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()

@@ -21,7 +21,7 @@ from support.networks import TINY, randomize
 
 import glean_ext
 from glean_ext import cli
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
@@ -152,7 +152,7 @@ def test_the_demo_model(call, tmp_path):
     code, stdout, _ = call(config, weights, tmp_path / out)
     assert code == 0
     net = build_network(load_config(config).model.generator).requires_grad_(False).eval()
-    load_restorer(net, weights)
+    load_network_weights(net, weights)
     model = OnnxBackend(tmp_path / out)
     for batch in 1, 3:
         assert largest_difference(net, through(model), noise(batch, 3, 8, 8)) <= 5e-6
