@@ -17,7 +17,7 @@ from PIL import Image
 
 from glean_ext.web.app import make_app
 from glean_ext.web.limits import Limits
-from glean_ext.web.request_guard import names_for
+from glean_ext.web.request_guard import allowed_names
 from glean_ext.web.server import listen, make_server
 from glean_ext.web.worker import ModelWorker
 
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Site:
-    """A client that sends what it is told to, as it is."""
+    """A client that sends exactly what it is given."""
 
     def __init__(self, port: int, root: Path):
         self.port = port
@@ -92,9 +92,9 @@ class Site:
 
 
 @contextmanager
-def serving(bench: ModelWorker, root: Path, limits: Limits) -> Iterator[Site]:
+def serving(worker: ModelWorker, root: Path, limits: Limits) -> Iterator[Site]:
     with listen("127.0.0.1", 0) as listener:
-        server = make_server(make_app(bench, root, limits, names_for("127.0.0.1")))
+        server = make_server(make_app(worker, root, limits, allowed_names("127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -30,12 +30,12 @@ from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
-from glean_ext.web import header_timeout as connections
+from glean_ext.web import connection_timeouts
 from glean_ext.web import job_queue as jobs_module
-from glean_ext.web.job_queue import Job, Jobs, Order
+from glean_ext.web.job_queue import Job, JobQueue, Order
 from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
-from glean_ext.web.request_guard import is_loopback, names_for
+from glean_ext.web.request_guard import allowed_names, is_loopback
 from glean_ext.web.server import listen
 from glean_ext.web.worker import ModelWorker, takes_squares
 
@@ -222,11 +222,11 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
         for done in range(1, 5):
             job.report("faces", done, 4)
             times.append(time.monotonic())
-            left.append(jobs.outlook(job)[1])
+            left.append(jobs.estimate(job)[1])
             time.sleep(0.2)
         return {}
 
-    jobs = Jobs(work, tmp_path, Limits())
+    jobs = JobQueue(work, tmp_path, Limits())
     job = jobs.add(Order("a.png", "Demo GLEAN", "photo", 0, (8, 8)), b"")
     while job.state in ("waiting", "running"):
         time.sleep(0.05)
@@ -271,7 +271,7 @@ def test_only_so_many_results_are_kept(site_with):
 
 def test_an_end_is_never_told_by_half(site, monkeypatch):
     """Whoever asks while a job ends, here for longer than usual, is told of before or after."""
-    outlook = Jobs.outlook
+    outlook = JobQueue.estimate
 
     def set_slowly(job, name, value):
         object.__setattr__(job, name, value)
@@ -283,7 +283,7 @@ def test_an_end_is_never_told_by_half(site, monkeypatch):
         return found
 
     monkeypatch.setattr(Job, "__setattr__", set_slowly)
-    monkeypatch.setattr(Jobs, "outlook", look_slowly)
+    monkeypatch.setattr(JobQueue, "estimate", look_slowly)
     status = site.wait(site.submit(encode(noise(5, 9)), model="Demo LightGLEAN", name="dot.png"))
     assert status["state"] == "failed" and status["error"].startswith("dot.png has 9x5 pixels")
 
@@ -299,7 +299,7 @@ def test_jobs_without_results_take_no_place(site_with, monkeypatch):
         site.ask("DELETE", f"/api/jobs/{job}")
     assert [site.wait(job)["state"] for job in ended] == ["cancelled"] * 3 + ["failed"]
     assert site.get(f"/api/jobs/{done}/result.png").status == 200
-    monkeypatch.setattr(jobs_module, "FORGET", 0)  # a minute later
+    monkeypatch.setattr(jobs_module, "FORGET_SECONDS", 0)  # a minute later
     assert [site.get(f"/api/jobs/{job}").status for job in (done, *ended)] == [200] + [404] * 4
 
 
@@ -434,7 +434,7 @@ def test_slow_and_broken_uploads(site_with):
 
 
 def test_connections_that_ask_for_nothing_end(site, monkeypatch):
-    monkeypatch.setattr(connections, "HEADERS", 1)
+    monkeypatch.setattr(connection_timeouts, "HEADER_SECONDS", 1)
 
     def connected():
         return socket.create_connection(("127.0.0.1", site.port), 30)
@@ -674,9 +674,9 @@ def test_models_to_offer():
     assert spec == ModelSpec("Faces", "configs/a.py", "https://host/a.pth?x=1")
     assert offered(["Faces=a.py,a.pth"]) == [ModelSpec("Faces", "a.py", "a.pth"), *SHIPPED]
     for bad in ("Faces", "Faces=a.py", "=a.py,a.pth", "Faces=,a.pth", "Faces=a.py,"):
-        with pytest.raises(InputError, match=rf"^--model {bad}: it must read NAME=CONFIG,CHECKPOINT, say"):
+        with pytest.raises(InputError, match=rf"^model {bad}: it must read NAME=CONFIG,CHECKPOINT, say"):
             parse_model(bad)
-    with pytest.raises(InputError, match=r"^--model: the name Demo GLEAN is taken\. Give each model a name of its own"):
+    with pytest.raises(InputError, match=r"^model: the name Demo GLEAN is taken\. Give each model a name of its own"):
         offered(["Demo GLEAN=a.py,a.pth"])
 
 
@@ -685,7 +685,7 @@ def test_ports_that_are_taken_are_told(site):
         InputError, match=rf"^127.0.0.1:{site.port} cannot be listened on \(Address already in use\)\. G"
     ):
         listen("127.0.0.1", site.port)
-    with pytest.raises(InputError, match=r"^--port 99999: ports go from 0 to 65535\."):
+    with pytest.raises(InputError, match=r"^port 99999: ports go from 0 to 65535\."):
         listen("127.0.0.1", 99999)
     with pytest.raises(InputError, match=r"^192.0.2.1:0 cannot be listened on \("):
         listen("192.0.2.1", 0)
@@ -695,8 +695,8 @@ def test_own_names_are_known_only_when_others_can_ask():
     assert [is_loopback(host) for host in ("localhost", "127.0.0.9", "::1", "0.0.0.0", "box")] == [True] * 3 + [
         False
     ] * 2
-    assert names_for("127.0.0.1") == {"localhost", "127.0.0.1"}
-    assert names_for("0.0.0.0") >= {"localhost", socket.gethostname().lower()}
+    assert allowed_names("127.0.0.1") == {"localhost", "127.0.0.1"}
+    assert allowed_names("0.0.0.0") >= {"localhost", socket.gethostname().lower()}
 
 
 def tool(*arguments: str, **options) -> subprocess.Popen:
