@@ -1,4 +1,4 @@
-"""Image sources, transforms and the sampler that MMagic lacks."""
+"""The dataset, the transforms and the sampler that MMagic does not have, and checks of dataloaders."""
 
 from glean_ext.datasets.dataloader_check import check_dataloader
 from glean_ext.datasets.resumable_sampler import ResumableSampler

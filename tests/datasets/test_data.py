@@ -173,6 +173,69 @@ def test_annotation_file(folder):
     assert [Path(data.get_data_info(i)["gt_path"]).name for i in range(len(data))] == ["2.png", "0.png"]
 
 
+def files(data: SRFolderDataset, key: str = "gt_path") -> list[str]:
+    return [data.get_data_info(i)[key] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_annotation_files_of_every_spelling(folder, encoding):
+    for name in "my cat.png", "sub/c # d.png":
+        save(noise(1), folder / "GT" / name)
+        save(noise(1, 8, 8), folder / "LR" / name)
+    for i in range(3):
+        save(noise(1, 8, 8), folder / f"LR/{i}.png")
+    lines = "# cats", "my cat.png (16,16,3)", "", f"{folder}/GT/0.png", "GT/1.png", "sub/c # d.png  ", "/2.png # last"
+    (folder / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    names = ["my cat.png", "0.png", "1.png", "sub/c # d.png", "2.png"]
+    data = dataset(folder, {"gt": "GT", "img": "LR"}, ann_file="list.txt")
+    assert files(data) == [f"{folder}/GT/{name}" for name in names]
+    assert files(data, "img_path") == [f"{folder}/LR/{name}" for name in names]
+    assert len(data[3]["inputs"]) == 3
+
+
+def test_annotation_files_may_name_images_elsewhere_but_not_of_pairs(folder, monkeypatch):
+    save(noise(1), folder / "elsewhere/a.png")
+    (folder / "lists").mkdir()
+    save(noise(2), folder / "lists/b.png")
+    (folder / "lists/list.txt").write_text(f"{folder}/elsewhere/a.png\nb.png\n")
+    assert files(dataset(folder, ann_file="lists/list.txt")) == [f"{folder}/elsewhere/a.png", f"{folder}/lists/b.png"]
+    monkeypatch.chdir(folder)
+    assert files(dataset(Path(), ann_file="lists/list.txt")) == [f"{folder}/elsewhere/a.png", f"{folder}/lists/b.png"]
+    (folder / "LR").mkdir()
+    assert fault(dataset, folder, {"gt": "GT", "img": "LR"}, ann_file="lists/list.txt") == (
+        f"{folder}/lists/list.txt names {folder}/elsewhere/a.png, which is not in {folder}/GT, so that its "
+        "low-resolution image is unknown. Move it there, or leave data_prefix.img out."
+    )
+
+
+def test_all_formats_are_used_and_what_is_left_out_is_named(tmp_path, caplog):
+    for name in "a.png", "b.webp", "c.Jpg", "d.gif", "e.JP2", ".hidden.png", ".Trash-0/f.png", "sub/g.PNG":
+        path = tmp_path / "GT" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(1)).save(path)
+    (tmp_path / "GT/notes.txt").write_text("no image")
+    data = dataset(tmp_path)
+    assert [Path(path).name for path in files(data)] == ["a.png", "b.webp", "c.Jpg", "d.gif", "e.JP2"]
+    assert len([data[i] for i in range(len(data))]) == 5
+    formats = "Images are .bmp .gif .jpg .jpeg .jp2 .png .ppm .pgm .pbm .tif .tiff .webp; names that begin with a dot "
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("glean_ext")] == [
+        f"{tmp_path}/GT: 5 images are used, 4 other files or folders are left out: .Trash-0, .hidden.png, notes.txt, "
+        f"sub. {formats}are hidden. Set recursive=True to look in subfolders, too."
+    ]
+    caplog.clear()
+    assert [Path(path).name for path in files(dataset(tmp_path, recursive=True))][-1] == "g.PNG"
+    assert "3 other files or folders are left out: .Trash-0, .hidden.png, notes.txt. " in caplog.text
+    assert "recursive" not in caplog.text
+
+
+def test_linked_folders_are_read_once(folder):
+    save(noise(5), folder / "elsewhere/5.png")
+    (folder / "GT/link").symlink_to(folder / "elsewhere")
+    (folder / "GT/loop").symlink_to(folder / "GT")
+    names = [str(Path(path).relative_to(folder / "GT")) for path in files(dataset(folder, recursive=True))]
+    assert names == ["0.png", "1.png", "2.png", "link/5.png"]
+
+
 @pytest.mark.parametrize("recursive", [False, True])
 def test_subfolders(folder, recursive):
     save(noise(5), folder / "GT/sub/5.png")
