@@ -66,7 +66,6 @@ def list_files(
         if follow_links:
             status = os.stat(root)
             if (status.st_dev, status.st_ino) in seen:
-                listing.left_out.append(here)
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
