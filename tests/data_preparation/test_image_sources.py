@@ -140,6 +140,26 @@ def test_members_that_cannot_be_read_are_rejected(tmp_path, raw, monkeypatch):
     )
 
 
+def test_any_exception_of_a_decoder_rejects_that_file_only(tmp_path, raw, monkeypatch):
+    """A PNG without its palette, and an error that no decoder documents."""
+    Image.fromarray(picture(1)).convert("P").save(raw / "3.png")
+    content = (raw / "3.png").read_bytes()
+    start = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    (raw / "3.png").write_bytes(content[:start] + content[start + 12 + length :])
+    save(picture(20), raw / "4.webp")
+
+    def broken(*arguments: object) -> None:
+        raise ArithmeticError("from inside the decoder")
+
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", broken)
+    report = run(raw, tmp_path / "out", split=1.0)
+    assert report["rejected"] == {"unreadable": 2} and report["train"] == 9
+    assert [reject["file"] for reject in report["rejects"]] == ["3.png", "4.webp"]
+    assert report["rejects"][0]["reason"].startswith("3.png is ")
+    assert "from inside the decoder" in report["rejects"][1]["reason"]
+
+
 def test_not_a_source(tmp_path, raw):
     (tmp_path / "a.tar").write_bytes(b"something")
     out = tmp_path / "out"

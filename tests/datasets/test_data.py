@@ -313,6 +313,64 @@ def test_damaged_images_are_named(folder):
         assert message.startswith(f"{folder}/GT/0.png is ")
 
 
+def palette_without_colours(path: Path) -> None:
+    """A PNG whose palette is gone: Pillow raises an AssertionError, which is none of its documented errors."""
+    save(noise(0), path)
+    Image.fromarray(noise(0)).convert("P").save(path)
+    content = path.read_bytes()
+    start = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[start + 12 + length :])
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no palette"])
+def test_only_damaged_files_are_skipped(folder, damage):
+    path = folder / "GT/1.png"
+    if damage == "no palette":
+        palette_without_colours(path)
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:-60], "empty": b"", "text": b"text"}[damage])
+    data = dataset(folder, unreadable="skip")
+    sample = data[1]["data_samples"]
+    assert sample.gt_path != str(path) and set(sample.skipped) == {str(path)}
+    assert data[0]["data_samples"].skipped == []
+    for options in {"unreadable": "stop"}, {"unreadable": "skip", "test_mode": True}:
+        assert fault(lambda options=options: dataset(folder, **options)[1]).startswith(f"{path} ")
+
+
+def test_a_damaged_low_resolution_file_is_skipped_by_its_own_name(folder):
+    for i in range(3):
+        save(noise(i, 8, 8), folder / f"LR/{i}.png")
+    (folder / "LR/2.png").write_bytes(b"")
+    data = dataset(folder, {"gt": "GT", "img": "LR"}, unreadable="skip")
+    assert set(data[2]["data_samples"].skipped) == {str(folder / "LR/2.png")}
+
+
+def test_mistakes_in_the_config_are_not_skipped(folder):
+    """One image that the scale does not divide, a pair of the wrong size, a file that is gone, the wrong loader."""
+    path = save(noise(1, 15, 16), folder / "GT/1.png")
+    assert fault(lambda: dataset(folder, unreadable="skip")[1]) == (
+        f"{path} has 16x15 pixels, which 2 does not divide. Crop or resize the ground truth, or change the dataset's "
+        "scale."
+    )
+    for i in range(3):
+        save(noise(i, 4, 4), folder / f"LR/{i}.png")
+    assert fault(lambda: dataset(folder, {"gt": "GT", "img": "LR"}, unreadable="skip")[0]).startswith(
+        f"{folder}/LR/0.png has 4x4 pixels, but the ground truth {folder}/GT/0.png has 16x16"
+    )
+    data = dataset(folder, unreadable="skip")
+    (folder / "GT/2.png").unlink()
+    assert fault(lambda: data[2]).startswith(f"{folder}/GT/2.png: there is no such file.")
+    load = {"type": "LoadImageFromFile", "key": "gt", "color_type": "color", "channel_order": "bgr"}
+    assert fault(lambda: dataset(folder, pipeline=[load, *PACK[1:]], unreadable="skip")[0]).startswith("GLEAN works in")
+
+
+def test_a_folder_of_damaged_files_stops_training(folder):
+    for path in (folder / "GT").iterdir():
+        path.write_bytes(b"")
+    assert fault(lambda: dataset(folder, unreadable="skip")[0]).endswith(".png is empty (0 bytes). Get the file again.")
+
+
 def test_gt_in_bgr_is_refused(folder):
     load = {"type": "LoadImageFromFile", "key": "gt", "color_type": "color", "channel_order": "bgr"}
     data = dataset(folder, pipeline=[load, {"type": "LoadOrMakeLQ"}, {"type": "PackInputs"}])
