@@ -18,7 +18,7 @@ def main() -> None:
     from glean_ext.config import load_run_config
     from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
 
-    cfg = load_run_config(args)
+    cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
     cfg.resume = args.resume or cfg.get("resume", False)
     if args.amp:
         use_mixed_precision(cfg)

@@ -162,7 +162,7 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     use_gloo_on_cpus(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
-        checkpoints.load_restorer(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
+        checkpoints.load_network_weights(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
         keep = _KeepMetrics()
         runner.register_hook(keep)
         runner.test()

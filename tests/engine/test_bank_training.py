@@ -66,7 +66,7 @@ def test_banks_are_of_configuration_f(name, parameters):
     with torch.device("meta"):
         generator, discriminator = MODELS.build(cfg.model.generator), MODELS.build(cfg.model.discriminator)
     size = int(name.split("_")[-1])
-    assert generator.out_size == discriminator.canvas.side == size
+    assert generator.out_size == discriminator.padding.side == size
     assert cfg.randomness.diff_rank_seed, "each process draws latents of its own"
     assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(parameters, abs=0.05)
 

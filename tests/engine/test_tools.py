@@ -18,7 +18,7 @@ from support.training import free_port, process
 from torch import Tensor
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.networks import GLEANStyleGANv2
@@ -318,7 +318,7 @@ def test_processes(home):
     done = process(sys.executable, ROOT / "tools/train.py", "config.py", "--cfg-options", "train_cfg.max_iters=1")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "error" not in done.stderr
-    load_restorer(GLEANStyleGANv2(**NETWORK), "work_dirs/config/iter_1.pth")
+    load_network_weights(GLEANStyleGANv2(**NETWORK), "work_dirs/config/iter_1.pth")
     bad = process(sys.executable, ROOT / "tools/test.py", "config.py", "no.pth", "--json", "m.json")
     assert bad.returncode == 2 and "Traceback" not in bad.stderr and not Path("m.json").exists()
     assert [line for line in bad.stderr.splitlines() if line.startswith("error: ")] == [
@@ -352,7 +352,7 @@ def test_two_processes_train_resume_and_test(home):
         assert f"Iter(train) [{iterations}/{iterations}]" in done.stdout and "bit-identical" in done.stdout
         assert "do not match exactly" not in done.stdout
         net = GLEANStyleGANv2(**NETWORK)
-        load_restorer(net, f"work_dirs/config/iter_{iterations}.pth")
+        load_network_weights(net, f"work_dirs/config/iter_{iterations}.pth")
         state = torch.load(f"work_dirs/config/iter_{iterations}.pth")["state_dict"]
         assert not any("module" in key for key in state)
         return state
