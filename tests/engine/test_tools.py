@@ -77,7 +77,7 @@ TRAIN_FAULTS = {
     "model.generator.type=GLEAM": f"config: there is no model 'GLEAM'. {NO_SUCH_TYPE}",
     "train_dataloader.dataset.type=Fol": f"config: there is no dataset 'Fol'. {NO_SUCH_TYPE}",
     "train_dataloader.batchsize=2": (
-        "config: DataLoader.__init__() got an unexpected keyword argument 'batchsize' (in dataloader)"
+        "train_dataloader.batchsize: dataloaders have no such setting. Correct it, or leave it out."
     ),
     "train_dataloader.dataset.data_root=no": (
         f"no/GT: there is no such folder. Set data_root and data_prefix.gt {WHERE}"
