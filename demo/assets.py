@@ -12,7 +12,7 @@ import glean_ext
 from demo.render_faces import make_demo_data
 from demo.train_bank import BANK, SIZE, Recipe, train_bank
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.networks import StyleGAN2Generator
 from glean_ext.utils.files import atomic_path, write_json
 

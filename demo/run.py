@@ -17,7 +17,7 @@ from demo.render_faces import TEST_IMAGES, TRAIN_IMAGES, make_demo_data
 from demo.train_bank import BANK, SIZE
 from glean_ext import checkpoints
 from glean_ext.config import load_config
-from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.engine.runner import train
 from glean_ext.errors import InputError
 from glean_ext.inference.image_restorer import ImageRestorer

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.models.stylegan2_trainer_bank import mixed_codes
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
