@@ -23,7 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
-from glean_ext.data_preparation.image_processor import ImageProcessor, Task, process_all
+from glean_ext.data_preparation.image_processor import (
+    ImageProcessor,
+    Task,
+    killed_processes_as_input_errors,
+    process_all,
+)
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, open_source
 from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
@@ -94,6 +99,7 @@ def prepare(
     output = PreparedOutput(out, options)
     processor = ImageProcessor(source, output.staging, options, face_crop)
     with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
+        output.remove_leftovers()
         preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
         return preparation.run(chosen, wanted, facts, start)
 
@@ -147,18 +153,24 @@ class Preparation:
         return report
 
     def _is_complete(self, records: Iterable[ImageRecord]) -> bool:
+        records = list(records)
+        if not all(record.stamp for record in records):
+            return False
         placed = [record for record in records if record.split]
         return (self.output.folder / "report.json").is_file() and not self.output.find_missing(placed, finished=True)
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
-        """Write images; save the records every few seconds, and whatever ends the run."""
+        """Write images. Their records are saved every few seconds, and when an error ends the run."""
         if not tasks:
             return
         task = self.bar.add_task(what, total=len(tasks))
         unsaved: list[ImageRecord] = []
         saved = time.monotonic()
         try:
-            with closing(process_all(self.processor, tasks, self.workers)) as results:
+            with (
+                killed_processes_as_input_errors(),
+                closing(process_all(self.processor, tasks, self.workers)) as results,
+            ):
                 for records in results:
                     unsaved.extend(records)
                     self.bar.advance(task, len(records))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
 
@@ -104,9 +103,11 @@ class ZipSource:
             raise InputError(f"{entry.key} is encrypted. Unpack the zip with its password, and give the folder.")
         try:
             return self.file.read(member)  # at most file_size bytes, even if the packed data would give more
-        except (OSError, EOFError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"{entry.key} is truncated or damaged ({error}). Download or copy the zip again."
+        except Exception as error:  # decompressors raise errors of nearly every type
+            if isinstance(error, OSError) and error.errno is not None:  # by the system
+                raise InputError(f"{entry.key} cannot be read ({error.strerror}).") from error
+            raise UnreadableImageError(
+                f"{entry.key} is truncated or damaged ({first_line(error)}). Download or copy the zip again."
             ) from error
 
 
