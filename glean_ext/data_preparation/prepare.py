@@ -16,8 +16,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,26 +105,22 @@ def prepare(
         return preparation.run(chosen, wanted, facts, start)
 
 
+@dataclass(frozen=True)
 class Preparation:
     """One run on an output folder."""
 
-    def __init__(
-        self,
-        processor: ImageProcessor,
-        output: PreparedOutput,
-        log: RecordLog,
-        workers: int,
-        bar: ProgressBar,
-        notify: Notify,
-    ):
-        self.processor, self.output, self.log = processor, output, log
-        self.workers, self.bar, self.notify = workers, bar, notify
+    processor: ImageProcessor
+    output: PreparedOutput
+    log: RecordLog
+    workers: int
+    bar: ProgressBar
+    notify: Notify
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
         out, records = self.output.folder, self.log.records
-        stamps = "\n".join(f"{key}\t{entry.stamp}" for key, entry in entries.items())
-        state = hashlib.sha256(stamps.encode()).hexdigest()
+        stamps = {key: entry.stamp for key, entry in entries.items()}
+        state = hashlib.sha256(json.dumps([stamps, facts]).encode()).hexdigest()
         if self.log.complete == state and self._is_complete(records.values()):
             self.notify(Notice(f"{out} is complete, there is nothing to do."))
             return json.loads((out / "report.json").read_text())
@@ -152,12 +149,11 @@ class Preparation:
         self.log.finish(final.values(), state)
         return report
 
-    def _is_complete(self, records: Iterable[ImageRecord]) -> bool:
-        records = list(records)
-        if not all(record.stamp for record in records):
-            return False
+    def _is_complete(self, records: Collection[ImageRecord]) -> bool:
         placed = [record for record in records if record.split]
-        return (self.output.folder / "report.json").is_file() and not self.output.find_missing(placed, finished=True)
+        all_read = all(record.stamp for record in records)
+        report = self.output.folder / "report.json"
+        return all_read and report.is_file() and not self.output.find_missing(placed, finished=True)
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
         """Write images. Their records are saved every few seconds, and when an error ends the run."""

@@ -163,6 +163,12 @@ def test_the_source_may_change_between_runs(tmp_path, raw, lmdb_too):
             assert keys[0] == keys[1] and len(keys[0]) == report[split]
 
 
+def test_the_report_follows_files_that_are_left_out(tmp_path, raw):
+    assert run(raw, tmp_path / "out")["left out"] == []
+    (raw / "notes.txt").write_text("x")
+    assert run(raw, tmp_path / "out")["left out"] == ["notes.txt"]
+
+
 def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     out = tmp_path / "out"
     run(raw, out)
