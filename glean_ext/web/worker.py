@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
+from glean_ext.inference.backend import load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
-from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.image_io import Picture, decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.web.job_queue import Job
 from glean_ext.web.limits import Limits
@@ -57,14 +59,15 @@ class ModelWorker:
         self.models = {spec.name: self._load(spec, device) for spec in specs}
 
     def _load(self, spec: ModelSpec, device: str | None) -> Model:
-        restorer = ImageRestorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
-        takes = restorer.takes
+        network = load_backend(spec.config, spec.checkpoint, device)
+        takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
             side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
-            # Where the memory does not suffice for such tiles, the default policy says how large they can be.
-            if restorer.network.memory().suffices((side, side), (side, side), takes.scale):
-                restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
+            # Where the memory does not suffice for such tiles, it says how large they can be.
+            if network.memory().suffices((side, side), (side, side), takes.scale):
+                policy = SizePolicy("tile", tile_size=side)
+        restorer = ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
         return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
 
     def restore(self, job: Job) -> dict[str, Any]:
@@ -109,7 +112,8 @@ class ModelWorker:
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
-        restored = restorer.restore(rgb, order.name)
+        (outcome,) = restore_pictures(restorer, [Picture(rgb)], [order.name])
+        restored = outcome.unwrap().pixels
         size = restored.shape[0], restored.shape[1]
         return blend(imresize(rgb, size=size), restored, 1 - order.fidelity)
 
@@ -143,9 +147,9 @@ class ModelWorker:
                 f"{self._limits.result_pixels / 1e6:g} million are made here. Scale the image down."
             )
 
-    def _notice(self, notice: Notice | str) -> None:
+    def _notice(self, notice: Notice) -> None:
         assert self._job is not None
-        self._job.notify(notice if isinstance(notice, Notice) else Notice(notice))
+        self._job.notify(notice)
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
