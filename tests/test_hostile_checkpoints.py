@@ -169,3 +169,60 @@ def test_other_functions_are_not_called(tmp_path, function, how):
         assert type(found) is SkippedObject
     with pytest.raises(InputError):
         convert_bank(path, tmp_path / "o.safetensors")
+
+
+# ---------------------------------------------------------------- memory
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from glean_ext import checkpoints
+from glean_ext.bank_conversion import convert_bank
+checkpoints.read("glean-ext://demo_bank.safetensors")  # loads what is loaded on demand
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (200 << 20),) * 2)
+out = {}
+for path in map(Path, sys.argv[1:]):
+    for reader in checkpoints.read, lambda path: convert_bank(path, path.with_name("o.safetensors")):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            reader(path)
+            message = "read"
+        except checkpoints.InputError as error:
+            message = str(error).removeprefix(str(path)).strip()
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+        out.setdefault(path.stem, []).append([message, grown])
+print(json.dumps(out))
+"""
+
+
+def test_small_files_take_little_memory(tmp_path):
+    """With 200 MiB at hand, none of files below 10 MiB that claim to be larger ends in a failed allocation."""
+    from support import bombs
+
+    files = bombs.write_all(tmp_path)
+    done = start("-c", LIMITED, *files, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {path.stem for path in files}
+    for name, outcomes in found.items():
+        assert outcomes[1][0] != "read", name
+        for message, grown in outcomes:
+            assert "MemoryError" not in message and "allocate memory" not in message, (name, message)
+            assert grown < 150, (name, message, grown)
+            assert len(message) < 500 and "\n" not in message
+
+
+def test_damaged_files_are_refused_or_read():
+    """No reader raises anything but an InputError, or needs more than 4 GiB; see ``support/fuzzing.py``."""
+    done = start(ROOT / "tests/support/fuzzing.py", 54, 11, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outcomes = dict(zip(done.stdout.split()[::2], map(int, done.stdout.split()[1::2]), strict=True))
+    assert sum(outcomes.values()) == 3 * 54 and outcomes["refused"] > 100 and outcomes["read"] > 0
+
+
+def test_a_forbidden_name_reaches_no_terminal_raw(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04cos\x1b[31m\nsystem\r\n.")
+    message = fault(convert_bank, tmp_path / "x.pkl", tmp_path / "o.safetensors")
+    assert "names os?[31m.system?, which" in message and message.isprintable()
