@@ -15,7 +15,7 @@ from support.networks import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.bank import bank_digests
+from glean_ext.engine.hooks.frozen_bank_hook import bank_digests
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_network
 from glean_ext.networks.shapes import SquarePadding

@@ -232,7 +232,7 @@ def test_the_demo_model_in_bf16():
 
     config = load_config(Path(__file__).parents[3] / "configs" / "demo_glean_x8.py")
     net = build_network(config.model.generator)
-    checkpoints.load_restorer(net, "glean-ext://demo_glean_x8.safetensors")
+    checkpoints.load_network_weights(net, "glean-ext://demo_glean_x8.safetensors")
     net.eval()
     soft = F.interpolate(pixels(4, 3, 3, 3), size=(8, 8), mode="bilinear")
     lq = torch.cat([soft, pixels(2, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)])
