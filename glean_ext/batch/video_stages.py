@@ -14,11 +14,12 @@ import glean_ext
 from glean_ext.batch.options import ModelSource, RestoreOptions
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import Notice
-from glean_ext.inference.image_restorer import ImageRestorer, TileSizes, log_notice
+from glean_ext.inference.image_restorer import ImageRestorer, TileSizes
 from glean_ext.utils.files import write_json
 from glean_ext.utils.image_io import Picture
+from glean_ext.utils.messages import log_notice
 from glean_ext.video.restore_video import VideoResult, restore_video
-from glean_ext.video.segment_writer import NOTE, folder_for
+from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
     from glean_ext.faces.detection import FaceFinder
@@ -74,7 +75,7 @@ class VideoRestorer:
         Raises:
             InputError: As :func:`restore_video`, :func:`restore_pictures` and :meth:`PhotoRestorer.restore`.
         """
-        note = folder_for(target) / NOTE
+        note = segments_folder(target) / RESTORER_STATE
         frames: FrameRestorer | None = None
 
         def restore(batch: Sequence[Array]) -> Sequence[Array]:
@@ -92,7 +93,7 @@ class VideoRestorer:
             scale=self._scale(),
             crf=self.options.crf,
             progress=progress,
-            notify=lambda line: self.notify(line if isinstance(line, Notice) else Notice(line)),
+            notify=self.notify,
         )
         faces = 0 if frames is None else frames.faces
         seconds = 0.0 if frames is None else frames.restorer.network_seconds

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
-SHOWN = 8  # names in a message, before it counts the rest
+from glean_ext.errors import Notice
+
+MAX_NAMES = 8  # in a message; further names are counted
 
 
-def summarize_names(names: Sequence[object], shown: int = SHOWN) -> str:
+def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
     """The first names, and how many more there are.
 
     >>> summarize_names(["a.png", "b.png", "c.png"], shown=2)
@@ -15,3 +18,8 @@ def summarize_names(names: Sequence[object], shown: int = SHOWN) -> str:
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(str, names[:shown])) + more
+
+
+def log_notice(notice: Notice) -> None:
+    """What is done with notices where nothing else is chosen: they are logged."""
+    logging.getLogger(__name__).info("%s", notice)

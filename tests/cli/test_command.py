@@ -314,7 +314,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     assert restore(*photo, "aligned.png", "--photo", "--aligned")[0] == 0
     assert read_rgb(tmp_path / "aligned.png").shape == (64, 64, 3)
     assert fault(*GLEAN, "none.png", "-o", "n.png", "--photo", "--when-no-face", "error") == (
-        "none.png: no face was found. Lower min_face if faces are small; an aligned face needs --aligned."
+        "none.png: no face was found. Lower --min-face if faces are small; an aligned face needs --aligned."
     )
     assert not (tmp_path / "n.png").exists()
     assert fault(*photo, "b.png", "--photo", "--fidelity", "2") == (
@@ -328,8 +328,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
 def test_a_crowd_is_refused(fault, tmp_path, portrait):
     write_picture(Picture(np.concatenate([portrait, portrait], 1)), tmp_path / "two.png")
     assert fault(*GLEAN, "two.png", "-o", "b.png", "--photo", "--max-faces", "1") == (
-        "two.png has 2 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces (in Python: "
-        "min_face, max_faces)."
+        "two.png has 2 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces."
     )
 
 
@@ -349,7 +348,7 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
         (
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
-            "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit).",
+            "fit is 'crop', but faces are put back into whole photographs. Leave --fit out.",
         ),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "--crf is 60, but it must be between 0 (lossless) and 51."),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "--crf is nan, but it must be between 0 (lossless) and 51."),
