@@ -320,6 +320,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
         (raw / f"more{lmdb_too}.png").unlink()
 
 
+def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.records-0a1b2c3d.jsonl").write_text("half")
+    assert run(raw, tmp_path / "out")["train"] == 9
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
     from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
 
