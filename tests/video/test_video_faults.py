@@ -104,6 +104,15 @@ def test_wherever_an_mp4_breaks_off_that_is_reported(tmp_path, audio):
             np.testing.assert_array_equal(frame.rgb, decoded[frame.pts * video.time_base])
 
 
+def test_a_video_that_breaks_off_in_its_last_frame(tmp_path, lines):
+    source = fast_start(tmp_path / "in.mp4", audio=())
+    source.write_bytes(source.read_bytes()[:-3])
+    with VideoSource(source, lambda notice: lines.append(str(notice))) as video:
+        assert len(list(video.frames())) == 59
+    # The frame that is stored last is displayed before another one.
+    assert lines == [f"{source} breaks off after frame 58, at 2.40 seconds; the frames up to there were restored."]
+
+
 def test_damage_in_the_middle(run, tmp_path, lines):
     source = fast_start(tmp_path / "in.mp4", audio=())
     with av.open(str(source)) as file:
