@@ -140,6 +140,19 @@ def test_damaged_audio_does_not_cost_the_video(run, tmp_path, lines):
     assert lines == [f"{source}: 1 damaged packets of audio or other streams were left out."]
 
 
+def test_audio_whose_time_starts_again_is_reported(run, tmp_path, lines):
+    """As in two transport streams that were put together with ``cat``."""
+    source = write_video(tmp_path / "in.ts", 25)
+    audio = read_video(source).packets[1]
+    source.write_bytes(2 * source.read_bytes())
+    assert run(source).frames == 50
+    assert [packet for packet, _ in read_video(tmp_path / "out.mp4").packets[1]] == [data[7:] for data, _ in audio]
+    assert lines == [
+        f"{source}: time stamps that did not grow from frame to frame were corrected.",
+        f"{source}: {len(audio)} damaged packets of audio or other streams were left out.",
+    ]
+
+
 def test_audio_that_cannot_be_copied_at_all(run, tmp_path, lines):
     source = write_video(tmp_path / "in.mkv", 12, audio=["libopus"])
     content = source.read_bytes()
