@@ -1,7 +1,7 @@
 """Serve a page on which images are restored in a browser.
 
-An image or photo is dropped there, restored, compared with the original and downloaded. The shipped demo models are
-always offered. Other machines are not listened to unless --host says so: the page has no password.
+An image or photo is uploaded there, restored, compared with the original and downloaded. The shipped demo models are
+always offered. Only this machine can open the page unless --host names another address: the page has no password.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME=CONFIG,CHECKPOINT",
-        help="offer this model, too; the first one given is chosen at first",
+        help="offer this model, too; the first one given is the default",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
     args = parser.parse_args(argv)
