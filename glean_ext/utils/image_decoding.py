@@ -57,6 +57,8 @@ def decode(image: Image.Image, name: str) -> Picture:
     """
     icc = _profile(image)
     image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError("its palette is missing")
     method = FLIPS_AND_ROTATIONS.get(orientation(image))
     if method is not None:
         image = image.transpose(method)
