@@ -8,7 +8,7 @@ from glean_ext import cli
 def main() -> None:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")
     parser.add_argument("--amp", action="store_true", help="mixed precision (bf16)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="learning rates in proportion to the batch size")
     parser.add_argument("--dry-run", action="store_true", help="check files, bank, one step and memory; train nothing")
@@ -27,9 +27,19 @@ def main() -> None:
     if args.dry_run:
         from glean_ext.engine.dry_run import dry_run
 
-        dry_run(cfg)
-        return
-    train(cfg)
+        print_report(dry_run(cfg).rows())
+    else:
+        train(cfg)
+
+
+def print_report(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("dry run", "")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 if __name__ == "__main__":
