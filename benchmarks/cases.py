@@ -318,14 +318,15 @@ def our_model(model: Mapping, vgg: Path) -> dict:
 def random_vgg(kind: str) -> Iterator[Path]:
     """A file of a VGG with random weights in torchvision's cache, from where MMagic's loss always loads its weights.
 
-    The classifier, which no loss uses, is stored as one number a layer.
+    The classifier, which no loss uses, is stored as one number a layer; in fp16, because files whose content takes many
+    times their own size are refused.
     """
     from torchvision.models import get_model, get_model_weights
 
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in get_model(kind, weights=None).state_dict().items()}
     generator = torch.Generator().manual_seed(SEED)
-    state = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    state = {name: torch.zeros(1, dtype=torch.float16).expand(shape) for name, shape in shapes.items()}
     for name, shape in shapes.items():
         if name.startswith("features.") and len(shape) == 4:
             state[name] = torch.empty(shape)

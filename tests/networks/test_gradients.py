@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case, Training, shared_weights
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, r1_penalty
-from glean_ext.networks import StyleGAN2Discriminator, build_network, ops
+from glean_ext.networks import StyleGAN2Discriminator, build_network, ops, precision
 from glean_ext.networks.conv2d_gradfix import convolution
 
 ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
@@ -226,6 +226,50 @@ def test_r1_in_training(dtype):
     nets = [subject.restorer.discriminator for subject in (plain, regularised)]
     moved = [(p - q).abs().max().item() for p, q in zip(*(net.parameters() for net in nets), strict=True)]
     assert max(moved) > 1e-4
+
+
+def mmagics(in_size: int, **switches: object) -> nn.Module:
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    return Reference(in_size, **switches)
+
+
+@pytest.mark.parametrize(
+    ("make", "around"),
+    [
+        (lambda: StyleGAN2Discriminator(16, max_channels=16, fp16_enabled=True), None),
+        (lambda: StyleGAN2Discriminator(16, max_channels=16, fp16_enabled=True), torch.float16),
+        (lambda: StyleGAN2Discriminator(16, max_channels=16), torch.float16),
+        (lambda: mmagics(16, fp16_enabled=True), None),
+        (lambda: mmagics(16, num_fp16_scales=1), torch.bfloat16),
+    ],
+    ids=["own switch", "own switch in autocast", "autocast", "MMagic's switch", "MMagic's layers in autocast"],
+)
+def test_r1_is_computed_in_fp32_where_the_network_runs_in_fp16(mmagic_models, monkeypatch, make, around):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # so that the switch does switch on this CPU
+    restorer = training(r1_gamma=10.0, r1_interval=1).restorer
+    torch.manual_seed(0)
+    discriminator = restorer.discriminator = randomize(make())
+    switches = [(module, module.fp16_enabled) for module in discriminator.modules() if hasattr(module, "fp16_enabled")]
+    dtypes: set[torch.dtype] = set()
+    for module in discriminator.modules():
+        module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    gt = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
+        losses = restorer._losses_on_real(gt)
+    assert dtypes == {torch.float32}
+    assert all(module.fp16_enabled == value for module, value in switches)
+    (losses["loss_d_real"] + losses["loss_r1"]).backward()
+    found = [param.grad.clone() for param in discriminator.parameters()]
+    for module, _ in switches:
+        module.fp16_enabled = False
+    discriminator.zero_grad()
+    image = gt.clone().requires_grad_()
+    expected = 10 * r1_penalty(discriminator(image), image)
+    assert losses["loss_r1"].item() == pytest.approx(expected.item(), rel=1e-5)
+    (restorer.gan_loss(discriminator(gt), target_is_real=True, is_disc=True) + expected).backward()
+    for grad, param in zip(found, discriminator.parameters(), strict=True):
+        torch.testing.assert_close(grad, param.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_r1_needs_a_discriminator():
