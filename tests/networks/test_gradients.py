@@ -363,15 +363,25 @@ def test_the_bank_keeps_no_inputs_of_its_convolutions():
 
 @pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
 def test_bf16_trains_like_fp32(kind):
-    """30 steps: pixel loss within 1% of fp32's, and it falls; R1 and style loss within 10%, the others within 5%."""
-    runs = [training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16")]
-    curves = [[subject.run() for _ in range(30)] for subject in runs]
-    assert curves[0][-1]["loss_pix"] < 0.8 * curves[0][0]["loss_pix"]
-    for full, half in zip(*curves, strict=True):
-        assert full.keys() == half.keys()
-        for name, value in full.items():
-            tolerance = {"loss_pix": 0.01, "loss_r1": 0.1, "loss_style": 0.1}.get(name, 0.05)
-            assert half[name] == pytest.approx(value, rel=tolerance), name
+    """From the same weights each loss is fp32's within its rounding, and a training of its own gets as far.
+
+    bf16 rounds to 2^-9 (0.2%) in each layer. Measured over 30 steps with equal weights: 0.3% at most, and 3.2% for R1,
+    which squares a gradient that passed the layers twice. Two trainings diverge: with fp32's own weights changed by
+    0.4% at the start, R1 is off by up to 25% within 30 steps, but the pixel loss by less than 1%.
+    """
+    full, half, own = (
+        training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16", "bfloat16")
+    )
+    curves: list[tuple[float, float]] = []
+    for _ in range(30):
+        half.restorer.load_state_dict(full.restorer.state_dict())
+        expected, losses = full.run(), half.run()
+        assert expected.keys() == losses.keys()
+        for name, value in expected.items():
+            assert losses[name] == pytest.approx(value, rel=0.1 if name == "loss_r1" else 0.01), name
+        curves.append((expected["loss_pix"], own.run()["loss_pix"]))
+    assert curves[-1][0] < 0.8 * curves[0][0]
+    assert all(pixel == pytest.approx(expected, rel=0.03) for expected, pixel in curves)
 
 
 @pytest.mark.gpu
