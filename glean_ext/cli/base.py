@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from glean_ext.errors import InputError
+from glean_ext.utils.messages import printable
 
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 LAUNCHED = "GLEAN_EXT_LAUNCHED"  # set in the processes that glean_ext.cli.launch starts
@@ -31,7 +32,7 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
 def fail(reason: object) -> NoReturn:
     """Print one line on stderr and exit with code 2. One of several processes leaves the line to the launcher."""
-    line = " ".join((reason.render(as_option) if isinstance(reason, InputError) else str(reason)).split())
+    line = printable(reason.render(as_option) if isinstance(reason, InputError) else " ".join(str(reason).split()))
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # where torchrun looks
     if report and LAUNCHED in os.environ:
         with open(report, "w") as file:

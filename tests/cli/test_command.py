@@ -22,6 +22,7 @@ from glean_ext.cli import restore as command
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import printable
 
 ROOT = Path(__file__).parents[2]
 GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
@@ -133,6 +134,28 @@ def test_names_of_any_kind(tmp_path):
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(names)
     assert done.returncode == 2 and done.stderr.startswith("error: 2 of 5 images in in failed (link.png, pipe.png); ")
     assert "left out, no images: \\udcfe.txt\n" in done.stdout
+
+
+@pytest.mark.parametrize("letter", ["\x1b[2J", "\n", "\r", "\x07", "\x9b31m", "\u202e", "\u2028"])
+def test_control_characters_of_names_are_escaped(restore, tmp_path, letter):
+    """In lists, notices, failures and the error at the end."""
+    folder_of(tmp_path / f"in{letter}", f"a{letter}.png")
+    (tmp_path / f"in{letter}" / f"b{letter}.png").write_text("text")
+    (tmp_path / f"in{letter}" / f"c{letter}.txt").touch()
+    write_picture(Picture(noise(9, 9)), tmp_path / f"in{letter}" / f"d{letter}.png")
+    code, stdout, stderr = restore(*GLEAN, f"in{letter}", "-o", f"out{letter}")
+    shown = repr(letter)[1:-1]
+    assert code == 2 and letter not in stdout.replace("\n", "" if letter == "\n" else "\n") and stderr.count("\n") == 1
+    assert letter not in stderr.rstrip("\n")
+    for text in f"no images: c{shown}.txt", f"d{shown}.png has 9x9 pixels", f"failed: in{shown}/b{shown}.png is no":
+        assert text in stdout
+    assert f"images in in{shown} failed (b{shown}.png)" in stderr and f"others are in out{shown}." in stderr
+    code, stdout, stderr = restore(*GLEAN, f"no{letter}.png", "-o", "x.png")
+    assert stderr.startswith(f"error: no{shown}.png: ") and stderr.count("\n") == 1
+
+
+def test_joiners_of_emoji_are_kept():
+    assert printable("👩\u200d👩.png é") == "👩\u200d👩.png é"
 
 
 # ---------------------------------------------------------------- outputs that exist
