@@ -217,7 +217,7 @@ def shared_network(case: Case) -> nn.Module:
     torch.manual_seed(SEED)
     generator = build_network(_without_files(case.model["generator"]))
     if case.checkpoint:
-        checkpoints.load_restorer(generator, case.checkpoint)
+        checkpoints.load_network_weights(generator, case.checkpoint)
     else:
         move_off_zero(generator)
     return generator

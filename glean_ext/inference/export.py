@@ -21,13 +21,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 import glean_ext
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.inference.memory_budget import bytes_per_pixel
@@ -77,7 +77,7 @@ def export(
     """
     require_place(out, format)
     net = build_network(generator_config(load_config(config, cfg_options), config))
-    load_restorer(net, checkpoint)
+    load_network_weights(net, checkpoint)
     return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
 
@@ -121,7 +121,7 @@ def export_network(
 
 def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadata:
     """The metadata of a restorer; its difference is not known yet."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     memory = bytes_per_pixel(net) if takes.any_size else 0.0
     return ModelMetadata(
         type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
@@ -130,7 +130,7 @@ def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadat
 
 def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
     """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     height, width = takes.nominal
     free = {0: torch.export.Dim("batch")}
     if takes.any_size:  # sizes that are free must not look equal

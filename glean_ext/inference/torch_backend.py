@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.backend import OutOfMemory
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.precision import cpu_has_bf16
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
@@ -65,8 +64,8 @@ class TorchBackend:
         else:
             generator = generator_config(load_config(config, cfg_options), config)
         net = build_network(generator)
-        self.takes = SizeRequirements.of(net)
-        load_restorer(net, checkpoint)
+        self.takes = net.size_requirements
+        load_network_weights(net, checkpoint)
         self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()

@@ -1,4 +1,4 @@
-"""The models at work on one job at a time."""
+"""The models of the page, which restore one job at a time."""
 
 from __future__ import annotations
 
@@ -25,18 +25,14 @@ from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
 
 
-def no_control(parameter: str, value: str | None = None) -> None:
-    """How the page knows a Python parameter: it has none, so hints about them are left out."""
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model on the bench.
+    """A loaded model.
 
     Attributes:
-        restorer: What restores.
-        about: A line for those who choose.
-        photos: It takes squares, as aligned faces are.
+        restorer: The model at work.
+        about: A line that helps to choose a model.
+        photos: It takes square images, as aligned faces are.
     """
 
     restorer: ImageRestorer
@@ -45,10 +41,10 @@ class Model:
 
 
 class ModelWorker:
-    """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.Jobs` calls.
+    """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.JobQueue` calls.
 
     Args:
-        specs: The models, all of which are loaded at once.
+        specs: The models; all of them are loaded now.
         device: As in :class:`ImageRestorer`.
         limits: How large results may be.
 
@@ -78,19 +74,16 @@ class ModelWorker:
         """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.
 
         Returns:
-            What the page is told: sizes and faces.
+            What the page shows: sizes, and the number of faces.
 
         Raises:
             InputError: The image cannot be restored.
-            Cancelled: It need not be.
+            Cancelled: The job is no longer wanted.
         """
         self._job, order = job, job.order
         job.report("reading the image")
         rgb, job.content = decode_rgb(job.content, order.name), b""
-        try:
-            image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
-        except InputError as error:
-            raise InputError(error.render(no_control)) from error
+        image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -104,7 +97,7 @@ class ModelWorker:
             _save(face.crop, job, f"crop-{number}.png")
             _save(face.restored, job, f"face-{number}.png")
         if len(shown) < len(faces):
-            job.notices.append(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result.")
+            job.notify(Notice(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result."))
         width, height = size[::-1]
         return {
             "from": format_size(job.order.size),
@@ -133,7 +126,7 @@ class ModelWorker:
             self.models[order.model].restorer,
             fidelity=order.fidelity,
             save_faces=True,
-            batch=1,  # told after each face
+            batch=1,  # progress is reported after each face
             finder=self._finder,
         )
         faces = photos.find(rgb, order.name)
@@ -143,7 +136,7 @@ class ModelWorker:
             )
         result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total), faces)
         if result.notice:
-            job.notices.append(result.notice)
+            job.notify(Notice(result.notice))
         return result.image, result.faces
 
     def _check_result(self, name: str, size: tuple[int, int], scale: int) -> None:
@@ -156,7 +149,7 @@ class ModelWorker:
 
     def _notice(self, notice: Notice) -> None:
         assert self._job is not None
-        self._job.notices.append(notice.render(no_control))
+        self._job.notify(notice)
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
@@ -168,7 +161,7 @@ class ModelWorker:
 
 
 def _save(image: np.ndarray, job: Job, name: str) -> None:
-    """Write a file of the job; errors do not say where. A folder that is gone, as after closing, stays gone."""
+    """Write a file of the job; errors do not name its path. A folder that was removed, as by closing, stays removed."""
     try:
         Image.fromarray(image).save(job.folder / name)
     except OSError as error:
@@ -177,7 +170,7 @@ def _save(image: np.ndarray, job: Job, name: str) -> None:
 
 
 def _sizes(takes: SizeRequirements) -> str:
-    """For those who choose a model."""
+    """A sentence about the sizes that a model takes."""
     if takes.any_size:
         return f"Takes images of any size, and makes them {takes.scale} times larger."
     return f"Resizes images to {format_size(takes.nominal)} pixels, and makes them {takes.scale} times larger."

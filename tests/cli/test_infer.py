@@ -384,10 +384,10 @@ def test_cfg_options_change_the_network(fault, config, weights, image, tmp_path)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.generator", "--cfg-options model.generator: it must be key=value, e.g. model.generator.in_size=64."),
-        ("modell.x=1", "--cfg-options modell.x=1: the config has no 'modell'. Correct the key."),
-        ("model.generator.blur_kernel=[1,2", "--cfg-options model.generator.blur_kernel=[1,2: "),
-        ("model.type.x=1", "--cfg-options model.type.x=1: "),
+        ("model.generator", "cfg_options model.generator: it must be key=value, e.g. model.generator.in_size=64."),
+        ("modell.x=1", "cfg_options modell.x=1: the config has no 'modell'. Correct the key."),
+        ("model.generator.blur_kernel=[1,2", "cfg_options model.generator.blur_kernel=[1,2: "),
+        ("model.type.x=1", "cfg_options model.type.x=1: "),
     ],
 )
 def test_bad_cfg_options(config, option, message):

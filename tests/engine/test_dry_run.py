@@ -42,9 +42,14 @@ def config(*options: str):
     return cfg
 
 
-def test_dry_run_says_what_the_job_takes_and_leaves_nothing(home, capsys):
-    dry_run(config())
-    said = " ".join(capsys.readouterr().out.split())
+def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys):
+    report = dry_run(config())
+    rows = dict(report.rows())
+    said = " ".join(" ".join(row) for row in rows.items())
+    assert report.images == {"training": (5, 5), "validation": (5, 5)}
+    assert rows["parameters"] == f"{report.parameters:,}, {report.trained_parameters:,} of them trained"
+    assert report.batch == ((2, 3, 8, 8), (2, 3, 16, 16)) and report.steps == 300_000
+    assert "dry run" not in capsys.readouterr().out
     for fact in "5, 5 of them read", "bank.pth", "(2, 3, 8, 8) -> (2, 3, 16, 16)", "for 300,000 of them", "MB, ":
         assert fact in said, fact
     assert not Path("work").exists() and not list(home.glob("*dirs*"))
@@ -65,10 +70,10 @@ def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
 
 
 def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):
-    """Three are kept, the best one, and one that is being written."""
+    """Three are kept, and one is being written, the best one, and its successor."""
     usage = shutil.disk_usage(home)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=1_000_000))
     with pytest.raises(
-        InputError, match=r"has 0.0 GB left, but 5 checkpoints of 0.00 GB are kept there. Choose another"
+        InputError, match=r"has 0.0 GB left, but 6 checkpoints of 0.00 GB are kept there. Choose another"
     ):
         dry_run(config())

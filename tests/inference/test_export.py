@@ -21,7 +21,7 @@ from support.networks import TINY, randomize
 
 import glean_ext
 from glean_ext import cli
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
@@ -31,7 +31,6 @@ from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import read_rgb, write_png
 
@@ -153,7 +152,7 @@ def test_the_demo_model(call, tmp_path):
     code, stdout, _ = call(config, weights, tmp_path / out)
     assert code == 0
     net = build_network(load_config(config).model.generator).requires_grad_(False).eval()
-    load_restorer(net, weights)
+    load_network_weights(net, weights)
     model = OnnxBackend(tmp_path / out)
     for batch in 1, 3:
         assert largest_difference(net, through(model), noise(batch, 3, 8, 8)) <= 5e-6
@@ -235,7 +234,7 @@ def test_run_restores_as_the_network_does(exported):
 
 def test_its_sizes_are_known_as_a_networks(exported):
     for kind in KINDS:
-        assert OnnxBackend(exported(kind)).takes == SizeRequirements.of(network(kind))
+        assert OnnxBackend(exported(kind)).takes == network(kind).size_requirements
 
 
 def test_torch_is_not_imported(exported):

@@ -75,11 +75,11 @@ def whole(restorer: ImageRestorer, rgb: np.ndarray) -> np.ndarray:
 
 
 def test_requirements_are_read_off_the_network():
-    assert SizeRequirements.of(build_network(TINY)) == GLEAN_8
+    assert build_network(TINY).size_requirements == GLEAN_8
     light = build_network(LIGHT)
-    assert SizeRequirements.of(light) == SizeRequirements.of(prepare_for_inference(light)) == LIGHT_8
+    assert light.size_requirements == prepare_for_inference(light).size_requirements == LIGHT_8
     wide = build_network({**TINY, "in_size": (6, 8), "out_size": (24, 32)})
-    assert SizeRequirements.of(wide) == SizeRequirements((6, 8), 4, any_size=False)
+    assert wide.size_requirements == SizeRequirements((6, 8), 4, any_size=False)
     assert (str(GLEAN_8), str(LIGHT_8)) == ("8x8 only", "any size from 8x8 on")
 
 
