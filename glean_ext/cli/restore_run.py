@@ -46,6 +46,10 @@ class PlainConsole(Console):
     def show(self, line: str) -> None:
         self.print(printable(line))
 
+    def on_broken_pipe(self) -> None:
+        """Leave the error to :func:`glean_ext.cli.run`."""
+        raise
+
 
 def left_out(plan: Plan) -> list[str]:
     """Lines that name what the inputs hold besides what is restored."""
