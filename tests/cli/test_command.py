@@ -183,8 +183,11 @@ def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
     assert "not allowed with argument" in fault(*GLEAN, "in", "-o", "out", "--overwrite", "--skip-existing")
 
 
-def test_ctrl_c_leaves_whole_files_only(tmp_path):
-    """A real process and a real signal, in the middle of the work; then the rest."""
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated")]
+)
+def test_signals_leave_whole_files_only(tmp_path, number, word):
+    """A real process and a real signal, in the middle of the work."""
     for index in range(400):
         write_picture(Picture(noise(seed=index)), tmp_path / "in" / f"{index:03d}.png")
     out, arguments = tmp_path / "out", [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"]
@@ -193,13 +196,32 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path):
     deadline = time.monotonic() + 60
     while not (out.is_dir() and len(written(out)) > 3) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "interrupted\n")
+    assert (process.returncode, stderr) == (128 + number, f"{word}\n")
     names = written(out)
     assert 3 < len(names) < 400 and all(re.fullmatch(r"\d{3}\.png", name) for name in names)
     for name in names:
         assert read_rgb(out / name).shape == (64, 64, 3)
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    """As under nohup."""
+    code = (
+        "import os, signal\n"
+        "from glean_ext import cli\n"
+        "def main():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)  # the second one does not disturb what closes\n"
+        "        print('closed')\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "cli.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "closed\n", "terminated\n")
 
 
 # ---------------------------------------------------------------- what belongs to a picture
