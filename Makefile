@@ -25,6 +25,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 $(VENV)/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +34,4 @@ $(VENV)/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	touch $@
 
 clean:
-	rm -rf work_dirs data/demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf work_dirs data/demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,1 +1,1 @@
-"""Measures this package side by side with MMagic's own classes; ``python -m benchmarks`` is its command line."""
+"""Measures this package beside MMagic's own classes; ``python -m benchmarks`` is the command line."""

@@ -1,13 +1,12 @@
-"""Measure speed and memory, side by side with MMagic's own classes.
+"""Measure speed and memory beside MMagic's own classes.
 
-infer    a forward of a network, prepared for inference
+infer    a forward pass of a network that is prepared for inference
 train    a training step
-startup  cold processes: imports, --help, one image from start to written file
 data     loading a training sample: decoding, making the low-resolution image, the whole pipeline
-page     docs/performance.md and its plot, from one run (about an hour; interrupted, it goes on where it was)
+page     docs/performance.md and its plot, from one run (about an hour)
 
-Contestants run in turn (A B A B ...) with the same weights and inputs; the peak memory of each is that of a process of
-its own. Let nothing else run meanwhile.
+The candidates run in turn (A B A B ...) with the same weights and inputs. The peak memory of each is measured in a
+process of its own. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -16,37 +15,38 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.options import NETWORKS, ComparisonOptions, DataOptions, MeasureOptions, Options, PageOptions
 from glean_ext import cli
+from glean_ext.utils.dtypes import DTYPES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {"infer": ROOT / "configs/glean_x16_ffhq.py", "train": ROOT / "configs/glean_x8_cat.py"}
-DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_contest(parser: argparse.ArgumentParser, task: str) -> None:
+def add_comparison_options(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument("--config", type=Path, default=CONFIGS[task], help="default: %(default)s")
-    parser.add_argument("--network", choices=["glean", "lightglean"], help="take this in place of the config's")
-    parser.add_argument("--in-size", type=int, help="side of the input in place of the config's")
-    parser.add_argument("--out-size", type=int, help="side of the output in place of the config's")
+    parser.add_argument("--network", choices=list(NETWORKS), help="use this network instead of the config's")
+    parser.add_argument("--in-size", type=int, help="side of the input, instead of the config's")
+    parser.add_argument("--out-size", type=int, help="side of the output, instead of the config's")
     parser.add_argument("--batch", type=int, default=1 if task == "infer" else 2)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--against", default="mmagic", help="mmagic (in float32), a config, an exported .onnx, or none")
     parser.add_argument("--against-dtype", choices=DTYPES, help="of another config (default: as --dtype)")
-    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
-    parser.add_argument("--no-peak", action="store_true", help="leave the machine's peak out")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure the peak memory")
+    parser.add_argument("--no-peak", action="store_true", help="do not measure the machine's largest throughput")
     cli.add_config_options(parser)
 
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name in "infer", "train", "startup", "data", "page":
+    for name in "infer", "train", "data", "page":
         command = commands.add_parser(name)
         command.add_argument("--repeats", type=int, default=3 if name == "page" else 5, help="default: %(default)s")
         command.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
         if name in CONFIGS:
-            add_contest(command, name)
+            add_comparison_options(command, name)
     commands.choices["infer"].add_argument("--checkpoint", help="the network's weights (default: random)")
     commands.choices["infer"].add_argument("--compile", metavar="MODE", help="a mode of torch.compile")
     commands.choices["data"].add_argument("--config", type=Path, default=CONFIGS["train"])
@@ -56,14 +56,40 @@ def make_parser() -> cli.Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
+    """The options of a command, and the JSON file to write."""
     args = make_parser().parse_args(argv)
     if min(args.repeats, getattr(args, "batch", 1), *getattr(args, "batches", [])) < 1:
         cli.fail("--repeats, --batch and --batches must be at least 1.")
+    if args.command == "data":
+        return DataOptions(args.config, args.repeats), args.json
+    if args.command == "page":
+        return PageOptions(tuple(args.batches), args.repeats, args.output), args.json
+    comparison = ComparisonOptions(
+        task=args.command,
+        config=args.config,
+        measure=MeasureOptions(args.repeats, not args.no_memory, not args.no_peak),
+        network=args.network,
+        in_size=args.in_size,
+        out_size=args.out_size,
+        batch=args.batch,
+        dtype=args.dtype,
+        device=args.device,
+        against=args.against,
+        against_dtype=args.against_dtype,
+        cfg_options=tuple(args.cfg_options),
+        checkpoint=getattr(args, "checkpoint", None),
+        compile=getattr(args, "compile", None),
+    )
+    return comparison, args.json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options, json_file = parse(argv)
 
     from benchmarks.command import run
 
-    run(args)
+    run(options, json_file)
     return 0
 
 

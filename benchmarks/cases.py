@@ -25,7 +25,6 @@ from glean_ext.inference.onnx_backend import OnnxNetwork
 from glean_ext.networks import StyleGAN2Discriminator, build_network, prepare_for_inference
 from glean_ext.networks.shapes import Size
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SEED = 0
 MMAGIC_ARGUMENTS = {
     "in_size", "out_size", "img_channels", "rrdb_channels", "num_rrdbs", "style_channels", "num_mlps",
@@ -39,18 +38,18 @@ Forward = Callable[[Tensor], Tensor]  # (N, 3, h, w) -> (N, 3, H, W)
 
 @dataclass(frozen=True)
 class Case:
-    """One contestant, in a form that another process can be told.
+    """One candidate, as plain values that can be sent to another process.
 
     Args:
         task: ``'infer'`` or ``'train'``.
-        model: ``model`` of a config. The weights of its networks are random, whatever ``init_cfg`` says.
-        mmagic: Take MMagic's classes instead of this package's.
-        dtype: A key of :data:`DTYPES`.
+        model: ``model`` of a config. The weights of its networks are random; ``init_cfg`` is ignored.
+        mmagic: Use MMagic's classes instead of this package's.
+        dtype: A name of :data:`glean_ext.utils.dtypes.DTYPES`.
         device: ``'cpu'``, ``'cuda'``, ...
-        batch: Images.
-        compile: Mode of ``torch.compile``; None leaves it out. Inference only.
+        batch: Images in a batch.
+        compile: Mode of ``torch.compile``; None for no compilation. Inference only.
         checkpoint: Weights of the network; None for random ones. Inference only.
-        onnx: Take this file, the network written by ``tools/export.py``, and onnxruntime. Inference on CPUs only.
+        onnx: Run this file, written by ``tools/export.py``, with onnxruntime. Inference on CPUs only.
         optim_wrapper: ``optim_wrapper`` of a config. Training only.
     """
 
@@ -67,7 +66,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """What tables call it, e.g. ``MMagic GLEAN float32``."""
+        """Its name in tables, e.g. ``MMagic GLEAN float32``."""
         light = self.model["generator"]["type"].startswith("Light") and not self.mmagic
         maker = "MMagic" if self.mmagic else "onnxruntime" if self.onnx else "glean-ext"
         compiled = f" compiled ({self.compile})" if self.compile else ""
@@ -77,29 +76,29 @@ class Case:
         return asdict(self)
 
 
-class Subject(ABC):
-    """Something that can be run again and again.
+class Workload(ABC):
+    """What is timed.
 
     Args:
         case: What to build.
-        weights: Given to the networks if they fit all of them; else the weights are random.
+        weights: Loaded into the networks if they fit all of them; otherwise the weights are random.
     """
 
     networks: dict[str, nn.Module]
-    shares_weights = True  # has the ``weights``, or for a file is taken to have them
+    shares_weights = True  # whether it has ``weights``; an ONNX file is expected to have them
 
     @abstractmethod
     def run(self) -> Any:
-        """Once, and what came out."""
+        """Run once and return the result."""
 
     @abstractmethod
     def first_run(self) -> tuple[int, Any]:
-        """FLOPs of a run, in matrix products and convolutions, and what it returned."""
+        """Run once; returns the FLOPs, in matrix products and convolutions, and the result."""
 
-    def compile(self) -> None:  # noqa: B027  (nothing is what most do)
-        """Compile what the next run computes; nothing if the case does not ask for it."""
+    def compile(self) -> None:  # noqa: B027  (most workloads have nothing to compile)
+        """Compile the computation of the next run, if the case has a mode for it."""
 
-    def take(self, weights: Weights | None) -> None:
+    def load_weights(self, weights: Weights | None) -> None:
         weights = weights or {}
         self.shares_weights = all(_fits(net, weights.get(name)) for name, net in self.networks.items())
         if self.shares_weights:
@@ -112,7 +111,7 @@ def _fits(net: nn.Module, weights: Mapping[str, Tensor] | None) -> bool:
     return weights is not None and own == {name: tensor.shape for name, tensor in weights.items()}
 
 
-class Inference(Subject):
+class Inference(Workload):
     """A forward pass; :meth:`run` returns the image (N, 3, H, W)."""
 
     def __init__(self, case: Case, weights: Weights | None = None):
@@ -129,8 +128,8 @@ class Inference(Subject):
         torch.manual_seed(SEED)
         plain = mmagic_generator(case.model["generator"]) if case.mmagic else build_network(self.generator)
         self.networks = {"generator": plain}
-        self.take(weights)
-        net = plain.eval() if case.mmagic else prepare_for_inference(plain, DTYPES[case.dtype])
+        self.load_weights(weights)
+        net = plain.eval() if case.mmagic else prepare_for_inference(plain, getattr(torch, case.dtype))
         self.networks = {"generator": net.to(case.device)}
         return self.networks["generator"]
 
@@ -143,20 +142,20 @@ class Inference(Subject):
         return self.net(self.lq)
 
     def first_run(self) -> tuple[int, Tensor]:
-        """The FLOPs are those of the plain network: fast forms may compute some things twice, which is no more work."""
+        """The FLOPs are those of the unfolded network: what its fast form computes twice is not counted twice."""
         with FakeTensorMode():
             costs = measure(build_network(self.generator), self.generator["in_size"], self.lq.shape[1])
         return len(self.lq) * costs["total"].flops, self.run()
 
 
 def onnx_network(path: str) -> Forward:
-    """The network of an ONNX file, run by onnxruntime with as many threads as torch has."""
+    """The network of an ONNX file, run by onnxruntime with as many threads as torch uses."""
     network = OnnxNetwork(path, torch.get_num_threads())
     return lambda lq: torch.from_numpy(network(lq.numpy()))
 
 
 class FlopCount(TorchDispatchMode):
-    """As ``FlopCounterMode``, but without its tracking of modules, which ``torch.autograd.grad`` breaks."""
+    """``FlopCounterMode`` without its tracking of modules, which fails in ``torch.autograd.grad``."""
 
     total = 0
 
@@ -167,8 +166,8 @@ class FlopCount(TorchDispatchMode):
         return out
 
 
-class Training(Subject):
-    """A training step as mmengine's runner would do it; :meth:`run` returns the losses."""
+class Training(Workload):
+    """A training step as mmengine's runner performs it; :meth:`run` returns the losses."""
 
     def __init__(self, case: Case, weights: Weights | None = None):
         import_mmagic()
@@ -177,7 +176,7 @@ class Training(Subject):
         with random_vgg((case.model.get("perceptual_loss") or {}).get("vgg_type", "vgg19")) as vgg:
             torch.manual_seed(SEED)
             model = mmagic_model(case.model) if case.mmagic else our_model(case.model, vgg)
-            if preprocessor := model.get("data_preprocessor"):  # mmengine would not look for it in MMagic
+            if preprocessor := model.get("data_preprocessor"):  # mmengine would not search MMagic's registry
                 model["data_preprocessor"] = MODELS.build(preprocessor)
             restorer = MODELS.build(model)
             if not case.mmagic and restorer.perceptual_loss is not None:
@@ -185,7 +184,7 @@ class Training(Subject):
         self.restorer = restorer.to(case.device).train()
         networks = {"generator": restorer.generator, "discriminator": restorer.discriminator}
         self.networks = {name: net for name, net in networks.items() if net is not None}
-        self.take(weights)
+        self.load_weights(weights)
         self.optimizers = optimizers(restorer, case)
         self.data = batch(case.model["generator"], case.batch)
 
@@ -205,16 +204,16 @@ def sides(size: Size) -> tuple[int, int]:
     return height, width
 
 
-SUBJECTS: dict[str, type[Inference] | type[Training]] = {"infer": Inference, "train": Training}
+WORKLOADS: dict[str, type[Inference] | type[Training]] = {"infer": Inference, "train": Training}
 
 
 def build(case: Case, weights: Weights | None = None) -> Inference | Training:
-    """What ``case`` tells, ready to run."""
-    return SUBJECTS[case.task](case, weights)
+    """Build the workload of ``case``, ready to run."""
+    return WORKLOADS[case.task](case, weights)
 
 
 def shared_network(case: Case) -> nn.Module:
-    """Our network, with the weights for all contestants: of ``case.checkpoint``, or random with nothing at zero."""
+    """This package's network with the weights for all candidates: of ``case.checkpoint``, or random without zeros."""
     torch.manual_seed(SEED)
     generator = build_network(_without_files(case.model["generator"]))
     if case.checkpoint:
@@ -225,7 +224,7 @@ def shared_network(case: Case) -> nn.Module:
 
 
 def shared_weights(case: Case) -> Weights:
-    """The weights for all contestants: see :func:`shared_network`."""
+    """The weights for all candidates: see :func:`shared_network`."""
     weights = {"generator": shared_network(case).state_dict()}
     if case.task == "train" and (discriminator := case.model.get("discriminator")):
         arguments = {k: v for k, v in _without_files(discriminator).items() if k not in ("type", "bank_init")}
@@ -235,14 +234,14 @@ def shared_weights(case: Case) -> Weights:
 
 @torch.no_grad()
 def move_off_zero(net: nn.Module) -> None:
-    """Give biases and noise strengths values, which are initially zero: else a part of the network would do nothing."""
+    """Give biases and noise strengths random values: at their initial zero a part of the network has no effect."""
     for parameter in net.parameters():
         if not parameter.any():
             parameter.normal_(0, 0.1)
 
 
 def _without_files(network: Mapping) -> dict:
-    """A network's config with random weights in place of a file's."""
+    """A network's config with random weights instead of a file's."""
     kept = {k: v for k, v in network.items() if k != "init_cfg"}
     return kept | ({"bank_init": "random"} if "GLEAN" in str(network.get("type")) else {})
 
@@ -251,7 +250,7 @@ def _without_files(network: Mapping) -> dict:
 
 
 def import_mmagic() -> None:
-    """Make MMagic importable, and this package's classes known to it; its log tells warnings only."""
+    """Make MMagic importable, register this package's classes in it, and limit its log to warnings."""
     from mmengine.logging import MMLogger
 
     import glean_ext.plugin  # noqa: F401
@@ -260,10 +259,10 @@ def import_mmagic() -> None:
 
 
 def mmagic_arguments(generator: Mapping) -> dict:
-    """What of our network's arguments MMagic's GLEAN has, too.
+    """Those of our network's arguments that MMagic's GLEAN has, too.
 
     Raises:
-        InputError: An argument changes the network and MMagic's class does not have it.
+        InputError: MMagic's class lacks an argument that changes the network.
     """
     fixed = dict(MMAGIC_FIXED)
     if generator["type"] != "GLEANStyleGANv2":  # LightGLEAN is compared with MMagic's GLEAN
@@ -317,9 +316,9 @@ def our_model(model: Mapping, vgg: Path) -> dict:
 
 @contextmanager
 def random_vgg(kind: str) -> Iterator[Path]:
-    """A file of a VGG with random weights, where torchvision looks for the one that MMagic's loss always downloads.
+    """A file of a VGG with random weights in torchvision's cache, from where MMagic's loss always loads its weights.
 
-    Of the classifier, which no loss uses, one number is stored a layer.
+    The classifier, which no loss uses, is stored as one number a layer.
     """
     from torchvision.models import get_model, get_model_weights
 
@@ -344,11 +343,11 @@ def random_vgg(kind: str) -> Iterator[Path]:
             os.environ.update(before)
 
 
-# What training needs
+# Parts of training
 
 
 def optimizers(restorer: nn.Module, case: Case) -> Any:
-    """The config's optimisers; in mixed precision for any ``dtype`` but float32, and for MMagic as its configs say."""
+    """The config's optimisers, in mixed precision unless ``dtype`` is float32."""
     from mmagic.engine.optimizers import MultiOptimWrapperConstructor
 
     precision = {"type": "OptimWrapper"}
@@ -357,14 +356,14 @@ def optimizers(restorer: nn.Module, case: Case) -> Any:
     wrappers = {}
     for name, wrapper in (case.optim_wrapper or {}).items():
         if isinstance(wrapper, Mapping) and getattr(restorer, name, None) is not None:
-            left_out = {"fused"} if case.mmagic else set()
+            left_out = {"fused"} if case.mmagic else set()  # as in MMagic's own configs
             optimizer = {k: v for k, v in wrapper["optimizer"].items() if k not in left_out}
             wrappers[name] = {**precision, "optimizer": optimizer}
     return MultiOptimWrapperConstructor(wrappers)(restorer)
 
 
 def batch(generator: Mapping, size: int) -> dict[str, list]:
-    """A batch as the dataloader gives it: random pixels."""
+    """A batch in the form of the dataloader's, with random pixels."""
     from mmagic.structures import DataSample
 
     random = torch.Generator().manual_seed(SEED)

@@ -1,10 +1,10 @@
-"""From the command line's options to a report on the terminal and in a file."""
+"""From the options to a report on the terminal and in a file."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from benchmarks import comparison, data_loading, page, startup
+from benchmarks import comparison, data_loading, page
 from benchmarks.cases import Case, sides
 from benchmarks.measure import as_json
+from benchmarks.options import NETWORKS, ComparisonOptions, DataOptions, Options, PageOptions
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.onnx_backend import OnnxNetwork
@@ -22,72 +23,70 @@ from glean_ext.inference.torch_backend import pick_device
 from glean_ext.utils.files import write_json
 
 WIDTH = 130  # of tables in a file or a pipe
-NETWORKS = {"glean": "GLEANStyleGANv2", "lightglean": "LightGLEANStyleGANv2"}
 
 
-def run(args: argparse.Namespace) -> None:
-    """Do what ``python -m benchmarks`` was asked for.
+def run(options: Options, json_file: Path | None = None) -> None:
+    """Run a command of ``python -m benchmarks``, and write its report to ``json_file``.
 
     Raises:
-        InputError: A config, option, checkpoint, device or file that cannot be used.
+        InputError: A config, option, checkpoint, device or file cannot be used.
     """
-    warnings.simplefilter("ignore")  # what other libraries deprecate would bury the report
+    warnings.simplefilter("ignore")  # deprecation warnings of other libraries would hide the report
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(highlight=False, soft_wrap=True, markup=False, width=width)
-    report = COMMANDS[args.command](args, console)
-    if args.json:
-        write_json(as_json(report), args.json)
+    report = COMMANDS[type(options)](options, console)
+    if json_file:
+        write_json(as_json(report), json_file)
 
 
-def run_contest(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def run_comparison(options: ComparisonOptions, console: Console) -> dict[str, Any]:
     """The commands ``infer`` and ``train``."""
-    cases = contest(args)
-    options = comparison.Options(args.repeats, not args.no_memory, not args.no_peak)
-    report = comparison.compare(cases, options, console)
+    cases = make_cases(options)
+    report = comparison.compare(cases, options.measure, console)
     comparison.print_report(report, console)
-    if args.command == "train":
-        report["loading"] = _loading(args, cases[0], console)
-        fed = report["loading"].images_per_second / report["results"][0].images_per_second
-        console.print(f"One process loads {fed:,.0f} times as many images as training uses.")
+    if options.task == "train":
+        report["loading"] = _measure_loading(options, cases[0], console)
+        ratio = report["loading"].images_per_second / report["results"][0].images_per_second
+        console.print(f"One process loads {ratio:,.0f} times as many images as training uses.")
     return report
 
 
-def contest(args: argparse.Namespace) -> list[Case]:
-    """What is measured: this package's, and what ``--against`` names.
+def make_cases(options: ComparisonOptions) -> list[Case]:
+    """What is measured: this package's network, and what ``options.against`` names.
 
     Raises:
-        InputError: A config, option or device that cannot be used.
+        InputError: A config, option or device cannot be used.
     """
-    device = str(pick_device(args.device))
-    if args.dtype == "float16" and device == "cpu":
-        raise InputError("--dtype float16 needs a GPU; on a CPU take bfloat16.")
-    config = _config(args, args.config)
-    ours = _case(args, config, args.dtype, device)
-    if args.against == "none":
+    device = str(pick_device(options.device))
+    if options.dtype == "float16" and device == "cpu":
+        raise InputError("--dtype float16 needs a GPU; on a CPU use bfloat16.")
+    ours = _make_case(options, _load_config(options), options.dtype, device)
+    if options.against == "none":
         return [ours]
-    if args.against == "mmagic":
+    if options.against == "mmagic":
         return [ours, replace(ours, mmagic=True, dtype="float32", compile=None, checkpoint=None)]
-    if args.against.endswith(".onnx"):
-        return [ours, _onnx_case(args, ours)]
-    return [ours, _case(args, load_config(args.against), args.against_dtype or args.dtype, device)]
+    if options.against.endswith(".onnx"):
+        return [ours, _make_onnx_case(options, ours)]
+    other = load_config(options.against)
+    return [ours, _make_case(options, other, options.against_dtype or options.dtype, device)]
 
 
-def _onnx_case(args: argparse.Namespace, ours: Case) -> Case:
-    if args.command != "infer" or ours.device != "cpu" or not ours.checkpoint:
+def _make_onnx_case(options: ComparisonOptions, ours: Case) -> Case:
+    if options.task != "infer" or ours.device != "cpu" or not ours.checkpoint:
         raise InputError(
-            f"--against {args.against}: an exported model is compared with the network it was made of: with infer, on "
-            "the CPU, and with --config and --checkpoint as they were given to tools/export.py."
+            f"--against {options.against}: an exported model is compared with the network it was exported from: with "
+            "infer, on the CPU, and with the same --config and --checkpoint as tools/export.py had."
         )
-    return replace(ours, onnx=args.against, dtype=OnnxNetwork(args.against).facts.dtype, compile=None)
+    return replace(ours, onnx=options.against, dtype=OnnxNetwork(options.against).facts.dtype, compile=None)
 
 
-def _config(args: argparse.Namespace, path: Path) -> Config:
-    """A config with the network and sizes that the options ask for."""
-    config = load_config(path, args.cfg_options)
+def _load_config(options: ComparisonOptions) -> Config:
+    """The config with the network and sizes of the options."""
+    config = load_config(options.config, options.cfg_options)
     generator = config.model.generator
-    if args.network:
-        generator.type = NETWORKS[args.network]
-    for name, value in (("in_size", args.in_size), ("out_size", args.out_size)):
+    if options.network:
+        generator.type = NETWORKS[options.network]
+    for name, value in (("in_size", options.in_size), ("out_size", options.out_size)):
         if value:
             generator[name] = value
     if config.model.get("discriminator"):
@@ -95,53 +94,51 @@ def _config(args: argparse.Namespace, path: Path) -> Config:
     return config
 
 
-def _case(args: argparse.Namespace, config: Config, dtype: str, device: str) -> Case:
-    if args.command == "train":
-        if not config.get("optim_wrapper"):
-            raise InputError(f"{args.config} has no optim_wrapper, so it cannot be trained. Take another config.")
-        optim_wrapper = config.optim_wrapper.to_dict()
-        return Case("train", config.model.to_dict(), False, dtype, device, args.batch, optim_wrapper=optim_wrapper)
-    model = {"generator": config.model.generator.to_dict()}
-    return Case("infer", model, False, dtype, device, args.batch, args.compile, args.checkpoint)
+def _make_case(options: ComparisonOptions, config: Config, dtype: str, device: str) -> Case:
+    case = Case(options.task, config.model.to_dict(), False, dtype, device, options.batch)
+    if options.task == "infer":
+        model = {"generator": case.model["generator"]}
+        return replace(case, model=model, compile=options.compile, checkpoint=options.checkpoint)
+    if not config.get("optim_wrapper"):
+        raise InputError(f"{options.config} has no optim_wrapper, so it cannot be trained. Give another config.")
+    return replace(case, optim_wrapper=config.optim_wrapper.to_dict())
 
 
-def _loading(args: argparse.Namespace, case: Case, console: Console) -> data_loading.Loading:
-    """How fast samples of the size that ``case`` trains with are loaded from PNG files."""
+def _measure_loading(options: ComparisonOptions, case: Case, console: Console) -> data_loading.Loading:
+    """How fast samples of the size that ``case`` is trained with are loaded from PNG files."""
     generator = case.model["generator"]
     out, low = max(sides(generator["out_size"])), max(sides(generator["in_size"]))
-    report = data_loading.data(_pipeline(args.config), {out: out // low}, args.repeats, console)
+    report = data_loading.compare_formats(
+        _load_pipeline(options.config), {out: out // low}, options.measure.repeats, console
+    )
     return report["loading"][0]
 
 
-def _pipeline(config: Path) -> list[dict]:
+def _load_pipeline(config: Path) -> list[dict]:
     dataset = (load_config(config).get("train_dataloader") or {}).get("dataset") or {}
     if not dataset.get("pipeline"):
-        raise InputError(f"{config} has no train_dataloader.dataset.pipeline. Take another config.")
+        raise InputError(f"{config} has no train_dataloader.dataset.pipeline. Give another config.")
     return dataset["pipeline"]
 
 
-def run_startup(args: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The command ``startup``."""
-    report = startup.startup(args.repeats, console)
-    startup.print_report(report, console)
-    return report
-
-
-def run_data(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def run_data(options: DataOptions, console: Console) -> dict[str, Any]:
     """The command ``data``."""
-    report = data_loading.data(_pipeline(args.config), data_loading.TRAINED_SIZES, args.repeats, console)
+    pipeline = _load_pipeline(options.config)
+    report = data_loading.compare_formats(pipeline, data_loading.TRAINED_SIZES, options.repeats, console)
     data_loading.print_report(report, console)
     return report
 
 
-def run_page(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def run_page(options: PageOptions, console: Console) -> dict[str, Any]:
     """The command ``page``."""
-    finished = page.Finished(args.output.with_suffix(".partial.json"), args.repeats)
-    report = page.measure_all(args.batches, args.repeats, finished, console)
-    page.write(report, args.output)
-    finished.forget()
-    console.print(f"{args.output}")
+    report = page.measure_page(options.batches, options.repeats, console)
+    page.write(report, options.output)
+    console.print(f"{options.output}")
     return report
 
 
-COMMANDS = {"infer": run_contest, "train": run_contest, "startup": run_startup, "data": run_data, "page": run_page}
+COMMANDS: dict[type, Callable[[Any, Console], dict[str, Any]]] = {
+    ComparisonOptions: run_comparison,
+    DataOptions: run_data,
+    PageOptions: run_page,
+}

@@ -1,54 +1,41 @@
-"""Contestants measured side by side in one run, and the table of what came out."""
+"""Candidates measured side by side in one run, and the table of the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks import measure
-from benchmarks.cases import DTYPES, Case, Inference, Training, build, shared_weights
-from benchmarks.measure import Memory, Spread
+from benchmarks.cases import Case, Inference, Training, build, shared_weights
+from benchmarks.measure import Memory, SampleStats
+from benchmarks.options import MeasureOptions
+from glean_ext.utils.progress import ProgressBar
 
 GIB, GIGA = 2**30, 1e9
-MEMORY_RUNS = {"infer": 1, "train": 2}  # the optimiser's state comes with the first step
+MEMORY_RUNS = {"infer": 1, "train": 2}  # the first training step allocates the optimiser's state
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to measure.
+class RelativeResult:
+    """A candidate in relation to the reference, which is the last candidate.
 
     Args:
-        repeats: Timed runs of each contestant, after one that is not counted.
-        memory: Measure peak memory, each contestant in a process of its own.
-        peak: Measure what the machine can do at most.
-    """
-
-    repeats: int = 5
-    memory: bool = True
-    peak: bool = True
-
-
-@dataclass(frozen=True)
-class Versus:
-    """A contestant in relation to another.
-
-    Args:
-        label: The other.
-        speed: How many times as fast, pair by pair.
-        memory: Its share of the other's peak, both without interpreter and libraries; None: not measured.
+        label: The reference's label.
+        speed: How many times as fast as the reference, pair by pair.
+        memory: Peak relative to the reference's, both without interpreter and libraries; None: not measured.
         process_memory: The same with interpreter and libraries.
-        difference: How much the results differ, see :func:`result_difference`; None: other weights.
+        difference: How much the results differ, see :func:`result_difference`; None: the weights differ.
     """
 
     label: str
-    speed: Spread
+    speed: SampleStats
     memory: float | None
     process_memory: float | None
     difference: dict[str, float] | None
@@ -56,35 +43,35 @@ class Versus:
 
 @dataclass
 class Result:
-    """What one contestant needs.
+    """The measurements of one candidate.
 
     Args:
-        label: What tables call it.
+        label: Its name in tables.
         case: What was measured.
         seconds: Of one run.
-        images_per_second: By the median of ``seconds``.
+        images_per_second: From the median of ``seconds``.
         compile_seconds: Of the first compiled run; None: not compiled.
-        gflop: Of one run of the plain network or of a training step, in matrix products and convolutions.
-        gflop_per_second: By the median of ``seconds``.
+        gflop: Of one run of the unfolded network or of a training step, in matrix products and convolutions.
+        gflop_per_second: From the median of ``seconds``.
         share_of_peak: ``gflop_per_second`` relative to the machine's peak in this dtype; None: not measured.
         memory: None: not measured.
-        versus: In relation to the last contestant; None for itself.
+        relative: In relation to the reference; None for the reference itself.
     """
 
     label: str
     case: dict[str, Any]
-    seconds: Spread
+    seconds: SampleStats
     images_per_second: float
     compile_seconds: float | None
     gflop: float
     gflop_per_second: float
     share_of_peak: float | None = None
     memory: Memory | None = None
-    versus: Versus | None = None
+    relative: RelativeResult | None = None
 
 
-def compare(cases: Sequence[Case], options: Options, console: Console) -> dict[str, Any]:
-    """Measure ``cases`` side by side with the same weights and inputs, and relate them to the last one.
+def compare(cases: Sequence[Case], options: MeasureOptions, console: Console) -> dict[str, Any]:
+    """Measure ``cases`` side by side with the same weights and inputs; the last one is the reference.
 
     Returns:
         ``results``: a :class:`Result` each; ``peak``: GFLOP/s by dtype; ``machine`` and ``versions``.
@@ -93,103 +80,84 @@ def compare(cases: Sequence[Case], options: Options, console: Console) -> dict[s
         InputError: A case cannot be built, or its memory cannot be measured.
     """
     device = cases[0].device
-    with ticking(console, "measuring", len(cases) * (options.repeats + 1 + options.memory)) as tick:
-        # Memory first: while this process is still small.
-        memories = [_memory(case, tick) if options.memory else None for case in cases]
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # torch's timer waits for the current GPU
+    with ProgressBar(console, transient=True) as bar:
+        steps = len(cases) * (options.repeats + 1 + options.memory)
+        advance = partial(bar.advance, bar.add_task("measuring", total=steps))
+        memories: list[Memory | None] = [None] * len(cases)
+        if options.memory:  # measured first, while this process is still small
+            for i, case in enumerate(cases):
+                memories[i] = measure.peak_memory(case, MEMORY_RUNS[case.task])
+                advance()
         weights = shared_weights(cases[0])
-        subjects = [build(case, weights) for case in cases]
+        workloads = [build(case, weights) for case in cases]
         first_runs = []
-        for case, subject in zip(cases, subjects, strict=True):
-            first_runs.append(_first_runs(case, subject))
-            tick()
-        times = measure.alternate([subject.run for subject in subjects], options.repeats, device, tick)
-    shared = [subject.shares_weights for subject in subjects]
-    del weights, subjects
-    results = []
-    for case, (flops, compile_seconds, _), seconds, memory in zip(cases, first_runs, times, memories, strict=True):
-        spread = Spread.of(seconds)
-        result = Result(
-            case.label,
-            case.as_dict(),
-            spread,
-            images_per_second=case.batch / spread.median,
-            compile_seconds=compile_seconds,
-            gflop=flops / GIGA,
-            gflop_per_second=flops / GIGA / spread.median,
-            memory=memory,
-        )
-        results.append(result)
+        for case, workload in zip(cases, workloads, strict=True):
+            first_runs.append(_first_runs(case, workload))
+            advance()
+        times = measure.time_alternately([workload.run for workload in workloads], options.repeats, advance)
+    shared = [workload.shares_weights for workload in workloads]
+    del weights, workloads
+    results = [
+        _make_result(case, flops, compile_seconds, seconds, memory)
+        for case, (flops, compile_seconds, _), seconds, memory in zip(cases, first_runs, times, memories, strict=True)
+    ]
     for i, result in enumerate(results[:-1]):
-        result.versus = Versus(
+        result.relative = RelativeResult(
             results[-1].label,
-            Spread.of([b / a for a, b in zip(times[i], times[-1], strict=True)]),
-            _share(result.memory, results[-1].memory, "own"),
-            _share(result.memory, results[-1].memory, "peak"),
+            SampleStats.of([b / a for a, b in zip(times[i], times[-1], strict=True)]),
+            _memory_ratio(result.memory, results[-1].memory, "own"),
+            _memory_ratio(result.memory, results[-1].memory, "peak"),
             result_difference(first_runs[i][2], first_runs[-1][2]) if shared[i] and shared[-1] else None,
         )
     peak = relate_to_peak(results, device) if options.peak else {}
-    return {"results": results, "peak": peak, **measure.circumstances(device)}
+    return {"results": results, "peak": peak, **measure.describe_environment(device)}
 
 
-@contextmanager
-def ticking(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; calling what this gives moves it by one."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+def _make_result(
+    case: Case, flops: int, compile_seconds: float | None, seconds: Sequence[float], memory: Memory | None
+) -> Result:
+    stats = SampleStats.of(seconds)
+    return Result(
+        case.label,
+        case.as_dict(),
+        stats,
+        images_per_second=case.batch / stats.median,
+        compile_seconds=compile_seconds,
+        gflop=flops / GIGA,
+        gflop_per_second=flops / GIGA / stats.median,
+        memory=memory,
+    )
 
 
-def _memory(case: Case, tick: Callable[[], None]) -> Memory:
-    memory = measure.peak_memory(case, MEMORY_RUNS[case.task])
-    tick()
-    return memory
-
-
-def _first_runs(case: Case, subject: Inference | Training) -> tuple[int, float | None, Any]:
-    """FLOPs, seconds of the first compiled run, and the result: these runs warm up, too."""
-    flops, result = subject.first_run()
-    subject.compile()
-    return flops, measure.seconds(subject.run, case.device) if case.compile else None, result
+def _first_runs(case: Case, workload: Inference | Training) -> tuple[int, float | None, Any]:
+    """FLOPs, seconds of the first compiled run, and the result. These runs also warm up."""
+    flops, result = workload.first_run()
+    workload.compile()
+    return flops, measure.seconds(workload.run) if case.compile else None, result
 
 
 def relate_to_peak(results: Sequence[Result], device: str) -> dict[str, dict[str, float]]:
-    """Measure the machine's peak in each dtype, GFLOP/s, and set the share of it that each of ``results`` reaches."""
+    """Measure the machine's peak in each dtype, in GFLOP/s, and set ``share_of_peak`` of each of ``results``."""
     peak = {}
     for dtype in {result.case["dtype"]: None for result in results}:
-        found = measure.machine_peak(DTYPES[dtype], device)
-        peak[dtype] = {name: value / GIGA for name, value in found.items()}
+        measured = measure.machine_peak(getattr(torch, dtype), device)
+        peak[dtype] = {name: value / GIGA for name, value in measured.items()}
     for result in results:
         result.share_of_peak = result.gflop_per_second / max(peak[result.case["dtype"]].values())
     return peak
 
 
-def _share(ours: Memory | None, theirs: Memory | None, what: str) -> float | None:
+def _memory_ratio(ours: Memory | None, theirs: Memory | None, what: str) -> float | None:
     return getattr(ours, what) / getattr(theirs, what) if ours and theirs else None
 
 
 def result_difference(ours: Any, theirs: Any) -> dict[str, float] | None:
-    """Of images as :func:`measure.difference`; of losses relative to each; None for images of different sizes."""
+    """Images: as :func:`measure.difference`; losses: each relative to its value; None for images of different sizes."""
     if isinstance(ours, Tensor):
         return measure.difference(ours, theirs) if ours.shape == theirs.shape else None
     return {name: abs(ours[name] - value) / abs(value) for name, value in theirs.items() if name in ours}
-
-
-def restored(report: dict[str, Any]) -> dict[str, Any]:
-    """A report of :func:`compare` from what :func:`measure.as_json` made of it."""
-    return {**report, "results": [_result(fields) for fields in report["results"]]}
-
-
-def _result(fields: dict[str, Any]) -> Result:
-    memory, versus = fields["memory"], fields["versus"]
-    return Result(
-        **{
-            **fields,
-            "seconds": Spread(**fields["seconds"]),
-            "memory": memory and Memory(**memory),
-            "versus": versus and Versus(**{**versus, "speed": Spread(**versus["speed"])}),
-        }
-    )
 
 
 # Tables
@@ -205,7 +173,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         table.add_row(
             result.label,
             f"{seconds.median:.3g}",
-            f"{seconds.low:.3g}-{seconds.high:.3g}",
+            f"{seconds.first_quartile:.3g}-{seconds.third_quartile:.3g}",
             f"{result.images_per_second:.3g}",
             f"{result.memory.own / GIB:.2f}" if result.memory else "",
             f"{result.gflop:,.0f}",
@@ -214,7 +182,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     for result in report["results"]:
-        for line in told(result):
+        for line in summary_lines(result):
             console.print(line)
     console.print(machine_line(report))
 
@@ -225,24 +193,26 @@ def title(case: dict[str, Any]) -> str:
     return f"{what}, {generator['in_size']} -> {generator['out_size']}, batch {case['batch']}, {case['device']}"
 
 
-def told(result: Result) -> Iterator[str]:
-    """What the table does not say of a contestant, in sentences."""
+def summary_lines(result: Result) -> Iterator[str]:
+    """What the table does not contain, in sentences."""
     if result.compile_seconds is not None:
         yield f"{result.label}: compiling took {result.compile_seconds:.0f} s."
-    if result.versus is None:
+    relative = result.relative
+    if relative is None:
         return
-    versus, speed = result.versus, result.versus.speed
-    text = f"{result.label} is {speed.median:.2f} times ({speed.low:.2f}-{speed.high:.2f}) as fast as {versus.label}"
-    if versus.memory is not None:
-        text += f" and takes {versus.memory:.2f} of its memory ({versus.process_memory:.2f} with the libraries)"
+    low, high = relative.speed.first_quartile, relative.speed.third_quartile
+    speed = f"{relative.speed.median:.2f} times ({low:.2f}-{high:.2f}) as fast as {relative.label}"
+    text = f"{result.label} is {speed}"
+    if relative.memory is not None:
+        text += f" and takes {relative.memory:.2f} of its memory ({relative.process_memory:.2f} with the libraries)"
     yield f"{text}."
-    if versus.difference is None:
+    if relative.difference is None:
         yield f"Their results cannot be compared ({result.label} has other weights)."
-    elif "psnr" in versus.difference:
-        worst, psnr = versus.difference["max_of_range"], versus.difference["psnr"]
+    elif "psnr" in relative.difference:
+        worst, psnr = relative.difference["max_of_range"], relative.difference["psnr"]
         yield f"Their outputs differ by at most {worst:.1e} of the range; PSNR {psnr:.1f} dB."
     else:
-        losses = ", ".join(f"{name.removeprefix('loss_')} {value:.1%}" for name, value in versus.difference.items())
+        losses = ", ".join(f"{name.removeprefix('loss_')} {value:.1%}" for name, value in relative.difference.items())
         yield f"Their first losses differ by: {losses}."
 
 
@@ -253,6 +223,6 @@ def machine_line(report: dict[str, Any]) -> str:
     text = machine.get("gpu") or f"{machine['cpu']}, {threads}, {machine['instructions']}{', AMX' * machine['amx']}"
     for dtype, peak in report.get("peak", {}).items():
         text += f"; {dtype} peak {peak['matmul']:,.0f} (matmul), {peak['conv']:,.0f} (convolution) GFLOP/s"
-    named = ("torch", "mmagic", "mmcv-lite", "mmcv")
-    versions = ", ".join(f"{name} {report['versions'][name]}" for name in named if name in report["versions"])
+    packages = [name for name in ("torch", "mmagic", "mmcv-lite", "mmcv") if name in report["versions"]]
+    versions = ", ".join(f"{name} {report['versions'][name]}" for name in packages)
     return f"{text}; {versions}."

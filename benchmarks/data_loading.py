@@ -15,12 +15,13 @@ from rich.table import Table
 
 from benchmarks import measure
 from benchmarks.cases import SEED, import_mmagic
-from benchmarks.comparison import machine_line, ticking
-from benchmarks.measure import Spread
+from benchmarks.comparison import machine_line
+from benchmarks.measure import SampleStats
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.progress import ProgressBar
 
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95}}
-TRAINED_SIZES = {256: 8, 1024: 16}  # ground truth -> scale
+TRAINED_SIZES = {256: 8, 1024: 16}  # side of the ground truth -> scale
 
 
 @dataclass(frozen=True)
@@ -29,39 +30,39 @@ class Loading:
 
     Args:
         size: Side of the ground truth.
-        scale: How much smaller the low-resolution image is.
+        scale: Side of the ground truth divided by that of the low-resolution image.
         format: Extension of the file.
-        decode: ``LoadRGB``: the file to pixels.
-        resize: ``LoadOrMakeLQ``: MATLAB's bicubic.
+        decode: ``LoadRGB``, from the file to pixels.
+        resize: ``LoadOrMakeLQ``, MATLAB's bicubic.
         pipeline: All transforms of the config.
-        images_per_second: By the median of ``pipeline``.
+        images_per_second: From the median of ``pipeline``.
     """
 
     size: int
     scale: int
     format: str
-    decode: Spread
-    resize: Spread
-    pipeline: Spread
+    decode: SampleStats
+    resize: SampleStats
+    pipeline: SampleStats
     images_per_second: float
 
 
-def picture(size: int) -> np.ndarray:
-    """A made picture with about as much to decode as a photograph: soft shapes with a little noise. (H, W, 3) uint8"""
+def make_test_image(size: int) -> np.ndarray:
+    """Soft shapes with a little noise, about as expensive to decode as a photograph: (H, W, 3) uint8."""
     random = np.random.default_rng(SEED)
     shapes = imresize(random.uniform(0, 255, (size // 16, size // 16, 3)), size=(size, size))
     return np.clip(shapes + random.normal(0, 3, shapes.shape), 0, 255).astype(np.uint8)
 
 
 def measure_loading(pipeline: Sequence[dict], size: int, scale: int, kind: str, folder: Path, repeats: int) -> Loading:
-    """Load one image over and over.
+    """Time the loading of one image.
 
     Args:
         pipeline: ``train_dataloader.dataset.pipeline`` of a config.
         size: Side of the ground truth.
-        scale: How much smaller the low-resolution image is.
+        scale: Side of the ground truth divided by that of the low-resolution image.
         kind: A key of :data:`FORMATS`.
-        folder: Where the image is written.
+        folder: The image is written there.
         repeats: Timed runs of each part.
     """
     import_mmagic()
@@ -70,52 +71,53 @@ def measure_loading(pipeline: Sequence[dict], size: int, scale: int, kind: str, 
     from glean_ext.datasets import LoadOrMakeLQ, LoadRGB
 
     path = folder / f"{size}.{kind}"
-    Image.fromarray(picture(size)).save(path, **FORMATS[kind])
+    Image.fromarray(make_test_image(size)).save(path, **FORMATS[kind])
     sample = {"gt_path": str(path), "scale": scale, "key": str(path), "sample_idx": 0}
     decode, resize = LoadRGB("gt"), LoadOrMakeLQ()
     transforms = [TRANSFORMS.build(dict(transform)) for transform in pipeline]
     decoded = decode.transform(dict(sample))
 
-    def all_of_it() -> None:
+    def run_pipeline() -> None:
         results: Any = dict(sample)
         for transform in transforms:
             results = transform(results)
 
-    parts = (lambda: decode.transform(dict(sample))), (lambda: resize.transform(dict(decoded))), all_of_it
+    parts = (lambda: decode.transform(dict(sample))), (lambda: resize.transform(dict(decoded))), run_pipeline
     for part in parts:
         part()
-    times = [Spread.of(seconds) for seconds in measure.alternate(parts, repeats, "cpu")]
+    times = [SampleStats.of(seconds) for seconds in measure.time_alternately(parts, repeats)]
     return Loading(size, scale, kind, times[0], times[1], times[2], 1 / times[2].median)
 
 
-def data(pipeline: Sequence[dict], sizes: dict[int, int], repeats: int, console: Console) -> dict[str, Any]:
+def compare_formats(pipeline: Sequence[dict], sizes: dict[int, int], repeats: int, console: Console) -> dict[str, Any]:
     """Measure the loading of PNG and JPEG files.
 
     Args:
         pipeline: ``train_dataloader.dataset.pipeline`` of a config.
         sizes: Side of the ground truth -> scale.
         repeats: Timed runs of each part.
-        console: Shows the progress.
+        console: For the progress bar.
 
     Returns:
         ``loading``: a :class:`Loading` for each size and format; ``machine`` and ``versions``.
     """
     plan = [(size, scale, kind) for size, scale in sizes.items() for kind in FORMATS]
-    with tempfile.TemporaryDirectory() as folder, ticking(console, "loading", len(plan)) as tick:
+    with tempfile.TemporaryDirectory() as folder, ProgressBar(console, transient=True) as bar:
+        task = bar.add_task("loading", total=len(plan))
         loading = []
         for size, scale, kind in plan:
             loading.append(measure_loading(pipeline, size, scale, kind, Path(folder), repeats))
-            tick()
-    return {"loading": loading, **measure.circumstances("cpu")}
+            bar.advance(task)
+    return {"loading": loading, **measure.describe_environment("cpu")}
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print what :func:`data` returned."""
+    """Print what :func:`compare_formats` returned."""
     table = Table("ground truth", title="Loading a training sample, in one process")
     for column in "decode (ms)", "resize (ms)", "pipeline (ms)", "images/s":
         table.add_column(column, justify="right")
-    for one in report["loading"]:
-        parts = (f"{1000 * part.median:.1f}" for part in (one.decode, one.resize, one.pipeline))
-        table.add_row(f"{one.size} px {one.format}, x{one.scale}", *parts, f"{one.images_per_second:.0f}")
+    for row in report["loading"]:
+        parts = (f"{1000 * part.median:.1f}" for part in (row.decode, row.resize, row.pipeline))
+        table.add_row(f"{row.size} px {row.format}, x{row.scale}", *parts, f"{row.images_per_second:.0f}")
     console.print(table)
     console.print(machine_line(report))

@@ -1,4 +1,4 @@
-"""Seconds, memory, FLOPs, the machine's peak, and how much two outputs differ."""
+"""Seconds, memory, the machine's largest throughput, and how much two outputs differ."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import timeit
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import benchmark
 
 from benchmarks.cases import Case, build, import_mmagic
 from glean_ext.errors import InputError
@@ -30,73 +31,59 @@ PACKAGES = ("glean-ext", "torch", "torchvision", "mmagic", "mmengine", "mmcv-lit
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A sample's median, its middle half and its ends."""
+class SampleStats:
+    """The median, the quartiles and the extremes of a sample."""
 
     median: float
-    low: float  # first quartile
-    high: float  # third quartile
-    least: float
-    most: float
+    first_quartile: float
+    third_quartile: float
+    minimum: float
+    maximum: float
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> SampleStats:
         """
-        >>> Spread.of([3.0, 1.0, 2.0])
-        Spread(median=2.0, low=1.5, high=2.5, least=1.0, most=3.0, count=3)
+        >>> SampleStats.of([3.0, 1.0, 2.0])
+        SampleStats(median=2.0, first_quartile=1.5, third_quartile=2.5, minimum=1.0, maximum=3.0, count=3)
         """
-        low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-        return cls(median(values), low, high, min(values), max(values), len(values))
+        first, _, third = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        return cls(median(values), first, third, min(values), max(values), len(values))
 
 
 def as_json(content: Any) -> Any:
     """Dataclasses in dicts and lists as plain dicts."""
-    if isinstance(content, Mapping):
-        return {key: as_json(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [as_json(value) for value in content]
-    return asdict(content) if hasattr(content, "__dataclass_fields__") else content
+    return json.loads(json.dumps(content, default=asdict))
 
 
 # Time
 
 
-def synchronize(device: str) -> None:
-    """Wait for a GPU; a CPU has done its work when a call returns."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+def seconds(run: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call, including its work on the current GPU, for which torch's timer waits."""
+    return timeit.timeit(run, timer=benchmark.timer, number=1)
 
 
-def seconds(run: Callable[[], object], device: str) -> float:
-    """Wall-clock seconds of one call, work on the device included."""
-    synchronize(device)
-    start = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def alternate(
-    runs: Sequence[Callable[[], object]], repeats: int, device: str, tick: Callable[[], object] = lambda: None
+def time_alternately(
+    runs: Sequence[Callable[[], object]], repeats: int, on_run: Callable[[], object] = lambda: None
 ) -> list[list[float]]:
-    """Time each of ``runs`` ``repeats`` times in turn, A B A B ..., so that what slows the machine slows all.
+    """Time each of ``runs`` ``repeats`` times in turn, A B A B ...: what slows the machine down slows all of them.
 
-    ``tick`` is called after every run. One list of seconds for each of ``runs``.
+    ``benchmark.Timer`` would time all repeats of one before the next. ``on_run`` is called after every run.
+
+    Returns:
+        The seconds of each of ``runs``, in the order in which they were measured.
     """
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, results in zip(runs, times, strict=True):
-            results.append(seconds(run, device))
-            tick()
+            results.append(seconds(run))
+            on_run()
     return times
 
 
-# What the machine can do
-
-
-def machine_peak(dtype: torch.dtype, device: str, repeats: int = 5) -> dict[str, float]:
-    """FLOP/s of a large matrix product and of a large convolution: the best of ``repeats``, ``{'matmul', 'conv'}``.
+def machine_peak(dtype: torch.dtype, device: str, min_seconds: float = 5.0) -> dict[str, float]:
+    """FLOP/s of a large matrix product and of a large convolution: the best within ``min_seconds`` of each.
 
     About 0.2 TFLOP each on a CPU, 5 on a GPU.
     """
@@ -106,15 +93,15 @@ def machine_peak(dtype: torch.dtype, device: str, repeats: int = 5) -> dict[str,
     x = torch.randn(images, channels, size, size, device=device, dtype=dtype)
     weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    work = {
+    work: dict[str, tuple[Callable[[], Tensor], int]] = {
         "matmul": (lambda: a @ b, 2 * side**3),
         "conv": (lambda: F.conv2d(x, weight, padding=1), 2 * images * size**2 * channels**2 * 9),
     }
     peak = {}
     with torch.inference_mode():
         for name, (run, flops) in work.items():
-            run()
-            peak[name] = flops / min(seconds(run, device) for _ in range(repeats))
+            timer = benchmark.Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+            peak[name] = flops / min(timer.blocked_autorange(min_run_time=min_seconds).times)
     return peak
 
 
@@ -123,12 +110,12 @@ def machine_peak(dtype: torch.dtype, device: str, repeats: int = 5) -> dict[str,
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. On a CPU resident memory of a process that does nothing else; on a GPU what torch's allocator gave.
+    """Bytes: on a CPU the resident memory of a process that does nothing else; on a GPU torch's allocated memory.
 
     Args:
-        imports: Before anything was built: the interpreter and its libraries (0 on a GPU).
-        ready: With the network, and for training the optimiser, built.
-        peak: The most while it ran.
+        imports: Of the interpreter and its libraries, before anything is built (0 on a GPU).
+        ready: After the network, and for training the optimiser, is built.
+        peak: The largest value during the runs.
     """
 
     imports: int
@@ -142,16 +129,16 @@ class Memory:
 
 
 def peak_memory(case: Case, runs: int) -> Memory:
-    """The memory of ``runs`` runs of ``case`` in a process of its own.
+    """The memory that ``runs`` runs of ``case`` take in a process of their own.
 
     Raises:
-        InputError: The process failed, or needs /proc, which only Linux has.
+        InputError: The process failed, or the system is not Linux: its /proc is needed.
     """
     if not STATUS.is_file():
-        raise InputError(f"Peak memory is read from {STATUS}, which only Linux has. Leave it out by --no-memory.")
+        raise InputError(f"Peak memory is read from {STATUS}, which only Linux has. Use --no-memory.")
     command = [sys.executable, "-c", "from benchmarks import measure; measure.memory_process()"]
-    told = json.dumps({"case": case.as_dict(), "runs": runs})
-    done = subprocess.run(command, input=told, capture_output=True, text=True)
+    content = json.dumps({"case": case.as_dict(), "runs": runs})
+    done = subprocess.run(command, input=content, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"The process that measures the memory of {case.label} failed: {reason}")
@@ -159,43 +146,43 @@ def peak_memory(case: Case, runs: int) -> Memory:
 
 
 def memory_process() -> None:
-    """What the process of :func:`peak_memory` does: read a case from stdin, run it, print bytes."""
-    told = json.load(sys.stdin)
-    case = Case(**told["case"])
+    """The process of :func:`peak_memory`: reads a case from stdin, runs it, and prints its memory as JSON."""
+    content = json.load(sys.stdin)
+    case = Case(**content["case"])
     if case.mmagic or case.task == "train":
         import_mmagic()
     cuda = case.device.startswith("cuda")
     gc.collect()
-    imports = 0 if cuda else resident("VmRSS")
+    imports = 0 if cuda else resident_bytes("VmRSS")
     subject = build(case)
     gc.collect()
     return_freed_memory()
     subject.compile()
     if case.compile:
         subject.run()
-    ready = torch.cuda.memory_allocated(case.device) if cuda else resident("VmRSS")
-    forget_peak(case.device)
-    for _ in range(told["runs"]):
+    ready = torch.cuda.memory_allocated(case.device) if cuda else resident_bytes("VmRSS")
+    reset_peak(case.device)
+    for _ in range(content["runs"]):
         subject.run()
-    peak = torch.cuda.max_memory_allocated(case.device) if cuda else resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated(case.device) if cuda else resident_bytes("VmHWM")
     print(json.dumps({"imports": imports, "ready": ready, "peak": peak}))
 
 
-def resident(line: str) -> int:
-    """Bytes of this process that are in memory: now (``VmRSS``) or at most so far (``VmHWM``)."""
+def resident_bytes(line: str) -> int:
+    """Resident memory of this process: the current value (``VmRSS``) or the largest so far (``VmHWM``)."""
     value = next(entry for entry in STATUS.read_text().splitlines() if entry.startswith(f"{line}:"))
     return int(value.split()[1]) * 1024
 
 
-def forget_peak(device: str) -> None:
-    """Let the peak start anew: what building took does not count."""
+def reset_peak(device: str) -> None:
+    """Reset the recorded peak, so that it does not include the memory for building the network."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     else:
         CLEAR.write_text("5")  # proc(5): resets the high-water mark of resident memory
 
 
-# Results and circumstances
+# Results and environment
 
 
 def difference(output: Tensor, reference: Tensor) -> dict[str, float]:
@@ -208,15 +195,15 @@ def difference(output: Tensor, reference: Tensor) -> dict[str, float]:
     return {"max_of_range": ((a - b).abs().max() / span).item(), "psnr": psnr}
 
 
-def circumstances(device: str) -> dict[str, Any]:
+def describe_environment(device: str) -> dict[str, Any]:
     """The machine and the versions."""
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__  # tells CUDA's version, too
+    versions["torch"] = torch.__version__  # includes the version of CUDA
     machine: dict[str, Any] = {
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -229,7 +216,7 @@ def circumstances(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         machine["gpu"] = torch.cuda.get_device_name(device)
         machine["cuda"] = torch.version.cuda
-    return {"machine": machine, "versions": found}
+    return {"machine": machine, "versions": versions}
 
 
 def _cpuinfo() -> str:
@@ -238,7 +225,7 @@ def _cpuinfo() -> str:
 
 
 def cpu_name() -> str:
-    """The processor as the system names it, with what tells generations of one name apart."""
+    """The processor's name; its family and model tell generations with the same name apart."""
     lines = (line.partition(":") for line in _cpuinfo().split("\n\n")[0].splitlines())
     fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields.get("model name") or platform.processor() or platform.machine()

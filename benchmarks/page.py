@@ -1,11 +1,9 @@
-"""The performance page: a table and a plot, from one run, which can be interrupted."""
+"""The performance page: tables and a plot from one run."""
 
 from __future__ import annotations
 
-import functools
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ import torch
 from rich.console import Console
 
 from benchmarks.cases import Case, shared_network
-from benchmarks.comparison import GIB, Options, Result, compare, machine_line, print_report, restored, told
-from benchmarks.measure import as_json, circumstances
+from benchmarks.comparison import GIB, Result, compare, machine_line, print_report, summary_lines
+from benchmarks.options import MeasureOptions
 from glean_ext.config import load_config
 from glean_ext.inference.export import export_network
 from glean_ext.inference.torch_backend import default_dtype
-from glean_ext.utils.files import atomic_path, write_json
+from glean_ext.utils.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
 SCALE = 16
@@ -28,7 +26,7 @@ COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red")
 
 
 def dtypes() -> list[str]:
-    """What is measured: what this CPU is fast in, then float32 in any case."""
+    """The dtype that this CPU computes fastest in, then float32 if that is another one."""
     return list(dict.fromkeys([default_dtype(torch.device("cpu")), "float32"]))
 
 
@@ -53,10 +51,10 @@ def training_cases() -> list[Case]:
     model, optim_wrapper = config.model.to_dict(), config.optim_wrapper.to_dict()
     small = {**model, "generator": {**model["generator"], "checkpoint_trunk": True}}
     fast = dtypes()[0]
-    lineup = (small, False, fast), (model, False, fast), (model, True, "float32")
+    candidates = (small, False, fast), (model, False, fast), (model, True, "float32")
     return [
         Case("train", model, mmagic, dtype, "cpu", TRAIN_BATCH, optim_wrapper=optim_wrapper)
-        for model, mmagic, dtype in lineup
+        for model, mmagic, dtype in candidates
     ]
 
 
@@ -64,7 +62,7 @@ Cell = tuple[int, int]  # output size, batch
 
 
 def cells_of(batches: Sequence[int]) -> list[Cell]:
-    """What is measured: all batches at the smallest size, and one image at each size.
+    """All batch sizes at the smallest output, and one image at each output size.
 
     >>> cells_of([4, 1])
     [(256, 1), (256, 4), (512, 1), (1024, 1)]
@@ -73,50 +71,23 @@ def cells_of(batches: Sequence[int]) -> list[Cell]:
     return [(smallest, batch) for batch in sorted({1, *batches})] + [(size, 1) for size in others]
 
 
-class Finished:
-    """The measurements finished so far, in a file: an interrupted run goes on after them.
-
-    Those of other versions, of another machine or with other ``repeats`` do not count.
-    """
-
-    def __init__(self, path: Path, repeats: int):
-        self.path = path
-        self.about = {**circumstances("cpu"), "repeats": repeats}
-        self.reports: dict[str, dict] = {}
-        if path.is_file():
-            found = json.loads(path.read_text())
-            self.reports = found["reports"] if found["about"] == self.about else {}
-
-    def report(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The report of that name: from the file, or else measured now and added to the file."""
-        if name not in self.reports:
-            self.reports[name] = as_json(measure())
-            write_json({"about": self.about, "reports": self.reports}, self.path)
-        return restored(self.reports[name])
-
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def measure_all(batches: Sequence[int], repeats: int, finished: Finished, console: Console) -> dict[str, Any]:
+def measure_page(batches: Sequence[int], repeats: int, console: Console) -> dict[str, Any]:
     """Measure every cell of the page, on the CPU.
 
     Returns:
-        ``cells``: of :func:`cells_of`; ``inference``: a report of :func:`compare` for each; ``training``: one.
+        ``command``: reproduces the page; ``cells``: of :func:`cells_of`; ``inference``: a report of :func:`compare`
+        for each; ``training``: one.
     """
 
-    def report(name: str, cases: Callable[[], Sequence[Case]], peak: bool) -> dict[str, Any]:
-        found = finished.report(name, lambda: compare(cases(), Options(repeats, peak=peak), console))
-        print_report(found, console)
-        return found
+    def measure(cases: Sequence[Case], peak: bool) -> dict[str, Any]:
+        report = compare(cases, MeasureOptions(repeats, peak=peak), console)
+        print_report(report, console)
+        return report
 
     cells = cells_of(batches)
     with tempfile.TemporaryDirectory() as folder:
-        inference = [
-            report(f"{size}, batch {n}", functools.partial(inference_cases, size, n, Path(folder)), size == SIZES[-1])
-            for size, n in cells
-        ]
-    training = report("training", training_cases, False)
+        inference = [measure(inference_cases(size, n, Path(folder)), size == SIZES[-1]) for size, n in cells]
+    training = measure(training_cases(), False)
     command = f"python -m benchmarks page --batches {' '.join(map(str, batches))} --repeats {repeats}"
     return {"command": command, "cells": cells, "inference": inference, "training": training}
 
@@ -125,8 +96,8 @@ def write(report: dict[str, Any], path: Path) -> None:
     """Write the page, and its plot beside it as PNG.
 
     Args:
-        report: From :func:`measure_all`.
-        path: The page, Markdown.
+        report: From :func:`measure_page`.
+        path: The Markdown file.
 
     Raises:
         InputError: It cannot be written.
@@ -149,11 +120,11 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield f"on {machine_line(largest)}"
     yield ""
-    yield "Contestants ran in turn (A B A B ...) with the same random weights and inputs; seconds are medians. Memory"
-    yield "is the peak of a process of its own, without the interpreter and its libraries. MMagic is MMagic's own class"
-    yield "and, for training, its own restorer and losses; onnxruntime runs GLEAN as tools/export.py writes it."
+    yield "The candidates ran in turn (A B A B ...) with the same random weights and inputs; seconds are medians."
+    yield "Memory is the peak of a separate process, without the interpreter and its libraries. MMagic is MMagic's own"
+    yield "class and, for training, its own restorer and losses; onnxruntime runs GLEAN as tools/export.py writes it."
     if dtypes() == ["float32"]:
-        yield "This processor has no instructions for bfloat16, so everything is in float32."
+        yield "This processor has no instructions for bfloat16, so everything was computed in float32."
     yield ""
     yield f"## Inference, x{SCALE}"
     yield ""
@@ -161,7 +132,7 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield from inference_table(report["cells"], report["inference"])
     yield ""
-    yield "PSNR is that between the output and MMagic's, with the output's own range as peak."
+    yield "PSNR compares the output with MMagic's, with the range of MMagic's output as peak."
     yield ""
     yield from shares_of_peak(largest)
     yield ""
@@ -169,26 +140,26 @@ def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
 
 
 def inference_table(cells: Sequence[Cell], reports: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """All cells as a Markdown table."""
+    """All cells of the page as a Markdown table."""
     yield "| output | batch | | s per image | GiB | speed / MMagic's | memory / MMagic's | PSNR (dB) |"
     yield "|---|---|---|---|---|---|---|---|"
     for (out_size, batch), report in zip(cells, reports, strict=True):
         for result in report["results"]:
             cost = f"{result.seconds.median / batch:.3g} | {result.memory.own / GIB:.2f}"
-            psnr = (result.versus.difference or {}).get("psnr") if result.versus else None
+            psnr = (result.relative.difference or {}).get("psnr") if result.relative else None
             agreement = "" if psnr is None else f"{psnr:.0f}"
-            yield f"| {out_size} | {batch} | {result.label} | {cost} | {_versus(result)} | {agreement} |"
+            yield f"| {out_size} | {batch} | {result.label} | {cost} | {_relative_cells(result)} | {agreement} |"
 
 
-def _versus(result: Result) -> str:
-    return f"{result.versus.speed.median:.2f} | {result.versus.memory:.2f}" if result.versus else "1 | 1"
+def _relative_cells(result: Result) -> str:
+    return f"{result.relative.speed.median:.2f} | {result.relative.memory:.2f}" if result.relative else "1 | 1"
 
 
 def shares_of_peak(report: dict[str, Any]) -> Iterator[str]:
-    """How near the contestants come to what the machine can do."""
-    reached = ", ".join(f"{result.label} {result.share_of_peak:.0%}" for result in report["results"])
-    yield "Share of the machine's peak in the same dtype, the faster of a large matrix product and a large convolution,"
-    yield f"at the largest size: {reached}."
+    """The throughput of the candidates relative to the machine's largest."""
+    shares = ", ".join(f"{result.label} {result.share_of_peak:.0%}" for result in report["results"])
+    yield "Share of the machine's peak (the faster of a large matrix product and a large convolution in the same dtype)"
+    yield f"at the largest size: {shares}."
 
 
 def training_section(report: dict[str, Any]) -> Iterator[str]:
@@ -201,9 +172,9 @@ def training_section(report: dict[str, Any]) -> Iterator[str]:
     for result in report["results"]:
         trunk = ", trunk checkpointed" if result.case["model"]["generator"].get("checkpoint_trunk") else ""
         cost = f"{result.seconds.median:.3g} | {result.images_per_second:.3g} | {result.memory.own / GIB:.2f}"
-        yield f"| {result.label}{trunk} | {cost} | {_versus(result)} |"
+        yield f"| {result.label}{trunk} | {cost} | {_relative_cells(result)} |"
     yield ""
-    yield list(told(report["results"][0]))[-1]
+    yield list(summary_lines(report["results"][0]))[-1]
 
 
 def draw(cells: Sequence[Cell], reports: Sequence[dict[str, Any]]) -> Any:

@@ -1,7 +1,7 @@
-"""How much tiles change what a LightGLEAN makes of images, by the overlap of the tiles.
+"""How much restoring in tiles changes the results of a LightGLEAN, for several overlaps of the tiles.
 
-The default overlap was chosen with the demo model; a deeper trunk may need another (--tile-overlap). Squares
-and pixels in random colours are measured, and images that are given; these must be larger than a tile.
+The default overlap was chosen with the demo model; a deeper trunk may need a larger one (--tile-overlap). Squares and
+pixels in random colours are measured, and the images that are given, which must be larger than a tile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from glean_ext import cli
@@ -24,13 +23,14 @@ from glean_ext.inference.tiling import Tiling, largest_difference
 from glean_ext.size_requirements import Size, format_size
 from glean_ext.utils.array_conversion import to_floats
 from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.progress import ProgressBar
 
 LIMIT = 1 / 255  # of the range from black to white
 STRIDE = 16  # tiles start about every so many pixels of the input
 
 
 def tiles(restorer: ImageRestorer, overlap: int) -> Tiling:
-    """Tiles as small as they may be to show seams: at every period of the injected noise, or every :data:`STRIDE`."""
+    """The smallest tiles, for many seams: one at every period of the injected noise, or at every :data:`STRIDE`."""
     tiling = SizePolicy("tile", tile_overlap=overlap).tiling(restorer.takes, (0, 0))
     stride = tiling.period * -(-max(STRIDE, overlap) // tiling.period)
     side = max(overlap + stride, tiling.smallest_tile)
@@ -38,7 +38,7 @@ def tiles(restorer: ImageRestorer, overlap: int) -> Tiling:
 
 
 def patterns(size: Size) -> dict[str, np.ndarray]:
-    """Images harder than any photograph: squares of 8 pixels and single pixels, black, white and six colours."""
+    """Harder than any photograph: squares of 8 pixels and single pixels in black, white and six colours, uint8."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 2, (*size, 3), dtype=np.uint8) * 255
     squares = random.integers(0, 2, (-(-size[0] // 8), -(-size[1] // 8), 3), dtype=np.uint8) * 255
@@ -48,19 +48,19 @@ def patterns(size: Size) -> dict[str, np.ndarray]:
 def seams(
     restorer: ImageRestorer, rgb: np.ndarray, overlaps: Sequence[int], name: str = "the image"
 ) -> dict[int, float]:
-    """The largest difference between the tiled and the whole result for each overlap; 1 is black to white.
+    """The largest difference between the tiled and the whole result for each overlap; 1 is from black to white.
 
     Args:
         restorer: With a network that takes any size.
-        rgb: (h, w, 3) uint8; the memory must suffice for it whole.
+        rgb: (h, w, 3) uint8, small enough for the memory without tiles.
         overlaps: Pixels of the input that neighbouring tiles share.
-        name: What errors call the image.
+        name: The image's name in errors.
 
     Raises:
         InputError: A network of one size, or an image smaller than two tiles.
     """
     if not restorer.takes.any_size:
-        raise InputError(f"seams are measured against the whole image, but this model takes {restorer.takes}.")
+        raise InputError(f"Seams are measured against the whole image, but this model takes {restorer.takes}.")
     size, image, differences = (rgb.shape[0], rgb.shape[1]), to_floats(rgb), {}
     whole = restorer.network(image)
     for overlap in overlaps:
@@ -85,10 +85,10 @@ def measure_seams(
 ) -> dict[int, float]:
     """Print what :func:`seams` finds for each image and the :func:`patterns`; return the worst for each overlap.
 
-    The patterns have ``size`` (height, width), or are wider where the tiles ask for it.
+    The patterns have ``size`` (height, width), or are wider where the tiles require it.
 
     Raises:
-        InputError: Something given cannot be used.
+        InputError: The config, the checkpoint, the device or an image cannot be used.
     """
     restorer = ImageRestorer(config, checkpoint, device, dtype="float32")
     largest = max(tiles(restorer, overlap).tile[0] for overlap in overlaps)
@@ -98,10 +98,13 @@ def measure_seams(
     for overlap in overlaps:
         table.add_column(str(overlap), justify="right")
     worst = dict.fromkeys(overlaps, 0.0)
-    for name, rgb in track(sources.items(), "measuring", console=console, transient=True):
-        found = seams(restorer, rgb, overlaps, name)
-        table.add_row(name, *(f"{found[overlap] / LIMIT:.2f}" for overlap in overlaps))
-        worst = {overlap: max(worst[overlap], found[overlap]) for overlap in overlaps}
+    with ProgressBar(console, transient=True) as bar:
+        task = bar.add_task("measuring", total=len(sources))
+        for name, rgb in sources.items():
+            differences = seams(restorer, rgb, overlaps, name)
+            table.add_row(name, *(f"{differences[overlap] / LIMIT:.2f}" for overlap in overlaps))
+            worst = {overlap: max(worst[overlap], differences[overlap]) for overlap in overlaps}
+            bar.advance(task)
     console.print(table)
     enough = [overlap for overlap in sorted(overlaps) if worst[overlap] < LIMIT]
     console.print(f"Smallest overlap under 1/255: {enough[0] if enough else 'larger than these'}.")

@@ -15,7 +15,7 @@ import importlib.util
 import logging
 import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from glean_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    from mmengine.optim import OptimWrapper
+    from mmengine.runner import Runner
     from torch import Tensor
+    from torch.utils.data import DataLoader
 
 MMCV_OPS = "mmcv._ext"  # the module of compiled ops, absent from mmcv-lite
 EDITORS = "mmagic.models.editors"
@@ -104,6 +107,51 @@ def take_folder_names_as_metainfo() -> None:
 
     list_from_file.takes_folders = True  # type: ignore[attr-defined]
     base_dataset.list_from_file = list_from_file
+
+
+# ---------------------------------------------------------------- what mmengine keeps private
+
+
+def infinite_iterator(loader: DataLoader) -> Iterator:
+    """The batches of ``loader`` again and again, with mmengine's count of epochs for the sampler."""
+    from mmengine.runner.loops import _InfiniteDataloaderIterator
+
+    return _InfiniteDataloaderIterator(loader)
+
+
+def end_workers(loader: DataLoader | None) -> None:
+    """End the persistent workers of a data loader at once.
+
+    Garbage collection takes their queues away first, and then waits five seconds for each worker.
+    """
+    if loader is not None:
+        loader._iterator = None
+
+
+def built_val_dataloader(runner: Runner) -> DataLoader | None:
+    """The data loader of the validation, if its loop has been built. ``runner.val_loop`` would build it."""
+    return getattr(runner._val_loop, "dataloader", None)
+
+
+def is_resuming(runner: Runner) -> bool:
+    """Whether the checkpoint that ``runner`` loads continues a run; otherwise only its weights are taken."""
+    return runner._resume
+
+
+def set_backward_count(wrapper: OptimWrapper, count: int) -> None:
+    """Set how many backward passes ``wrapper`` has counted; ``wrapper.inner_count`` reads it.
+
+    Gradients are accumulated over ``accumulative_counts`` of them, so several passes of one step must count once.
+    """
+    wrapper._inner_count = count
+
+
+def clip_gradients(wrapper: OptimWrapper) -> None:
+    """Clip the gradients as the ``clip_grad`` of ``wrapper`` says, and log their norm."""
+    wrapper._clip_grad()
+
+
+# ---------------------------------------------------------------- MMagic's inferencer
 
 
 def offer_inferencers(kind: type, settings: Callable[[str], list[dict]], tasks: Mapping[str, str]) -> None:

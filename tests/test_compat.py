@@ -453,6 +453,65 @@ def test_metainfo_may_name_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert dataset.metainfo == {**metainfo, "classes": ["cat", "dog"]}
 
 
+# What mmengine keeps private
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> int:
+        return i
+
+
+def test_infinite_iterator_starts_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # mmengine pauses between two epochs
+    batches = compat.infinite_iterator(torch.utils.data.DataLoader(Numbers(), batch_size=2))
+    assert [next(batches).tolist() for _ in range(5)] == [[0, 1], [2], [0, 1], [2], [0, 1]]
+
+
+def test_end_workers_ends_the_processes_of_a_loader() -> None:
+    loader = torch.utils.data.DataLoader(Numbers(), num_workers=1, persistent_workers=True)
+    (worker,) = iter(loader)._workers
+    assert worker.is_alive()
+    compat.end_workers(loader)
+    assert not worker.is_alive()
+    compat.end_workers(None)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_runner_is_set_to(tmp_path: Path, resume: bool) -> None:
+    from mmengine.model import BaseModel
+    from mmengine.runner import Runner
+
+    class Model(BaseModel):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs
+
+    runner = Runner(
+        Model(), str(tmp_path), val_dataloader={"dataset": Numbers(), "sampler": {"type": "DefaultSampler"}},
+        val_cfg={}, val_evaluator={"type": "Evaluator", "metrics": []}, resume=resume, experiment_name=tmp_path.name,
+        log_level="ERROR",
+    )  # fmt: skip
+    assert compat.is_resuming(runner) is resume
+    assert compat.built_val_dataloader(runner) is None
+    loader = runner.val_loop.dataloader
+    assert compat.built_val_dataloader(runner) is loader
+
+
+def test_backward_passes_that_count_as_one_accumulate_as_one() -> None:
+    from mmengine.optim import OptimWrapper
+
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1.0), accumulative_counts=2, clip_grad={"max_norm": 1.0})
+    for count, update in ((0, False), (0, False), (1, True)):
+        compat.set_backward_count(wrapper, count)
+        wrapper.backward(weight.square().sum() / 2)
+        assert (wrapper.inner_count, wrapper.should_update()) == (count + 1, update)
+    compat.clip_gradients(wrapper)
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]))
+
+
 # MMagic itself
 
 

@@ -1,9 +1,9 @@
 """Prepare a data set: python tools/prepare_data.py SOURCE OUT --size 1024
 
 SOURCE is a folder with subfolders, a zip, or an LMDB of images. OUT gets train/GT and test/GT, lists of their names for
-ann_file, and a report. Damaged and too small images are rejected, and images that show the same are found, so that none
-is in both splits. An interrupted run goes on with the same command. Presets have the options of published data sets;
-what is given beside them counts more.
+ann_file, and a report. Damaged and too small images are rejected, and images that show the same are found, so that they
+never get into different splits. An interrupted run continues when the same command is run again. Presets hold the
+options of published data sets; options on the command line override them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _list(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from glean_ext.data_preparation.crop_resize import CROPS, DUPLICATES, FITS, PRESETS
+    from glean_ext.data_preparation.options import CROPS, DUPLICATES, FITS, PRESETS
 
     parser = cli.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
@@ -40,12 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     add("out", metavar="OUT", type=Path, help="new folder, or one that this tool made")
     add("--preset", choices=PRESETS, help="options of a published data set")
     add("--size", type=_size, help="of the images: 1024, or WIDTHxHEIGHT")
-    add("--crop", choices=CROPS, help="the middle (default), the largest face aligned as in FFHQ, or nothing is cut")
-    add("--fit", choices=FITS, help="with --crop none, what becomes of other shapes (default: they are rejected)")
-    add("--letterbox", action="store_true", help="lay images that are not square on a black square")
+    add("--crop", choices=CROPS, help="crop to the middle (default), to the largest face aligned as in FFHQ, or not")
+    add("--fit", choices=FITS, help="with --crop none, how other shapes are fitted (default: they are rejected)")
+    add("--letterbox", action="store_true", help="pad images that are not square to a black square")
     add("--enlarge", action="store_true", help="enlarge small images instead of rejecting them")
     add("--split", type=float, help="share of training images (default: 0.99)")
-    add("--seed", type=int, help="another one splits differently (default: 0)")
+    add("--seed", type=int, help="another seed gives another split (default: 0)")
     add(
         "--list",
         type=_list,
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--lr-scale", type=int, metavar="N", help="also write low-resolution images, N times smaller")
     add("--lmdb", action="store_true", help="write LMDB databases instead of folders")
-    add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
     return parser
 
 
@@ -68,8 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = vars(parser.parse_args(argv))
 
-    from glean_ext.data_preparation.crop_resize import PRESETS, Options
+    from rich.console import Console
+
+    from glean_ext.data_preparation.options import PRESETS, PreparationOptions
     from glean_ext.data_preparation.prepare import prepare
+    from glean_ext.utils.progress import ProgressBar
 
     source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
     lists = given.pop("list", [])
@@ -80,21 +83,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("argument --workers: give 1 or more")
     values = dict(PRESETS.get(given.pop("preset", ""), {}))
     if given.get("crop", "none") != "none":
-        values.pop("fit", None)  # a preset's way with whole images means nothing to cut ones
+        values.pop("fit", None)  # how a preset fits whole images does not apply to cropped ones
     values |= given
     if "size" not in values:
         parser.error("--size is needed, or a --preset")
-    options = Options(**values)
+    options = PreparationOptions(**values)
     face_crop = None
     if options.crop == "face":
         from glean_ext.faces.largest_face import LargestFace
 
         face_crop = LargestFace(small=options.enlarge)
-    _tell(prepare(source, out, options, dict(lists), workers, face_crop), out)
+    bar = ProgressBar(Console(stderr=True))
+
+    def notify(notice: object) -> None:
+        bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+
+    _print_summary(prepare(source, out, options, dict(lists), workers, face_crop, bar, notify), out)
     return 0
 
 
-def _tell(report: dict, out: Path) -> None:
+def _print_summary(report: dict, out: Path) -> None:
     print(f"{report['train']} training and {report['test']} test images of {report['images']} in {report['seconds']} s")
     for what in "rejected", "duplicates dropped", "duplicates kept":
         if report[what]:

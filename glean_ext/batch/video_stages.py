@@ -17,7 +17,7 @@ from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.utils.files import write_json
 from glean_ext.utils.imresize import imresize
 from glean_ext.video.restore_video import VideoResult, restore_video
-from glean_ext.video.segment_writer import NOTE, folder_for
+from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
     from glean_ext.faces.photo_restorer import PhotoRestorer
@@ -64,7 +64,7 @@ class VideoFiles:
         Raises:
             InputError: As :func:`restore_video`, :meth:`ImageRestorer.restore` and :meth:`PhotoRestorer.restore`.
         """
-        name, note = str(source), folder_for(target) / NOTE
+        name, note = str(source), segments_folder(target) / RESTORER_STATE
 
         def restore(frames: Sequence[Array]) -> list[Array]:
             with self._same_tiles(note):
@@ -80,7 +80,7 @@ class VideoFiles:
                 scale=self._scale(),
                 crf=self.crf,
                 progress=progress,
-                notify=self.notify,
+                notify=lambda notice: self.notify(str(notice)),
             )
         finally:
             for network in self.networks:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from glean_ext.errors import InputError
 
-POSITIONALS = {"config", "checkpoint", "input", "source"}  # parameters that are no options
+POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 LAUNCHED = "GLEAN_EXT_LAUNCHED"  # set in the processes that glean_ext.cli.launch starts
 
 

@@ -1,15 +1,16 @@
 """Images that show the same: found among very many by a perceptual hash, and confirmed by their pixels.
 
-The hash is the 63 low-frequency DCT coefficients of a 16x16 grey thumbnail, scaled to length 1 (brightness and contrast
-drop out). They are kept as numbers: of the signs alone, as in pHash, those near zero change with every re-encoding, and
-many faces share most of the others. All hashes are compared with all by matrix products, and with those of the mirrored
-images (training mirrors its images). Candidates are confirmed on the colour thumbnails, see :func:`differences`.
+The hash is the 63 low-frequency DCT coefficients of a 16x16 gray thumbnail, scaled to length 1, so that it does not
+depend on brightness and contrast. pHash keeps only the signs of the coefficients; signs of coefficients near zero
+change with every re-encoding, and many faces share most of the others, so the coefficients are kept as numbers. All
+hashes are compared with all by matrix products, and with those of the mirrored images, since training flips its images.
+Candidates are confirmed on the colour thumbnails, see :func:`differences`.
 
 Both limits were measured on 5,200 rendered 64x64 faces, which often differ in the brows or the mouth alone, and on 320
 tiles of photographs. Copies that were saved as JPEG of quality 90, scaled to 48 or 96 pixels and back, made darker or
-lighter by a tenth, of more or less contrast, or noisy were found; of quality 75, 94 in 100; 162 of the 13.5 million
-pairs of different faces count as the same. Of the tiles' copies 95 in 100 or more were found; the others hardly have
-any contrast. Copies that were cut or turned otherwise are other images.
+lighter by a tenth, of more or less contrast, or noisy were found; of quality 75, 94 in 100 were found; 162 of the 13.5
+million pairs of different faces count as the same. Of the tiles' copies 95 in 100 or more were found; the others have
+hardly any contrast. Copies that were cropped or rotated count as different images.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-THUMB = 16  # pixels; what is kept of every image is (16, 16, 3) uint8
+THUMB = 16  # side of a thumbnail in pixels
 FREQUENCIES = 8
 ALIKE = 0.98  # cosine of the hashes of candidates, at least
 SAME = 0.1  # difference of images that show the same, at most
-CONTRAST = 20.0  # grey levels; added to the contrast of all blocks, so that noise in flat ones is no difference
+CONTRAST = 20.0  # gray levels; added to the contrast of all blocks, so that noise in flat blocks is no difference
 BLOCK = 2  # pixels of the thumbnail: an eighth of the image
-CLIPPED = (4, 251)  # thumbnails' pixels outside may have been cut off at black or white
+CLIPPED = (4, 251)  # pixels of thumbnails outside this range may have been clipped at black or white
 PAIRS = 512  # compared at a time; their arrays fit into the processor's cache
-WINDOW = 64 * PAIRS  # candidates looked through at a time for those that need no comparison any more
-CELLS = 1 << 22  # of the matrix of cosines held at a time: 16 MB
+WINDOW = 64 * PAIRS  # candidates at a time that are checked for being grouped already
+CELLS = 1 << 22  # of the matrix of cosines computed at a time: 16 MB
 
 
 class Match(NamedTuple):
@@ -42,7 +43,7 @@ class Match(NamedTuple):
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (16, 16, 3) uint8: means of areas."""
+    """(H, W, 3) uint8 -> (16, 16, 3) uint8: mean of each area."""
     return np.asarray(Image.fromarray(image).resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
@@ -51,8 +52,8 @@ def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
     x = np.arange(THUMB)
     basis = np.cos(np.pi * (2 * x + 1) * np.arange(FREQUENCIES)[:, None] / (2 * THUMB)).astype(np.float32)  # DCT-II
     basis[0] /= np.sqrt(2)
-    grey = thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)  # (N, 16, 16)
-    hashes = (basis @ grey @ basis.T).reshape(len(thumbnails), -1)[:, 1:]  # without the mean
+    gray = thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)  # (N, 16, 16)
+    hashes = (basis @ gray @ basis.T).reshape(len(thumbnails), -1)[:, 1:]  # without the mean
     return hashes / np.maximum(np.linalg.norm(hashes, axis=1, keepdims=True), 1e-3)
 
 
@@ -63,10 +64,11 @@ def _mirrored(hashes: np.ndarray) -> np.ndarray:
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How much pairs of thumbnails differ, where they differ most.
+    """How much the two thumbnails of each pair differ, in the block where they differ most.
 
-    One brightness and contrast are fitted to the other (what was cut off at black or white is left out of the fit, and
-    the prediction is cut off, too). The difference of a 2x2 block is its squared error as a share of its contrast.
+    Brightness and contrast of one are fitted to the other. Pixels clipped at black or white are left out of the fit,
+    and its prediction is clipped in the same way. The difference of a 2x2 block is its squared error divided by its
+    contrast.
 
     Args:
         a: (P, 16, 16, 3) uint8.
@@ -76,11 +78,11 @@ def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         (P,): the largest difference of a block; 0 for equal images.
     """
     a, b = _blocks(a), _blocks(b)
-    return np.minimum(_differences(a, b), _differences(b, a))  # what is cut off in one may be whole in the other
+    return np.minimum(_differences(a, b), _differences(b, a))  # what is clipped in one may be intact in the other
 
 
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(P, blocks, pixels, 3) float32 each -> (P,): a is fitted to b."""
+    """(P, blocks, pixels, 3) float32 each -> (P,), with ``a`` fitted to ``b``."""
     known = ((b > CLIPPED[0]) & (b < CLIPPED[1])).astype(np.float32)
     count = np.maximum(np.einsum("pbxc->p", known), 1)
     a = a - _spread(np.einsum("pbxc,pbxc->p", known, a) / count)
@@ -122,14 +124,14 @@ def find(
     """Group images that show the same.
 
     Args:
-        thumbnails: (N, 16, 16, 3) uint8, the best first: the first of a group stands for it.
-        chains: Whether copies of copies belong to the group, too. Without, every image of a group shows what its first
-            one shows, and no two first ones show the same.
-        fixed: The first so many are never a copy.
-        advance: Called with how many images more have been compared with all others.
+        thumbnails: (N, 16, 16, 3) uint8, the best first: the first image of a group represents it.
+        chains: Whether copies of copies belong to the group, too. Otherwise every image of a group shows what its first
+            image shows, and no two first images show the same.
+        fixed: Number of images at the beginning that never count as a copy.
+        advance: Called with the number of images compared with all others since the last call.
 
     Returns:
-        (N,) int: the position of the first image of each one's group; and what matched.
+        (N,) int: the position of the first image of each image's group; and the pairs that matched.
     """
     count = len(thumbnails)
     hashes = perceptual_hashes(thumbnails)
@@ -148,7 +150,7 @@ def _confirm(thumbnails: np.ndarray, candidates: np.ndarray, first: np.ndarray, 
     """Which candidates match; their groups are joined in ``first``."""
     matches = []
     while candidates.size:
-        # Groups grow as pairs are confirmed, and the rest of a group needs no comparison any more.
+        # Groups grow as pairs are confirmed; pairs within one group need no comparison any more.
         candidates = candidates[:, ~_settled(first, candidates[0], candidates[1], chains)]
         left, right, mirrored = candidates[:, :PAIRS]
         candidates = candidates[:, PAIRS:]

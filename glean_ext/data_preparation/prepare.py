@@ -1,57 +1,65 @@
-"""From raw images to a data set: read, check, cut, resize, drop duplicates, split, write, report.
+"""From raw images to a data set: read, check, crop, resize, drop duplicates, split, write, report.
 
 An output folder holds
 
-- ``train/GT`` and ``test/GT``, PNG files, and ``train/LQ``, ``test/LQ`` where low-resolution images were asked for; or
+- ``train/GT`` and ``test/GT``, PNG files, and ``train/LQ``, ``test/LQ`` if low-resolution images were requested; or
   ``train_GT.lmdb`` and so on;
 - ``meta_info_train.txt`` and ``meta_info_test.txt``: the file names, for ``ann_file``;
 - ``report.json``, ``images.csv`` and ``contact_sheet.png``: what became of every image;
-- ``manifest.sqlite``: what an interrupted run goes on from.
+- ``records.jsonl``: what an interrupted run, or one after the source has changed, continues from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from glean_ext.data_preparation.crop_resize import FaceCrop, Options, Unusable, frame, show
-from glean_ext.data_preparation.manifest import Manifest, Record
-from glean_ext.data_preparation.readers import Entry, Source, listed, open_source
+from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
+from glean_ext.data_preparation.image_processor import ImageProcessor, Task, process_all
+from glean_ext.data_preparation.options import PreparationOptions
+from glean_ext.data_preparation.readers import Entry, open_source
+from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
 from glean_ext.data_preparation.report import write_report
-from glean_ext.data_preparation.train_test_split import decide
-from glean_ext.data_preparation.worker_pool import ImageProcessor, make_all
-from glean_ext.data_preparation.writers import Output
-from glean_ext.errors import InputError
+from glean_ext.data_preparation.selection import REST, assign_names, choose_images
+from glean_ext.data_preparation.train_test_split import Duplicate, assign_splits
+from glean_ext.data_preparation.writers import PreparedOutput
+from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
+from glean_ext.utils.progress import ProgressBar
 
-REST = "rest"  # in place of a list of training images: all that the list of test images does not name
-NAME_LENGTH = 100
-SAVE_EVERY = 2.0  # seconds
+SECONDS_BETWEEN_SAVES = 2.0  # of records
+
+Notify = Callable[[Notice], None]
+logger = logging.getLogger(__name__)
+
+
+def log_notice(notice: Notice) -> None:
+    logger.info(str(notice))
 
 
 def prepare(
     source_path: Path,
     out: Path,
-    options: Options,
-    lists: dict[str, str] | None = None,
+    options: PreparationOptions,
+    lists: Mapping[str, str] | None = None,
     workers: int | None = None,
     face_crop: FaceCrop | None = None,
+    bar: ProgressBar | None = None,
+    notify: Notify = log_notice,
 ) -> dict:
-    """Prepare a data set, or go on with one.
+    """Prepare a data set, or continue with one.
 
-    Images are the same on however many processes and in however many runs they are made; the split depends on their
-    pixels and ``options.seed`` alone. What was added to, changed in or taken from the source since is followed.
+    The images do not depend on the number of processes or interruptions; the split depends on their pixels and
+    ``options.seed`` alone. Files that were added to, changed in or removed from the source since the last run are
+    followed.
 
     Args:
         source_path: Folder, zip or LMDB of raw images.
@@ -59,29 +67,35 @@ def prepare(
         options: How.
         lists: Only these files, in this split: ``{'train': path, 'test': path}``, where ``train`` may be ``'rest'``; or
             ``{'all': path}``, split as the options say.
-        workers: Processes (default: one for each core).
+        workers: Number of processes (default: one for each core).
         face_crop: Finds the face, for ``crop='face'``; has to be picklable.
+        bar: Shows the progress.
+        notify: Called with what the user should know.
 
     Returns:
-        What ``report.json`` says.
+        The content of ``report.json``.
 
     Raises:
-        InputError: Nothing can be made of the source, the output folder is another's, files cannot be written.
+        InputError: No image of the source can be used, the output folder belongs to something else, or files cannot be
+            written.
     """
     start = time.perf_counter()
-    _check_places(source_path, out)
+    lists = lists or {}
+    _check_paths(source_path, out)
     source = open_source(source_path)
     entries, others = source.find()
     if not entries:
         raise InputError(f"{source_path} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
-    wanted = _choose(entries, lists or {})
+    wanted = choose_images(entries, lists)
     chosen = {entry.key: entry for entry in entries if entry.key in wanted}
-    recorded = {"source": str(source_path.resolve()), **_printable(options, lists or {})}
-    with closing(Manifest(out, recorded)) as manifest, _progress() as progress:
-        preparation = Preparation(source, source_path, out, options, manifest, workers or cores(), face_crop, progress)
-        with closing(preparation.output):
-            counts = {"images": len(entries), "other files": others, "not listed": len(entries) - len(chosen)}
-            return preparation.run(chosen, wanted, {"options": recorded, **counts}, start)
+    described = {"source": str(source_path.resolve()), **options.describe(), **_describe_lists(lists)}
+    facts = {"options": described, "images": len(entries), "other files": others}
+    facts |= {"not listed": len(entries) - len(chosen)}
+    output = PreparedOutput(out, options)
+    processor = ImageProcessor(source, output.staging, options, face_crop)
+    with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
+        preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
+        return preparation.run(chosen, wanted, facts, start)
 
 
 class Preparation:
@@ -89,194 +103,127 @@ class Preparation:
 
     def __init__(
         self,
-        source: Source,
-        source_path: Path,
-        out: Path,
-        options: Options,
-        manifest: Manifest,
+        processor: ImageProcessor,
+        output: PreparedOutput,
+        log: RecordLog,
         workers: int,
-        face_crop: FaceCrop | None,
-        progress: Progress,
+        bar: ProgressBar,
+        notify: Notify,
     ):
-        self.source, self.out, self.options, self.manifest = source, out, options, manifest
-        self.workers, self.progress = workers, progress
-        width, height = options.shape
-        shapes = {"GT": (width, height)}
-        if options.lr_scale is not None:
-            shapes["LQ"] = (width // options.lr_scale, height // options.lr_scale)
-        self.output = Output(out, shapes, options.lmdb)
-        self.maker = ImageProcessor(source_path, self.output.staging, options, face_crop)
+        self.processor, self.output, self.log = processor, output, log
+        self.workers, self.bar, self.notify = workers, bar, notify
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
-        records = self.manifest.records()
+        out, records = self.output.folder, self.log.records
         stamps = "\n".join(f"{key}\t{entry.stamp}" for key, entry in entries.items())
         state = hashlib.sha256(stamps.encode()).hexdigest()
-        if self.manifest.fact("complete") == state and self._is_complete(records.values()):
-            self.progress.console.print(f"{self.out} is complete, there is nothing to do.")
-            return json.loads((self.out / "report.json").read_text())
-        self.manifest.set_fact("complete", "")
+        if self.log.complete == state and self._is_complete(records.values()):
+            self.notify(Notice(f"{out} is complete, there is nothing to do."))
+            return json.loads((out / "report.json").read_text())
+        self.log.append([])  # the data set is not complete any more
         names = assign_names(entries, {record.key: record.name for record in records.values()})
-        new = [key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp]
-        self._make([(entries[key], names[key]) for key in new], "reading")
-        records = self.manifest.records()
-        usable = [records[key] for key in entries if not records[key].kind]
-        if not usable:
-            raise InputError(_nothing_left(self.maker.source, [records[key] for key in entries]))
-        splits, matches = self._decide(usable, wanted)
-        self.manifest.set_splits({key: splits.get(key, "") for key in records})
-        placed = sorted(
-            (record._replace(split=splits.get(key, "")) for key, record in records.items()), key=lambda one: one.name
-        )
-        lost = self.output.lost((record for record in placed if record.split), placed=False)
-        self._make([(entries[key], names[key]) for key in sorted(lost)], "making again")
-        task = self.progress.add_task("moving", total=self.output.waiting(placed))
-        self.output.place(placed, lambda count: self.progress.advance(task, count))
-        self.output.write_lists(placed)
-        self.manifest.forget(records.keys() - entries.keys())
+        waiting = {key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp}
+        what = "reading"
+        while True:
+            self._process([(entries[key], names[key]) for key in sorted(waiting)], what)
+            usable = [records[key] for key in entries if not records[key].kind]
+            if not usable:
+                raise _explain_nothing_usable(self.processor.source.path, [records[key] for key in entries])
+            splits, duplicates = self._assign_splits(usable, wanted)
+            placed = [record._replace(split=splits.get(key, "")) for key, record in records.items()]
+            waiting = self.output.find_missing((record for record in placed if record.split), finished=False)
+            if not waiting:
+                break
+            what = "writing again"
+        placed.sort(key=lambda record: record.name)
+        self._place(placed)
+        final = {record.key: record for record in placed if record.key in entries}
         facts |= {"seconds": round(time.perf_counter() - start, 1)}
-        ends = {record.key: record for record in placed if record.key in entries}
         report = write_report(
-            self.out, facts, list(ends.values()), matches, lambda key: self._picture(entries[key], ends[key])
+            out, facts, list(final.values()), duplicates, lambda key: self._show(entries[key], final[key])
         )
-        self.manifest.set_fact("complete", state)
+        self.log.finish(final.values(), state)
         return report
 
-    def _is_complete(self, records: Iterable[Record]) -> bool:
+    def _is_complete(self, records: Iterable[ImageRecord]) -> bool:
         placed = [record for record in records if record.split]
-        return (self.out / "report.json").is_file() and not self.output.lost(placed, placed=True)
+        return (self.output.folder / "report.json").is_file() and not self.output.find_missing(placed, finished=True)
 
-    def _make(self, tasks: Sequence[tuple[Entry, str]], what: str) -> None:
-        """Make images and note what became of them every few seconds."""
+    def _process(self, tasks: Sequence[Task], what: str) -> None:
+        """Write images; save the records every few seconds, and whatever ends the run."""
         if not tasks:
             return
-        task = self.progress.add_task(what, total=len(tasks))
-        fresh: list[Record] = []
+        task = self.bar.add_task(what, total=len(tasks))
+        unsaved: list[ImageRecord] = []
         saved = time.monotonic()
-
-        def done(records: list[Record]) -> None:
-            nonlocal saved
-            fresh.extend(records)
-            self.progress.advance(task, len(records))
-            if time.monotonic() - saved > SAVE_EVERY:
-                self.manifest.save(fresh)
-                fresh.clear()
-                saved = time.monotonic()
-
         try:
-            make_all(self.maker, self.source, tasks, self.workers, done)
+            with closing(process_all(self.processor, tasks, self.workers)) as results:
+                for records in results:
+                    unsaved.extend(records)
+                    self.bar.advance(task, len(records))
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        self.log.append(unsaved)
+                        unsaved, saved = [], time.monotonic()
         except KeyboardInterrupt:
-            self.progress.console.print("Interrupted. The same command goes on from here.")
+            self.notify(Notice("Interrupted. The next run continues from here."))
             raise
         finally:
-            self.manifest.save(fresh)
+            self.log.append(unsaved)
 
-    def _decide(self, records: list[Record], wanted: dict[str, str]) -> tuple[dict, list]:
-        options = self.options
-        task = self.progress.add_task("comparing", total=len(records))
-
-        def advance(images: int) -> None:
-            self.progress.advance(task, images)
-
-        result = decide(records, wanted, options.duplicates, options.split, options.seed, advance)
-        self.progress.update(task, completed=len(records))
+    def _assign_splits(
+        self, records: list[ImageRecord], wanted: dict[str, str]
+    ) -> tuple[dict[str, str], list[Duplicate]]:
+        task = self.bar.add_task("comparing", total=len(records))
+        result = assign_splits(records, wanted, self.processor.options, lambda images: self.bar.advance(task, images))
+        self.bar.update(task, completed=len(records))
         return result
 
-    def _picture(self, entry: Entry, record: Record) -> np.ndarray:
-        """What an image became, or would have become; what it is when it was rejected."""
+    def _place(self, records: list[ImageRecord]) -> None:
+        total = sum(len(self.output.sizes("", kind)) for kind in self.output.shapes)
+        task = self.bar.add_task("moving", total=total)
+        self.output.place(records, lambda count: self.bar.advance(task, count))
+        self.output.write_lists(records)
+        self.bar.update(task, completed=total)
+
+    def _show(self, entry: Entry, record: ImageRecord) -> np.ndarray:
+        """What an image became, or would have become; a rejected image as it is."""
         if record.split:
             return decode_rgb(self.output.store(record.split, "GT").read(record.name), record.name)
-        image = decode_rgb(self.source.read(entry), entry.key)
+        image = decode_rgb(self.processor.source.read(entry), entry.key)
         try:
-            return frame(image, self.options, self.maker.face_crop)
-        except Unusable:
+            return crop_and_resize(image, self.processor.options, self.processor.face_crop)
+        except RejectedImageError:
             return image
 
 
-def cores() -> int:
-    """Those that this process may use."""
+def count_cores() -> int:
+    """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def assign_names(keys: Iterable[str], names: dict[str, str]) -> dict[str, str]:
-    """File names for the output: the image's own, with its folders where that is taken, and else with a hash.
-
-    Args:
-        keys: Paths of images in the source.
-        names: Names that some have already.
-
-    Returns:
-        Key -> name, for all. Names differ in more than upper and lower case, and have ASCII letters, digits and
-        ``.-_`` only: MMagic cuts the lines of lists at spaces, and keys of LMDB databases are ASCII.
-    """
-    names = dict(names)
-    taken = {name.lower() for name in names.values()}
-    for key in keys:
-        if key in names:
-            continue
-        path = PurePosixPath(key)
-        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-        plain, long = _plain(path.stem), _plain("_".join((*path.parent.parts, path.stem)))
-        for stem in plain, long, f"{plain}_{digest}".lstrip("_"):
-            if stem and f"{stem}.png".lower() not in taken:
-                names[key] = f"{stem}.png"
-                taken.add(names[key].lower())
-                break
-    return names
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:NAME_LENGTH]
-
-
-def _check_places(source: Path, out: Path) -> None:
-    if not source.exists():
-        raise InputError(f"{source}: there is no such folder or zip file. Give where the images are.")
+def _check_paths(source: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file. Give a new folder as OUT.")
+        raise InputError(f"{out} is a file. Give a new folder as {{out}}.", "out")
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise InputError(f"{out} and {source} lie within each other. Give an OUT beside SOURCE.")
+        raise InputError(
+            f"{out} and {source} lie within each other. Give a folder beside {{source}} as {{out}}.", ("out", "source")
+        )
 
 
-def _choose(entries: list[Entry], lists: dict[str, str]) -> dict[str, str]:
-    """Key -> split that a list wants it in, or empty; what no list names is not there."""
-    if not lists:
-        return {entry.key: "" for entry in entries}
-    if "all" in lists:
-        return dict.fromkeys(listed(entries, lists["all"]), "")
-    wanted = dict.fromkeys(listed(entries, lists["test"]), "test") if "test" in lists else {}
-    if lists.get("train") == REST:
-        return {entry.key: wanted.get(entry.key, "train") for entry in entries}
-    if "train" in lists:
-        for key in sorted(listed(entries, lists["train"])):
-            if key in wanted:
-                raise InputError(f"{key} is in both {lists['train']} and {lists['test']}. Take it out of one.")
-            wanted[key] = "train"
-    return wanted
-
-
-def _printable(options: Options, lists: dict[str, str]) -> dict[str, str]:
-    values = asdict(options) | {"size": show(options.size)}
+def _describe_lists(lists: Mapping[str, str]) -> dict[str, str]:
+    described = {}
     for split, path in lists.items():
         content = b"" if path == REST else Path(path).read_bytes()
-        values[f"list of {split}"] = f"{path} {hashlib.sha256(content).hexdigest()[:12]}"
-    return {name: str(value) for name, value in values.items()}
+        described[f"list of {split}"] = f"{path} {hashlib.sha256(content).hexdigest()[:12]}"
+    return described
 
 
-def _nothing_left(source: Path, records: list[Record]) -> str:
+def _explain_nothing_usable(source: Path, records: list[ImageRecord]) -> InputError:
     kinds = [record.kind for record in records]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    mend = "Give a smaller --size, or --enlarge." if "too small" in kinds else "Give other images."
-    return f"{source}: none of {len(records)} images can be used: {counts}. The first: {records[0].reason} {mend}"
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description:12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    message = f"{source}: none of {len(records)} images can be used: {counts}. The first: {records[0].reason}"
+    if "too small" in kinds:
+        return InputError(message, ("size", "enlarge"), "Give a smaller {size}, or set {enlarge=True}.")
+    return InputError(f"{message} Give other images.")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import EXTENSIONS
 
-LARGEST = 1 << 30  # bytes of one image file, unpacked. Pillow's own limit of 89 million pixels lies far below
-SHAPE = re.compile(r"\s+\(\d+,\s*\d+(,\s*\d+)?\).*$")  # what follows the name in a meta_info: (height, width, channels)
+MAX_BYTES = 1 << 30  # of one image file, unpacked. Pillow's own limit of 89 million pixels is far below
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Entry:
 
     Attributes:
         key: Its path in the source, with ``/``: printable and different from all others.
-        locator: How the source finds it.
+        locator: What the source finds it by.
         stamp: Changes when the file does.
     """
 
@@ -33,8 +31,11 @@ class Entry:
     stamp: str
 
 
-class Source(Protocol):
-    """Finds and reads image files."""
+class FolderSource:
+    """A folder and its subfolders; links are followed, a folder that contains itself is read once."""
+
+    def __init__(self, path: Path):
+        self.path = path
 
     def find(self) -> tuple[list[Entry], int]:
         """The image files by extension, sorted by key, and how many other files there are.
@@ -42,41 +43,9 @@ class Source(Protocol):
         Raises:
             InputError: A part of the source cannot be read.
         """
-
-    def read(self, entry: Entry) -> bytes:
-        """The file's content.
-
-        Raises:
-            InputError: It cannot be read, or is larger than :data:`LARGEST`.
-        """
-
-
-def open_source(path: str | os.PathLike) -> Source:
-    """The source that a path is.
-
-    Raises:
-        InputError: There is no such file or folder, or it is neither a folder nor a zip.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return LMDBSource(path) if (path / "data.mdb").is_file() else FolderSource(path)
-    if not path.exists():
-        raise InputError(f"{path}: there is no such folder or zip file. Give where the images are.")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is neither a folder nor a zip file. Unpack it, and give the folder.")
-    return ZipSource(path)
-
-
-class FolderSource:
-    """A folder and its subfolders; links are followed, a folder that contains itself is read once."""
-
-    def __init__(self, root: Path):
-        self.root = root
-
-    def find(self) -> tuple[list[Entry], int]:
         found, others = [], 0
         for path in self._files():
-            relative = path.relative_to(self.root)
+            relative = path.relative_to(self.path)
             if not _is_image(relative.name):
                 others += 1
                 continue
@@ -86,7 +55,7 @@ class FolderSource:
 
     def _files(self) -> Iterator[Path]:
         seen = set()
-        for folder, subfolders, names in os.walk(self.root, onerror=_stop, followlinks=True):
+        for folder, subfolders, names in os.walk(self.path, onerror=_stop, followlinks=True):
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
                 subfolders.clear()
@@ -95,9 +64,14 @@ class FolderSource:
             yield from (Path(folder, name) for name in names)
 
     def read(self, entry: Entry) -> bytes:
-        path = self.root / entry.locator
+        """The content of a file.
+
+        Raises:
+            InputError: It cannot be read, or is larger than :data:`MAX_BYTES`.
+        """
+        path = self.path / entry.locator
         try:
-            if path.stat().st_size > LARGEST:
+            if path.stat().st_size > MAX_BYTES:
                 raise _too_large(entry.key, path.stat().st_size)
             return path.read_bytes()
         except OSError as error:
@@ -116,8 +90,12 @@ class ZipSource:
         try:
             self.file = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise InputError(f"{path} is a damaged zip file ({error}). Get it anew.") from error
+            raise InputError(f"{path} is a damaged zip file ({error}). Download or copy it again.") from error
         self.members = self.file.infolist()
+
+    def __reduce__(self) -> tuple:
+        """Another process opens the file again."""
+        return ZipSource, (self.path,)
 
     def find(self) -> tuple[list[Entry], int]:
         files = [(i, member) for i, member in enumerate(self.members) if not member.is_dir()]
@@ -127,14 +105,16 @@ class ZipSource:
 
     def read(self, entry: Entry) -> bytes:
         member = self.members[entry.locator]
-        if member.file_size > LARGEST:
+        if member.file_size > MAX_BYTES:
             raise _too_large(entry.key, member.file_size)
         if member.flag_bits & 1:
             raise InputError(f"{entry.key} is encrypted. Unpack the zip with its password, and give the folder.")
         try:
-            return self.file.read(member)  # no more than file_size, whatever the packed data would give
+            return self.file.read(member)  # at most file_size bytes, even if the packed data would give more
         except (OSError, EOFError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{entry.key} is truncated or damaged ({error}). Get the zip anew.") from error
+            raise InputError(
+                f"{entry.key} is truncated or damaged ({error}). Download or copy the zip again."
+            ) from error
 
 
 class LMDBSource:
@@ -151,7 +131,11 @@ class LMDBSource:
         try:
             self.database = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
-            raise InputError(f"{path} is a damaged LMDB ({error}). Get it anew.") from error
+            raise InputError(f"{path} is a damaged LMDB ({error}). Download or copy it again.") from error
+
+    def __reduce__(self) -> tuple:
+        """Another process opens the database again."""
+        return LMDBSource, (self.path,)
 
     def find(self) -> tuple[list[Entry], int]:
         with self.database.begin(buffers=True) as reader:
@@ -161,13 +145,32 @@ class LMDBSource:
     def read(self, entry: Entry) -> bytes:
         with self.database.begin() as reader:
             content = reader.get(entry.locator, b"")
-        if len(content) > LARGEST:
+        if len(content) > MAX_BYTES:
             raise _too_large(entry.key, len(content))
         return content
 
 
+Source = FolderSource | ZipSource | LMDBSource
+
+
+def open_source(path: str | os.PathLike) -> Source:
+    """A source of the kind that ``path`` is.
+
+    Raises:
+        InputError: There is no such file or folder, or it is neither a folder nor a zip.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return LMDBSource(path) if (path / "data.mdb").is_file() else FolderSource(path)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such folder or zip file. Give where the images are.")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is neither a folder nor a zip file. Unpack it, and give the folder.")
+    return ZipSource(path)
+
+
 def _is_image(name: str) -> bool:
-    """By extension; hidden files are none, and neither are the ``._x.jpg`` that macOS puts into zips."""
+    """By extension. Hidden files do not count, such as the ``._x.jpg`` that macOS puts into zips."""
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
@@ -177,9 +180,9 @@ def _printable(name: str) -> str:
 
 
 def _entries(found: Iterable[tuple[str, Any, str]]) -> list[Entry]:
-    """Sorted; a key that was there before, as zips may have it, gets a number."""
+    """Sorted by key. A key that occurs again, which is possible in zips, gets a number."""
     entries: dict[str, Entry] = {}
-    for key, locator, stamp in sorted(found, key=lambda one: (one[0], str(one[1]))):
+    for key, locator, stamp in sorted(found, key=lambda file: (file[0], str(file[1]))):
         unique, count = key, 1
         while unique in entries:
             count += 1
@@ -189,64 +192,8 @@ def _entries(found: Iterable[tuple[str, Any, str]]) -> list[Entry]:
 
 
 def _too_large(key: str, size: int) -> InputError:
-    return InputError(f"{key} has {size} bytes, and {LARGEST} are the most that is read. Scale the image down.")
+    return InputError(f"{key} has {size} bytes, and {MAX_BYTES} is the limit. Scale the image down.")
 
 
 def _stop(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its rights.") from error
-
-
-_FORMS: tuple[Callable[[Path], str], ...] = (
-    Path.as_posix,
-    lambda path: path.with_suffix("").as_posix(),
-    lambda path: path.name,
-    lambda path: path.stem,
-)
-
-
-def read_list(path: str | os.PathLike) -> list[str]:
-    """The names in a list of files, one a line, as in the ``meta_info`` files that GLEAN was published with.
-
-    What follows a name, ``(1024, 1024, 3)`` say, and empty lines are left out.
-
-    Raises:
-        InputError: The file cannot be read, or names nothing.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"{path}: the list cannot be read ({reason}). Give a text file with a name a line.") from error
-    names = [SHAPE.sub("", line).strip() for line in lines]
-    names = [name for name in names if name]
-    if not names:
-        raise InputError(f"{path} names no files. Put a name on each line.")
-    return names
-
-
-def listed(entries: Iterable[Entry], path: str | os.PathLike) -> set[str]:
-    """The keys of the files that a list names: by path, or by the name alone, with or without extension.
-
-    Raises:
-        InputError: The list names a file that is not there, or a name that several have.
-    """
-    index: dict[str, list[str]] = {}
-    entries = list(entries)
-    for form in _FORMS:
-        forms: dict[str, list[str]] = {}
-        for entry in entries:
-            forms.setdefault(form(Path(entry.key)), []).append(entry.key)
-        index = forms | index  # what matches more exactly goes first
-    keys, missing = set(), []
-    for name in read_list(path):
-        matches = index.get(name) or index.get(Path(name).with_suffix("").as_posix(), [])
-        if len(matches) > 1:
-            raise InputError(f"{path} names {name}, which {matches[0]} and {matches[1]} both are. Give the whole path.")
-        if matches:
-            keys.add(matches[0])
-        else:
-            missing.append(name)
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"{path} names {missing[0]}{more}, which SOURCE does not have. Correct the list or SOURCE.")
-    return keys
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its permissions.") from error

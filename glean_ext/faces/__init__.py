@@ -1,1 +1,1 @@
-"""Faces in photographs: found, aligned, restored and put back."""
+"""Faces in photographs: detection, alignment, restoration and pasting them back."""

@@ -11,22 +11,22 @@ import numpy as np
 
 from glean_ext.utils.imresize import imresize
 
-KERNEL = 4  # pixels around a point that bicubic interpolation looks at, and one or two to spare
+MARGIN = 4  # pixels read around a point: bicubic interpolation needs 2 of them
 
 
 def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     """The square that becomes an aligned face, as in the FFHQ data set.
 
     Source: Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019,
-    appendix C. Half its horizontal side is the eye-to-eye vector minus the eye-to-mouth vector turned by 90 degrees, as
-    long as twice the distance of the eyes or 1.8 times that from eyes to mouth, whichever is more; its centre lies a
-    tenth of the eye-to-mouth vector below the middle of the eyes.
+    appendix C. Half of its horizontal side has the direction of the eye-to-eye vector minus the eye-to-mouth vector
+    rotated by 90 degrees. Its length is the larger of 2 times the distance between the eyes and 1.8 times the distance
+    from eyes to mouth. The centre lies a tenth of the eye-to-mouth vector below the middle of the eyes.
 
     Args:
         landmarks: (5, 2), as :attr:`Face.landmarks`; the nose is not used.
 
     Returns:
-        (4, 2): top left, bottom left, bottom right and top right corner, seen by the upright face.
+        (4, 2): top left, bottom left, bottom right and top right corner of the upright face.
     """
     right_eye, left_eye, _, *mouth = np.asarray(landmarks, dtype=np.float64)
     eye_to_eye = left_eye - right_eye
@@ -40,7 +40,7 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
 
 
 def turned(vector: np.ndarray) -> np.ndarray:
-    """By 90 degrees, clockwise in a picture (whose y points down): right becomes down."""
+    """Rotate by 90 degrees, clockwise in an image (whose y axis points down): right becomes down."""
     return np.array([-vector[1], vector[0]])
 
 
@@ -50,7 +50,7 @@ def side(quad: np.ndarray) -> float:
 
 
 def from_crop(quad: np.ndarray, size: float) -> np.ndarray:
-    """(2, 3): the affine map from points of a ``size`` x ``size`` picture of ``quad`` to where they lie."""
+    """(2, 3): the affine map from points of a ``size`` x ``size`` crop of ``quad`` to points of the photograph."""
     top_left, bottom_left, _, top_right = quad
     return np.stack([(top_right - top_left) / size, (bottom_left - top_left) / size, top_left], axis=1)
 
@@ -71,14 +71,14 @@ def warp(
 ) -> np.ndarray:
     """Resample an image by a similarity without aliasing.
 
-    Where the picture gets smaller it is sampled at a whole multiple of the size asked for, bicubically, and that is
-    reduced by MATLAB's antialiased bicubic: so aligned crops have gone through what the models' training images have.
+    Where the image gets smaller, a whole multiple of the requested size is sampled bicubically and then reduced by
+    MATLAB's antialiased bicubic: aligned crops are reduced in the same way as the models' training images.
 
     Args:
         image: (H, W, C), uint8, uint16 or float32.
         matrix: (2, 3), from points of the result to points of ``image``.
         size: Height and width of the result.
-        border: What lies beyond the image, a border type of OpenCV; mirrored as in the FFHQ data set by default.
+        border: OpenCV's border type for points beyond the image; by default it is mirrored, as in the FFHQ data set.
 
     Returns:
         (h, w, C), of the image's dtype.
@@ -89,23 +89,23 @@ def warp(
     left, right = _span(corners[:, 0], image.shape[1])
     top, bottom = _span(corners[:, 1], image.shape[0])
     part = np.ascontiguousarray(image[top:bottom, left:right])
-    centres = matrix.copy()  # from indices of pixels to indices of pixels
-    centres[:, :2] /= multiple
-    centres[:, 2] += centres[:, :2] @ [0.5, 0.5] - 0.5 - [left, top]
+    pixel_indices = matrix.copy()  # as ``matrix``, from and to the indices of pixels instead of points
+    pixel_indices[:, :2] /= multiple
+    pixel_indices[:, 2] += pixel_indices[:, :2] @ [0.5, 0.5] - 0.5 - [left, top]
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    out = cv2.warpAffine(part, centres, (width, height), flags=flags, borderMode=border)
+    out = cv2.warpAffine(part, pixel_indices, (width, height), flags=flags, borderMode=border)
     out = out.reshape(height, width, image.shape[2])
     return imresize(out, size=size) if multiple > 1 else out
 
 
 def _span(coordinates: np.ndarray, length: int) -> tuple[int, int]:
-    """The part of an axis that is looked at, with what the kernel needs and what is mirrored beyond its ends."""
-    first, last = int(np.floor(coordinates.min())) - KERNEL, int(np.ceil(coordinates.max())) + KERNEL
+    """First and last index of an axis that resampling reads, with the margin and the pixels mirrored at its ends."""
+    first, last = int(np.floor(coordinates.min())) - MARGIN, int(np.ceil(coordinates.max())) + MARGIN
     before, after = max(0, -first), max(0, last - length)
     start, stop = max(0, min(first, length - after - 1)), min(length, max(last, before + 1))
     return start, stop
 
 
 def align(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
-    """Cut a square out of a photograph: (H, W, 3) -> (size, size, 3), of its dtype, upright."""
+    """Cut a square out of a photograph: (H, W, 3) -> (size, size, 3) of the same dtype, upright."""
     return warp(photo, from_crop(quad, size), (size, size))

@@ -1,8 +1,8 @@
 """Faces in photographs, found at any size and rotation, with the landmarks that alignment needs.
 
 Detection and landmarks are mediapipe's (BlazeFace, arXiv 1907.05047; face mesh, arXiv 1907.06724), whose weights come
-with its wheel. BlazeFace sees 128x128 pixels and faces about upright, so a photograph is shown to it in overlapping
-tiles of several sizes, each turned to four sides; the mesh then confirms or refuses what it found.
+with its wheel. BlazeFace takes 128x128 pixels and finds faces that are about upright. So it gets the photograph in
+overlapping tiles of several sizes, each rotated by quarter turns; the face mesh then confirms or rejects what it found.
 
 Points are (x, y) in pixels of the photograph, as in :mod:`glean_ext.faces.alignment`.
 """
@@ -22,8 +22,8 @@ from glean_ext.errors import InputError
 from glean_ext.faces.alignment import ffhq_quad, from_crop, side, transform, turned, warp
 from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
-# Points of the 478-point mesh. Right and left are the person's. The eyes have the six points around each that the
-# 68-point annotation has, from which FFHQ's script takes their means.
+# Indices into the 478-point mesh. Right and left are the person's. Each eye has the six points of the 68-point
+# annotation, whose mean is the eye's landmark in FFHQ's alignment script.
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
 LEFT_EYE = (362, 385, 387, 263, 373, 380)
 NOSE_TIP = 4
@@ -34,15 +34,15 @@ OVAL = (
     *(148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 
-SMALLEST = 0.25  # faces are found from this share of a tile's side on, whichever way they lie (measured)
-OVERLAP = 0.3  # of neighbouring tiles, in shares of their side: every face up to it is whole in one of them
-LEAST_TILE = 64  # pixels; there is nothing to see of smaller faces than a quarter of it
-CROP_SIZE = 256  # pixels; crops for a closer look. The mesh network itself sees 192x192
-MARGIN = 2.0  # their side in sides of the face's box
-EXPECTED = CROP_SIZE / 2 + np.array([-1, -1, 1, 1]) * CROP_SIZE / MARGIN / 2  # where the box lies in them
-NMS_IOU = 0.3  # boxes that overlap more (intersection over union) are of one face
-SECOND_LOOK_ANGLE = np.radians(20)  # between two looks at a face
-MAX_LANDMARK_SHIFT = 0.025  # landmarks of the two looks differ by at most so much of the aligned crop's side
+MIN_FACE_IN_TILE = 0.25  # size in sides of a tile from which on faces are found at any rotation (measured)
+TILE_OVERLAP = 0.3  # in sides of a tile; every face up to this size is whole in one of the tiles
+MIN_TILE = 64  # pixels; faces of less than a quarter of it have too little detail
+CROP_SIZE = 256  # pixels; side of the crops that confirm a detection. The mesh network takes 192x192
+CROP_TO_BOX = 2.0  # side of these crops in sides of the face's box
+EXPECTED_BOX = CROP_SIZE / 2 + np.array([-1, -1, 1, 1]) * CROP_SIZE / CROP_TO_BOX / 2  # the box within a crop
+NMS_IOU = 0.3  # boxes with a larger intersection over union belong to the same face
+SECOND_LOOK_ANGLE = np.radians(20)  # rotation between the two crops that the mesh is fitted to
+MAX_LANDMARK_SHIFT = 0.025  # mean distance of the landmarks in the two crops, in sides of the aligned crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,28 +86,29 @@ class Face:
 
 
 def _look_at(photo: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """A square for mediapipe's networks. A mirrored rest of a cut face would mislead them: so the border is drawn out.
+    """(256, 256, 3): a square of the photograph for mediapipe's networks, with the border pixels repeated beyond it.
 
-    With up to 30% of a face cut off, its landmarks are then right to 1% of the aligned crop's side.
+    A mirrored border would mislead the networks where it cuts a face. With up to 30% of a face cut off, its landmarks
+    are exact to 1% of the aligned crop's side.
     """
     return warp(photo, from_crop(quad, CROP_SIZE), (CROP_SIZE, CROP_SIZE), cv2.BORDER_REPLICATE)
 
 
 class Detection(NamedTuple):
-    """What the detector says of a face, in pixels of the photograph."""
+    """A face as the detector returns it, in pixels of the photograph."""
 
     score: float
-    box: np.ndarray  # (4,): left, top, right, bottom; the detector's are square and span brows to chin
+    box: np.ndarray  # (4,): left, top, right, bottom; the detector's boxes are square, from the eyebrows to the chin
     right: np.ndarray  # (2,): from the person's right eye to the left, a unit vector
 
 
 class FaceFinder:
     """Finds faces and their meshes with mediapipe's networks, on the CPU.
 
-    Any number of threads may share one.
+    Several threads may share one instance.
 
     Raises:
-        InputError: mediapipe is not installed.
+        InputError: mediapipe is not installed, or has another version.
     """
 
     def __init__(self) -> None:
@@ -117,17 +118,17 @@ class FaceFinder:
             self._mesher = solutions.face_mesh.FaceMesh(
                 static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=0.5
             )
-            self._detector.process(drawn := _drawn_face())  # the first face makes them log, too
+            self._detector.process(drawn := _drawn_face())  # the networks also log at their first face
             self._mesher.process(drawn)
-        self._lock = threading.Lock()  # mediapipe's graphs take one picture at a time
+        self._lock = threading.Lock()  # mediapipe's graphs take one image at a time
 
     def find(self, photo: np.ndarray, min_face: float | None = None) -> list[Face]:
         """The faces of a photograph, from left to right.
 
         Args:
             photo: (H, W, 3) uint8 RGB.
-            min_face: Smaller faces (:attr:`Face.size`, in pixels) are not looked for. None: 32, or a 64th of the
-                photograph's longer side where that is more. Half of it takes up to four times as long.
+            min_face: Smaller faces (:attr:`Face.size`, in pixels) are not searched for. None: 32, or a 64th of the
+                photograph's longer side where that is more. Half the size takes up to four times as long.
         """
         if min_face is None:
             min_face = max(32, max(photo.shape[:2]) / 64)
@@ -140,15 +141,15 @@ class FaceFinder:
         return sorted((face for face in faces if face.size >= min_face), key=lambda face: face.box[0])
 
     def _scan(self, photo: np.ndarray, min_face: float) -> Iterator[Detection]:
-        """Where there may be faces."""
+        """Candidates for faces."""
         height, width = photo.shape[:2]
-        for top, left, bottom, right, turns in views((height, width), max(min_face / SMALLEST, LEAST_TILE)):
+        for top, left, bottom, right, turns in views((height, width), max(min_face / MIN_FACE_IN_TILE, MIN_TILE)):
             offset = np.array([left, top, left, top])
             for detection in self._detect(photo[top:bottom, left:right], turns):
                 yield detection._replace(box=detection.box + offset)
 
     def _detect(self, image: np.ndarray, all_turns: Iterable[int]) -> Iterator[Detection]:
-        """What the detector finds in an image that it sees turned by some quarters, in pixels of the image."""
+        """Detections in an image rotated by each of ``all_turns`` quarter turns, in pixels of the image."""
         height, width = image.shape[:2]
         zoom = CROP_SIZE / max(height, width)
         if zoom < 1:
@@ -160,17 +161,18 @@ class FaceFinder:
                 yield _detection(detection, unturned(turns, height, width))
 
     def _confirm(self, photo: np.ndarray, detection: Detection) -> Face | None:
-        """Look closer at what the scan found: find out which way is up, and fit the mesh.
+        """Find the rotation of a detected face and fit the mesh; None where it is no face.
 
-        BlazeFace takes round things for faces, too (headlights, cells, galaxies), and the mesh network fits a mesh to
-        them all the same. But such a mesh turns with the crop that the network is shown; that of a face stays.
+        BlazeFace also detects other round objects (headlights, cells, galaxies), and the mesh network fits a mesh to
+        them. So the mesh is fitted to two crops, the second one rotated: a face's mesh stays where it is, but the mesh
+        of another object rotates with the crop.
         """
         quad = _square(detection.box, np.array([1.0, 0.0]))
         crop = _look_at(photo, quad)
-        found = [one for one in self._detect(crop, range(4)) if overlap(one.box, EXPECTED) > NMS_IOU]
+        found = [d for d in self._detect(crop, range(4)) if overlap(d.box, EXPECTED_BOX) > NMS_IOU]
         if not found:
             return None
-        best = max(found, key=lambda one: one.score)
+        best = max(found, key=lambda detection: detection.score)
         box = _box(transform(from_crop(quad, CROP_SIZE), best.box.reshape(2, 2)))
         first = self._mesh(photo, _square(box, best.right))
         if first is None:
@@ -188,20 +190,20 @@ class FaceFinder:
         return Face((first + second) / 2, best.score)
 
     def _mesh(self, photo: np.ndarray, quad: np.ndarray) -> np.ndarray | None:
-        """(478, 2) points of the face that fills the middle of ``quad``, or None when there is none."""
+        """(478, 2) points of the face in the middle of ``quad``, or None without a face there."""
         found = self._mesher.process(_look_at(photo, quad)).multi_face_landmarks or ()
         meshes = [np.array([(point.x, point.y) for point in face.landmark]) * CROP_SIZE for face in found]
-        meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED) > NMS_IOU]
+        meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED_BOX) > NMS_IOU]
         if not meshes:
             return None
-        best = max(meshes, key=lambda mesh: overlap(_box(mesh), EXPECTED))
+        best = max(meshes, key=lambda mesh: overlap(_box(mesh), EXPECTED_BOX))
         return transform(from_crop(quad, CROP_SIZE), best)
 
 
 def _square(box: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The quad around a box, ``MARGIN`` times as wide, whose upper side has the direction ``right``."""
+    """The quad around a box, ``CROP_TO_BOX`` times as wide, whose upper side has the direction ``right``."""
     centre = (box[:2] + box[2:]) / 2
-    x = right * MARGIN * np.sqrt(np.prod(box[2:] - box[:2])) / 2
+    x = right * CROP_TO_BOX * np.sqrt(np.prod(box[2:] - box[:2])) / 2
     y = turned(x)
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
@@ -211,7 +213,7 @@ def _box(points: np.ndarray) -> np.ndarray:
 
 
 def _detection(found: Any, to_image: np.ndarray) -> Detection:
-    """From mediapipe's detection in shares of what it was shown."""
+    """From mediapipe's detection, whose coordinates are fractions of the image that it was given."""
     box, keypoints = found.location_data.relative_bounding_box, found.location_data.relative_keypoints
     corners = np.array([(box.xmin, box.ymin), (box.xmin + box.width, box.ymin + box.height)])
     right_eye, left_eye = transform(to_image, np.array([(point.x, point.y) for point in keypoints[:2]]))
@@ -220,7 +222,7 @@ def _detection(found: Any, to_image: np.ndarray) -> Detection:
 
 
 def unturned(turns: int, height: int, width: int) -> np.ndarray:
-    """(2, 3): from points of ``np.rot90(image, turns)``, in shares of its size, to pixels of the image."""
+    """(2, 3): from points of ``np.rot90(image, turns)``, in fractions of its size, to pixels of the image."""
     return np.array(
         [
             [[width, 0, 0], [0, height, 0]],
@@ -233,10 +235,11 @@ def unturned(turns: int, height: int, width: int) -> np.ndarray:
 
 
 def views(size: tuple[int, int], smallest: float) -> Iterator[tuple[int, int, int, int, range]]:
-    """Top, left, bottom, right and the quarter turns of what the detector is shown.
+    """Top, left, bottom, right and the quarter turns of each tile for the detector.
 
-    The whole picture, then overlapping squares of half the side, and so on, down to squares of ``smallest``. Squares of
-    less than a quarter of the picture's side are turned to two sides only: that finds 97 of 100 lying faces, too.
+    The whole image, then overlapping squares of half the side, and so on, down to squares of ``smallest``. Squares of
+    less than a quarter of the image's side are rotated by 0 and 180 degrees only, which still finds 97 of 100 faces
+    that lie on their side.
     """
     length = float(max(size))
     tile = length
@@ -252,14 +255,14 @@ def views(size: tuple[int, int], smallest: float) -> Iterator[tuple[int, int, in
 def _starts(length: int, tile: float) -> list[int]:
     if length <= tile:
         return [0]
-    count = int(np.ceil((length - tile) / (tile * (1 - OVERLAP)))) + 1
+    count = int(np.ceil((length - tile) / (tile * (1 - TILE_OVERLAP)))) + 1
     return [int(start) for start in np.linspace(0, length - round(tile), count)]
 
 
 def suppress(detections: Iterable[Detection]) -> list[Detection]:
-    """The best of those that overlap, best first (non-maximum suppression)."""
+    """Non-maximum suppression: the best of the detections that overlap, in descending order of their scores."""
     kept: list[Detection] = []
-    for detection in sorted(detections, key=lambda one: -one.score):
+    for detection in sorted(detections, key=lambda detection: -detection.score):
         if not any(overlap(detection.box, other.box) > NMS_IOU for other in kept):
             kept.append(detection)
     return kept
@@ -285,11 +288,11 @@ def _mediapipe_solutions() -> Any:
 
 
 def _drawn_face() -> np.ndarray:
-    """A picture that both networks take for a face."""
-    picture = np.full((CROP_SIZE, CROP_SIZE, 3), 30, np.uint8)
+    """A drawing that both networks detect as a face."""
+    drawing = np.full((CROP_SIZE, CROP_SIZE, 3), 30, np.uint8)
     middle = CROP_SIZE // 2
-    cv2.ellipse(picture, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
+    cv2.ellipse(drawing, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
     for x in middle - 25, middle + 25:
-        cv2.circle(picture, (x, middle - 15), 8, (40, 30, 30), -1)
-    cv2.ellipse(picture, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
-    return cv2.GaussianBlur(picture, (0, 0), 3)
+        cv2.circle(drawing, (x, middle - 15), 8, (40, 30, 30), -1)
+    cv2.ellipse(drawing, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
+    return cv2.GaussianBlur(drawing, (0, 0), 3)

@@ -1,4 +1,4 @@
-"""Cuts faces out of photographs for a data set, aligned as FFHQ's."""
+"""Cuts the largest face out of photographs for a data set, aligned as in FFHQ."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from glean_ext.faces.alignment import align, side
 from glean_ext.faces.detection import FaceFinder
 
-SHARE = 5  # the aligned square is about three times as wide as the face in it, and never five times
+MAX_CROP_TO_FACE = 5  # upper bound of the aligned square's side in sides of the face; it is about 3
 
 
 class LargestFace:
-    """The ``face_crop`` of :func:`~glean_ext.data_preparation.prepare.prepare`; each process loads its networks.
+    """The ``face_crop`` of :func:`~glean_ext.data_preparation.prepare.prepare`; each process loads its own networks.
 
     Args:
-        small: Whether to look for faces, too, that are smaller than the pictures to be made, which takes long.
+        small: Also look for faces that are smaller than the requested crops, which takes long.
     """
 
     def __init__(self, small: bool):
@@ -25,10 +25,10 @@ class LargestFace:
         return {"small": self.small, "_finder": None}
 
     def __call__(self, photo: np.ndarray, size: int) -> tuple[np.ndarray, float] | None:
-        """(H, W, 3) uint8 -> the aligned (size, size, 3) and the side it has in the photograph; None without a face."""
+        """(H, W, 3) uint8 -> the aligned (size, size, 3) crop and its side in the photograph; None without a face."""
         if self._finder is None:
             self._finder = FaceFinder()
-        faces = self._finder.find(photo, None if self.small else size / SHARE)
+        faces = self._finder.find(photo, None if self.small else size / MAX_CROP_TO_FACE)
         if not faces:
             return None
         quad = max(faces, key=lambda face: face.size).quad

@@ -1,1 +1,1 @@
-"""Files, images and arrays: what the other parts share."""
+"""Files, images and arrays: shared by the other parts of the package."""

@@ -1,4 +1,4 @@
-"""Images as arrays of pixels, and as floats and tensors in [-1, 1]."""
+"""Images as arrays of 8-bit and 16-bit pixels, and as floats and tensors in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # torch takes seconds to load, which processes that only read images need not wait for
+if TYPE_CHECKING:  # torch takes seconds to import, and processes that only read images do not need it
     from torch import Tensor
 
 
 PIXEL_TYPES = (np.uint8, np.uint16)
+ROWS = 64  # converted at a time, so that the intermediate numbers stay small in memory
+
+
+def to_8_bits(image: np.ndarray) -> np.ndarray:
+    """(H, ...) uint8 or uint16 -> uint8, rounded: 65535 / 257 = 255. An uint8 image is returned itself."""
+    if image.dtype == np.uint8:
+        return image
+    out = np.empty(image.shape, np.uint8)
+    for top in range(0, len(image), ROWS):
+        out[top : top + ROWS] = (image[top : top + ROWS].astype(np.uint32) + 128) // 257
+    return out
 
 
 def to_floats(image: np.ndarray) -> np.ndarray:
@@ -49,7 +60,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:
-    """(1, 3, H, W) or (3, H, W) float in [-1, 1] -> (H, W, 3) uint8, rounded; what is outside is clamped."""
+    """(1, 3, H, W) or (3, H, W) float in [-1, 1] -> (H, W, 3) uint8, rounded; values outside are clamped."""
     return from_tensor(tensor, np.uint8)
 
 
@@ -60,7 +71,7 @@ def from_tensor(tensor: Tensor, dtype: npt.DTypeLike) -> np.ndarray:
         return from_floats(tensor.numpy(), dtype)
     import torch
 
-    half = float(_half_range(dtype))  # where the tensor is: four times less has to be moved then
+    half = float(_half_range(dtype))  # converted on the tensor's device, so that less data is copied from it
     pixels = ((tensor + 1) * half).round().clamp(0, 2 * half)
     pixels = pixels.to(torch.uint8 if dtype == np.uint8 else torch.int32).reshape(tensor.shape[-3:])
     return pixels.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)

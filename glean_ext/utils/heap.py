@@ -1,4 +1,4 @@
-"""Memory that the C library's heap keeps though it was freed."""
+"""Freed memory that the C library's heap does not return to the system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 
 
 def return_freed_memory() -> None:
-    """Give what Python and torch freed back to the system (with glibc; nothing elsewhere)."""
+    """Return the memory that Python and torch have freed to the system (glibc only; otherwise without effect)."""
     if trim := _malloc_trim():
         trim(0)
 

@@ -1,29 +1,25 @@
-"""Pictures to look at: the same images by several methods side by side, samples of a bank."""
+"""Grids of images for people to look at: the results of several methods, or samples of a bank."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: a method and its picture of every image."""
+    """One line of a comparison: a method and its result for every image."""
 
     name: str
     images: list[np.ndarray]  # (H, W, 3) uint8 RGB; sizes may differ
 
 
 def comparison(rows: list[Row], side: int, columns: int, label_width: int = 130, gap: int = 4) -> Image.Image:
-    """A grid with one row a method and one column an image, of which the first ``columns`` are shown.
+    """A grid with one row for each method and one column for each of the first ``columns`` images.
 
-    Pictures are enlarged without smoothing, or reduced, until the longer side is ``side`` pixels.
+    Images are enlarged without smoothing, or reduced, until the longer side has ``side`` pixels.
     """
     columns = min(columns, len(rows[0].images))
     sheet = Image.new("RGB", (label_width + columns * (side + gap), len(rows) * (side + gap) + gap), "white")

@@ -1,4 +1,4 @@
-"""MATLAB's ``imresize`` with its default, the antialiased bicubic: what the low-resolution images of the papers are.
+"""MATLAB's ``imresize`` with its default, the antialiased bicubic, which made the low-resolution images of the papers.
 
 Other libraries' bicubic differs (OpenCV's does not antialias, Pillow's has other weights at the borders), and GLEAN is
 visibly worse on images made with it.
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 KERNEL_WIDTH = 4  # the cubic is zero from a distance of 2 on
-AT_ONCE = 2**21  # input pixels in float64 at a time: a large image would take eight times its memory
-BLOCK = 8  # output pixels computed by one matrix product; of several tried the fastest for 1024 -> 64
+CHUNK_PIXELS = 2**21  # converted to float64 at a time: a whole image would take eight times its memory
+BLOCK = 8  # output pixels computed by one matrix product; the fastest of several sizes for 1024 -> 64
 
 
 class Block(NamedTuple):
@@ -28,10 +28,10 @@ class Block(NamedTuple):
 
 
 def imresize(image: np.ndarray, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Resize as MATLAB does: bicubic, with a kernel as much wider as the image gets smaller.
+    """Resize as MATLAB does: bicubic, with a kernel that widens by the factor by which the image shrinks.
 
     As in MATLAB the axis that shrinks most is resized first, and uint8 and uint16 are rounded (half up) and clipped
-    after each axis; for a result without that rounding convert the image to float before.
+    after each axis; convert the image to float first for a result without rounding.
 
     Args:
         image: (H, W) or (H, W, C), uint8, uint16 or float of any range.
@@ -70,9 +70,9 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def contributions(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which input pixels make up each output pixel: indices and weights, both (out_size, taps).
+    """The input pixels of each output pixel: indices and weights, both (out_size, taps).
 
-    Weights of a row sum to 1; beyond the border the image is mirrored, the border pixel included.
+    The weights of a row sum to 1. The image is mirrored at its border, and the border pixel is repeated.
     """
     shrink = min(scale, 1.0)
     taps = ceil(KERNEL_WIDTH / shrink) + 2
@@ -87,7 +87,7 @@ def contributions(in_size: int, out_size: int, scale: float) -> tuple[np.ndarray
 
 @lru_cache(maxsize=64)
 def _blocks(in_size: int, out_size: int, scale: float) -> tuple[Block, ...]:
-    """The resize of one axis as a few small matrix products: the whole matrix is nearly all zeros."""
+    """The resize of one axis as a few small matrix products, since the whole matrix is nearly all zeros."""
     indices, weights = contributions(in_size, out_size, scale)
     step = max(BLOCK, ceil(BLOCK * scale))
     blocks = []
@@ -110,7 +110,7 @@ def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> n
     lines = lines.reshape(in_size, -1)
     out = np.empty((out_size, lines.shape[1]))
     for block in _blocks(in_size, out_size, scale):
-        columns = max(1, AT_ONCE // (block.stop - block.start))
+        columns = max(1, CHUNK_PIXELS // (block.stop - block.start))
         for left in range(0, lines.shape[1], columns):
             part = slice(left, left + columns)
             used = lines[block.start : block.stop, part].astype(np.float64)

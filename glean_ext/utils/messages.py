@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHOWN = 8  # names in a message, before it counts the rest
+MAX_NAMES = 8  # in a message; further names are counted
 
 
-def summarize_names(names: Sequence[object], shown: int = SHOWN) -> str:
+def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
     """The first names, and how many more there are.
 
     >>> summarize_names(["a.png", "b.png", "c.png"], shown=2)

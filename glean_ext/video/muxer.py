@@ -1,4 +1,4 @@
-"""Joining restored frames with all that the source has besides them, without encoding anything again."""
+"""Putting restored frames and the source's other streams into one file, without encoding anything again."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
 from glean_ext.video.formats import VIDEO_OUTPUTS
-from glean_ext.video.reader import VideoError, VideoSource, is_cover, open_container
-from glean_ext.video.segment_writer import Segments, count_frames, writing
+from glean_ext.video.frame_properties import is_cover
+from glean_ext.video.reader import VideoError, VideoSource, open_container
+from glean_ext.video.segment_writer import Segments, count_frames, report_write_errors
 
-BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")  # of the source's file
-KEPT = "language", "title", "handler_name"  # of the source's video stream; others are of its encoding
+# Tags of the source's file that describe the file itself, and are not copied.
+FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER")
+STREAM_TAGS = "language", "title", "handler_name"  # of the source's video stream, which are copied
 
 
 def streams_to_copy(source: VideoSource, target: Path) -> list[Stream]:
-    """The source's streams that are copied into ``target``; what is left out is noticed.
+    """The source's streams that are copied into ``target``; those that are left out are reported.
 
     Raises:
         InputError: An audio stream does not fit into it, but would into an .mkv.
@@ -48,13 +50,14 @@ def streams_to_copy(source: VideoSource, target: Path) -> list[Stream]:
         else:
             left_out.append(f"{stream.index} ({stream.type}, {name})")
     if left_out:
-        source.notify(f"{source.path}: {extension} takes no copy of streams {', '.join(left_out)}, which are left out.")
+        names = ", ".join(left_out)
+        source.notify(Notice(f"{source.path}: {extension} takes no copy of streams {names}, which are left out."))
     return copied
 
 
 def _fits(stream: Stream, extension: str) -> bool:
     if is_cover(stream) and extension != ".mp4":
-        return False  # Matroska would make a second video of it, QuickTime drop it
+        return False  # Matroska makes it a second video, QuickTime drops it
     try:
         with av.open(io.BytesIO(), "w", format=VIDEO_OUTPUTS[extension]) as probe:
             _add_copy(probe, stream)
@@ -72,30 +75,30 @@ def _add_copy(container: OutputContainer, stream: Stream) -> Stream:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """What is in the target: its size, (width, height), and how many audio streams."""
+class MuxResult:
+    """What the target has: frames of a size, (width, height), and a number of audio streams."""
 
     size: tuple[int, int]
     audio: int
 
 
-def join(
+def mux(
     segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: Sequence[Stream]
-) -> Joined:
-    """Make the target of all segments and the source's other streams, without encoding anything again.
+) -> MuxResult:
+    """Write all segments and the source's other streams into the target, without encoding anything again.
 
     Streams that cannot be copied are left out, with a notice that says why.
 
     Args:
-        pts: When each frame is shown, in the source's ticks.
+        pts: When each frame is displayed, in the source's ticks.
         last_duration: Of the last frame, in ticks.
-        copied: Of :func:`streams_to_copy`; the source is read anew for them.
+        copied: Of :func:`streams_to_copy`; the source is read again for them.
 
     Raises:
         InputError: The target cannot be written.
     """
     try:
-        return _join(segments, source, pts, last_duration, copied)
+        return _mux(segments, source, pts, last_duration, copied)
     except InputError as error:
         if not copied or isinstance(error, VideoError) or isinstance(error.__cause__, OSError):
             raise
@@ -103,23 +106,25 @@ def join(
         reason = getattr(error.__cause__, "strerror", None) or str(error).rstrip(".")
     hint = "" if extension == ".mkv" else " An .mkv may take them."
     source.notify(
-        f"{source.path}: its audio and other streams cannot be copied into {extension} ({reason}), and were left out."
-        f"{hint}"
+        Notice(
+            f"{source.path}: its audio and other streams cannot be copied into {extension} ({reason}), and were left "
+            f"out.{hint}"
+        )
     )
-    return _join(segments, source, pts, last_duration, ())
+    return _mux(segments, source, pts, last_duration, ())
 
 
-def _join(
+def _mux(
     segments: Segments, source: VideoSource, pts: Sequence[int], last_duration: int, copied: Sequence[Stream]
-) -> Joined:
+) -> MuxResult:
     target = segments.target
     whole = segments.folder / f"whole{target.suffix}"
-    # Matroska would shift all streams where the audio starts with samples to be skipped, before 0
+    # Otherwise Matroska shifts all streams where the audio starts before 0, with samples that players skip.
     options = {"avoid_negative_ts": "disabled"}
     try:
-        with writing(target):
+        with report_write_errors(target):
             with (
-                open_container(source.path) as anew,
+                open_container(source.path) as reopened,
                 av.open(str(whole.absolute()), "w", container_options=options) as output,
                 av.open(str(segments.paths()[0].absolute())) as first,
             ):
@@ -128,32 +133,32 @@ def _join(
                 video = _add_restored(output, encoded, source)
                 copies = {stream.index: _add_copy(output, stream) for stream in copied}
                 packets = _video_packets(segments.paths(), pts, last_duration, source.time_base, video)
-                others = _other_packets(anew, copies, source.offset) if copies else ()
+                others = _other_packets(reopened, copies, source.offset) if copies else ()
                 damaged = _write(output, heapq.merge(packets, others, key=lambda packet: packet.dts * packet.time_base))
             if damaged and count_frames(whole) != len(pts):
                 raise InputError(f"{damaged} packets were refused.")
             whole.replace(target)
         if damaged:
-            source.notify(f"{source.path}: {damaged} damaged packets of audio or other streams were left out.")
+            source.notify(Notice(f"{source.path}: {damaged} damaged packets of audio or other streams were left out."))
     finally:
         whole.unlink(missing_ok=True)
-    return Joined(size, sum(stream.type == "audio" for stream in copied))
+    return MuxResult(size, sum(stream.type == "audio" for stream in copied))
 
 
 def _add_restored(output: OutputContainer, encoded: VideoStream, source: VideoSource) -> Stream:
-    """The stream of restored frames, and what the source says of itself and its chapters."""
-    output.metadata.update({key: text for key, text in source.container.metadata.items() if key not in BRANDS})
+    """Add the stream of restored frames, and the source's tags and chapters."""
+    output.metadata.update({key: text for key, text in source.container.metadata.items() if key not in FILE_TAGS})
     if chapters := source.container.chapters():
         output.set_chapters(chapters)
     stream = output.add_stream_from_template(encoded, opaque=True)
     stream.time_base = source.time_base
-    stream.metadata.update({key: text for key, text in source.stream.metadata.items() if key in KEPT})
+    stream.metadata.update({key: text for key, text in source.stream.metadata.items() if key in STREAM_TAGS})
     stream.disposition = source.stream.disposition
     return stream
 
 
 def _write(output: OutputContainer, packets: Iterable[Packet]) -> int:
-    """Write all packets and the end; how many were refused, which damaged ones are."""
+    """Write all packets and the end of the file; returns how many were refused, as damaged ones are."""
     refused = 0
     for packet in packets:
         try:
@@ -176,8 +181,9 @@ def _video_packets(
 ) -> Iterator[Packet]:
     """The segments' packets, with the time stamps that their frames had in the source.
 
-    Packets come in the order of decoding, which needs a time of its own: that of the frame shown ``delay`` earlier. The
-    last one's duration makes all together as long as the frames are shown; MP4 takes it from there.
+    Packets come in the order of decoding, which needs time stamps of its own: those of the frame displayed ``delay``
+    frames earlier. The last packet's duration makes their sum as long as the frames are displayed, since MP4 takes the
+    stream's duration from there.
     """
 
     def end(number: int) -> int:
@@ -189,11 +195,11 @@ def _video_packets(
             delay = segment.streams.video[0].codec_context.reorder_depth
             packets = [packet for packet in segment.demux(video=0) if packet.size]
         order = sorted(range(len(packets)), key=lambda position: packets[position].pts or 0)
-        shown = {position: done + rank for rank, position in enumerate(order)}
+        display_number = {position: done + rank for rank, position in enumerate(order)}
         for position, packet in enumerate(packets):
-            number, earlier = shown[position], done + position - delay
+            number, earlier = display_number[position], done + position - delay
             packet.time_base = time_base
-            packet.stream = stream  # type: ignore[assignment]  # PyAV ties the type to where it came from
+            packet.stream = stream  # type: ignore[assignment]  # PyAV's types allow only streams of inputs
             packet.pts = pts[number]
             packet.dts = pts[earlier] if earlier >= 0 else pts[0] + earlier * (end(0) - pts[0])
             packet.duration = end(number) - pts[number]

@@ -1,42 +1,50 @@
-"""Restoring videos: every frame through a function, all else kept, interrupted runs resumed."""
+"""Restoring videos: every frame goes through a function, the rest is kept, and interrupted runs are resumed."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
+from glean_ext.video.encoder import EncodingOptions, check_frame_size
 from glean_ext.video.formats import VIDEO_OUTPUTS
-from glean_ext.video.muxer import join, streams_to_copy
-from glean_ext.video.reader import Shown, VideoError, VideoSource
-from glean_ext.video.segment_writer import Segments, check_size
+from glean_ext.video.muxer import mux, streams_to_copy
+from glean_ext.video.reader import DisplayedFrame, VideoError, VideoSource
+from glean_ext.video.segment_writer import Segments
 
-AHEAD = 2  # batches that are decoded, and that wait to be encoded, while one is restored
-PRESETS = "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-VERSION = 1  # of what lies in the folder of segments
+LOGGER = logging.getLogger(__name__)
+MAX_PENDING_BATCHES = 2  # that are decoded, and that wait to be encoded, while one is restored
+SEGMENTS_VERSION = 2  # of the folder of segments
+DEFAULTS = EncodingOptions()
+
+
+def log_notice(notice: Notice) -> None:
+    """What happens to notices by default."""
+    LOGGER.info("%s", notice)
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was done.
+    """What :func:`restore_video` did.
 
     Attributes:
         frames: Of the result.
-        size: Its width and height.
-        seconds: What it took.
-        restoring: Of them, those in ``restore``.
+        size: Width and height of the result.
+        seconds: The whole time.
+        restoring: Seconds of it that were spent in ``restore``.
         resumed: Frames that an earlier, interrupted run had restored.
-        audio: Audio streams, which were copied.
+        audio: Number of audio streams that were copied.
     """
 
     frames: int
@@ -55,99 +63,98 @@ def restore_video(
     fingerprint: str = "",
     batch: int = 4,
     scale: float | None = None,
-    crf: float = 10,
-    preset: str = "veryfast",
-    segment: int = 60,
+    crf: float = DEFAULTS.crf,
+    preset: str = DEFAULTS.preset,
+    segment: int = DEFAULTS.segment,
     progress: Callable[[int, int | None], None] | None = None,
-    notify: Callable[[str], None] = print,
+    notify: Callable[[Notice], None] = log_notice,
 ) -> VideoResult:
     """Restore each frame of a video; audio and subtitles are copied, time stamps and colours kept.
 
     Frames are upright and have square pixels: what a player shows. The result is H.264 (8 bits, 4:2:0) with the
     source's YCbCr matrix and range. Decoding and encoding run beside ``restore``, which is called in this thread.
 
-    Restored frames are kept in segments in a hidden folder beside the target until it is whole; they need as much room.
-    Called again with the same source, settings and ``fingerprint``, an interrupted run goes on after the last whole
-    segment (decoding, which is fast, starts at the beginning). Memory depends on ``batch`` and the frames' size, not on
-    the length, but for 8 bytes a frame.
+    Restored frames are kept in segments in a hidden folder beside the target, ``.NAME.segments``, until the target is
+    complete; they need as much room as the target. After an interruption, kill -9 included, a call with the same
+    source, settings and ``fingerprint`` continues after the last complete segment (decoding, which is fast, starts at
+    the beginning), any other call with that target starts again; both remove the folder when they are done. Memory
+    depends on ``batch`` and the frames' size, and grows with the length by only 8 bytes per frame.
 
     Args:
-        source: A video of one of :data:`glean_ext.video.reader.FORMATS`.
-        target: An .mp4, .mkv or .mov; it appears when it is whole, and replaces what was there.
+        source: A video of one of :data:`glean_ext.video.formats.DEMUXERS`.
+        target: An .mp4, .mkv or .mov; it appears when it is complete, and replaces an existing file.
         restore: Takes up to ``batch`` frames, (h, w, 3) uint8 RGB, and returns as many, all of one size.
-        fingerprint: Says which network and settings ``restore`` stands for.
+        fingerprint: Identifies the network and the settings of ``restore``.
         batch: Frames in one call of ``restore``.
         scale: What ``restore`` multiplies height and width by, if known: too large results are refused at once.
-        crf: x264's constant rate factor, 0 to 51: less is better and larger.
-        preset: x264's preset, ultrafast to veryslow; slower ones make smaller files.
-        segment: Frames in a segment, so also between two key frames at most.
-        progress: Is told how many frames are done, of how many (None when unknown; estimated for some formats).
-        notify: Gets one line for each thing that is not as one would expect, perhaps in another thread.
+        crf: As in :class:`glean_ext.video.encoder.EncodingOptions`; so are ``preset`` and ``segment``.
+        progress: Gets how many frames are done, and how many there are (None if unknown; some formats give an
+            estimate).
+        notify: Gets a notice of each thing that the user should know, perhaps in another thread.
 
     Raises:
-        InputError: No video, none that can be decoded, one whose size changes; a target of another kind, the source
-            itself, or one that cannot be written; too large frames. The target is then as it was before.
+        InputError: The source is no video, cannot be decoded, or changes its size; the target is of another kind, is
+            the source itself, or cannot be written; frames are too large. The target is then as it was before.
     """
     started = time.monotonic()
     source, target = Path(source), Path(target)
-    _check(source, target, batch, crf, preset, segment)
+    encoding = EncodingOptions(crf, preset, segment)
+    _check(source, target, batch)
     with VideoSource(source, notify) as video:
         if scale is not None:
-            width, height = video.shown_size
-            check_size(round(scale * width), round(scale * height), target)
+            width, height = video.display_size
+            check_frame_size(round(scale * width), round(scale * height), target)
         copied = streams_to_copy(video, target)
-        job = _job(source, fingerprint, crf=crf, preset=preset, segment=segment)
-        with Segments(target, job, video.rate, segment, crf, preset, notify) as segments:
+        job = _describe_job(source, fingerprint, encoding)
+        with Segments(target, job, video.rate, encoding, notify) as segments:
             resumed = segments.frames
             if resumed:
-                notify(f"{target}: {resumed} frames are there from the interrupted run; it goes on after them.")
-            run = _Run(video, segments, restore, batch, progress)
+                notify(
+                    Notice(f"{target}: {resumed} frames are kept from the interrupted run; it continues after them.")
+                )
+            restoration = _Restoration(video, segments, restore, batch, progress)
             try:
                 try:
-                    run.go()
-                except VideoError:  # it would fail again
+                    restoration.run()
+                except VideoError:  # another run would fail, too
                     segments.remove()
                     raise
-                joined = join(segments, video, run.pts, run.last_duration, copied)
+                result = mux(segments, video, restoration.pts, restoration.last_duration, copied)
             except BaseException:
                 if segments.frames:
-                    notify(f"{target}: {segments.frames} frames are kept; the same call goes on after them.")
+                    notify(Notice(f"{target}: {segments.frames} frames are kept; the same call continues after them."))
                 raise
             segments.remove()
-    return VideoResult(len(run.pts), joined.size, time.monotonic() - started, run.restoring, resumed, joined.audio)
+    seconds = time.monotonic() - started
+    return VideoResult(len(restoration.pts), result.size, seconds, restoration.restoring, resumed, result.audio)
 
 
-def _check(source: Path, target: Path, batch: int, crf: float, preset: str, segment: int) -> None:
+def _check(source: Path, target: Path, batch: int) -> None:
     if target.suffix.lower() not in VIDEO_OUTPUTS:
         raise InputError(f"{target}: videos are written as {', '.join(VIDEO_OUTPUTS)}. Name it {target.stem}.mp4.")
     if target.is_dir():
         raise InputError(f"{target} is a folder. Give another output.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the input and would be overwritten. Give another output.")
-    if not 0 <= crf <= 51:
-        raise InputError(f"crf is {crf:g}, but it must be between 0 (lossless) and 51. 10 is the default.")
-    if preset not in PRESETS:
-        raise InputError(f"preset is {preset!r}, but it must be one of {', '.join(PRESETS)}.")
-    for name, value in (("batch", batch), ("segment", segment)):
-        if value < 1:
-            raise InputError(f"{name} is {value}, but it must be at least 1.")
+    if batch < 1:
+        raise InputError(f"{{batch}} is {batch}, but it must be at least 1.", parameter="batch")
 
 
-def _job(source: Path, fingerprint: str, **settings: Any) -> dict[str, Any]:
+def _describe_job(source: Path, fingerprint: str, encoding: EncodingOptions) -> dict[str, Any]:
     """All that the encoded frames depend on, as JSON has it."""
     file = source.stat()
     libraries = {name: list(version) for name, version in av.library_versions.items()}
     return {
         "source": [str(source.resolve()), file.st_size, file.st_mtime_ns],
         "restore": fingerprint,
-        "settings": settings,
+        "settings": asdict(encoding),
         "libraries": libraries,
-        "version": VERSION,
+        "version": SEGMENTS_VERSION,
     }
 
 
-class _Run:
-    """Decoding, restoring and encoding, side by side."""
+class _Restoration:
+    """Decoding, restoring and encoding, each in its own thread."""
 
     def __init__(
         self,
@@ -164,44 +171,44 @@ class _Run:
         self.restoring = 0.0
         self.size = (0, 0)
 
-    def go(self) -> None:
+    def run(self) -> None:
         done, total = self.segments.frames, self.video.total
         batches = self._batches(done)
         self.progress(done, total)
         with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "encode") as writer:
-            ahead: deque[Future] = deque(reader.submit(next, batches, None) for _ in range(AHEAD))
-            behind: deque[Future] = deque()
+            decoding: deque[Future] = deque(reader.submit(next, batches, None) for _ in range(MAX_PENDING_BATCHES))
+            encoding: deque[Future] = deque()
             try:
-                while (frames := ahead.popleft().result()) is not None:
-                    ahead.append(reader.submit(next, batches, None))
+                while (frames := decoding.popleft().result()) is not None:
+                    decoding.append(reader.submit(next, batches, None))
                     restored = self._restored(frames)
                     assert self.video.colour is not None  # known since the first frame
-                    behind.append(writer.submit(self.segments.write, restored, self.video.colour))
-                    if len(behind) > AHEAD:
-                        behind.popleft().result()
+                    encoding.append(writer.submit(self.segments.write, restored, self.video.colour))
+                    if len(encoding) > MAX_PENDING_BATCHES:
+                        encoding.popleft().result()
                     done += len(frames)
                     self.progress(done, None if total is None else max(done, total))
-                behind.append(writer.submit(self.segments.finish))
-                while behind:
-                    behind.popleft().result()
-            finally:  # after an interruption, too, what is restored is still written
-                for waiting in ahead:
+                encoding.append(writer.submit(self.segments.finish))
+                while encoding:
+                    encoding.popleft().result()
+            finally:  # what is restored is written also after an interruption
+                for waiting in decoding:
                     waiting.cancel()
         self.progress(done, done)
 
     def _batches(self, skip: int) -> Iterator[list[np.ndarray]]:
-        """Frames to restore. No batch spans two segments, so a resumed run makes the same ones."""
+        """Frames to restore. No batch spans two segments, so a resumed run has the same batches."""
         frames: list[np.ndarray] = []
-        shown: Shown | None = None
-        for shown in self.video.frames(skip):
-            self.pts.append(shown.pts)
-            if shown.rgb is not None:
-                frames.append(shown.rgb)
+        frame: DisplayedFrame | None = None
+        for frame in self.video.frames(skip):
+            self.pts.append(frame.pts)
+            if frame.rgb is not None:
+                frames.append(frame.rgb)
             if len(frames) == self.batch or (frames and len(self.pts) % self.segments.length == 0):
                 yield frames
                 frames = []
-        assert shown is not None
-        self.last_duration = shown.duration
+        assert frame is not None
+        self.last_duration = frame.duration
         if frames:
             yield frames
 

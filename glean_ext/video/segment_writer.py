@@ -1,4 +1,4 @@
-"""Segments of a restored video that survive an interruption: each is whole or not there."""
+"""Segments of a restored video, which survive an interruption: each one is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import numpy as np
-from av.container import OutputContainer
-from av.filter import Graph
-from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
 from glean_ext.utils.files import atomic_path, write_json
-from glean_ext.video.reader import Colour
+from glean_ext.video.encoder import Encoder, EncodingOptions, check_frame_size
+from glean_ext.video.frame_properties import Colour
 
-LARGEST = 16384  # rows and columns that x264 takes
-THREADS = 8  # of x264: its result depends on them, and a resumed run may have other cores
-
-NOTE = "note.json"  # in the folder of segments: what ``restore`` has to know of an interrupted run's first frames
-
-Opened: TypeAlias = "tuple[ExitStack, OutputContainer, VideoStream, ToYuv]"
+RESTORER_STATE = "restorer_state.json"  # in the folder of segments; ``restore`` keeps there what a resumed run needs
 
 
-def folder_for(target: Path) -> Path:
-    """Where the segments of a video are."""
+def segments_folder(target: Path) -> Path:
+    """The hidden folder with the segments of a video, beside it."""
     return target.with_name(f".{target.name}.segments")
 
 
-class Segments:
-    """The restored frames, as H.264 files of ``length`` frames in a hidden folder beside the target; a context manager.
+@dataclass
+class _OpenSegment:
+    """The segment that is being written."""
 
-    What is whole stays there when a run is interrupted, and a run with an equal ``job`` goes on after it.
+    stack: ExitStack  # makes the file appear under its name, or removes it
+    path: Path
+    encoder: Encoder
+    frames: int = 0
+
+
+class Segments:
+    """The restored frames, as H.264 files in a hidden folder beside the target; a context manager.
+
+    Complete segments stay there when a run is interrupted, and a run with an equal ``job`` continues after them.
 
     Args:
-        target: The video that is to be.
-        job: All that the frames depend on: source, settings, network. Any other job in the folder is thrown away.
-        rate: Frames a second, for the encoder.
-        length: Frames in a segment.
-        crf: x264's constant rate factor: 0 is lossless, 51 worst.
-        preset: x264's preset.
-        notify: Gets a line when an earlier, other job is thrown away.
+        target: The video to be made.
+        job: All that the frames depend on: source, settings, network. Segments of any other job are removed.
+        rate: Frames per second, for the encoder.
+        options: x264's settings, and how many frames a segment has.
+        notify: Gets a notice when segments of another job are removed.
 
     Attributes:
         folder: Where they are.
-        frames: How many are in whole segments.
+        frames: How many are in complete segments.
 
     Raises:
-        InputError: The folder cannot be written, or another process is at work there.
+        InputError: The folder cannot be written, or another process uses it.
     """
 
     def __init__(
@@ -64,68 +64,71 @@ class Segments:
         target: Path,
         job: dict[str, Any],
         rate: Fraction,
-        length: int,
-        crf: float,
-        preset: str,
-        notify: Callable[[str], None],
+        options: EncodingOptions,
+        notify: Callable[[Notice], None],
     ):
-        self.target, self.job, self.rate, self.length = target, job, rate, length
-        self.options = {"crf": f"{crf:g}", "preset": preset}
+        self.target, self.job, self.rate, self.options = target, job, rate, options
         self.notify = notify
-        self.folder = folder_for(target)
+        self.folder = segments_folder(target)
         self.frames = 0
-        self._whole = 0
+        self._complete_segments = 0
         self._headers: set[bytes | None] = set()
-        self._open: Opened | None = None
-        self._written = 0
+        self._open: _OpenSegment | None = None
         self._failed = False
 
+    @property
+    def length(self) -> int:
+        """Frames in a segment."""
+        return self.options.segment
+
     def __enter__(self) -> Segments:
-        with writing(self.target), ExitStack() as stack:
+        with report_write_errors(self.target), ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((self.folder / "lock").open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(f"{self.target}: another process is writing it. Wait for its end.") from error
-            self._take_over()
+            self._recover()
             self._unlock = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._open is not None:
-            stack, container, *_ = self._open
-            self._open = None
-            with suppress(av.FFmpegError):  # writing its end fails as what was before
-                container.close()
+            segment, self._open = self._open, None
+            with suppress(av.FFmpegError):  # writing its end fails for the same reason as the frames before
+                segment.encoder.container.close()
             with suppress(BaseException):
-                stack.__exit__(kind, error, None)
-        if not self._whole:
+                segment.stack.__exit__(kind, error, None)
+        if not self._complete_segments:
             self.remove()
         self._unlock.close()
 
-    def _take_over(self) -> None:
-        """Find the whole segments of an interrupted run with the same job, and remove all else."""
+    def _recover(self) -> None:
+        """Find the complete segments of an interrupted run with the same job, and remove everything else."""
         record = self.folder / "job.json"
         known = None
         with suppress(OSError, ValueError):
             known = json.loads(record.read_text())
         if known == self.job:
-            while self._holds(self._path(self._whole), self.length):
-                self._whole += 1
+            while self._is_complete(self._path(self._complete_segments), self.length):
+                self._complete_segments += 1
         elif known is not None:
             self.notify(
-                f"{self.target}: source, settings or network differ from the interrupted run's; it starts anew."
+                Notice(
+                    f"{self.target}: source, settings or network differ from the interrupted run's; it starts again."
+                )
             )
-        self.frames = self._whole * self.length
-        kept = {self.folder / "lock", *self.paths()} | ({self.folder / NOTE} if self._whole else set())
+        self.frames = self._complete_segments * self.length
+        kept = {self.folder / "lock", *self.paths()}
+        kept |= {self.folder / RESTORER_STATE} if self._complete_segments else set()
         for path in self.folder.iterdir():
             if path not in kept:
                 path.unlink()
         write_json(self.job, record)
 
-    def _holds(self, path: Path, frames: int) -> bool:
-        """Whether a segment is whole and has so many frames; its header is remembered."""
+    def _is_complete(self, path: Path, frames: int) -> bool:
+        """Whether a segment can be read and has exactly that many frames; its header is remembered."""
         with suppress(av.FFmpegError):
             if count_frames(path) == frames:
                 with av.open(str(path.absolute())) as segment:
@@ -136,87 +139,79 @@ class Segments:
     def remove(self) -> None:
         """Remove the folder and all segments."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._whole = self.frames = 0
+        self._complete_segments = self.frames = 0
 
     def write(self, frames: Sequence[np.ndarray], colour: Colour) -> None:
-        """Append restored frames, (h, w, 3) uint8 RGB, all of one size; nothing more once that has failed.
+        """Append restored frames, (h, w, 3) uint8 RGB, all of one size. After a failure nothing more is written.
 
         Raises:
-            InputError: The disk is full, or the size is none that H.264 has.
+            InputError: The disk is full, or H.264 does not take that size.
         """
         if self._failed:  # no segment may have a gap
             return
         self._failed = True
-        with writing(self.target):
+        with report_write_errors(self.target):
             for rgb in frames:
-                _, container, stream, to_yuv = self._open or self._begin(rgb, colour)
-                container.mux(stream.encode(to_yuv(rgb, self._written)))
-                self._written += 1
-                if self._written == self.length:
-                    self._complete()
+                segment = self._open or self._begin(rgb, colour)
+                segment.encoder.write(rgb, segment.frames)
+                segment.frames += 1
+                if segment.frames == self.length:
+                    self._complete(segment)
         self._failed = False
 
     def finish(self) -> None:
-        """Complete the segment begun, if one is.
+        """Complete the segment that is being written, if any.
 
         Raises:
             InputError: The disk is full, or the frames are not like those of the interrupted run.
         """
         if self._open is not None and not self._failed:
-            with writing(self.target):
-                self._complete()
+            with report_write_errors(self.target):
+                self._complete(self._open)
 
-    def _complete(self) -> None:
-        assert self._open is not None
-        stack, container, stream, _ = self._open
-        container.mux(stream.encode(None))
-        container.close()
-        if not self._holds(Path(container.name), self._written):
+    def _complete(self, segment: _OpenSegment) -> None:
+        segment.encoder.finish()
+        if not self._is_complete(segment.path, segment.frames):
             raise OSError(errno.EIO, "what was written cannot be read back")
         if len(self._headers) > 1:
             raise InputError(
-                f"{self.target}: the frames have another size than those of the interrupted run. "
-                f"Remove {self.folder}, or give another fingerprint."
+                f"{self.target}: the frames have another size than those of the interrupted run. Remove {self.folder} "
+                "to restore all of them again."
             )
         self._open = None
-        stack.close()
-        self._whole += 1
-        self.frames += self._written
+        segment.stack.close()
+        self._complete_segments += 1
+        self.frames += segment.frames
 
     def paths(self) -> list[Path]:
-        """The segments, in order."""
-        return [self._path(number) for number in range(self._whole)]
+        """The complete segments, in order."""
+        return [self._path(number) for number in range(self._complete_segments)]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mp4"
 
-    def _begin(self, rgb: np.ndarray, colour: Colour) -> Opened:
+    def _begin(self, rgb: np.ndarray, colour: Colour) -> _OpenSegment:
         height, width = rgb.shape[:2]
         if not self._headers:
-            check_size(width, height, self.target)
+            check_frame_size(width, height, self.target)
             if width % 2 or height % 2:
                 self.notify(
-                    f"{self.target}: frames of {width}x{height} pixels get a copy of their last column or row, as "
-                    "H.264 needs even sizes."
+                    Notice(
+                        f"{self.target}: frames of {width}x{height} pixels get a copy of their last column or row, as "
+                        "H.264 needs even sizes."
+                    )
                 )
         stack = ExitStack()
-        partial = stack.enter_context(atomic_path(self._path(self._whole)))
-        container = av.open(str(partial.absolute()), "w")  # FFmpeg takes a:b for a URL
-        stream = container.add_stream("libx264", rate=self.rate, options=dict(self.options))
-        stream.pix_fmt = "yuv420p"
-        to_yuv = ToYuv(width, height, colour, self.rate)
-        stream.width, stream.height = to_yuv.width, to_yuv.height
-        context = stream.codec_context
-        context.thread_count = THREADS
-        context.color_range, context.colorspace = colour.range, colour.matrix
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        self._open, self._written = (stack, container, stream, to_yuv), 0
+        partial = stack.enter_context(atomic_path(self._path(self._complete_segments)))
+        container = av.open(str(partial.absolute()), "w")  # FFmpeg takes a relative a:b for a URL
+        encoder = Encoder(container, width, height, colour, self.rate, self.options)
+        self._open = _OpenSegment(stack, partial, encoder)
         return self._open
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """What goes wrong in the block is told as the target's fault.
+def report_write_errors(target: Path) -> Iterator[None]:
+    """Report errors of the file system and of FFmpeg in the block as errors about ``target``.
 
     Raises:
         InputError: No rights, no space, something that FFmpeg cannot encode or write.
@@ -227,58 +222,7 @@ def writing(target: Path) -> Iterator[None]:
         raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
 
 
-def check_size(width: int, height: int, target: Path) -> None:
-    """See that H.264 takes frames of that size.
-
-    Raises:
-        InputError: They are too large.
-    """
-    if max(width, height) > LARGEST:
-        raise InputError(
-            f"{target}: restored frames would have {width}x{height} pixels, but H.264 has up to {LARGEST}x{LARGEST}. "
-            "Scale the source down."
-        )
-
-
 def count_frames(path: Path) -> int:
-    """How many encoded frames a file has."""
+    """The number of encoded frames in a file."""
     with av.open(str(path.absolute())) as file:
         return sum(packet.size > 0 for packet in file.demux(video=0))
-
-
-class ToYuv:
-    """RGB frames to 4:2:0, chroma sited as H.264 players take it: left. PyAV's own ``reformat`` centres it.
-
-    Args:
-        width: Of the frames; the last column is repeated when it is odd, and the last row as well.
-        height: Of the frames.
-        colour: Matrix and range of the result.
-        rate: Frames a second.
-
-    Attributes:
-        width: Of the result: even.
-        height: Of the result: even.
-    """
-
-    def __init__(self, width: int, height: int, colour: Colour, rate: Fraction):
-        self.width, self.height, self.tick = width + width % 2, height + height % 2, 1 / rate
-        self.graph = Graph()
-        self.graph.threads = 1
-        source = self.graph.add_buffer(
-            width=self.width, height=self.height, format=VideoFormat("rgb24"), time_base=self.tick
-        )
-        out = f"out_color_matrix={colour.name}:out_range={colour.range.name.lower()}:out_chroma_loc=left"
-        scale = self.graph.add("scale", f"{out}:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp")
-        self.graph.link_nodes(
-            source, scale, self.graph.add("format", "yuv420p"), self.graph.add("buffersink")
-        ).configure()
-
-    def __call__(self, rgb: np.ndarray, number: int) -> VideoFrame:
-        """(h, w, 3) uint8 RGB -> the frame with that number."""
-        height, width = rgb.shape[:2]
-        if (width, height) != (self.width, self.height):
-            rgb = np.pad(rgb, ((0, self.height - height), (0, self.width - width), (0, 0)), mode="edge")
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
-        frame.pts, frame.time_base = number, self.tick
-        self.graph.vpush(frame)
-        return self.graph.vpull()

@@ -1,8 +1,7 @@
-"""python -m benchmarks: what it measures, and that it measures it right."""
+"""``python -m benchmarks``: what it measures, and that it measures it correctly."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -10,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,19 +19,17 @@ from rich.console import Console
 from support.networks import TINY, randomize
 from torch import nn
 
-from benchmarks import command as run
-from benchmarks import comparison as compare
-from benchmarks import data_loading as data
-from benchmarks import measure, page, startup
+from benchmarks import __main__ as tool
+from benchmarks import command, comparison, data_loading, measure, page
 from benchmarks.cases import Case, Inference, Training, build, mmagic_arguments, random_vgg, shared_weights
-from benchmarks.measure import Memory, Spread
+from benchmarks.measure import Memory, SampleStats
+from benchmarks.options import ComparisonOptions, DataOptions, MeasureOptions, PageOptions
 from glean_ext import cli
 from glean_ext.errors import InputError
 from glean_ext.inference.export import export_network
 from glean_ext.networks import build_network
 
 ROOT = Path(__file__).parents[2]
-TOOL = ROOT / "benchmarks" / "__main__.py"
 MIB = 2**20
 CELLS = page.cells_of([1, 4, 16])
 # The smallest that MMagic's class can be, too.
@@ -68,12 +66,12 @@ def console() -> Console:
 # ---------------------------------------------------------------- measuring
 
 
-def test_spread_by_hand():
-    assert Spread.of([4.0, 1.0, 2.0, 3.0, 100.0]) == Spread(3.0, 2.0, 4.0, 1.0, 100.0, 5)
-    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0, 2.0, 2.0, 1)
+def test_statistics_by_hand():
+    assert SampleStats.of([4.0, 1.0, 2.0, 3.0, 100.0]) == SampleStats(3.0, 2.0, 4.0, 1.0, 100.0, 5)
+    assert SampleStats.of([2.0]) == SampleStats(2.0, 2.0, 2.0, 2.0, 2.0, 1)
 
 
-def test_contestants_alternate():
+def test_candidates_alternate():
     order: list[str] = []
     ticks: list[int] = []
 
@@ -82,7 +80,7 @@ def test_contestants_alternate():
         time.sleep(0.02)
 
     runs = [lambda: order.append("a"), slow]
-    a, b = measure.alternate(runs, 3, "cpu", lambda: ticks.append(len(order)))
+    a, b = measure.time_alternately(runs, 3, lambda: ticks.append(len(order)))
     assert order == ["a", "b"] * 3 and ticks == [1, 2, 3, 4, 5, 6]
     assert len(a) == len(b) == 3 and min(b) >= 0.02 > max(a)
 
@@ -104,7 +102,7 @@ def test_memory_is_of_a_process_of_its_own():
     assert Memory(imports=3, ready=4, peak=10).own == 7
 
 
-def test_memory_of_what_fails_is_told():
+def test_the_error_of_a_failed_memory_process():
     with pytest.raises(
         InputError, match=r"^The process that measures the memory of glean-ext GLEAN float32 failed: .*\b9"
     ):
@@ -113,20 +111,20 @@ def test_memory_of_what_fails_is_told():
 
 def test_machine_peak_is_plausible(monkeypatch):
     monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros([min(side, 64) for side in shape]))
-    peak = measure.machine_peak(torch.float32, "cpu", repeats=1)
+    peak = measure.machine_peak(torch.float32, "cpu", min_seconds=0.01)
     assert set(peak) == {"matmul", "conv"} and all(value > 0 for value in peak.values())
 
 
-def test_circumstances():
-    found = measure.circumstances("cpu")
+def test_the_environment():
+    found = measure.describe_environment("cpu")
     assert found["versions"]["torch"] == torch.__version__ and found["versions"]["mmagic"] == "1.2.0"
     assert found["machine"]["threads"] == torch.get_num_threads() and found["machine"]["cpu"]
 
 
-# ---------------------------------------------------------------- contestants
+# ---------------------------------------------------------------- candidates
 
 
-def test_inference_contestants_compute_the_same():
+def test_inference_candidates_compute_the_same():
     weights = shared_weights(infer_case())
     assert all(tensor.any() for tensor in weights["generator"].values())  # nothing that would hide a difference
     ours, theirs = (build(infer_case(mmagic, batch=2), weights) for mmagic in (False, True))
@@ -137,21 +135,22 @@ def test_inference_contestants_compute_the_same():
     assert flops == same > 1e6 and flops == 2 * build(infer_case(), weights).first_run()[0]
 
 
-def test_an_exported_network_is_a_contestant(tool, tmp_path, console):
+def test_an_exported_network_is_a_candidate(tmp_path, console):
     net = randomize(build_network({**SMALL, "bank_init": "random"}), seed=4)
     torch.save(net.state_dict(), tmp_path / "net.pth")
     export_network(net, tmp_path / "net.onnx", notify=lambda step: None)
     sizes = [f"model.generator.{name}={value}" for name, value in SMALL.items() if name != "type"]
     arguments = ["infer", "--dtype", "float32", "--against", str(tmp_path / "net.onnx"), "--cfg-options", *sizes]
-    args = tool.make_parser().parse_args([*arguments, "model.generator.init_cfg=None"])
-    with pytest.raises(InputError, match=r"net\.onnx: an exported model is compared with the network it was made of"):
-        run.contest(args)
-    args.checkpoint = str(tmp_path / "net.pth")
-    cases = run.contest(args)
-    report = compare.compare(cases, compare.Options(repeats=2, memory=False, peak=False), console)
+    options, _ = tool.parse([*arguments, "model.generator.init_cfg=None"])
+    with pytest.raises(
+        InputError, match=r"net\.onnx: an exported model is compared with the network it was exported from"
+    ):
+        command.make_cases(options)
+    cases = command.make_cases(replace(options, checkpoint=str(tmp_path / "net.pth")))
+    report = comparison.compare(cases, MeasureOptions(repeats=2, memory=False, peak=False), console)
     ours, theirs = report["results"]
     assert (ours.label, theirs.label) == ("glean-ext GLEAN float32", "onnxruntime GLEAN float32")
-    assert ours.versus.difference["max_of_range"] < 1e-5 and theirs.gflop == ours.gflop
+    assert ours.relative.difference["max_of_range"] < 1e-5 and theirs.gflop == ours.gflop
     assert measure.peak_memory(cases[1], 1).own > 0
 
 
@@ -187,7 +186,7 @@ def test_arguments_for_mmagics_class():
         assert mmagic_arguments({**SMALL, **changes}) == {k: v for k, v in SMALL.items() if k != "type"}
 
 
-def test_training_contestants_have_the_same_losses():
+def test_training_candidates_have_the_same_losses():
     ours, theirs = train_case(), train_case(mmagic=True)
     weights = shared_weights(ours)
     subjects = [Training(case, weights) for case in (ours, theirs)]
@@ -220,16 +219,16 @@ def test_vgg_is_random_and_torchvisions_cache_as_before():
 
 def test_compare(console):
     cases = [infer_case(dtype="bfloat16"), infer_case(mmagic=True)]
-    report = compare.compare(cases, compare.Options(repeats=3, memory=False, peak=False), console)
+    report = comparison.compare(cases, MeasureOptions(repeats=3, memory=False, peak=False), console)
     ours, theirs = report["results"]
     assert (ours.label, theirs.label) == ("glean-ext GLEAN bfloat16", "MMagic GLEAN float32")
     assert ours.images_per_second == 1 / ours.seconds.median and ours.seconds.count == 3
     assert ours.gflop_per_second == ours.gflop / ours.seconds.median
-    assert theirs.versus is None and ours.versus.label == theirs.label and ours.versus.memory is None
-    assert ours.versus.speed.count == 3
-    assert ours.versus.speed.least <= theirs.seconds.most / ours.seconds.least
-    assert 30 < ours.versus.difference["psnr"] < 100
-    sentences = list(compare.told(ours))
+    assert theirs.relative is None and ours.relative.label == theirs.label and ours.relative.memory is None
+    assert ours.relative.speed.count == 3
+    assert ours.relative.speed.minimum <= theirs.seconds.maximum / ours.seconds.minimum
+    assert 30 < ours.relative.difference["psnr"] < 100
+    sentences = list(comparison.summary_lines(ours))
     assert (
         sentences[0].startswith("glean-ext GLEAN bfloat16 is ") and "as fast as MMagic GLEAN float32." in sentences[0]
     )
@@ -238,13 +237,15 @@ def test_compare(console):
 
 
 def test_losses_are_compared_one_by_one():
-    assert compare.result_difference({"a": 1.1, "b": 2.0}, {"a": 1.0, "b": -2.0}) == pytest.approx({"a": 0.1, "b": 2.0})
-    assert compare.result_difference(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 9)) is None
+    assert comparison.result_difference({"a": 1.1, "b": 2.0}, {"a": 1.0, "b": -2.0}) == pytest.approx(
+        {"a": 0.1, "b": 2.0}
+    )
+    assert comparison.result_difference(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 9)) is None
 
 
 def test_share_of_peak(monkeypatch, console):
     monkeypatch.setattr(measure, "machine_peak", lambda dtype, device: {"matmul": 2e12, "conv": 4e12})
-    report = compare.compare([infer_case()], compare.Options(repeats=1, memory=False), console)
+    report = comparison.compare([infer_case()], MeasureOptions(repeats=1, memory=False), console)
     (result,) = report["results"]
     assert report["peak"] == {"float32": {"matmul": 2000, "conv": 4000}}
     assert result.share_of_peak == pytest.approx(result.gflop_per_second / 4000)
@@ -252,33 +253,33 @@ def test_share_of_peak(monkeypatch, console):
 
 def test_data_loading(console):
     pipeline = [{"type": "LoadRGB", "key": "gt"}, {"type": "LoadOrMakeLQ"}, {"type": "PackInputs"}]
-    report = data.data(pipeline, {32: 4}, 2, console)
+    report = data_loading.compare_formats(pipeline, {32: 4}, 2, console)
     assert [(one.size, one.scale, one.format) for one in report["loading"]] == [(32, 4, "png"), (32, 4, "jpg")]
     for one in report["loading"]:
-        assert one.decode.median > 0 and 0 < one.resize.median < one.pipeline.most
+        assert one.decode.median > 0 and 0 < one.resize.median < one.pipeline.maximum
         assert one.images_per_second == 1 / one.pipeline.median
-    assert data.picture(64).shape == (64, 64, 3) and data.picture(64).std() > 20
+    assert data_loading.make_test_image(64).shape == (64, 64, 3) and data_loading.make_test_image(64).std() > 20
 
 
 # ---------------------------------------------------------------- the page
 
 
 def fake_report(seconds: list[float]) -> dict:
-    def result(i: int, value: float) -> compare.Result:
+    def result(i: int, value: float) -> comparison.Result:
         label = ("ours bf16", "ours fp32", "light", "onnxruntime", "MMagic GLEAN float32")[i]
-        versus = compare.Versus(
-            "MMagic", Spread.of([seconds[-1] / value]), 0.25, 0.5, {"psnr": 47.6, "max_of_range": 0.1}
+        relative = comparison.RelativeResult(
+            "MMagic", SampleStats.of([seconds[-1] / value]), 0.25, 0.5, {"psnr": 47.6, "max_of_range": 0.1}
         )
         generator = {"in_size": 32, "out_size": 256, "checkpoint_trunk": i == 0}
         case = {"task": "infer", "batch": 1, "device": "cpu", "model": {"generator": generator}}
-        return compare.Result(
-            label, case, Spread.of([value]), 1 / value, None, 10.0, 10 / value, 0.5, Memory(0, 0, 2**30),
-            None if i == len(seconds) - 1 else versus,
+        return comparison.Result(
+            label, case, SampleStats.of([value]), 1 / value, None, 10.0, 10 / value, 0.5, Memory(0, 0, 2**30),
+            None if i == len(seconds) - 1 else relative,
         )  # fmt: skip
 
     return {
         "results": [result(i, value) for i, value in enumerate(seconds)],
-        **measure.circumstances("cpu"),
+        **measure.describe_environment("cpu"),
         "peak": {},
     }
 
@@ -303,31 +304,31 @@ def test_page(tmp_path, seconds):
     assert Image.open(tmp_path / "page.png").size == (990, 770)
 
 
-def test_page_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
-    console, path = Console(quiet=True), tmp_path / "page.partial.json"
-    reports = iter([*(fake_report([n, 2.0]) for n in range(1, 4)), KeyboardInterrupt()])
-    monkeypatch.setattr(page, "inference_cases", lambda *_: [])
-    monkeypatch.setattr(page, "training_cases", list)
+def test_measuring_the_page(tmp_path, monkeypatch):
+    """A report for each cell in order, the machine's peak at the largest size only, and the command that repeats it."""
+    calls: list[tuple[object, MeasureOptions]] = []
+    monkeypatch.setattr(page, "inference_cases", lambda size, batch, folder: (size, batch))
+    monkeypatch.setattr(page, "training_cases", lambda: "training")
 
-    def compare(*_):
-        report = next(reports)
-        if isinstance(report, KeyboardInterrupt):
-            raise report
-        return report
+    def compare(cases: object, options: MeasureOptions, console: Console) -> dict:
+        calls.append((cases, options))
+        return fake_report([float(len(calls)), 2.0])
 
     monkeypatch.setattr(page, "compare", compare)
-    with pytest.raises(KeyboardInterrupt):
-        page.measure_all([1, 4], 3, page.Finished(path, 3), console)
-    assert page.Finished(path, 5).reports == {}  # of another number of repeats
-    reports = iter([fake_report([4.0, 2.0]), fake_report([5.0, 2.0])])
-    finished = page.Finished(path, 3)
-    report = page.measure_all([1, 4], 3, finished, console)
+    report = page.measure_page([1, 4], 3, Console(quiet=True))
+    assert calls == [
+        ((256, 1), MeasureOptions(3, peak=False)),
+        ((256, 4), MeasureOptions(3, peak=False)),
+        ((512, 1), MeasureOptions(3, peak=False)),
+        ((1024, 1), MeasureOptions(3, peak=True)),
+        ("training", MeasureOptions(3, peak=False)),
+    ]
+    assert report["command"] == "python -m benchmarks page --batches 1 4 --repeats 3"
+    assert report["cells"] == [(256, 1), (256, 4), (512, 1), (1024, 1)]
     assert [part["results"][0].seconds.median for part in report["inference"]] == [1, 2, 3, 4]
-    assert report["inference"][0] == fake_report([1, 2.0])  # as it was before it went through the file
     assert report["training"]["results"][0].seconds.median == 5
     page.write(report, tmp_path / "page.md")
-    finished.forget()
-    assert not path.exists()
+    assert "    python -m benchmarks page --batches 1 4 --repeats 3\n" in (tmp_path / "page.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -353,47 +354,33 @@ def test_cases_of_the_page(tmp_path, monkeypatch, fast, dtypes):
     assert theirs.mmagic and theirs.batch == 2 and plain.optim_wrapper["generator"]["optimizer"]["lr"] == 1e-4
 
 
-# ---------------------------------------------------------------- start-up and the tool
+# ---------------------------------------------------------------- the command line
 
 
-@pytest.fixture
-def tool():
-    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_one_image_needs_neither_mmagic_nor_mmcv(tmp_path):
-    """The shipped demo model, from a cold process to the written file: what the start-up benchmark times."""
-    command = startup.commands(tmp_path)[startup.IMAGE]
-    code = "import atexit, runpy, sys\nsys.argv = sys.argv[1:]\n"
-    code += (
-        "atexit.register(lambda: print(*sorted({'torch', 'mmagic', 'mmcv', 'mmengine.runner'} & set(sys.modules))))\n"
+def test_options_of_the_commands():
+    """Each command has its typed options; none is an argparse namespace."""
+    options, json_file = tool.parse(["infer", "--batch", "3", "--no-peak", "--json", "r.json", "--compile", "default"])
+    assert json_file == Path("r.json")
+    assert options == ComparisonOptions(
+        task="infer",
+        config=ROOT / "configs/glean_x16_ffhq.py",
+        measure=MeasureOptions(repeats=5, memory=True, peak=False),
+        network=None,
+        in_size=None,
+        out_size=None,
+        batch=3,
+        dtype="bfloat16",
+        device="cpu",
+        against="mmagic",
+        against_dtype=None,
+        compile="default",
     )
-    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = subprocess.run([command[0], "-c", code, *command[1:]], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "torch"
-    assert Image.open(tmp_path / "restored.png").size == (64, 64)
+    assert tool.parse(["train"])[0].batch == 2 and tool.parse(["train"])[0].checkpoint is None
+    assert tool.parse(["data", "--repeats", "2"]) == (DataOptions(ROOT / "configs/glean_x8_cat.py", 2), None)
+    assert tool.parse(["page", "--batches", "1", "8"])[0] == PageOptions((1, 8), 3, ROOT / "docs/performance.md")
 
 
-def test_startup(monkeypatch, console):
-    monkeypatch.setattr(startup, "commands", lambda folder: {
-        startup.TORCH: [sys.executable, "-c", "import time; time.sleep(0.05)"],
-        startup.NETWORKS: [sys.executable, "-c", "import time; time.sleep(0.3)"],
-        startup.IMAGE: [sys.executable, "-c", ""],
-        startup.MMAGIC: [sys.executable, "-c", ""],
-    })  # fmt: skip
-    report = startup.startup(2, console)
-    assert report["seconds"][startup.NETWORKS].least > 0.3 and report["seconds"][startup.TORCH].count == 2
-    assert report["ratios"][f"{startup.NETWORKS} / {startup.TORCH}"].median > 1
-    monkeypatch.setattr(startup, "commands", lambda folder: {"x": [sys.executable, "-c", "raise ValueError('why')"]})
-    with pytest.raises(InputError, match=r"^-c raise ValueError\('why'\) failed: ValueError: why$"):
-        startup.startup(1, console)
-
-
-def test_the_tool_writes_json(tool, tmp_path, capsys):
+def test_the_tool_writes_json(tmp_path, capsys):
     sizes = ["--in-size", "8", "--out-size", "16", "--cfg-options", "model.generator.num_rrdbs=1"]
     arguments = ["--repeats", "2", "--no-memory", "--no-peak", "--json", str(tmp_path / "r.json"), *sizes]
     assert tool.main(["infer", "--dtype", "float32", *arguments]) == 0
@@ -402,11 +389,11 @@ def test_the_tool_writes_json(tool, tmp_path, capsys):
     assert "as fast as MMagic GLEAN float32" in printed
     report = json.loads((tmp_path / "r.json").read_text())
     ours, theirs = report["results"]
-    assert ours["versus"]["difference"]["max_of_range"] < 1e-5 and theirs["case"]["mmagic"]
-    assert ours["versus"]["speed"]["count"] == 2
+    assert ours["relative"]["difference"]["max_of_range"] < 1e-5 and theirs["case"]["mmagic"]
+    assert ours["relative"]["speed"]["count"] == 2
 
 
-def test_the_tool_against_a_config(tool, tmp_path):
+def test_the_tool_against_a_config(tmp_path):
     demo = str(ROOT / "configs/demo_glean_x8.py")
     options = ["--checkpoint", "glean-ext://demo_glean_x8.safetensors", "--against", demo, "--against-dtype", "float32"]
     json_file = tmp_path / "r.json"
@@ -414,33 +401,32 @@ def test_the_tool_against_a_config(tool, tmp_path):
     assert tool.main(["infer", "--config", demo, *options, *quick]) == 0
     ours, theirs = json.loads(json_file.read_text())["results"]
     assert (ours["label"], theirs["label"]) == ("glean-ext GLEAN bfloat16", "glean-ext GLEAN float32")
-    assert ours["versus"]["difference"]["psnr"] > 45
+    assert ours["relative"]["difference"]["psnr"] > 45
 
 
-def test_networks_and_sizes_of_the_options(tool):
-    args = tool.make_parser().parse_args(["train", "--network", "lightglean", "--in-size", "8", "--out-size", "32"])
-    ours, theirs = run.contest(args)
+def test_networks_and_sizes_of_the_options():
+    options, _ = tool.parse(["train", "--network", "lightglean", "--in-size", "8", "--out-size", "32"])
+    ours, theirs = command.make_cases(options)
     generator = ours.model["generator"]
     assert (generator["type"], generator["in_size"], generator["out_size"]) == ("LightGLEANStyleGANv2", 8, 32)
     assert ours.model["discriminator"]["in_size"] == 32 and (ours.batch, ours.dtype) == (2, "bfloat16")
     assert ours.label == "glean-ext LightGLEAN bfloat16" and theirs.label == "MMagic GLEAN float32"
-    args.against = "none"
-    assert run.contest(args) == [ours]
+    assert command.make_cases(replace(options, against="none")) == [ours]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["infer", "--repeats", "0"], "--repeats, --batch and --batches must be at least 1."),
-        (["infer", "--dtype", "float16"], "--dtype float16 needs a GPU; on a CPU take bfloat16."),
+        (["infer", "--dtype", "float16"], "--dtype float16 needs a GPU; on a CPU use bfloat16."),
         (["infer", "--against", "no.py"], "no.py: there is no such file. Give the path of a config."),
         (["train", "--config", "no.py"], "no.py: there is no such file. Give the path of a config."),
-        (["fly"], "argument command: invalid choice: 'fly' "),
+        (["startup"], "argument command: invalid choice: 'startup' "),
         ([], "the following arguments are required: command. See "),
     ],
 )
-def test_mistakes_take_one_line(tool, capsys, monkeypatch, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+def test_mistakes_take_one_line(capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
     with pytest.raises(SystemExit) as caught:
         cli.run(tool.main)
     assert caught.value.code == 2
@@ -449,8 +435,8 @@ def test_mistakes_take_one_line(tool, capsys, monkeypatch, arguments, message):
 
 
 def test_help_is_light():
-    command = [sys.executable, "-X", "importtime", str(TOOL), "infer", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-X", "importtime", "-m", "benchmarks", "infer", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--against" in done.stdout and "torch" not in done.stderr and "rich" not in done.stderr
 
 
@@ -464,6 +450,6 @@ def test_compiled_networks_are_timed_after_compiling(monkeypatch, console):
 
     monkeypatch.setattr(torch, "compile", fake_compile)
     case = Case("infer", {"generator": SMALL}, False, "float32", "cpu", 1, compile="default")
-    report = compare.compare([case], compare.Options(repeats=2, memory=False, peak=False), console)
+    report = comparison.compare([case], MeasureOptions(repeats=2, memory=False, peak=False), console)
     assert len(compiled) == 1 and report["results"][0].compile_seconds > 0
     assert "compiled (default)" in report["results"][0].label

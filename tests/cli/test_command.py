@@ -313,7 +313,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     assert restore(*photo, "aligned.png", "--photo", "--aligned")[0] == 0
     assert read_rgb(tmp_path / "aligned.png").shape == (64, 64, 3)
     assert fault(*GLEAN, "none.png", "-o", "n.png", "--photo", "--when-no-face", "error") == (
-        "none.png: no face was found. Lower min_face if faces are small; an aligned face needs --aligned."
+        "none.png: no face was found. Lower --min-face if faces are small; an aligned face needs --aligned."
     )
     assert not (tmp_path / "n.png").exists()
     assert fault(*photo, "b.png", "--photo", "--fidelity", "2") == (
@@ -327,8 +327,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
 def test_a_crowd_is_refused(fault, tmp_path, portrait):
     write_picture(Picture(np.concatenate([portrait, portrait], 1)), tmp_path / "two.png")
     assert fault(*GLEAN, "two.png", "-o", "b.png", "--photo", "--max-faces", "1") == (
-        "two.png has 2 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces (in Python: "
-        "min_face, max_faces)."
+        "two.png has 2 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces."
     )
 
 
@@ -348,7 +347,7 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
         (
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
-            "fit is 'crop', but faces are put back into whole photographs. Leave it out (--fit, in Python: fit).",
+            "fit is 'crop', but faces are put back into whole photographs. Leave --fit out.",
         ),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "argument --crf: 60 is not between 0 (lossless) and 51. See"),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "argument --crf: nan is not between 0 (lossless) and 51."),

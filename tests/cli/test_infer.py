@@ -140,7 +140,7 @@ def test_a_folder_goes_on_after_bad_files_and_tells_all(infer, net, weights, con
     )
     assert "left out, no images: notes.txt\n" in stdout
     assert f"failed: {folder}/b.png is no image" in stdout
-    assert f"failed: {folder}/c.png is empty (0 bytes). Get the file anew.\n" in stdout
+    assert f"failed: {folder}/c.png is empty (0 bytes). Get the file again.\n" in stdout
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "d.png"]
     np.testing.assert_array_equal(read_rgb(out / "d.png"), expected(net, read_rgb(good[1])))
 
@@ -493,7 +493,7 @@ def test_bad_image(fault, config, weights, tmp_path, content):
 def test_truncated_image(fault, config, weights, image, tmp_path):
     image.write_bytes(image.read_bytes()[:-60])
     message = fault(config, weights, image, "-o", tmp_path / "o.png")
-    assert message.startswith(f"{image} is truncated or damaged (") and message.endswith("Get the file anew.")
+    assert message.startswith(f"{image} is truncated or damaged (") and message.endswith("Get the file again.")
 
 
 # The real thing

@@ -83,10 +83,10 @@ def test_an_interrupted_video_goes_on(infer, tmp_path):
     stdout, stderr = child.communicate(timeout=60)
     kept = 60 * len(list(folder.glob("0*.mp4")))
     assert (child.returncode, stderr) == (130, "interrupted\n") and not target.exists() and 60 <= kept < 110
-    assert stdout == f"{target}: {kept} frames are kept; the same call goes on after them.\n"
+    assert stdout == f"{target}: {kept} frames are kept; the same call continues after them.\n"
     code, stdout, stderr = infer(source, "-o", target)
     assert (code, stderr) == (0, "")
-    assert stdout.startswith(f"{target}: {kept} frames are there from the interrupted run; it goes on after them.\n")
+    assert stdout.startswith(f"{target}: {kept} frames are kept from the interrupted run; it continues after them.\n")
     assert f"{target}: 110 frames of 64x64; {kept} of them from the interrupted run; " in stdout
     assert len(read_video(target).rgb) == 110 and not folder.exists()
 
@@ -132,7 +132,7 @@ def test_a_folder_of_images_and_videos(infer, source, tmp_path):
     (folder / "c.mkv").write_bytes(b"no video")
     code, stdout, stderr = infer(folder, "-o", out)
     assert code == 2 and stderr.startswith("error: 1 of 4 ") and "c.mkv" in stderr and stderr.count("\n") == 1
-    assert f"failed: {folder}/c.mkv is no video, or truncated or damaged. Get the file anew.\n" in stdout
+    assert f"failed: {folder}/c.mkv is no video, or truncated or damaged. Get the file again.\n" in stdout
     assert "3 restored; 1 failed" in stdout
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert files == ["a.png", "b.mp4", "deep/film.mp4"]
@@ -163,7 +163,7 @@ def test_bad_videos_are_one_line(infer, source, tmp_path):
     source.write_bytes(source.read_bytes()[:500])
     code, stdout, stderr = infer(source, "-o", tmp_path / "o.mp4")
     assert (code, stdout) == (2, "")
-    assert stderr == f"error: {source} is no video, or truncated or damaged. Get the file anew.\n"
+    assert stderr == f"error: {source} is no video, or truncated or damaged. Get the file again.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 

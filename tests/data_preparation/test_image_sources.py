@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from support.preparation import content, fault, names, picture, run, save
 
-from glean_ext.data_preparation.prepare import assign_names
-from glean_ext.data_preparation.readers import listed, open_source, read_list
+from glean_ext.data_preparation.readers import open_source
+from glean_ext.data_preparation.selection import assign_names, find_listed, read_list
 from glean_ext.utils.image_io import decode_rgb, read_rgb
 
 
@@ -32,13 +32,13 @@ def raw(tmp_path) -> Path:
 def test_bytes_are_read_as_files_are(tmp_path):
     path = save(picture(1), tmp_path / "a.jpg")
     np.testing.assert_array_equal(decode_rgb(path.read_bytes(), "a.jpg"), read_rgb(path))
-    assert fault(decode_rgb, b"", "x/a.png") == "x/a.png is empty (0 bytes). Get the file anew."
+    assert fault(decode_rgb, b"", "x/a.png") == "x/a.png is empty (0 bytes). Get the file again."
     assert fault(decode_rgb, b"text", "x/a.png").startswith("x/a.png is no image, or of a format that is not read (BMP")
     half = path.read_bytes()[:400]
     assert fault(decode_rgb, half, "a.jpg").startswith("a.jpg is truncated or damaged (")
 
 
-def test_folders_are_searched_to_the_ground(tmp_path):
+def test_folders_are_searched_with_all_subfolders(tmp_path):
     for name in "b.png", "a/c.JPG", "a/b/d.webp", "a/notes.txt", "a/._c.jpg", ".hidden.png":
         save(picture(1), tmp_path / "raw" / name, format="PNG")
     (tmp_path / "elsewhere").mkdir()
@@ -90,17 +90,17 @@ def test_a_zip_writes_nowhere_but_into_the_output(tmp_path):
 
 
 def test_members_that_cannot_be_read_are_rejected(tmp_path, raw, monkeypatch):
-    from glean_ext.data_preparation import readers as sources
+    from glean_ext.data_preparation import readers
 
     path = make_zip(tmp_path / "raw.zip", {"good.png": png(picture(1)), "big.png": bytes(50_000), "bad.png": b""})
     damaged = bytearray(path.read_bytes())
     damaged[len(b"PK") + 40 + len("good.png")] ^= 255  # in the packed data of the first member
     path.write_bytes(damaged)
-    monkeypatch.setattr(sources, "LARGEST", 49_999)
+    monkeypatch.setattr(readers, "MAX_BYTES", 49_999)
     source = open_source(path)
     by_key = {entry.key: entry for entry in source.find()[0]}
     assert fault(source.read, by_key["big.png"]) == (
-        "big.png has 50000 bytes, and 49999 are the most that is read. Scale the image down."
+        "big.png has 50000 bytes, and 49999 is the limit. Scale the image down."
     )
     assert "good.png is truncated or damaged (" in fault(source.read, by_key["good.png"])
     message = fault(run, path, tmp_path / "out")
@@ -123,7 +123,7 @@ def test_not_a_source(tmp_path, raw):
     assert not out.exists()
     assert fault(run, raw, out, 64).startswith(
         f"{raw}: none of 10 images can be used: 10 too small. The first: 0.png: it is 32x32, smaller than 64x64. "
-        "Give a smaller --size, or --enlarge."
+        "Give a smaller size, or set enlarge=True."
     )
 
 
@@ -173,7 +173,7 @@ def test_list_entries_are_found_by_path_or_name(tmp_path):
 
     def keys(text: str) -> set[str]:
         (tmp_path / "list.txt").write_text(text)
-        return listed(entries, tmp_path / "list.txt")
+        return find_listed(entries, tmp_path / "list.txt")
 
     assert keys("1.png\na/2.jpg\n3.jpg") == {"a/1.png", "a/2.jpg", "b/3.png"}
     assert keys("2.png") == {"b/2.png"}
@@ -181,7 +181,7 @@ def test_list_entries_are_found_by_path_or_name(tmp_path):
         f"{tmp_path}/list.txt names 2.webp, which a/2.jpg and b/2.png both are. Give the whole path."
     )
     assert fault(keys, "1.png\n7.png\n8.png") == (
-        f"{tmp_path}/list.txt names 7.png and 1 more, which SOURCE does not have. Correct the list or SOURCE."
+        f"{tmp_path}/list.txt names 7.png and 1 more, which source does not have. Correct the list or source."
     )
 
 

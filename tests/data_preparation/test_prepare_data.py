@@ -68,7 +68,7 @@ def test_everything_that_is_written(tmp_path, raw):
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.size[0] > 9 * 96 and sheet.size[1] > 5 * 96  # train, test, two of a pair, rejected
     assert names(out) == [
-        "contact_sheet.png", "images.csv", "manifest.sqlite", "meta_info_test.txt", "meta_info_train.txt",
+        "contact_sheet.png", "images.csv", "meta_info_test.txt", "meta_info_train.txt", "records.jsonl",
         "report.json", "test", "train",
     ]  # fmt: skip
 
@@ -116,16 +116,17 @@ def test_mmagic_reads_what_was_written(tmp_path, raw):
             np.testing.assert_array_equal(sample["img"], wanted["img"])
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
-def test_a_second_run_has_nothing_to_do_and_mends_what_is_lost(tmp_path, raw, capsys):
+def test_a_second_run_has_nothing_to_do_and_restores_missing_files(tmp_path, raw, caplog):
     for kind, lmdb_too in ("folder", False), ("database", True):
         out = tmp_path / kind
         report = run(raw, out, lr_scale=8, lmdb=lmdb_too)
-        capsys.readouterr()
+        caplog.clear()
+        caplog.set_level("INFO")
         assert run(raw, out, lr_scale=8, lmdb=lmdb_too) == report
-        assert "is complete, there is nothing to do." in " ".join(capsys.readouterr().err.split())
+        assert "is complete, there is nothing to do." in caplog.text
     before = content(tmp_path / "folder")
     victims = sorted((tmp_path / "folder/train/GT").iterdir())[:3]
     victims[0].unlink()
@@ -164,7 +165,7 @@ def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     run(raw, out)
     before = content(out)
     assert fault(run, raw, out, 16) == (
-        f"{out} was begun with size = 32x32, but now it is 16x16. Give the same options, or a new folder as OUT."
+        f"{out} was begun with size = 32x32, but now it is 16x16. Give the same options, or a new folder as out."
     )
     (tmp_path / "list.txt").write_text("1.png\n")
     assert "was begun with list of all = None, but now it is" in fault(
@@ -173,23 +174,26 @@ def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     assert content(out) == before
     save(picture(1), tmp_path / "mine/a.png")
     assert fault(run, raw, tmp_path / "mine") == (
-        f"{tmp_path}/mine is not empty, and this tool did not make it. Give a new folder as OUT."
+        f"{tmp_path}/mine is not empty, and this tool did not make it. Give a new folder as out."
     )
-    assert fault(run, raw, raw / "out") == f"{raw}/out and {raw} lie within each other. Give an OUT beside SOURCE."
-    assert fault(run, raw, tmp_path).endswith("lie within each other. Give an OUT beside SOURCE.")
-    assert fault(run, raw, tmp_path / "list.txt") == f"{tmp_path}/list.txt is a file. Give a new folder as OUT."
-    (out / "manifest.sqlite").write_bytes(b"no database " * 99)
+    assert (
+        fault(run, raw, raw / "out")
+        == f"{raw}/out and {raw} lie within each other. Give a folder beside source as out."
+    )
+    assert fault(run, raw, tmp_path).endswith("lie within each other. Give a folder beside source as out.")
+    assert fault(run, raw, tmp_path / "list.txt") == f"{tmp_path}/list.txt is a file. Give a new folder as out."
+    (out / "records.jsonl").write_bytes(b"no database " * 99)
     assert fault(run, raw, out) == (
-        f"{out}/manifest.sqlite is damaged (file is not a database). Give a new folder as OUT."
+        f"{out}/records.jsonl is damaged (line 1 is not one of its own). Give a new folder as out."
     )
 
 
 def test_two_runs_do_not_write_at_once(tmp_path, raw):
-    from glean_ext.data_preparation.manifest import Manifest
+    from glean_ext.data_preparation.record_log import RecordLog
 
-    first = Manifest(tmp_path / "out", {})
+    first = RecordLog(tmp_path / "out", {})
     assert (
-        fault(Manifest, tmp_path / "out", {}) == f"{tmp_path}/out is being written by another run. Wait for it to end."
+        fault(RecordLog, tmp_path / "out", {}) == f"{tmp_path}/out is being written by another run. Wait for it to end."
     )
     first.close()
 
@@ -220,7 +224,7 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_goes_on(many, tmp_path, how):
+def test_an_interrupted_run_continues(many, tmp_path, how):
     out = tmp_path / "out"
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"
     process = start(many / "raw", out, *options, start_new_session=True)
@@ -234,10 +238,10 @@ def test_an_interrupted_run_goes_on(many, tmp_path, how):
     assert len(children) >= 3
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "Interrupted. The same command goes on from here.\n" in errors and errors.endswith("\ninterrupted\n")
+        assert "Interrupted. The next run continues from here.\n" in errors and errors.endswith("\ninterrupted\n")
         assert "Traceback" not in errors
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children):  # nobody is left behind
+    while any(Path(f"/proc/{child}").exists() for child in children):  # no process is left
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not (out / "report.json").exists()
@@ -246,7 +250,7 @@ def test_an_interrupted_run_goes_on(many, tmp_path, how):
     assert not (out / ".staging").exists()
 
 
-def test_a_full_disk_stops_with_one_line_and_the_run_goes_on(tmp_path):
+def test_a_full_disk_stops_with_one_line_and_the_next_run_continues(tmp_path):
     """The system refuses to write beyond 60 kB of a file: what a full disk does, at the same place."""
     for seed in range(4):
         save(np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8), tmp_path / f"raw/{seed}.png")
@@ -256,8 +260,8 @@ def test_a_full_disk_stops_with_one_line_and_the_run_goes_on(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors.splitlines()[-1] == (
-        f"error: {out}/.staging/GT/0.png cannot be written (File too large). Free some space or correct its rights, "
-        "and run the same command again: it goes on."
+        f"error: {out}/.staging/GT/0.png cannot be written (File too large). Free some space or correct the "
+        "permissions; the next run continues from here."
     )
     assert "Traceback" not in errors
     assert run(tmp_path / "raw", out, 160)["train"] == 3
@@ -303,7 +307,7 @@ def test_tool_preset_and_what_is_given_beside_it(tmp_path, raw, capsys):
         ),
         (["--size", "8", "--workers", "0"], "argument --workers: give 1 or more."),
         (["--size", "8", "--list", "train=no.txt"], "no.txt: the list cannot be read (No such file or directory)."),
-        (["--size", "8", "--split", "2"], "split is 2.0, but it is the share of training images, 0 to 1."),
+        (["--size", "8", "--split", "2"], "--split is 2.0, but it is the share of training images, 0 to 1."),
         (["--preset", "dogs"], "argument --preset: invalid choice: 'dogs'"),
     ],
 )

@@ -11,8 +11,10 @@ from test_faces import group_photo
 from glean_ext.errors import InputError
 from glean_ext.faces import photo_restorer as photo_module
 from glean_ext.faces.alignment import align, from_crop, inverse, transform
+from glean_ext.faces.colour_matching import match_colours
 from glean_ext.faces.detection import FaceFinder
-from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult, face_mask, match_colours
+from glean_ext.faces.face_mask import face_mask
+from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
@@ -134,7 +136,7 @@ def test_16_bits_are_8_bits_in_more_steps(finder, portrait):
 
 
 def test_more_faces_than_allowed(finder, three):
-    with pytest.raises(InputError, match=r"^a\.png has 3 faces, more than 2\. Raise --min-face, which"):
+    with pytest.raises(InputError, match=r"^a\.png has 3 faces, more than 2\. Raise min_face, which"):
         PhotoRestorer(Identity(64, 2), max_faces=2, finder=finder).restore(three, "a.png")
     assert len(PhotoRestorer(Identity(64, 2), max_faces=3, finder=finder).restore(three).faces) == 3
     centre = PhotoRestorer(Identity(64, 2), max_faces=1, only_center_face=True, finder=finder)

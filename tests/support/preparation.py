@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glean_ext.data_preparation.crop_resize import Options
+from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.prepare import prepare
 from glean_ext.errors import InputError
 
@@ -35,7 +35,7 @@ def save(image: np.ndarray | Image.Image, path: Path, **options) -> Path:
 
 def run(source: Path, out: Path, size: int = 32, **options) -> dict:
     lists, workers = options.pop("lists", None), options.pop("workers", 1)
-    return prepare(source, out, Options((size, size), **options), lists, workers)
+    return prepare(source, out, PreparationOptions((size, size), **options), lists, workers)
 
 
 def names(folder: Path) -> list[str]:

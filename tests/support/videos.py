@@ -47,6 +47,7 @@ def write_video(
     turn: tuple[float, bool, bool] | None = None,
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
+    container_format: str | None = None,
 ) -> Path:
     """Write a video with sine tones.
 
@@ -57,6 +58,8 @@ def write_video(
         matrix: Of the YCbCr samples, as FFmpeg's scale filter names it; so is ``full`` their range.
         tags: What the file says of them: matrix, primaries, transfer, range.
         turn: For ``set_display_rotation``.
+        container: Options of the muxer.
+        container_format: FFmpeg's name of the muxer, where the extension does not give it.
     """
     if isinstance(frames, int):
         frames = [picture(number) for number in range(frames)]
@@ -67,8 +70,8 @@ def write_video(
     scale = f"out_color_matrix={matrix}:out_range={'pc' if full else 'tv'}:out_chroma_loc=left"
     scale = graph.add("scale", f"{scale}:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp")
     graph.link_nodes(source, scale, graph.add("format", pix_fmt), graph.add("buffersink")).configure()
-    with av.open(str(path), "w", container_options=container or {}) as output:
-        video = output.add_stream(codec, rate=rate, options={"crf": "4"} if options is None else options)
+    with av.open(str(path), "w", format=container_format, container_options=container or {}) as output:
+        video = output.add_stream(codec, rate=rate, options={"crf": "4", "mbtree": "0"} if options is None else options)
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         context = video.codec_context
         context.time_base = time_base
@@ -78,6 +81,9 @@ def write_video(
         if turn:
             video.set_display_rotation(*turn)
         tones = [output.add_stream(name, rate=AUDIO_RATE, layout="mono") for name in audio]
+        for tone in tones:
+            if tone.codec_context.name.startswith("wma"):
+                tone.codec_context.bit_rate = 24000  # its encoder refuses FFmpeg's default at this rate
         for number, rgb in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
             frame.pts, frame.time_base = number if pts is None else pts[number], time_base

@@ -129,7 +129,7 @@ def test_text_named_png(tmp_path):
 
 def test_empty_file(tmp_path):
     (tmp_path / "a.png").touch()
-    assert fault(tmp_path / "a.png") == "FILE is empty (0 bytes). Get the file anew."
+    assert fault(tmp_path / "a.png") == "FILE is empty (0 bytes). Get the file again."
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "tif", "bmp", "gif", "webp", "ppm", "jp2"])
@@ -157,7 +157,7 @@ def test_jp2_whose_header_says_it_is_huge(tmp_path, noise):
     start = content.index(b"jp2h") - 4
     content[start : start + 16] = b"\0\0\0\1jp2h" + (2**62).to_bytes(8, "big")
     path.write_bytes(content)
-    assert fault(path) == "FILE is damaged, or too large for the memory. Get the file anew, or scale it down."
+    assert fault(path) == "FILE is damaged, or too large for the memory. Get the file again, or scale it down."
 
 
 def test_decompression_bomb(tmp_path, monkeypatch, noise):

@@ -31,7 +31,9 @@ def run(tmp_path, lines):
     """Restore a video with default settings: (what the target holds, the result)."""
 
     def call(source, name="out.mp4", restore=same, **options):
-        result = restore_video(source, tmp_path / name, restore, notify=lines.append, **options)
+        result = restore_video(
+            source, tmp_path / name, restore, notify=lambda notice: lines.append(str(notice)), **options
+        )
         assert sorted(path.name for path in tmp_path.glob(".*")) == []
         return read_video(tmp_path / name), result
 
@@ -163,7 +165,7 @@ def test_turned_videos_are_restored_upright(run, tmp_path, turn, upright):
 def test_another_angle_is_told(run, tmp_path, lines):
     source = write_video(tmp_path / "in.mp4", 2, turn=(30, False, False))
     assert run(source)[1].size == (32, 24)
-    assert lines == [f"{source} is to be shown at a slant; it is restored as it is stored."]
+    assert lines == [f"{source} is rotated by an angle other than quarter turns; it is restored as it is stored."]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from support.videos import doubled, picture, read_video, write_video
 
 from glean_ext.errors import InputError
+from glean_ext.video.reader import VideoSource
 from glean_ext.video.restore_video import restore_video
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def source(tmp_path):
 @pytest.fixture
 def run(tmp_path, lines):
     def call(source, name="out.mp4", restore=doubled, **options):
-        options = {"segment": 10, "batch": 4, "notify": lines.append} | options
+        options = {"segment": 10, "batch": 4, "notify": lambda notice: lines.append(str(notice))} | options
         return restore_video(source, tmp_path / name, restore, **options)
 
     return call
@@ -82,6 +83,25 @@ def test_a_video_that_breaks_off(run, tmp_path, lines, name):
     assert content.times[:sure] == whole.times[:sure] and set(content.times) <= set(whole.times)
     where = f"after frame {result.frames - 1}, at {float(content.times[-1]) + 0.04:.2f} of 2.40 seconds"
     assert lines == [f"{source} breaks off {where}; the frames up to there were restored."]
+
+
+@pytest.mark.parametrize("audio", [(), ("aac",)])
+def test_wherever_an_mp4_breaks_off_that_is_reported(tmp_path, audio):
+    """A cut through a frame is not damage: the frames before it are whole, and the frame is left out."""
+    content = fast_start(tmp_path / "in.mp4", audio=audio).read_bytes()
+    whole = read_video(tmp_path / "in.mp4")
+    cut = tmp_path / "cut.mp4"
+    for size in np.linspace(len(content) // 3, 0.9 * len(content), 40).astype(int):
+        cut.write_bytes(content[:size])
+        notices = []
+        with VideoSource(cut, notices.append) as video:
+            frames = list(video.frames())
+            assert video.first_damage is None
+        assert [str(notice).split(" after ")[0] for notice in notices] == [f"{cut} breaks off"]
+        decoded = dict(zip(whole.times, whole.rgb, strict=True))
+        sure = frames[: len(frames) - 4]
+        for frame in sure:
+            np.testing.assert_array_equal(frame.rgb, decoded[frame.pts * video.time_base])
 
 
 def test_damage_in_the_middle(run, tmp_path, lines):
@@ -155,10 +175,10 @@ def test_damaged_files_never_crash(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.mp4", b"", "is empty (0 bytes). Get the file anew."),
-        ("in.mp4", b"Some text.\n" * 99, "is no video, or truncated or damaged. Get the file anew."),
-        ("in.txt", b"Some text.\n" * 99, "is no video, or truncated or damaged. Get the file anew."),
-        ("in.mp4", b"#EXTM3U\n#EXTINF:1,\nsecret.ts\n", "is no video, or truncated or damaged. Get the file anew."),
+        ("in.mp4", b"", "is empty (0 bytes). Get the file again."),
+        ("in.mp4", b"Some text.\n" * 99, "is no video, or truncated or damaged. Get the file again."),
+        ("in.txt", b"Some text.\n" * 99, "is no video, or truncated or damaged. Get the file again."),
+        ("in.mp4", b"#EXTM3U\n#EXTINF:1,\nsecret.ts\n", "is no video, or truncated or damaged. Get the file again."),
     ],
 )
 def test_no_video(fault, tmp_path, name, content, message):
@@ -174,7 +194,7 @@ def test_no_file(fault, tmp_path):
 
 def test_an_index_cut_off(fault, source):
     source.write_bytes(source.read_bytes()[:-3000])
-    assert fault(source) == f"{source} is no video, or truncated or damaged. Get the file anew."
+    assert fault(source) == f"{source} is no video, or truncated or damaged. Get the file again."
 
 
 def test_audio_only(fault, tmp_path):
@@ -192,7 +212,7 @@ def test_audio_only(fault, tmp_path):
     ("name", "message"),
     [
         ("in.mp4", "has no video stream. Give a video."),
-        ("in.mkv", "is no video, or truncated or damaged. Get the file anew."),
+        ("in.mkv", "is no video, or truncated or damaged. Get the file again."),
     ],
 )
 def test_a_header_without_frames(fault, tmp_path, name, message):
@@ -208,7 +228,7 @@ def test_no_frame_is_left(fault, tmp_path):
     with av.open(str(source)) as file:
         first = min(packet.pos for packet in file.demux() if packet.size)
     source.write_bytes(source.read_bytes()[:first])
-    assert fault(source) == f"{source} has no frame that can be decoded. Get the file anew."
+    assert fault(source) == f"{source} has no frame that can be decoded. Get the file again."
 
 
 def test_a_size_that_changes(fault, tmp_path):

@@ -315,7 +315,7 @@ def bomb(side: int) -> bytes:
 
 CUT = encode(noise(40, 40))[:-900]
 BAD = {
-    "nothing": (b"", "photo.png is empty (0 bytes). Get the file anew."),
+    "nothing": (b"", "photo.png is empty (0 bytes). Get the file again."),
     "text": (
         b"hello",
         "photo.png is no image, or of a format that is not read (BMP, GIF, JPEG, JPEG2000, PNG, PPM, TI",

@@ -1,0 +1,80 @@
+"""The options of the commands, as the command line passes them on. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+NETWORKS = {"glean": "GLEANStyleGANv2", "lightglean": "LightGLEANStyleGANv2"}
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What is measured of each candidate.
+
+    Args:
+        repeats: Timed runs of each candidate, after the first run, which is not counted.
+        memory: Measure the peak memory, each candidate in a process of its own.
+        peak: Measure the machine's largest throughput.
+    """
+
+    repeats: int = 5
+    memory: bool = True
+    peak: bool = True
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """The commands ``infer`` and ``train``.
+
+    Args:
+        task: ``'infer'`` or ``'train'``.
+        config: A config file.
+        measure: What is measured.
+        network: A key of :data:`NETWORKS`; None for the config's own network.
+        in_size: Side of the input; None for the config's own.
+        out_size: Side of the output; None for the config's own.
+        batch: Images in a batch.
+        dtype: A name of :data:`glean_ext.utils.dtypes.DTYPES`.
+        device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``...
+        against: ``'mmagic'``, a config, an exported ``.onnx`` file, or ``'none'``.
+        against_dtype: The dtype of ``against`` where that is a config; None for ``dtype``.
+        cfg_options: Changes to the config, ``key=value``.
+        checkpoint: Weights of the network; None for random ones. Inference only.
+        compile: Mode of ``torch.compile``; None for no compilation. Inference only.
+    """
+
+    task: str
+    config: Path
+    measure: MeasureOptions
+    network: str | None
+    in_size: int | None
+    out_size: int | None
+    batch: int
+    dtype: str
+    device: str
+    against: str
+    against_dtype: str | None
+    cfg_options: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    compile: str | None = None
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The command ``data``: the config whose data pipeline is timed, and the timed runs of each part."""
+
+    config: Path
+    repeats: int
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """The command ``page``: batch sizes at the smallest output, timed runs of each candidate, and the page's path."""
+
+    batches: tuple[int, ...]
+    repeats: int
+    output: Path
+
+
+Options = ComparisonOptions | DataOptions | PageOptions

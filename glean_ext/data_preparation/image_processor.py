@@ -1,0 +1,158 @@
+"""Reads, checks, crops, resizes and writes many images, in several processes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
+from glean_ext.data_preparation.duplicate_search import thumbnail
+from glean_ext.data_preparation.options import PreparationOptions
+from glean_ext.data_preparation.readers import Entry, Source
+from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
+from glean_ext.data_preparation.writers import PNG_LEVEL
+from glean_ext.errors import InputError
+from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.imresize import imresize
+
+Task = tuple[Entry, str]  # an image of the source, and its file name in the output
+
+CHUNK = 8  # images that a process gets at a time
+# BLAS threads of several processes would slow each other down.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """Makes the images of one data set; a dataset in the sense of torch's DataLoader, whose index is a list of tasks.
+
+    Attributes:
+        source: The raw images.
+        staging: Folder whose subfolders ``GT`` and ``LQ`` get the PNG files.
+        options: How.
+        face_crop: Finds the face, for ``crop='face'``.
+    """
+
+    source: Source
+    staging: Path
+    options: PreparationOptions
+    face_crop: FaceCrop | None = None
+
+    def __getitem__(self, tasks: Sequence[Task]) -> list[ImageRecord] | InputError:
+        """Write the files of some images. The record of an image that cannot be used says why.
+
+        Returns:
+            The records; or the error when files cannot be written, since DataLoader would put a traceback into it.
+        """
+        try:
+            return [self._process(entry, name) for entry, name in tasks]
+        except InputError as error:
+            return error
+
+    def _process(self, entry: Entry, name: str) -> ImageRecord:
+        try:
+            image = decode_rgb(self.source.read(entry), entry.key)
+            cropped = crop_and_resize(image, self.options, self.face_crop)
+        except InputError as error:
+            return ImageRecord(entry.key, entry.stamp, name, "unreadable", str(error))
+        except RejectedImageError as error:
+            return ImageRecord(entry.key, entry.stamp, name, error.kind, f"{entry.key}: {error.reason}.")
+        sizes = {}
+        for kind, (width, height) in self.options.shapes.items():
+            resized = cropped if kind == "GT" else imresize(cropped, size=(height, width))
+            path = self.staging / kind / name
+            with write_errors_as_input_errors(path):
+                Image.fromarray(resized).save(path, "PNG", compress_level=PNG_LEVEL)
+                sizes[kind] = path.stat().st_size
+        return ImageRecord(
+            entry.key,
+            entry.stamp,
+            name,
+            pixels=image.shape[0] * image.shape[1],
+            digest=hashlib.sha256(cropped.tobytes()).hexdigest(),
+            thumbnail=base64.b64encode(thumbnail(cropped).tobytes()).decode(),
+            sizes=sizes,
+        )
+
+
+def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) -> Generator[list[ImageRecord]]:
+    """Write the files of all images; yields the records of a few images at a time, in any order.
+
+    Args:
+        processor: Makes them.
+        tasks: What to make.
+        workers: Number of processes; with one worker, or few images, this process does the work.
+
+    Raises:
+        InputError: Files cannot be written, or a process was killed.
+    """
+    from torch.utils.data import DataLoader  # takes seconds to import
+
+    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+    for kind in processor.options.shapes:
+        with write_errors_as_input_errors(processor.staging / kind):
+            (processor.staging / kind).mkdir(parents=True, exist_ok=True)
+    several = min(workers, len(chunks)) > 1
+    loader: DataLoader = DataLoader(
+        processor,  # type: ignore[arg-type]
+        sampler=chunks,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=min(workers, len(chunks)) if several else 0,
+        collate_fn=_keep,
+        worker_init_fn=_ignore_interrupts,
+        multiprocessing_context="spawn" if several else None,
+        in_order=False,
+    )
+    try:
+        with _set_up_processes():
+            results = iter(loader)
+        for result in results:
+            if isinstance(result, InputError):
+                raise result
+            yield result
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "Traceback" in str(error):
+            raise
+        raise InputError(
+            "A process was killed while it made images, perhaps for lack of memory.",
+            parameter="workers",
+            hint="Set {workers} to fewer processes; the next run continues from here.",
+        ) from error
+
+
+def _keep(result: object) -> object:
+    return result
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C is left to the parent, which ends the other processes; they also end when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _set_up_processes() -> Iterator[None]:
+    """Processes that start meanwhile compute with one thread, and Ctrl-C does not end them during their imports."""
+    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
+    os.environ.update(ONE_THREAD)
+    mask = None
+    if hasattr(signal, "pthread_sigmask"):
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # its start would unblock Ctrl-C
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,131 @@
+"""What image files contain beside pixels: what is carried into results, and the names of what is not."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from PIL import ExifTags, Image
+
+from glean_ext.utils.messages import summarize_names
+
+ORIENTATION = ExifTags.Base.Orientation
+SUB_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+# EXIF tags of how the file stores its pixels (TIFF 6.0); another file stores them in another way.
+STORAGE_TAGS = frozenset(
+    [
+        *range(254, 267),
+        *range(273, 285),
+        *range(288, 294),
+        296,
+        297,
+        301,
+        *range(317, 326),
+        *range(330, 348),
+        *range(512, 533),
+        34675,
+    ]
+)
+SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight, ExifTags.IFD.Interop)
+XMP_TAG = 700
+# Other contents of TIFF files, which PNG has no place for.
+NAMED_TAGS = {
+    33723: "the IPTC metadata",
+    34377: "the Photoshop data",
+    37724: "the Photoshop layers",
+    **dict.fromkeys((33550, 33922, 34264, 34735, 34736, 34737), "the georeference"),
+}
+DAMAGED_EXIF = "the EXIF metadata, which is damaged"
+XMP_ORIENTATION = re.compile(rb'(tiff:Orientation\s*=\s*["\']|<tiff:Orientation>\s*)[2-8]')
+MAX_DPI = 1e6
+
+
+class Metadata(NamedTuple):
+    """As the fields of :class:`~glean_ext.utils.picture.Picture`."""
+
+    exif: bytes | None
+    xmp: bytes | None
+    dpi: tuple[float, float] | None
+    not_carried: tuple[str, ...]
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where it is missing or damaged. Call it when the image is loaded."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged block raises errors of several types
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def further_frames(image: Image.Image) -> tuple[str, ...]:
+    """The name of all frames or pages after the first one; call it before the image is loaded."""
+    try:
+        count = getattr(image, "n_frames", 1) - 1
+    except Exception:
+        return ("further frames or pages, which are damaged",)
+    finally:
+        if getattr(image, "tell", lambda: 0)():
+            image.seek(0)
+    if count < 1:
+        return ()
+    kind = {"TIFF": "page", "MPO": "image"}.get(image.format or "", "frame")
+    whole = {"page": "file", "image": "file", "frame": "animation"}[kind]
+    return (f"{count} more {kind}{'s' if count > 1 else ''} of the {whole}",)
+
+
+def read_metadata(image: Image.Image) -> Metadata:
+    """The metadata of a loaded image."""
+    exif, names = _exif(image)
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    if isinstance(xmp, bytes) and xmp:
+        xmp = XMP_ORIENTATION.sub(rb"\g<1>1", xmp.rstrip(b"\0"))
+        if not _is_utf8(xmp):
+            xmp, names = None, [*names, "the XMP metadata, which is damaged"]
+    else:
+        xmp = None
+    if image.info.get("photoshop"):
+        names.append("the Photoshop and IPTC metadata")
+    if image.info.get("comment"):
+        names.append("the comment")
+    texts = [key for key in getattr(image, "text", {}) if not key.startswith(("XML:com.adobe.xmp", "Raw profile"))]
+    if texts:
+        names.append(f"the text entries {summarize_names(texts)}")
+    return Metadata(exif, xmp, _dpi(image.info.get("dpi")), tuple(dict.fromkeys(names)))
+
+
+def _exif(image: Image.Image) -> tuple[bytes | None, list[str]]:
+    """EXIF without what describes the stored pixels, and the names of what is left out."""
+    kept, names = Image.Exif(), []
+    try:
+        original = image.getexif()
+        for tag, value in original.items():
+            if tag in NAMED_TAGS:
+                names.append(NAMED_TAGS[tag])
+            elif tag not in STORAGE_TAGS and tag not in SUB_IFDS and tag != XMP_TAG:
+                kept[tag] = value
+        for ifd in SUB_IFDS:
+            content = {tag: value for tag, value in original.get_ifd(ifd).items() if tag not in SIZE_TAGS}
+            if content:
+                kept[ifd] = content
+        return (kept.tobytes() if kept else None), names
+    except Exception:  # a damaged block raises errors of several types
+        return None, [*names, DAMAGED_EXIF]
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _dpi(value: Any) -> tuple[float, float] | None:
+    try:
+        x, y = (float(number) for number in value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if all(math.isfinite(number) and 0 < number < MAX_DPI for number in (x, y)) else None

@@ -1,0 +1,66 @@
+"""What is listed of a folder and what is left out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from glean_ext.errors import InputError
+from glean_ext.utils.file_listing import list_files
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    for name in (
+        *("in/b.PNG", "in/a.Jpg", "in/notes.txt", "in/deep/er/c.png", "in/deep/raw.nef", "in/d.png/e.png"),
+        *("in/.hidden.png", "in/.DS_Store", "in/.Trash-0/f.png", "in/deep/.ipynb_checkpoints/g.png", "in/out/h.png"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "around").symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to("in")) for path in paths]
+
+
+def test_extensions_in_upper_and_lower_case_in_all_folders_but_hidden_ones(tree):
+    listing = list_files("in", [".png", ".JPG"], skip="in/out")
+    assert names(listing.files) == ["a.Jpg", "b.PNG", "d.png/e.png", "deep/er/c.png"]
+    assert names(listing.left_out) == ["around", "deep/raw.nef", "notes.txt"]
+    assert names(listing.hidden) == [".Trash-0", ".hidden.png", "deep/.ipynb_checkpoints"]
+    assert names(listing.links) == ["around"]
+
+
+def test_one_level(tree):
+    listing = list_files(Path("in"), (".png", ".jpg"), recursive=False, skip="in/out")
+    assert names(listing.files) == ["a.Jpg", "b.PNG"]
+    assert names(listing.left_out) == ["around", "d.png", "deep", "notes.txt"] and names(listing.links) == ["around"]
+
+
+def test_a_folder_that_is_hidden_itself_or_a_link(tree):
+    assert list_files("in/.Trash-0", [".png"]).files == [Path("in/.Trash-0/f.png")]
+    (tree / "link").symlink_to("in/deep")
+    assert list_files("link", [".png"]).files == [Path("link/er/c.png")]
+
+
+def test_a_missing_folder(tree):
+    for name in "no", "in/a.Jpg":
+        with pytest.raises(InputError) as caught:
+            list_files(name, [".png"])
+        assert str(caught.value) == f"{name}: there is no such folder. Give a folder."
+
+
+def test_no_file_is_looked_at_more_than_once(tree, monkeypatch):
+    """2,000 files of other kinds: their number of system calls does not grow with each of them."""
+    for index in range(2000):
+        (tree / "in" / f"{index}.txt").touch()
+    calls = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda *args, **kwargs: calls.append(args) or stat(*args, **kwargs))
+    assert len(list_files("in", [".png"], skip="in/out").left_out) == 2004
+    assert len(calls) < 200
