@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from glean_ext import cli
 from glean_ext.errors import InputError
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("data/npm"))
     args = parser.parse_args()
     for split, classes in prepare(args.out, args.cache).items():
-        print(f"{split}: {sum(classes.values())} images: {dict(sorted(classes.items()))}")
+        Console().print(f"{split}: {sum(classes.values())} images: {dict(sorted(classes.items()))}")
 
 
 if __name__ == "__main__":

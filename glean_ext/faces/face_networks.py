@@ -28,7 +28,8 @@ MAX_FACES = 3  # meshes of one image
 DETECTOR_SIDE, MESH_SIDE = 128, 192  # pixels of the networks' inputs
 MESH_MARGIN = 1.5  # side of the square that the mesh network sees, in the longer sides of the detection's box
 NMS_IOU = 0.3  # detections that overlap more are averaged
-RIGHT_EYE, LEFT_EYE = 0, 1  # of BlazeFace's six key points
+EYE_KEYPOINTS = [0, 1]  # of BlazeFace's six: the person's right eye and left eye
+DRAWING_SIDE = 256  # pixels
 INSTALL = "pip install 'glean-ext[faces]'"
 
 
@@ -89,6 +90,8 @@ class MediapipeNetworks:
                 refine_landmarks=True,
                 min_detection_confidence=MIN_SCORE,
             )
+            self.meshes(drawing := _drawn_face())  # the networks also log at their first face
+            self.detect(drawing)
 
     def detect(self, image: np.ndarray) -> list[RawDetection]:
         return [_from_mediapipe(found) for found in self._detector.process(image).detections or ()]
@@ -123,7 +126,7 @@ class LiteRTNetworks:
         square = np.zeros((DETECTOR_SIDE, DETECTOR_SIDE, 3), np.float32)  # the image in the middle of black
         h, w = max(1, round(height / side * DETECTOR_SIDE)), max(1, round(width / side * DETECTOR_SIDE))
         top, left = (DETECTOR_SIDE - h) // 2, (DETECTOR_SIDE - w) // 2
-        square[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+        square[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
         boxes, logits = self._detector(square / 127.5 - 1)  # (1, 896, 16), (1, 896, 1)
         scores = _sigmoid(logits[0, :, 0])
         likely = scores >= MIN_SCORE
@@ -142,7 +145,7 @@ class LiteRTNetworks:
         found = sorted(self.detect(image), key=lambda one: -one.score)[:MAX_FACES]
         meshes = []
         for one in found:
-            to_crop = _mesh_crop(one.box * size, one.keypoints[[RIGHT_EYE, LEFT_EYE]] * size)
+            to_crop = _mesh_crop(one.box * size, one.keypoints[EYE_KEYPOINTS] * size)
             crop = cv2.warpAffine(image, to_crop, (MESH_SIDE, MESH_SIDE), borderMode=cv2.BORDER_REPLICATE)
             points, logit = self._mesher(crop.astype(np.float32) / 255)  # (1, 1, 1, 1404), (1, 1, 1, 1)
             if _sigmoid(logit).item() >= MIN_SCORE:
@@ -218,3 +221,14 @@ def _mesh_crop(box: np.ndarray, eyes: np.ndarray) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, MESH_SIDE / side)
     matrix[:, 2] += MESH_SIDE / 2 - centre
     return matrix
+
+
+def _drawn_face() -> np.ndarray:
+    """A drawing that both networks detect as a face."""
+    drawing = np.full((DRAWING_SIDE, DRAWING_SIDE, 3), 30, np.uint8)
+    middle = DRAWING_SIDE // 2
+    cv2.ellipse(drawing, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
+    for x in middle - 25, middle + 25:
+        cv2.circle(drawing, (x, middle - 15), 8, (40, 30, 30), -1)
+    cv2.ellipse(drawing, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
+    return cv2.GaussianBlur(drawing, (0, 0), 3)
