@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.inference.model_cost import measure
-from glean_ext.inference.onnx_backend import OnnxNetwork
+from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.networks import StyleGAN2Discriminator, build_network, prepare_for_inference
 from glean_ext.networks.shapes import Size
 
@@ -149,8 +149,8 @@ class Inference(Workload):
 
 
 def onnx_network(path: str) -> Forward:
-    """The network of an ONNX file, run by onnxruntime with as many threads as torch uses."""
-    network = OnnxNetwork(path, torch.get_num_threads())
+    """The network of an ONNX file, run by onnxruntime with as many threads as torch has."""
+    network = OnnxBackend(path, torch.get_num_threads())
     return lambda lq: torch.from_numpy(network(lq.numpy()))
 
 
@@ -217,7 +217,7 @@ def shared_network(case: Case) -> nn.Module:
     torch.manual_seed(SEED)
     generator = build_network(_without_files(case.model["generator"]))
     if case.checkpoint:
-        checkpoints.load_restorer(generator, case.checkpoint)
+        checkpoints.load_network_weights(generator, case.checkpoint)
     else:
         move_off_zero(generator)
     return generator

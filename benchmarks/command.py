@@ -18,7 +18,7 @@ from benchmarks.measure import as_json
 from benchmarks.options import NETWORKS, ComparisonOptions, DataOptions, Options, PageOptions
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.onnx_backend import OnnxNetwork
+from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.torch_backend import pick_device
 from glean_ext.utils.files import write_json
 
@@ -77,7 +77,7 @@ def _make_onnx_case(options: ComparisonOptions, ours: Case) -> Case:
             f"--against {options.against}: an exported model is compared with the network it was exported from: with "
             "infer, on the CPU, and with the same --config and --checkpoint as tools/export.py had."
         )
-    return replace(ours, onnx=options.against, dtype=OnnxNetwork(options.against).facts.dtype, compile=None)
+    return replace(ours, onnx=options.against, dtype=OnnxBackend(options.against).metadata.dtype, compile=None)
 
 
 def _load_config(options: ComparisonOptions) -> Config:

@@ -1,1 +1,1 @@
-"""The demo domain: its pictures, its bank, and the run that shows the whole chain offline."""
+"""The offline demonstration: its images, its latent bank, and the run of the whole chain."""

@@ -1,7 +1,8 @@
-"""The whole chain offline on a CPU: data, bank, training, test, comparison (what `make demo` runs)."""
+"""The whole chain on a CPU without a network: data, bank, training, test, comparison (`make demo` runs this)."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from glean_ext import cli
@@ -12,9 +13,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8.py"))
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     parser.add_argument("--data", type=Path, default=Path("data/demo"))
-    parser.add_argument("--max-iters", type=int, help="training iterations (default: as the config says)")
+    parser.add_argument("--max-iters", type=int, help="training iterations (default: from the config)")
     args = parser.parse_args()
 
+    warnings.simplefilter("ignore", FutureWarning)  # from the libraries that MMagic imports
     from demo.run import run_demo
 
     run_demo(args.config, args.work_dir, args.data, args.max_iters)

@@ -1,4 +1,4 @@
-"""Making the shipped weights: train, halve the precision, write with provenance, record the SHA-256."""
+"""Makes the shipped weights: trains, converts to fp16, writes the file with its provenance, records the SHA-256."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import glean_ext
 from demo.render_faces import make_demo_data
 from demo.train_bank import BANK, SIZE, Recipe, train_bank
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.networks import StyleGAN2Generator
 from glean_ext.utils.files import atomic_path, write_json
 
@@ -22,9 +22,10 @@ SOURCE = "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommo
 
 
 def make_bank(data: Path, work_dir: Path, sheet: Path, init: str | None = None) -> Path:
-    """Train the demo bank to the end and ship it; ``sheet`` gets samples of it.
+    """Train the demo bank to the end of its recipe and ship it; samples are saved to ``sheet``.
 
-    It goes on from ``work_dir``, else from the shipped bank ``init``, else it starts from nothing.
+    Training continues from the checkpoint in ``work_dir``; without one it starts from the bank ``init``, or from
+    random weights.
     """
     make_demo_data(data)
     train_bank(data, work_dir, Recipe(), init=init)
@@ -32,7 +33,7 @@ def make_bank(data: Path, work_dir: Path, sheet: Path, init: str | None = None) 
 
 
 def ship_bank(checkpoint: Path, sheet: Path) -> Path:
-    """Write the bank of a training checkpoint, finished or not, as the shipped one."""
+    """Write the bank of a training checkpoint as the shipped one, whether training is finished or not."""
     state = torch.load(checkpoint, weights_only=True)
     tensors = {
         f"{prefix}.{key}": value
@@ -49,7 +50,7 @@ def ship_bank(checkpoint: Path, sheet: Path) -> Path:
 
 
 def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int) -> Path:
-    """Train a demo config for ``max_iters`` (or go on from ``work_dir``) and ship its network under its name."""
+    """Train a demo config until ``max_iters``, continuing in ``work_dir``, and ship its network under its name."""
     from glean_ext.config import load_config
     from glean_ext.engine.runner import train
 

@@ -1,4 +1,4 @@
-"""Make the weights that the package ships, in glean_ext/assets. Each run resumes where it stopped.
+"""Make the weights that the package ships, in glean_ext/assets. An interrupted run continues with the same command.
 
 bank: the StyleGAN2 of cartoon faces (hours on a CPU).
 glean: the GLEAN of configs/demo_glean_x8.py on that bank.
@@ -15,11 +15,13 @@ from glean_ext import cli
 def main() -> None:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["bank", "glean"])
-    parser.add_argument("--data", type=Path, default=Path("data/demo"), help="rendered when it is not there")
+    parser.add_argument("--data", type=Path, default=Path("data/demo"), help="the rendered faces, made if missing")
     parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<asset>")
-    parser.add_argument("--init", help="of bank: weights to start from, e.g. glean-ext://demo_bank.safetensors")
+    parser.add_argument("--init", help="bank only: weights to start from, e.g. glean-ext://demo_bank.safetensors")
     parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8.py"))
-    parser.add_argument("--max-iters", type=int, default=6000, help="of glean")
+    parser.add_argument(
+        "--max-iters", type=int, default=6000, help="glean only: training iterations (default: %(default)s)"
+    )
     args = parser.parse_args()
 
     from demo import assets

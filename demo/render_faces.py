@@ -1,7 +1,7 @@
-"""The demo domain: cartoon faces of 64x64 pixels, rendered from Python packages without a network.
+"""The demo's images: cartoon faces of 64x64 pixels, rendered from Python packages without a network.
 
 The drawings are the style "ToonHead" by Johan Melin (CC BY 4.0, a remix by DiceBear), cropped to the head, on one of
-two flat backgrounds. The same seed gives the same picture. The packages are the extra ``glean-ext[demo]``.
+two flat backgrounds. The same seed gives the same image. The packages are the extra ``glean-ext[demo]``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from importlib import resources
 from pathlib import Path
 
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glean_ext.utils.files import atomic_path, write_json
+from glean_ext.utils.progress import ProgressBar
 
 SIZE = 64
-RENDER_SIZE = 3 * SIZE  # the whole drawing; the head fills about two thirds of it
+RENDER_SIZE = 3 * SIZE  # of the whole drawing; the head takes about two thirds of it
 CROP_LEFT, CROP_TOP, CROP_SIZE = 32, 21, 2 * SIZE  # pixels of RENDER_SIZE
 BACKGROUNDS = ["b6d7f4", "f4dcc2"]
 TRAIN_IMAGES, TEST_IMAGES = 5000, 200
@@ -52,23 +54,21 @@ def _render_png(seed: str) -> bytes:
 
 
 def make_demo_data(root: Path, train: int = TRAIN_IMAGES, test: int = TEST_IMAGES) -> None:
-    """Render ``root/train/GT`` and ``root/test/GT``, all pictures different from one another.
+    """Render ``root/train/GT`` and ``root/test/GT``; no two images are equal.
 
-    Held-out pictures are drawn first, so they do not depend on how many training pictures are asked for. A finished
-    folder is left as it is; an unfinished one is completed.
+    Held-out images are rendered first, so they do not depend on the number of training images. A finished folder is
+    left unchanged; an unfinished one is completed.
     """
     recipe = {"train": train, "test": test, "size": SIZE, "backgrounds": BACKGROUNDS}
     recipe |= {"style": "ToonHead by Johan Melin, CC BY 4.0", "crop": [CROP_LEFT, CROP_TOP, CROP_SIZE, RENDER_SIZE]}
     manifest = root / MANIFEST
     if manifest.exists() and json.loads(manifest.read_text()) == recipe:
         return
-    columns = TextColumn("rendering faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
-        task = progress.add_task("", total=train + test)
+    with ProgressBar() as bar, ProcessPoolExecutor(os.cpu_count()) as pool:
+        task = bar.add_task("rendering faces", total=train + test)
         seen: set[str] = set()
         for split, count in ("test", test), ("train", train):
             folder = root / split / "GT"
-            folder.mkdir(parents=True, exist_ok=True)
             written = 0
             batch = min(count, 256)
             for start in range(0, 10 * count, batch or 1):
@@ -78,13 +78,10 @@ def make_demo_data(root: Path, train: int = TRAIN_IMAGES, test: int = TEST_IMAGE
                     if digest in seen or written == count:
                         continue
                     seen.add(digest)
-                    partial = folder / f"{written:05d}.png.part"
-                    partial.write_bytes(png)
-                    partial.rename(folder / f"{written:05d}.png")
+                    with atomic_path(folder / f"{written:05d}.png") as partial:
+                        partial.write_bytes(png)
                     written += 1
-                    progress.advance(task)
+                    bar.advance(task)
                 if written == count:
                     break
-    partial = manifest.with_suffix(".part")
-    partial.write_text(json.dumps(recipe, indent=1) + "\n")
-    partial.rename(manifest)
+    write_json(recipe, manifest)

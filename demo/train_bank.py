@@ -1,11 +1,11 @@
 """Train the demo bank: a narrow StyleGAN2 on the cartoon faces, on a CPU.
 
-Three stages. First the generator learns to draw every picture from its PCA coordinates, scaled to unit variance: these
-take the place of the latent code, so a plain L1 loss teaches it the domain at a quarter of the cost of adversarial
-steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with fixed
-codes). Then StyleGAN2's own training makes pictures from random codes real: non-saturating loss, lazy R1, style mixing,
-an average of the weights (Karras et al., CVPR 2020). At first the L1 loss stays on for half of each batch, which keeps
-the variety; in the last stage all pictures come from random codes.
+Training has three stages. In the first, the generator learns to draw each training image from its PCA coordinates,
+scaled to unit variance, which replace the latent code. An L1 loss teaches it the domain at a quarter of the cost of
+adversarial steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with
+fixed codes). The other two are StyleGAN2's training, which makes images from random codes realistic: non-saturating
+loss, lazy R1, style mixing, an average of the weights (Karras et al., CVPR 2020). In the second stage the L1 loss
+applies to half of each batch, which keeps the variety; in the third all images come from random codes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.visualization import sample_sheet
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.models.stylegan2_trainer_bank import mixed_codes
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.utils.files import atomic_path
+from glean_ext.utils.progress import ProgressBar
 
-# What the shipped bank is built with, and every config that uses it.
+# Arguments of the shipped bank, which every config that uses it has, too.
 SIZE = 64
 WIDTHS: dict[str, Any] = {"channel_multiplier": 0.125, "max_channels": 80}
 BANK: dict[str, Any] = {"style_channels": 64, "num_mlps": 4, **WIDTHS}
@@ -39,10 +39,10 @@ BANK: dict[str, Any] = {"style_channels": 64, "num_mlps": 4, **WIDTHS}
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a run; a resumed run must have the same."""
+    """The settings of a run; a resumed run must have the same."""
 
     drawing_images: int = 100_000  # shown in the first stage
-    mixed_images: int = 110_000  # shown in the second stage, half of them drawn, half from random codes
+    mixed_images: int = 110_000  # shown in the second stage, half drawn from PCA codes, half from random codes
     adversarial_images: int = 160_000  # shown in the third stage
     batch_size: int = 16
     lr: float = 2e-3
@@ -60,10 +60,10 @@ class Recipe:
 
 
 class PCACodes:
-    """Images -> their first principal coordinates with unit variance; a linear stand-in for an inverse generator."""
+    """The first principal coordinates of images, with unit variance: a linear substitute for an inverse generator."""
 
     def __init__(self, images: Tensor, dimensions: int):
-        """``images``: (M, 3, H, W) in [-1, 1]. Mirror images count too."""
+        """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included."""
         flat = torch.cat([images, images.flip(3)]).flatten(1)  # (2M, 3HW)
         self.mean = flat.mean(0)
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ class PCACodes:
 
 
 class BankTraining:
-    """The state of a run: both networks, the average, both optimisers, how far it is."""
+    """The state of a run: both networks, the average of the weights, both optimisers, and the images shown so far."""
 
     def __init__(self, images: Tensor, recipe: Recipe):
         """``images``: (M, 3, 64, 64), uint8, RGB."""
@@ -92,29 +92,33 @@ class BankTraining:
             channels_last(net)
         self.g_optim = torch.optim.Adam(self.generator.parameters(), recipe.lr, (0.0, 0.99))
         self.d_optim = torch.optim.Adam(self.discriminator.parameters(), recipe.lr, (0.0, 0.99))
-        self.shown = 0
-        self.init = ""  # the weights it started from, if not from nothing
+        self.images_shown = 0
+        self.init = ""  # metadata of the weights it started from; empty for random weights
 
     @property
     def finished(self) -> bool:
-        return self.shown >= self.recipe.total
+        return self.images_shown >= self.recipe.total
 
     def step(self) -> dict[str, float]:
-        """One step; returns the losses. Raises FloatingPointError when they are not finite."""
+        """Train one step and return the losses.
+
+        Raises:
+            FloatingPointError: A loss is not finite.
+        """
         ramp = self.recipe.adversarial_images / 2
-        left = min(1.0, (self.recipe.total - self.shown) / ramp)
+        left = min(1.0, (self.recipe.total - self.images_shown) / ramp)
         for optim in self.g_optim, self.d_optim:
             optim.param_groups[0]["lr"] = self.recipe.final_lr + (self.recipe.lr - self.recipe.final_lr) * left
-        if self.shown < self.recipe.drawing_images:
+        if self.images_shown < self.recipe.drawing_images:
             losses = self._drawing_step(self._reals(self.recipe.batch_size))
         else:
             losses = self._adversarial_step()
         decay = 0.5 ** (self.recipe.batch_size / self.recipe.ema_half_life)
         for average, value in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(value.detach(), 1 - decay)
-        self.shown += self.recipe.batch_size
+        self.images_shown += self.recipe.batch_size
         if not all(np.isfinite(list(losses.values()))):
-            raise FloatingPointError(f"the losses are not finite after {self.shown} images: {losses}")
+            raise FloatingPointError(f"the losses are not finite after {self.images_shown} images: {losses}")
         return losses
 
     def _drawing_step(self, reals: Tensor) -> dict[str, float]:
@@ -127,7 +131,7 @@ class BankTraining:
     def _adversarial_step(self) -> dict[str, float]:
         recipe, n = self.recipe, self.recipe.batch_size
         self.discriminator.requires_grad_(False)
-        drawn = self._reals(n // 2 if self.shown < recipe.drawing_images + recipe.mixed_images else 0)
+        drawn = self._reals(n // 2 if self.images_shown < recipe.drawing_images + recipe.mixed_images else 0)
         with mixed_precision(torch.device("cpu"), True):
             codes = self.generator.style_mapping(self.codes(drawn))[:, None]  # (D, 1, S)
             codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(n - len(drawn))])
@@ -139,8 +143,8 @@ class BankTraining:
         _update(self.g_optim, loss)
 
         self.discriminator.requires_grad_(True)
-        regularize = self.shown // recipe.batch_size % recipe.r1_interval == 0
-        # other pictures than those just drawn, else it could tell them apart by their company
+        regularize = self.images_shown // recipe.batch_size % recipe.r1_interval == 0
+        # other images than those just drawn: identical ones would make real and generated batches easy to tell apart
         reals = self._reals(n).requires_grad_(regularize)
         with mixed_precision(torch.device("cpu"), True):
             real_logits = self.discriminator(reals)
@@ -165,7 +169,7 @@ class BankTraining:
         return mixed_codes(self.generator, latents[:n], latents[n:], self.recipe.mixing_prob, self.rng)
 
     def start_from(self, shipped: str) -> None:
-        """Take the weights and the images shown of a shipped bank; the optimisers start anew."""
+        """Take over a shipped bank's weights and its number of images shown; the optimisers start from zero."""
         state = checkpoints.read(shipped)
         generator = checkpoints.with_prefix(state, "generator_ema", shipped)
         checkpoints.load_strict(self.generator, generator, shipped)
@@ -173,24 +177,23 @@ class BankTraining:
         discriminator = checkpoints.with_prefix(state, "discriminator", shipped)
         checkpoints.load_strict(self.discriminator, discriminator, shipped)
         facts = checkpoints.metadata(shipped)
-        self.shown = int(facts["images_shown"])
+        self.images_shown = int(facts["images_shown"])
         self.init = json.dumps(facts)
 
     def state_dict(self) -> dict:
         parts = ("generator", "ema", "discriminator", "g_optim", "d_optim")
         state = {name: getattr(self, name).state_dict() for name in parts}
         rng = {"rng": self.rng.get_state(), "torch_rng": torch.get_rng_state()}
-        return {**state, **rng, "recipe": asdict(self.recipe), "shown": self.shown, "init": self.init}
+        return {**state, **rng, "recipe": asdict(self.recipe), "shown": self.images_shown, "init": self.init}
 
     def load_state_dict(self, state: dict) -> None:
         if state["recipe"] != asdict(self.recipe):
             raise InputError(
-                f"the checkpoint was made with another recipe, {state['recipe']}. "
-                "Delete it or choose another --work-dir."
+                f"The checkpoint has another recipe, {state['recipe']}. Delete it or choose another --work-dir."
             )
         for name in "generator", "ema", "discriminator", "g_optim", "d_optim":
             getattr(self, name).load_state_dict(state[name])
-        self.shown = state["shown"]
+        self.images_shown = state["shown"]
         self.init = state["init"]
         self.rng.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
@@ -211,9 +214,10 @@ def load_images(folder: Path) -> Tensor:
 def train_bank(
     data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400, init: str | None = None
 ) -> BankTraining:
-    """Train to the end of ``recipe``, going on from ``work_dir/last.pth`` when it is there, else from ``init``.
+    """Train to the end of ``recipe``, continuing from ``work_dir/last.pth`` if it exists, otherwise from ``init``.
 
-    Every ``save_every`` steps it writes the checkpoint and a sheet of samples; Ctrl-C loses the steps since then.
+    Every ``save_every`` steps the checkpoint, a sheet of samples and a line of ``log.txt`` are written. The steps since
+    then are lost when the run is interrupted.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = work_dir / "last.pth"
@@ -223,19 +227,18 @@ def train_bank(
     elif init:
         training.start_from(init)
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress:
-        task = progress.add_task("bank", total=recipe.total, completed=training.shown)
+    with ProgressBar(details=True) as bar:
+        task = bar.add_task("training the bank", total=recipe.total, completed=training.images_shown, details="")
         averages: dict[str, float] = {}
         while not training.finished:
             losses = training.step()
             averages = {k: 0.98 * averages.get(k, v) + 0.02 * v for k, v in losses.items()}
             text = " ".join(f"{k} {v:.3f}" for k, v in averages.items())
-            progress.update(task, completed=training.shown, description=f"bank: {text}")
-            if training.shown // recipe.batch_size % save_every == 0 or training.finished:
+            bar.update(task, completed=training.images_shown, details=text)
+            if training.images_shown // recipe.batch_size % save_every == 0 or training.finished:
                 with atomic_path(checkpoint) as partial:
                     torch.save(training.state_dict(), partial)
-                sample_sheet(training.ema).save(work_dir / f"samples_{training.shown:07d}.png")
+                sample_sheet(training.ema).save(work_dir / f"samples_{training.images_shown:07d}.png")
                 with (work_dir / "log.txt").open("a") as log:
-                    log.write(f"{training.shown} {text}\n")
+                    log.write(f"{training.images_shown} {text}\n")
     return training

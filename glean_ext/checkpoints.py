@@ -1,58 +1,84 @@
 """Reading, checking and writing weights: strict and safe.
 
-Strict: a network is filled completely from a file or not at all, and the error names what does not fit. Safe: files are
-read with ``weights_only=True`` or as safetensors, so no file can run code.
+Strict: a network is filled completely from a file or not at all, and the error names what does not fit. Safe: a file is
+read as data, whoever wrote it: it can run no code, and it takes no more memory than a few times its size.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import re
-import warnings
 from collections.abc import Iterable, Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.downloads import download, is_url, without_secrets
 from glean_ext.utils.files import atomic_path
+from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.safe_unpickler import ForbiddenNameError, Function, SkippedObject
+from glean_ext.utils.torch_files import read_torch_file
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
 ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
-LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 Value = TypeVar("Value")
 
-SHOWN = 4  # keys that an error names before it counts the rest
+MAX_KEYS = 4  # that an error names before it counts the rest
+MAX_NESTING = 4  # dicts in dicts in which tensors are looked for
+MAX_ENTRIES = 1_000_000  # of them; a small file can refer to one dict very often
+GET_AGAIN = "Get it again."
 TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
+# What training checkpoints hold besides weights and NumPy's numbers; none of it is looked at.
+TRAINING_LOG_NAMES = {
+    "mmengine.logging.history_buffer.HistoryBuffer": Function(SkippedObject),
+    "builtins.getattr": Function(SkippedObject),  # by which the logs of mmengine name their own methods
+    "argparse.Namespace": Function(SkippedObject),  # the options, in checkpoints of rosinality's stylegan2-pytorch
+}
 
 
 def read(source: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a checkpoint: a ``.safetensors`` file or what ``torch.save`` wrote, by path, http(s) URL or
     ``glean-ext://`` name of a shipped file.
 
-    The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken out of the keys.
+    The weights of a training checkpoint are under ``state_dict``; the ``module.`` of DDP is taken out of the keys. The
+    tensors of dicts in dicts have dotted keys: ``{'G_ema': {'bias': ...}}`` gives ``G_ema.bias``.
 
     Raises:
         InputError: The file is missing, truncated, no checkpoint, or a pickle that holds more than weights.
     """
     path = local_path(str(source))
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
-    else:
-        content = read_torch(path)
-        inner = content.get("state_dict", content)
-        state = inner if isinstance(inner, dict) else content
-    state = plain_keys({k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)})
+    state = _read_safetensors(path) if is_safetensors(path) else tensors(read_torch(path), path)
     if not state:
-        raise InputError(f"{source} holds no tensors. Is it a checkpoint of a network?")
-    return state
+        raise InputError(f"{without_secrets(str(source))} holds no tensors. Is it a checkpoint of a network?")
+    return plain_keys(state)
+
+
+def tensors(content: Mapping[Any, Any], source: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's content, and of the dicts in it by dotted keys; a ``state_dict`` stands for all.
+
+    Raises:
+        InputError: The dicts have too many entries.
+    """
+    found: dict[str, Tensor] = {}
+    waiting, entries = [("", content, 1)], 0
+    while waiting:
+        prefix, part, depth = waiting.pop()
+        if isinstance(inner := part.get("state_dict"), Mapping):
+            part = inner
+        entries += len(part)
+        if entries > MAX_ENTRIES:
+            raise InputError(f"{source} has more than {MAX_ENTRIES} entries. Is it a checkpoint of a network?")
+        for key, value in part.items():
+            if isinstance(key, str) and isinstance(value, Tensor):
+                found[f"{prefix}{key}"] = value
+            elif isinstance(key, str) and isinstance(value, Mapping) and depth < MAX_NESTING:
+                waiting.append((f"{prefix}{key}.", value, depth + 1))
+    return found
 
 
 def metadata(source: str | os.PathLike) -> dict[str, str]:
@@ -61,14 +87,14 @@ def metadata(source: str | os.PathLike) -> dict[str, str]:
     Raises:
         InputError: The file is missing or no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = local_path(str(source))
     try:
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
+    except Exception as error:
+        raise _no_safetensors(path, error) from error
 
 
 def plain_keys(state: Mapping[str, Value]) -> dict[str, Value]:
@@ -79,132 +105,74 @@ def plain_keys(state: Mapping[str, Value]) -> dict[str, Value]:
 def local_path(source: str) -> Path:
     """The file that a path, URL or ``glean-ext://`` name stands for; a URL is downloaded once.
 
+    Downloads are kept in torch's folder for them, which ``TORCH_HOME`` and ``XDG_CACHE_HOME`` move.
+
     Raises:
         InputError: There is no such file, or the download failed.
     """
+    if is_url(source):
+        return download(source, Path(torch.hub.get_dir()) / "checkpoints" / "glean-ext")
     if source.startswith(ASSET_SCHEME):
         source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
-    if not source.startswith(("http://", "https://")):
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
-        return path
-    try:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source).path).name
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in_name(path))
-    except (OSError, RuntimeError, ValueError, HTTPException) as error:
-        raise InputError(
-            f"{source} could not be downloaded ({first_line(error)}). Download it elsewhere and give the path of the "
-            "file."
-        ) from error
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
     return path
 
 
-def _hash_in_name(path: Path) -> str | None:
-    """OpenMMLab ends names with the first 8 hex digits of the SHA-256: ``..._20210327-bce9310c.pth``."""
-    digits = path.stem.rpartition("-")[2]
-    return digits if len(digits) == 8 and set(digits) <= set("0123456789abcdef") else None
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is named or begins as a safetensors file: the length of its header, and a brace."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[5:] == b"\0\0\0{"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file ({error}). Get it anew.") from error
+    except Exception as error:
+        raise _no_safetensors(path, error) from error
 
 
-def read_torch(path: Path) -> dict:
-    """All that ``torch.save`` wrote to ``path``, a training checkpoint for one, as far as it is data.
+def _no_safetensors(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged or no safetensors file ({first_line(error)}). {GET_AGAIN}")
+
+
+def read_torch(path: Path, more_names: Mapping[str, Any] | None = None) -> dict:
+    """All that ``torch.save`` or ``pickle`` wrote to ``path``, a training checkpoint for one, as far as it is data.
+
+    ``more_names`` are stand-ins for further names in it, as in :func:`~glean_ext.utils.torch_files.read_torch_file`.
 
     Raises:
         InputError: The file is truncated, no checkpoint, or a pickle that holds more than data.
     """
+    if path.stat().st_size and not begins_as_pickle(path):
+        raise InputError(f"{path} is no checkpoint. {GET_AGAIN}")
     try:
-        with torch.serialization.safe_globals(_not_yet_allowed()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol of files that are then refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _is_pickle(path):
-            raise InputError(
-                f"{path} holds Python objects besides weights, and reading them could run code, so it was not read. "
-                + (
-                    TRUST
-                    if written_by_torch(path)
-                    else "Convert StyleGAN2 pickles of NVIDIA with tools/convert_bank.py."
-                )
-            ) from error
-        raise InputError(f"{path} is no checkpoint. Get it anew.") from error
+        content = read_torch_file(path, {**TRAINING_LOG_NAMES, **(more_names or {})})
+    except ForbiddenNameError as error:
+        nvidia = error.name.startswith(("dnnlib.", "torch_utils."))
+        advice = "Convert StyleGAN2 pickles of NVIDIA with tools/convert_bank.py." if nvidia else TRUST
+        raise InputError(
+            f"{path} holds Python objects besides weights, and reading them could run code, so it was not read. "
+            f"{advice}"
+        ) from error
     except Exception as error:  # the bytes of a damaged file lead anywhere
         reason = first_line(error)
-        raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). Get it anew.") from error
+        raise InputError(f"{path} is truncated, damaged or no checkpoint ({reason}). {GET_AGAIN}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
     return content
 
 
-def written_by_torch(path: Path) -> bool:
-    """Whether a file begins as ``torch.save`` lets it, in its present zip format or the one before."""
-    with path.open("rb") as file:
-        return file.read(len(LEGACY_MAGIC)).startswith((b"PK", LEGACY_MAGIC))
-
-
-def _is_pickle(path: Path) -> bool:
+def begins_as_pickle(path: Path) -> bool:
     """Whether a file begins as what ``torch.save`` or ``pickle`` write, and not as a web page, say."""
     with path.open("rb") as file:
         head = file.read(2)
     return head == b"PK" or head[:1] == pickle.PROTO
-
-
-def numpy_globals() -> list:
-    """What numpy arrays and scalars in a checkpoint are rebuilt from; all of it only makes data."""
-    try:
-        import numpy as np
-    except ImportError:
-        return []
-    core = importlib.import_module("numpy.core" if np.__version__ < "2" else "numpy._core")
-    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
-    both_paths = [
-        (getattr(core.multiarray, name), f"numpy.{package}.multiarray.{name}")
-        for name in ("_reconstruct", "scalar")
-        for package in ("core", "_core")
-    ]
-    return [np.ndarray, np.dtype, *dtypes, *both_paths]
-
-
-class _Placeholder:
-    """Stands for a training log or options in a checkpoint; they are not looked at."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _nothing(*_: object) -> None:
-    """Stands for ``getattr``, by which the training logs name their own methods."""
-
-
-def _not_yet_allowed() -> list:
-    """What training checkpoints hold besides weights, less what the process allows already.
-
-    mmengine puts its log buffers into them; weights can be read without importing mmengine. What is allowed already,
-    e.g. by ``compat``, is left alone, for torch would disallow it after the reading.
-    """
-    log = [
-        (_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_nothing, "builtins.getattr"),
-        (_Placeholder, "argparse.Namespace"),  # the options, in checkpoints of rosinality's stylegan2-pytorch
-    ]
-    allowed = set(map(_global_name, torch.serialization.get_safe_globals()))
-    return [entry for entry in log + numpy_globals() if _global_name(entry) not in allowed]
-
-
-def _global_name(entry: Any) -> str:
-    """The name that an allow-list entry stands for: a class, or a pair of what is called and its name."""
-    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:
@@ -218,20 +186,12 @@ def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dic
     dotted = prefix.rstrip(".") + "."
     found = {k.removeprefix(dotted): v for k, v in state.items() if k.startswith(dotted)}
     if not found:
+        prefixes = summarize_names(sorted({key.split(".")[0] for key in state}))
         raise InputError(
-            f"{source} has no keys with prefix {prefix!r}; its prefixes are {_prefixes(state)}. Set one of them."
+            f"{without_secrets(str(source))} has no keys with prefix {prefix!r}; its prefixes are {prefixes}. Set one "
+            "of them."
         )
     return found
-
-
-def _prefixes(state: Iterable[str]) -> str:
-    return _some(sorted({key.split(".")[0] for key in state}), 8)
-
-
-def _some(names: Iterable[str], shown: int = SHOWN) -> str:
-    names = list(names)
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
 
 
 def load_strict(
@@ -259,19 +219,20 @@ def load_strict(
     ]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} of {len(own)} keys are missing ({_some(missing)})")
+        problems.append(f"{len(missing)} of {len(own)} keys are missing ({summarize_names(missing, MAX_KEYS)})")
     if surplus:
-        problems.append(f"{len(surplus)} keys fit nothing ({_some(surplus)})")
+        problems.append(f"{len(surplus)} keys fit nothing ({summarize_names(surplus, MAX_KEYS)})")
     if shapes:
-        problems.append(f"{len(shapes)} have another shape ({_some(shapes, 2)})")
+        problems.append(f"{len(shapes)} have another shape ({summarize_names(shapes, 2)})")
     if problems:
+        advice = _advice(own, state, missing, prefix)
         raise InputError(
-            f"{source} does not fit {type(net).__name__}: {'; '.join(problems)}. {_mend(own, state, missing, prefix)}"
+            f"{without_secrets(str(source))} does not fit {type(net).__name__}: {'; '.join(problems)}. {advice}"
         )
     net.load_state_dict({k: state[k] for k in own}, strict=True)
 
 
-def _mend(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: list[str], prefix: str) -> str:
+def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: list[str], prefix: str) -> str:
     """What the user should change."""
     if len(missing) <= len(own) / 2:
         return "The sizes in the config (in_size, out_size, channel_multiplier, ...) must be those of the file."
@@ -290,25 +251,35 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
         InputError: An unknown key or type, or a file that does not fit.
     """
     known = {"type", "checkpoint", "prefix", "map_location"}
-    if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not init_cfg.get("checkpoint"):
+    source = init_cfg.get("checkpoint")
+    if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not source:
+        given = dict(init_cfg) | ({"checkpoint": without_secrets(str(source))} if source else {})
         raise InputError(
             f"init_cfg must be dict(type='Pretrained', checkpoint='<path or URL>', prefix='<prefix>'), but it is "
-            f"{dict(init_cfg)}."
+            f"{given}."
         )
-    source = init_cfg["checkpoint"]
+    if str(init_cfg.get("map_location") or "cpu") != "cpu":
+        raise InputError(
+            f"init_cfg.map_location is {str(init_cfg['map_location'])!r}, but weights are read on the CPU and copied "
+            "to the device of the network. Remove it."
+        )
     prefix = init_cfg.get("prefix") or ""
     load_strict(net, with_prefix(read(source), prefix, source), source, UNUSED_BANK_KEYS, prefix)
 
 
-def load_restorer(net: nn.Module, source: str | os.PathLike) -> None:
+def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:
     """Fill a restoration network from its own state dict or from a training checkpoint of MMagic or this package.
+
+    Where its keys are below a prefix, that is found: ``generator`` if there is one, then an average (``params_ema``).
 
     Raises:
         InputError: The file does not hold such a network.
     """
     state = read(source)
-    if any(key.startswith("generator.encoder.") for key in state):
-        state = with_prefix(state, "generator", source)
+    if not any(key.startswith("encoder.") for key in state):
+        prefixes = {key.partition(".encoder.")[0] for key in state if ".encoder." in key}
+        prefix = min(prefixes, key=lambda name: (name != "generator", not name.endswith("_ema"), name), default="")
+        state = with_prefix(state, prefix, source)
     load_strict(net, state, source)
 
 

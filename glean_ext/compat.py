@@ -1,8 +1,8 @@
-"""The one place that knows what is broken upstream, and mends it without touching what works.
+"""The one place that patches other libraries where they are broken, and that uses what mmengine keeps private.
 
 MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, an mmcv without
-compiled ops, a ``torch.load`` that refuses its own training checkpoints, and a fault in mmengine. ``apply()`` mends
-these. It has to run before MMagic is imported; ``glean_ext.plugin`` sees to that.
+compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and a fault in mmengine.
+``apply()`` corrects these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
 """
 
 from __future__ import annotations
@@ -59,25 +59,27 @@ def allow_training_checkpoints() -> None:
     """Let mmengine read the training checkpoints it writes.
 
     Since torch 2.6 ``torch.load`` makes only tensors and plain containers unless a class is allow-listed. Training
-    checkpoints also hold mmengine's log buffers: numpy arrays, and ``getattr(HistoryBuffer, "mean")`` and the like.
-    ``getattr`` itself would open every door, so what stands for it knows these few attributes only.
+    checkpoints also hold mmengine's log buffers: NumPy arrays, and ``getattr(HistoryBuffer, "mean")`` and the like.
+    ``getattr`` and NumPy's constructors would let a file run code, so stand-ins take their names: one that knows
+    these few attributes only, and those of :mod:`glean_ext.utils.plain_numpy`.
     """
     import torch
 
-    if torch.__version__ < "2.6":  # compared as versions; the older read everything and allow-list no names
+    if torch.__version__ < "2.6":  # compared as versions; older ones read everything and have no allow-list by name
         return
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    from glean_ext.checkpoints import numpy_globals
+    from glean_ext.utils.plain_numpy import NUMPY_NAMES
 
-    torch.serialization.add_safe_globals([HistoryBuffer, (_log_statistic, "builtins.getattr"), *numpy_globals()])
+    numpy = [(stand_in, name) for name, stand_in in NUMPY_NAMES.items()]
+    torch.serialization.add_safe_globals([HistoryBuffer, (_log_statistic, "builtins.getattr"), *numpy])
 
 
 def _log_statistic(owner: type, name: str) -> Callable:
     """``getattr(owner, name)`` for the four statistics of mmengine's log buffer.
 
     Raises:
-        UnpicklingError: Anything else is asked for.
+        UnpicklingError: Any other attribute.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
 
@@ -89,8 +91,8 @@ def _log_statistic(owner: type, name: str) -> Callable:
 def take_folder_names_as_metainfo() -> None:
     """Take a ``metainfo`` value such as ``'ffhq'`` as text where the working directory has a folder of that name.
 
-    mmengine tries to open each such string as a file and takes it as text if there is none; a folder it does not
-    expect, and dies of an IsADirectoryError.
+    mmengine tries to open each such string as a file, and takes it as text if there is no such file. It does not
+    expect a folder and stops with an IsADirectoryError.
     """
     from mmengine.dataset import base_dataset
 
@@ -155,13 +157,13 @@ def clip_gradients(wrapper: OptimWrapper) -> None:
 
 
 def offer_inferencers(kind: type, settings: Callable[[str], list[dict]], tasks: Mapping[str, str]) -> None:
-    """Let ``MMagicInferencer`` make a ``kind`` for the model names of ``tasks``, and list them with their configs.
+    """Let ``MMagicInferencer`` build a ``kind`` for the model names of ``tasks``, and list them with their configs.
 
-    MMagic picks the class by a task that it reads from metafiles in its own folder, and has no place to add any.
+    MMagic chooses the class by a task that it reads from metafiles in its own folder; others cannot be added there.
     ``mmagic.apis`` imports 800 modules, so it is changed when someone imports it.
 
     Args:
-        kind: Is called with what ``MMagicInferencer`` got.
+        kind: The class; it is called with the arguments of ``MMagicInferencer``.
         settings: model name -> the ``Models`` of a metafile.
         tasks: model name -> what MMagic calls its task.
     """
@@ -203,7 +205,7 @@ def _hook_inferencer(
     inferencer.__init__ = __init__
     inferencer.init_inference_supported_models_cfg = staticmethod(init_inference_supported_models_cfg)
     inferencer.inference_supported_models = [*own, *tasks]
-    inferencer.inference_supported_models_cfg_inited = False  # if it was read before, again with these
+    inferencer.inference_supported_models_cfg_inited = False  # read the metafiles again, with these models
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -337,7 +339,7 @@ def fused_bias_leakyrelu(
         refer: Shape of ``input``: the output of the forward call, which says where the slope applies. Empty for
             ``grad=0``.
         act: 3, leaky ReLU.
-        grad: 0 for the function, 1 for its derivative. (The second derivative is zero, and no wrapper asks for it.)
+        grad: 0 for the function, 1 for its derivative. The second derivative is zero, and no wrapper needs it.
         alpha: Slope below zero.
         scale: Multiplies the result.
 

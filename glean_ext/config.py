@@ -1,4 +1,4 @@
-"""Reading config files without importing MMagic, with every mistake told in one line."""
+"""Reading config files without importing MMagic; every mistake in them becomes an error of one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from glean_ext.errors import InputError, first_line
 
 HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
-# Settings of mmengine's runner that a config may leave out and --cfg-options may add.
+# Settings of mmengine's runner that a config may leave out and ``cfg_options`` may add.
 RUNNER_KEYS = {
     "auto_scale_lr", "custom_hooks", "custom_imports", "data_preprocessor", "default_hooks", "default_scope",
     "env_cfg", "experiment_name", "launcher", "load_from", "log_level", "log_processor", "model", "optim_wrapper",
@@ -21,14 +21,14 @@ RUNNER_KEYS = {
 }  # fmt: skip
 
 
-def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -> Config:
-    """Read a config, merge ``--cfg-options`` into it, and check that it has a network.
+def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = None) -> Config:
+    """Read a config, change it by ``cfg_options``, and check that it has a network.
 
     Modules that the config's ``custom_imports`` names are not imported.
 
     Args:
         path: A .py, .yaml or .json config, or the name of a shipped one; see :func:`find_config`.
-        options: ``key=value`` strings, or None; a key is a path such as ``model.generator.in_size``.
+        cfg_options: ``key=value`` strings, or None; a key is a path such as ``model.generator.in_size``.
 
     Raises:
         InputError: The file or one of its bases is missing or cannot be run, an option is malformed, or there is no
@@ -44,7 +44,7 @@ def load_config(path: str | os.PathLike, options: Sequence[str] | None = None) -
         raise InputError(
             f"{path} cannot be read: {type(error).__name__}: {first_line(error, keys=True)}. Correct it."
         ) from error
-    merge_options(config, options)
+    merge_options(config, cfg_options)
     generator_config(config, path)
     return config
 
@@ -67,40 +67,57 @@ def find_config(path: str | os.PathLike) -> Path:
     raise InputError(f"{path}: there is no such file. Give the path of a config.")
 
 
-def load_run_config(args: argparse.Namespace) -> Config:
-    """The config of a tool with ``cli.add_run_options``: launcher and work dir are set, and the process's rank.
+def load_run_config(
+    path: str | os.PathLike,
+    cfg_options: Sequence[str] | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    local_rank: int = 0,
+) -> Config:
+    """The config of a run of mmengine's runner.
+
+    Args:
+        path: As for :func:`load_config`.
+        cfg_options: As for :func:`load_config`.
+        work_dir: Where logs and checkpoints go; None: where the config says, or ``work_dirs/<name of the config>``.
+        launcher: What started the processes of the run: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        local_rank: The number of this process on its machine, unless the environment has it as ``LOCAL_RANK``.
 
     Raises:
         InputError: As :func:`load_config`.
     """
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    config = load_config(args.config, args.cfg_options)
-    config.launcher = args.launcher
-    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    config = load_config(path, cfg_options)
+    config.launcher = launcher
+    config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(path).stem)
     return config
 
 
-def merge_options(config: Config, options: Sequence[str] | None) -> None:
-    """Set ``key=value`` options, parsed as MMagic's tools do, in place.
+def merge_options(config: Config, cfg_options: Sequence[str] | None) -> None:
+    """Change ``config`` by ``key=value`` options, which are parsed as MMagic's tools do.
 
     Raises:
         InputError: An option without '=' or with an unreadable value, a key that is no setting of the config or of
             the runner, or one that goes through a value that is not a dict.
     """
-    if not options:
+    if not cfg_options:
         return
-    for option in options:
+    for option in cfg_options:
         key, equals, _ = option.partition("=")
         if not (equals and all(key.split("."))):
-            raise InputError(f"--cfg-options {option}: it must be key=value, e.g. model.generator.in_size=64.")
+            raise _bad_option(option, "it must be key=value, e.g. model.generator.in_size=64.")
         if key.split(".")[0] not in config and key.split(".")[0] not in RUNNER_KEYS:
-            raise InputError(f"--cfg-options {option}: the config has no {key.split('.')[0]!r}. Correct the key.")
+            raise _bad_option(option, f"the config has no {key.split('.')[0]!r}. Correct the key.")
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     try:
-        config.merge_from_dict(parser.parse_args(["--cfg-options", *options]).cfg_options)
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *cfg_options]).cfg_options)
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"--cfg-options {' '.join(options)}: {first_line(error, keys=True)}") from error
+        raise _bad_option(" ".join(cfg_options), first_line(error, keys=True)) from error
+
+
+def _bad_option(option: str, problem: str) -> InputError:
+    return InputError(f"{{cfg_options}} {option}: {problem}", parameter="cfg_options")
 
 
 def generator_config(config: Mapping, source: object) -> ConfigDict:

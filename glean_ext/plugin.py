@@ -1,4 +1,4 @@
-"""Registers this package into MMagic: the one table of what it adds.
+"""Registers this package into MMagic: the one table of everything it adds.
 
 A config loads it with ``custom_imports = dict(imports=['glean_ext.plugin'])``.
 """
@@ -21,7 +21,7 @@ from mmagic.utils import register_all_modules  # noqa: E402
 from mmengine.fileio import register_backend  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
-# MMagic first: what has one of its names here takes its place.
+# MMagic first, so that entries below with the same name replace its own.
 register_all_modules(init_default_scope=False)
 
 from glean_ext import datasets, metrics, networks  # noqa: E402
@@ -29,7 +29,11 @@ from glean_ext.apis import mmagic_inferencer  # noqa: E402
 from glean_ext.engine import log_forwarding  # noqa: E402
 from glean_ext.engine.amp_optim_wrapper import MixedPrecisionOptimWrapper  # noqa: E402
 from glean_ext.engine.checkpoint_resume import AtomicBackend  # noqa: E402
-from glean_ext.engine.hooks import bank, bank_fid, visualization  # noqa: E402
+from glean_ext.engine.hooks.bank_fid_hook import BankFIDHook  # noqa: E402
+from glean_ext.engine.hooks.bank_samples_hook import BankSamplesHook  # noqa: E402
+from glean_ext.engine.hooks.comparison_hook import ComparisonHook  # noqa: E402
+from glean_ext.engine.hooks.frozen_bank_hook import FrozenBankHook  # noqa: E402
+from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook  # noqa: E402
 from glean_ext.engine.resumable_train_loop import ResumableTrainLoop  # noqa: E402
 from glean_ext.models.glean import GLEAN  # noqa: E402
 from glean_ext.models.perceptual_loss import PerceptualLoss  # noqa: E402
@@ -49,11 +53,11 @@ TABLE: dict[Registry, dict[str, type]] = {
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
     TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
     HOOKS: {
-        "BankFIDHook": bank_fid.BankFIDHook,
-        "BankSamplesHook": visualization.BankSamplesHook,
-        "ComparisonHook": visualization.ComparisonHook,
-        "FrozenBankHook": bank.FrozenBankHook,
-        "ProgressBarHook": visualization.ProgressBarHook,
+        "BankFIDHook": BankFIDHook,
+        "BankSamplesHook": BankSamplesHook,
+        "ComparisonHook": ComparisonHook,
+        "FrozenBankHook": FrozenBankHook,
+        "ProgressBarHook": ProgressBarHook,
     },
     LOOPS: {"ResumableTrainLoop": ResumableTrainLoop},
     METRICS: {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 Size = tuple[int, int]  # height, width
-MIN_INPUT = 8  # side of the smallest image LightGLEAN takes; as glean_ext.networks.shapes, which imports torch
+MIN_INPUT = 8  # pixels: side of the smallest image that a network of any size takes
 
 
 def format_size(size: Size) -> str:
-    """As people write sizes, the width first.
+    """A size as people write it, the width first.
 
     >>> format_size((3, 4))
     '4x3'
@@ -20,20 +19,17 @@ def format_size(size: Size) -> str:
 
 @dataclass(frozen=True)
 class SizeRequirements:
-    """The sizes of images that a network takes, and how many times larger it makes them."""
+    """The sizes of images that a network takes, and how many times larger it makes them.
 
-    nominal: Size  # what it was trained with
-    scale: int
-    any_size: bool  # False: ``nominal`` only; True: all from 8x8 on
+    Every restorer has them as its attribute ``size_requirements``.
+    """
 
-    @classmethod
-    def of(cls, net: Any) -> SizeRequirements:
-        """Those of a restorer: GLEAN has its size in ``in_size``; LightGLEAN has None there, and ``nominal_size``."""
-        any_size = net.in_size is None
-        nominal = _pair(net.nominal_size if any_size else net.in_size)
-        return cls(nominal, _pair(net.out_size)[0] // nominal[0], any_size)
+    nominal: Size  # pixels: what the network was trained with
+    scale: int  # output pixels per input pixel, on each axis
+    any_size: bool  # False: only the nominal size; True: every size from MIN_INPUT on
 
     def accept(self, size: Size) -> bool:
+        """Whether the network takes an image of this size as it is."""
         return min(size) >= MIN_INPUT if self.any_size else size == self.nominal
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""glean_ext.compat: the stand-in for mmcv's ops, mmengine's checkpoints, and what else it mends."""
+"""glean_ext.compat: the stand-in for mmcv's ops, mmengine's checkpoints, and what else it corrects."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from support.networks import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
-from glean_ext.engine.hooks.bank import bank_digests
+from glean_ext.engine.hooks.frozen_bank_hook import bank_digests
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_network
 from glean_ext.networks.shapes import SquarePadding
@@ -186,7 +186,7 @@ def framed(image: Tensor, bar: int) -> Tensor:
 
 
 @torch.no_grad()
-def test_the_bank_of_wide_images_sees_them_on_its_canvas():
+def test_the_bank_of_wide_images_sees_them_on_its_square():
     wide, square = randomize(build_network(WIDE)), build_network(SQUARE)
     square.load_state_dict(wide.state_dict(), strict=True)
     lq = noise(2, 3, 12, 16)
@@ -197,7 +197,7 @@ def test_the_bank_of_wide_images_sees_them_on_its_canvas():
 
 
 @torch.no_grad()
-def test_the_discriminator_of_wide_images_sees_them_on_its_canvas():
+def test_the_discriminator_of_wide_images_sees_them_on_its_square():
     wide, square = (StyleGAN2Discriminator(size, max_channels=8) for size in ((48, 64), 64))
     square.load_state_dict(randomize(wide).state_dict(), strict=True)
     image = noise(2, 3, 48, 64)
@@ -205,12 +205,12 @@ def test_the_discriminator_of_wide_images_sees_them_on_its_canvas():
 
 
 def test_tall_images():
-    canvas = SquarePadding("in_size", (16, 8))
+    padding = SquarePadding("in_size", (16, 8))
     image = noise(1, 3, 16, 8)
-    placed = canvas.place(image)
-    assert placed.shape == (1, 3, 16, 16) and (placed[..., :4] == -1).all() and (placed[..., 12:] == -1).all()
-    assert torch.equal(placed[..., 4:12], image) and torch.equal(canvas.cut(placed), image)
-    assert (str(canvas), canvas.size, SquarePadding("in_size", (16, 16)).size) == ("8x16", (16, 8), 16)
+    padded = padding.pad(image)
+    assert padded.shape == (1, 3, 16, 16) and (padded[..., :4] == -1).all() and (padded[..., 12:] == -1).all()
+    assert torch.equal(padded[..., 4:12], image) and torch.equal(padding.crop(padded), image)
+    assert (str(padding), padding.size, SquarePadding("in_size", (16, 16)).size) == ("8x16", (16, 8), 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 16, 12), (3, 12, 16)])

@@ -18,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT", help="the bank to write, a .safetensors file")
     parser.add_argument(
         "--from",
+        "--kind",
         dest="kind",
         default="auto",
         choices=["mmagic", "rosinality", "nvidia", "auto"],
-        help="who wrote the checkpoint (default: auto, the file tells)",
+        help="who wrote the checkpoint (default: auto, the file shows it)",
     )
     parser.add_argument("--no-discriminator", action="store_true", help="convert the generator alone")
     parser.add_argument("--bgr", action="store_true", help="the source's images are BGR; make the bank's RGB")

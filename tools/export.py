@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.inference.export import export
 
-    facts = export(args.config, args.checkpoint, args.out, args.format, args.dtype, args.cfg_options)
-    print(f"wrote {args.out}: results differ from the network's by at most {facts.max_difference:.2g} of the range")
+    metadata = export(args.config, args.checkpoint, args.out, args.format, args.dtype, args.cfg_options, print)
+    print(f"wrote {args.out}: results differ from the network's by at most {metadata.max_difference:.2g} of the range")
     return 0
 
 

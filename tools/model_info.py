@@ -2,7 +2,7 @@
 
 Nothing is computed for the table: FLOPs are what torch.utils.flop_counter counts, the peak of activations is the
 largest sum of tensors alive at once, without weights and without the workspaces of libraries. --memory runs a real
-forward on this machine's CPU in a process of its own and tells the peak of that process.
+forward on this machine's CPU in a process of its own and prints the peak of that process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from glean_ext import cli
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--memory", action="store_true", help="also run a forward and tell the peak of its process")
+    parser.add_argument("--memory", action="store_true", help="also run a forward and print the peak of its process")
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    from glean_ext.inference.model_cost import model_info
+    from glean_ext.cli.model_info import model_info
 
     model_info(args.config, args.cfg_options, args.memory)
     return 0

@@ -103,10 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_summary(report: dict, out: Path) -> None:
+    from glean_ext.utils.messages import summarize_names
+
     print(f"{report['train']} training and {report['test']} test images of {report['images']} in {report['seconds']} s")
     for what in "rejected", "duplicates dropped", "duplicates kept":
         if report[what]:
             print(f"{what}: " + ", ".join(f"{count} {kind}" for kind, count in report[what].items()))
+    if report["left out"]:
+        print(f"left out, no images or hidden: {summarize_names(report['left out'])}")
     print(f"{out}: report.json, images.csv, contact_sheet.png")
 
 

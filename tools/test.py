@@ -19,7 +19,7 @@ def main() -> None:
     from glean_ext.engine.runner import test
     from glean_ext.utils.files import write_json
 
-    cfg = load_run_config(args)
+    cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
     metrics = test(cfg, args.checkpoint)
     for name, value in metrics.items():
         print(f"{name:8} {value:.4f}")

@@ -8,7 +8,7 @@ from glean_ext import cli
 def main() -> None:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the work dir")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")
     parser.add_argument("--amp", action="store_true", help="mixed precision (bf16)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="learning rates in proportion to the batch size")
     parser.add_argument("--dry-run", action="store_true", help="check files, bank, one step and memory; train nothing")
@@ -18,7 +18,7 @@ def main() -> None:
     from glean_ext.config import load_run_config
     from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
 
-    cfg = load_run_config(args)
+    cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
     cfg.resume = args.resume or cfg.get("resume", False)
     if args.amp:
         use_mixed_precision(cfg)
@@ -27,9 +27,19 @@ def main() -> None:
     if args.dry_run:
         from glean_ext.engine.dry_run import dry_run
 
-        dry_run(cfg)
-        return
-    train(cfg)
+        print_report(dry_run(cfg).rows())
+    else:
+        train(cfg)
+
+
+def print_report(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("dry run", "")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ``MMagicInferencer(model_name='glean' | 'lightglean', ...)`` makes once ``glean_ext.plugin`` is imported."""
+"""What ``MMagicInferencer(model_name='glean' | 'lightglean', ...)`` uses once ``glean_ext.plugin`` is imported."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ import torch
 import yaml
 from mmengine import Config
 from PIL import Image
-from rich.progress import track
 
 from glean_ext.batch.output_plan import plan_outputs
+from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.config import HOME, generator_config, load_config
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import ImageRestorer, Prepared
-from glean_ext.utils.image_io import image_files, pillow_rgb, read_rgb, write_png
+from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.utils.file_listing import list_files
+from glean_ext.utils.image_io import EXTENSIONS, Picture, pillow_rgb, read_rgb, write_png
+from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.outcome import Outcome
+from glean_ext.utils.progress import ProgressBar
 from glean_ext.video.formats import VIDEOS
 
 if TYPE_CHECKING:  # MMagic takes seconds to load
@@ -32,7 +36,6 @@ Img = str | os.PathLike | np.ndarray | Image.Image
 MODELS = {"glean": ("GLEAN", "GLEANStyleGANv2"), "lightglean": ("LightGLEAN", "LightGLEANStyleGANv2")}
 TASK = "Image Super-Resolution"  # as in the metafile
 RGB_ORDER = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}  # channels of an array -> which to take, from BGR and BGRA
-SHOWN = 8  # failed images that an error names before it counts the rest
 
 
 @dataclass(frozen=True)
@@ -134,34 +137,39 @@ class GLEANInferencer:
         items, alone = plan(img, result_out_dir)
         results: list[np.ndarray] = []
         failures: dict[str, InputError] = {}
-        batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-        for batch in track(batches, "restoring", disable=alone):
-            for item, result in zip(batch, self._restore(batch), strict=True):
-                try:
-                    results.append(_finish(result, item.target))
-                except InputError as error:
-                    if alone or not result_out_dir:
-                        raise
-                    failures[item.name] = error
+        with ProgressBar(disable=alone) as bar:
+            task = bar.add_task("restoring", total=len(items))
+            for start in range(0, len(items), batch_size):
+                batch = items[start : start + batch_size]
+                for item, outcome in zip(batch, self._restore(batch), strict=True):
+                    try:
+                        results.append(_finish(outcome.unwrap(), item.target))
+                    except InputError as error:
+                        if alone or not result_out_dir:
+                            raise
+                        failures[item.name] = error
+                bar.advance(task, len(batch))
         if failures:
-            names = [*list(failures)[:SHOWN], *([f"{len(failures) - SHOWN} more"] if len(failures) > SHOWN else [])]
+            others = f" The others are in {result_out_dir}." if results else ""
             raise InputError(
-                f"{len(failures)} of {len(items)} images failed ({', '.join(names)}), the first because: "
-                f"{next(iter(failures.values()))}" + (f" The others are in {result_out_dir}." if results else "")
+                f"{len(failures)} of {len(items)} images failed ({summarize_names(list(failures))}), "
+                f"the first because: {next(iter(failures.values()))}{others}"
             )
         samples = [_sample(item, result) for item, result in zip(items, results, strict=True)]
         return (samples[0], results[0]) if alone else (samples, results)
 
-    def _restore(self, batch: Sequence[Item]) -> list[np.ndarray | InputError]:
+    def _restore(self, batch: Sequence[Item]) -> list[Outcome[np.ndarray]]:
         """For each image its result, (H, W, 3) RGB, or why there is none."""
-        prepared: list[Prepared | InputError] = []
-        for item in batch:
-            try:
-                prepared.append(self.restorer.prepare(to_rgb(item.img, item.name), item.name))
-            except InputError as error:
-                prepared.append(error)
-        results = iter(self.restorer.try_batch([one for one in prepared if isinstance(one, Prepared)]))
-        return [next(results) if isinstance(one, Prepared) else one for one in prepared]
+        read = [
+            Outcome.of(lambda item=item: Picture(to_rgb(item.img, item.name)))  # type: ignore[misc]
+            for item in batch
+        ]
+        readable = [
+            (outcome.unwrap(), item.name) for item, outcome in zip(batch, read, strict=True) if not outcome.error
+        ]
+        pictures, names = [picture for picture, _ in readable], [name for _, name in readable]
+        restored = iter(restore_pictures(self.restorer, pictures, names))
+        return [outcome.then(lambda _: next(restored).unwrap().pixels) for outcome in read]
 
 
 @cache
@@ -176,7 +184,7 @@ def settings(model_name: str) -> list[dict[str, Any]]:
         models = yaml.safe_load(path.read_text())["Models"]
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}). Install glean-ext anew, or give model_config."
+            f"{path} cannot be read ({error.strerror}). Install glean-ext again, or give model_config."
         ) from error
     return [model for model in models if model["In Collection"] == MODELS[model_name][0]]
 
@@ -264,13 +272,15 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     if source.suffix.lower() in VIDEOS and source.is_file():
         raise InputError(f"{source} is a video, and img takes images. Restore it with glean-restore.")
     if source.is_dir():
-        image_files(source)  # there are some, besides videos
+        images = list_files(source, EXTENSIONS, recursive=False).files  # without videos
+        if not images:
+            raise InputError(f"{source} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
     if out:
         planned = plan_outputs([source], out, recursive=False)
-        images = [job for job in planned.jobs if not job.is_video]
-        return [Item(str(job.source), job.source, job.target) for job in images], planned.alone
+        jobs = [job for job in planned.jobs if not job.is_video]
+        return [Item(str(job.source), job.source, job.target) for job in jobs], planned.alone
     if source.is_dir():
-        return [Item(str(path), path) for path in image_files(source)[0]], False
+        return [Item(str(path), path) for path in images], False
     return [Item(str(source), source)], True
 
 
@@ -295,10 +305,8 @@ def _plan_list(images: Sequence[Img], out: Path | None) -> list[Item]:
     return items
 
 
-def _finish(result: np.ndarray | InputError, target: Path | None) -> np.ndarray:
+def _finish(result: np.ndarray, target: Path | None) -> np.ndarray:
     """Write a result, and give it in BGR."""
-    if isinstance(result, InputError):
-        raise result
     if target:
         write_png(result, target)
     return np.ascontiguousarray(result[..., ::-1])

@@ -1,4 +1,4 @@
-"""StyleGAN2 banks of other implementations, made into this package's form."""
+"""StyleGAN2 banks of other implementations, converted to this package's form."""
 
 from glean_ext.bank_conversion.convert import Bank, convert_bank
 

@@ -1,4 +1,4 @@
-"""A StyleGAN2 checkpoint of another implementation, made into a bank for GLEAN: every tensor accounted for."""
+"""Converts a StyleGAN2 checkpoint of another implementation to a bank for GLEAN; every tensor is accounted for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import hashlib
 import itertools
 import json
 import os
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +20,26 @@ import glean_ext
 from glean_ext import checkpoints
 from glean_ext.bank_conversion.key_maps import FOREIGN, FORMATS, IMAGE_AXES, KeyMap, Row
 from glean_ext.bank_conversion.sources import Network, Source, read_source
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
+from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.safe_unpickler import Budget
 
-CONVERTER = "1"  # raised when the same source would give other tensors
+CONVERTER = "1"  # increased when the same source would give other tensors
 AUTO = "auto"
-NO_DISCRIMINATOR = "--no-discriminator converts the generator alone."
+MAX_SIZE = 4096  # pixels of a side; the noise of a larger network could take more memory than its file promises
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass
 class Bank:
-    """What was converted. The arguments are those of the networks, for a config."""
+    """The result of a conversion, with the arguments of the networks for a config."""
 
     format: str
-    taken: list[str]  # the source's names of the networks
+    taken: list[str]  # the networks, as the source names them
     generator: dict[str, Any]
     discriminator: dict[str, Any]  # empty when there is none
     tensors: dict[str, Tensor]
@@ -47,8 +52,9 @@ def convert_bank(
     """Write the generator, and the discriminator if there is one, as ``generator_ema`` and ``discriminator``.
 
     The averaged generator is taken where the file has one. The images are those of the source for the same latent
-    codes and noise, in fp32; where the source computes in half precision, up to that. From latent codes z they differ
-    by another relative 5e-7, for the mapping network adds 1e-6 and not 1e-8 to the mean square of z, as MMagic does.
+    codes and noise, in fp32, up to rounding and to the half precision that the source may compute in. From latent codes
+    z they differ by a further relative 5e-7: the mapping network adds 1e-6 to the mean square of z, as MMagic does, and
+    the source 1e-8.
 
     Args:
         source: Path or URL of the checkpoint.
@@ -62,11 +68,15 @@ def convert_bank(
             unconditional StyleGAN2 of this package's arithmetic.
     """
     if Path(out).suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors. Choose another output.")
+        raise InputError(f"{out} must end in .safetensors. Choose another output.", parameter="out")
     path = checkpoints.local_path(str(source))
     content = read_source(path)
     if kind not in (AUTO, content.format):
-        raise InputError(f"{path} is a {content.format} checkpoint, not {kind}. Take --from {content.format}.")
+        raise InputError(
+            f"{path} is a {content.format} checkpoint, not {kind}.",
+            parameter="kind",
+            hint=f"Set {{kind={content.format}}}.",
+        )
     bank = _bank(content, path, discriminator)
     if bgr:
         _reverse_channels(bank.tensors)
@@ -76,35 +86,36 @@ def convert_bank(
 
 def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
     known = FORMATS[content.format]
-    generators = [name for name in known.generators if name in content.networks]
-    discriminators = [name for name in known.discriminators if name in content.networks and with_discriminator]
-    if not generators:
+    discriminators = content.discriminators if with_discriminator else []
+    if not content.generators:
+        held = ", ".join(network.name for network in content.discriminators)
         raise InputError(
-            f"{path} has no generator: of {' and '.join(known.generators)} it holds neither, only "
-            f"{', '.join(content.networks)}. Take a checkpoint with the generator."
+            f"{path} has no generator: of {' and '.join(known.generators)} it holds neither, only {held}. Take a "
+            "checkpoint with the generator."
         )
-    taken = [generators[0], *discriminators]
-    network = content.networks[generators[0]]
+    network = content.generators[0]
+    where = f"{path}: {network.name}"
     state, names = _rename(network, known.generator, path)
+    arguments = _generator_arguments(state, names, where)
     notes = _draw_missing_noise(state)
-    arguments = _generator_arguments(state, names, f"{path}: {network.entry}")
-    generator = StyleGAN2Generator(**arguments)
-    _fill(generator, state, names, f"{path}: {network.entry}")
-    bank = Bank(content.format, taken, arguments, {}, {f"generator_ema.{k}": v for k, v in state.items()}, notes)
-    notes += _precision_notes(network, generator)
-    if generators[0] != known.generators[0]:
-        notes.append(f"it has no averaged generator ({known.generators[0]}), so {generators[0]} is taken")
-    for name in discriminators:
-        _add_discriminator(bank, content.networks[name], known.discriminator, path)
-    if left := [*(name for name in content.networks if name not in taken), *content.others]:
-        notes.append(f"not taken: {', '.join(left)}")
+    generator = _fill(StyleGAN2Generator, arguments, state, names, where)
+    tensors = {f"generator_ema.{key}": tensor for key, tensor in state.items()}
+    bank = Bank(content.format, [network.name], arguments, {}, tensors, notes + network.notes)
+    bank.notes += _precision_notes(network, generator)
+    if network.entry and not network.is_averaged:
+        bank.notes.append(f"it has no averaged generator ({known.generators[0]}), so {network.entry} is taken")
+    for discriminator in discriminators[:1]:
+        _add_discriminator(bank, discriminator, path)
+    networks = [other.entry for other in (*content.generators, *content.discriminators)]
+    if left := [*(entry for entry in networks if entry and entry not in bank.taken), *content.others]:
+        bank.notes.append(f"not taken: {', '.join(left)}")
     return bank
 
 
-def _add_discriminator(bank: Bank, network: Network, keys: KeyMap, path: Path) -> None:
-    where = f"{path}: {network.entry}"
+def _add_discriminator(bank: Bank, network: Network, path: Path) -> None:
+    where = f"{path}: {network.name}"
     try:
-        state, names = _rename(network, keys, path)
+        state, names = _rename(network, FORMATS[network.format].discriminator, path)
         arguments = _discriminator_arguments(state, names, where)
         if arguments["in_size"] != bank.generator["out_size"]:
             sizes = f"{arguments['in_size']}x{arguments['in_size']} images, but the generator makes"
@@ -114,11 +125,14 @@ def _add_discriminator(bank: Bank, network: Network, keys: KeyMap, path: Path) -
         if stddev != usual:
             arguments["mbstd_cfg"] = stddev
         if network.minibatch_stddev.get("group_size", 4) is None:
-            bank.notes.append(f"{network.entry} compares all images of a batch: set mbstd_cfg's group_size to it")
-        _fill(StyleGAN2Discriminator(**arguments), state, names, where)
+            bank.notes.append(f"{network.name} compares all images of a batch: set mbstd_cfg's group_size to it")
+        _fill(StyleGAN2Discriminator, arguments, state, names, where)
     except InputError as error:
-        raise InputError(f"{error} {NO_DISCRIMINATOR}") from error
+        hint = "{discriminator=False} converts the generator alone."
+        raise InputError(error.message, parameter="discriminator", hint=hint) from error
     bank.discriminator = arguments
+    bank.taken.append(network.name)
+    bank.notes += network.notes
     bank.tensors |= {f"discriminator.{key}": tensor for key, tensor in state.items()}
 
 
@@ -131,7 +145,7 @@ def _rename(network: Network, keys: KeyMap, path: Path) -> tuple[dict[str, Tenso
     Raises:
         InputError: A source key that nothing needs, or a missing one.
     """
-    where = f"{path}: {network.entry}"
+    where = f"{path}: {network.name}"
     source = network.tensors
     rows = list(_expand(keys, source))
     needed = {row.source for row in rows}
@@ -145,12 +159,23 @@ def _rename(network: Network, keys: KeyMap, path: Path) -> tuple[dict[str, Tenso
     missing = [row.source for row in rows if row.source not in source and not _may_miss(row, source, rows)]
     for count, problem, those in ((len(missing), "lacks", missing), (len(surplus), "has the unknown", surplus)):
         if count:
-            more = f" and {count - 3} more" if count > 3 else ""
-            raise InputError(f"{where} {problem} {', '.join(those[:3])}{more}, so it is not the StyleGAN2 expected.")
+            keys_at_fault = summarize_names(those, 3)
+            raise InputError(f"{where} {problem} {keys_at_fault}, so it is not the StyleGAN2 expected.")
     present = [row for row in rows if row.source in source]
+    _check_memory(present, source, path)
     plain = torch.contiguous_format
     state = {row.target: row.change(source[row.source].float()).clone(memory_format=plain) for row in present}
     return state, {row.target: row.source for row in present}
+
+
+def _check_memory(rows: list[Row], source: dict[str, Tensor], path: Path) -> None:
+    """Refuse a small file whose keys share one large tensor: here each of them becomes a tensor of its own."""
+    budget = Budget(path.stat().st_size)
+    try:
+        for row in rows:
+            budget.spend(source[row.source].numel() * torch.float32.itemsize)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} is no checkpoint of a network: {first_line(error)}. Take another file.") from error
 
 
 def _expand(keys: KeyMap, source: dict[str, Tensor]) -> Iterator[Row]:
@@ -174,7 +199,7 @@ def _count(rows: tuple[Row, ...], source: dict[str, Tensor]) -> int:
 
 
 def _numbers(i: int, count: int) -> dict[str, int]:
-    """What the placeholders of :mod:`~glean_ext.bank_conversion.key_maps` stand for."""
+    """The values of the placeholders of :mod:`~glean_ext.bank_conversion.key_maps`, for block or layer ``i``."""
     block = {"i": i, "res": 2 * MIN_SIZE << i, "up": 2 * i, "same": 2 * i + 1, "next": 2 * i + 2, "down": count - i}
     return block | {"fc": i, "layer": i + 1}
 
@@ -189,7 +214,7 @@ def _may_miss(row: Row, source: dict[str, Tensor], rows: list[Row]) -> bool:
 
 
 def _draw_missing_noise(state: dict[str, Tensor]) -> list[str]:
-    """The stored noise was drawn too, when the source's network was built."""
+    """Draw noise where the source stores none, as the constructor of its network did; returns what to report."""
     if "injected_noise_0" in state:
         return []
     blocks = _how_many(r"to_rgbs\.\d+\.bias", state)
@@ -197,7 +222,7 @@ def _draw_missing_noise(state: dict[str, Tensor]) -> list[str]:
     for layer in range(2 * blocks + 1):
         res = 2 ** ((layer + 5) // 2)
         state[f"injected_noise_{layer}"] = torch.randn(1, 1, res, res, generator=generator)
-    return ["it has no stored noise: drawn anew, standard normal, seed 0"]
+    return ["it has no stored noise: it is drawn now, standard normal, seed 0"]
 
 
 def _reverse_channels(tensors: dict[str, Tensor]) -> None:
@@ -211,7 +236,7 @@ def _reverse_channels(tensors: dict[str, Tensor]) -> None:
 
 
 def _generator_arguments(state: dict[str, Tensor], names: dict[str, str], where: str) -> dict[str, Any]:
-    """The arguments that give a generator of these shapes."""
+    """The arguments of a generator with tensors of these shapes."""
     blocks = _how_many(r"to_rgbs\.\d+\.bias", state)
     layers = {MIN_SIZE: "constant_input.input"}
     layers |= {2 * MIN_SIZE << i: f"convs.{2 * i + 1}.conv.weight_orig" for i in range(blocks)}
@@ -225,7 +250,7 @@ def _generator_arguments(state: dict[str, Tensor], names: dict[str, str], where:
 
 
 def _discriminator_arguments(state: dict[str, Tensor], names: dict[str, str], where: str) -> dict[str, Any]:
-    """The arguments that give a discriminator of these shapes."""
+    """The arguments of a discriminator with tensors of these shapes."""
     blocks = _how_many(r"convs\.\d+\.skip\.0\.kernel", state)
     layers = {MIN_SIZE: "final_linear.1.linear.weight_orig"}
     layers |= {MIN_SIZE << (blocks - i + 1): f"convs.{i}.conv1.0.conv.weight_orig" for i in range(blocks, 0, -1)}
@@ -246,14 +271,15 @@ def _width(state: dict[str, Tensor], key: str, names: dict[str, str], where: str
 
 
 def _channels(layers: dict[int, tuple[str, int]], names: dict[str, str], where: str) -> dict[str, Any]:
-    """``channel_multiplier`` and ``max_channels`` for these widths by resolution; the usual values where they do.
+    """``channel_multiplier`` and ``max_channels`` for these widths by resolution; the published values where they fit.
 
     Raises:
         InputError: No such values give the widths.
     """
     size = max(layers)
-    if size < 2 * MIN_SIZE:
-        raise InputError(f"{where} makes or takes images of {size}x{size}; StyleGAN2's are 8x8 at least.")
+    if not 2 * MIN_SIZE <= size <= MAX_SIZE:
+        limit = f"{2 * MIN_SIZE}x{2 * MIN_SIZE} at least" if size < MAX_SIZE else f"{MAX_SIZE}x{MAX_SIZE} at most"
+        raise InputError(f"{where} makes or takes images of {size}x{size}; StyleGAN2's are {limit}.")
     most = max(width for _, width in layers.values())
     for multiplier in (2, 1, layers[size][1] * size / 16384):
         table = channels_by_resolution(size, multiplier, most)
@@ -270,35 +296,42 @@ def _channels(layers: dict[int, tuple[str, int]], names: dict[str, str], where: 
 # ---------------------------------------------------------------- checks
 
 
-def _fill(net: nn.Module, state: dict[str, Tensor], names: dict[str, str], where: str) -> None:
-    """Fill the network of our own: the proof that every tensor has its place.
+def _fill(
+    kind: type[Net], arguments: dict[str, Any], state: dict[str, Tensor], names: dict[str, str], where: str
+) -> Net:
+    """Build and fill the network of our own: the proof that every tensor has its place.
 
     Raises:
         InputError: A shape or a resampling filter that is another, or a value that is not finite.
     """
+    with torch.device("meta"):  # what the file does not have the tensors for is not allocated
+        shapes = {key: tensor.shape for key, tensor in kind(**arguments).state_dict().items()}
+    for key, shape in shapes.items():
+        if state[key].shape != shape:
+            expected = f"where a StyleGAN2 of its sizes has {tuple(shape)}"
+            raise InputError(f"{where} has {names.get(key, key)} {tuple(state[key].shape)}, {expected}.")
+    net = kind(**arguments)
     for key, own in net.state_dict().items():
         value, name = state[key], names.get(key, key)
-        if value.shape != own.shape:
-            expected = f"where a StyleGAN2 of its sizes has {tuple(own.shape)}"
-            raise InputError(f"{where} has {name} {tuple(value.shape)}, {expected}.")
         if not value.isfinite().all():
             raise InputError(f"{where} has {name} with values that are not finite. Take a checkpoint before that.")
         if key.endswith("kernel") and not torch.allclose(value, own, atol=1e-6):
             raise InputError(f"{where} has {name} with other taps than 1, 3, 3, 1, which are the ones known.")
     checkpoints.load_strict(net, state, where, checkpoints.UNUSED_BANK_KEYS)
+    return net
 
 
 def _precision_notes(network: Network, generator: StyleGAN2Generator) -> list[str]:
-    """What the source does for the sake of half precision, and this package does not."""
+    """What the source does because of half precision, and this package does not."""
     notes = []
     if network.fp16:
-        notes.append(f"{network.entry} computes {', '.join(map(str, network.fp16))} in fp16; the bank is fp32")
+        notes.append(f"{network.name} computes {', '.join(map(str, network.fp16))} in fp16; the bank is fp32")
     if network.clamps:
         reached = _largest_activation(generator)
         limit = min(network.clamps)
         verdict = "so nothing changes" if reached < limit else "so such images differ"
         notes.append(
-            f"{network.entry} clamps activations to {limit:g}, the bank does not; two random images reach "
+            f"{network.name} clamps activations to {limit:g}, the bank does not; two random images reach "
             f"{reached:.3g}, {verdict}"
         )
     return notes
@@ -312,7 +345,7 @@ def _largest_activation(generator: StyleGAN2Generator, images: int = 2) -> float
         if isinstance(module, StyleConv):
             module.register_forward_hook(lambda _module, _args, features: reached.append(features.abs().max()))
     random = torch.Generator().manual_seed(0)
-    for _ in range(images):  # one by one: a large bank takes a few GB an image
+    for _ in range(images):  # one at a time: a large bank needs a few GB for an image
         generator(torch.randn(1, generator.style_channels, generator=random))
     return torch.stack(reached).max().item()
 

@@ -1,8 +1,8 @@
 """How the published StyleGAN2 implementations name their tensors: key maps, as data.
 
-A row names a key of ours (MMagic's names), the source's key, and what is done to the tensor on the way. Rows are
-templates: those of ``layers`` stand for each layer of the mapping network, those of ``blocks`` for each synthesis or
-discriminator block. The first row of each tells how many there are.
+A row names a key of ours (MMagic's names), the source's key, and how the tensor is changed. Rows are templates: those
+of ``layers`` stand for each layer of the mapping network, those of ``blocks`` for each synthesis or discriminator
+block. How many there are is counted by the first row of each.
 
     {fc}, {layer}           a mapping layer, counted from 0 and from 1
     {i}, {res}              a block, counted from 0, and its resolution: 8, 16, ...
@@ -44,7 +44,7 @@ def _over_pixels(x: Tensor) -> Tensor:
 
 
 def _for_zeros(x: Tensor) -> Tensor:
-    return 4 * x  # ours makes up for the zeros of the up-sampling in the filter, NVIDIA's when it is applied
+    return 4 * x  # our filter includes the gain for the inserted zeros; NVIDIA applies that gain later
 
 
 class Row(NamedTuple):
@@ -66,6 +66,11 @@ class KeyMap:
     layers: tuple[Row, ...] = ()
     optional: tuple[Row, ...] = ()
     unused: tuple[str, ...] = ()  # patterns of source keys that nothing needs
+
+    @property
+    def probe(self) -> str:
+        """A source key by which such a network is recognized, for each has it."""
+        return next(row.source for row in self.once if "{" not in row.source)
 
 
 @dataclass(frozen=True)
@@ -210,12 +215,12 @@ FORMATS = {
 
 
 class Demand(NamedTuple):
-    """What the modules whose path matches must have, for only this arithmetic is ours; ``meaning`` of other values."""
+    """A setting of NVIDIA's that this package computes with one value only."""
 
-    modules: str
+    modules: str  # a pattern of their paths
     attribute: str
-    value: Any
-    meaning: str
+    value: Any  # the only one
+    meaning: str  # of other values
 
 
 NVIDIA_DEMANDS = {
@@ -237,7 +242,7 @@ NVIDIA_DEMANDS = {
     ),
 }
 
-# Keys by which networks that are no unconditional StyleGAN2 are recognised.
+# Keys of networks that are not an unconditional StyleGAN2, and what they are.
 FOREIGN = (
     (r"synthesis\.input\..*|.*\.magnitude_ema", "a StyleGAN3 network"),
     (r"(mapping\.)?embed\..*|mapping\..*", "a conditional network"),
@@ -247,5 +252,5 @@ FOREIGN = (
     (r"b4\.fromrgb\..*", "a StyleGAN2 discriminator of the architecture 'skip'"),
 )
 
-# The channel axis of the tensors that make or take an image.
+# The channel axis of the tensors that produce or consume an image.
 IMAGE_AXES = ((r"to_rgb(1|s\.\d+)\.(conv\.weight_orig|bias)", 1), (r"convs\.0\.0\.conv\.weight_orig", 1))

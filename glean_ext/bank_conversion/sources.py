@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,29 +13,50 @@ from torch import Tensor
 
 from glean_ext import checkpoints
 from glean_ext.bank_conversion.key_maps import FORMATS, NVIDIA_DEMANDS
-from glean_ext.bank_conversion.unpickle import Module, read_pickle
+from glean_ext.bank_conversion.unpickle import NVIDIA_NAMES, Module, read_pickle
 from glean_ext.errors import InputError
+from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.torch_files import written_by_torch
+
+NO_SETTINGS = "says nothing of its activations and learning rates: those of the published StyleGAN2 are taken"
+ENTRY_NAMES = "MMagic's has generator_ema or generator, rosinality's g_ema or g, NVIDIA's G_ema or G."
 
 
 @dataclass
 class Network:
     """A generator or discriminator as its file has it."""
 
-    entry: str  # what the file calls it
+    entry: str  # what the file calls it; empty for a file that holds it alone
+    format: str  # of FORMATS
     tensors: dict[str, Tensor]
     minibatch_stddev: dict[str, Any] = field(default_factory=dict)  # of a discriminator, where the file says it
     clamps: list[float] = field(default_factory=list)  # the limits its activations are clamped to
     fp16: list[int] = field(default_factory=list)  # the resolutions that it computes in half precision
     misfit: str = ""  # what of it this package does not compute, in words
+    notes: list[str] = field(default_factory=list)  # what the user should know
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.entry or "the network"
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether its weights are an average over the training, by its name."""
+        return self.entry.lower().endswith("ema")
 
 
 @dataclass
 class Source:
-    """The networks of a file, by its own names for them."""
+    """The networks of a file, the preferred one first."""
 
-    format: str
-    networks: dict[str, Network]
+    generators: list[Network]
+    discriminators: list[Network]
     others: list[str]  # the file's other entries
+
+    @property
+    def format(self) -> str:
+        return (self.generators or self.discriminators)[0].format
 
 
 def read_source(path: Path) -> Source:
@@ -43,89 +65,120 @@ def read_source(path: Path) -> Source:
     Raises:
         InputError: The file is none of them, is damaged, or wants to run code.
     """
-    with path.open("rb") as file:
-        head = file.read(9)
-    if not head:
-        raise InputError(f"{path} is empty. Get it anew.")
-    if path.suffix == ".safetensors" or head[8:] == b"{":
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty. {checkpoints.GET_AGAIN}")
+    if checkpoints.is_safetensors(path):
         raise InputError(
             f"{path} is a safetensors file, which configs take as it is when it has this package's names: "
             "checkpoint='<the file>', prefix='generator_ema'. Convert what MMagic, rosinality or NVIDIA wrote."
         )
-    if checkpoints.written_by_torch(path):
-        return _torch_source(checkpoints.read_torch(path), path)
-    if head[:1] == b"\x80":
-        return _nvidia_source(read_pickle(path), path)
-    raise InputError(f"{path} is no checkpoint: neither torch.save nor pickle wrote it. Get it anew.")
-
-
-def _torch_source(content: Mapping[str, Any], path: Path) -> Source:
-    rosinality = FORMATS["rosinality"]
-    names = rosinality.generators + rosinality.discriminators
-    found = {name: content[name] for name in names if isinstance(content.get(name), Mapping)}
-    if found:
-        networks = {name: Network(name, _only_tensors(state)) for name, state in found.items()}
-        if isinstance(mean := content.get("latent_avg"), Tensor):
-            for name in set(networks) & set(rosinality.generators):
-                networks[name].tensors["latent_avg"] = mean
-        return Source("rosinality", networks, _others(content, [*found, "latent_avg"]))
-
-    inner = content.get("state_dict", content)
-    state = checkpoints.plain_keys(_only_tensors(inner if isinstance(inner, Mapping) else content))
-    mmagic = FORMATS["mmagic"]
-    networks = {
-        name: Network(name, checkpoints.with_prefix(state, name, path))
-        for name in mmagic.generators + mmagic.discriminators
-        if any(key.startswith(f"{name}.") for key in state)
-    }
-    if not networks:
-        entries = {str(key).split(".")[0] for key in (state or content)}
-        raise InputError(
-            f"{path} holds no StyleGAN2 that is known: its entries are {_names(entries)}. MMagic's has generator_ema "
-            "or generator, rosinality's g_ema or g, NVIDIA's G_ema or G."
-        )
-    others = sorted({key.split(".")[0] for key in state} - set(networks))
-    return Source("mmagic", networks, others)
-
-
-def _only_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
-
-
-def _others(content: Mapping[str, Any], taken: Iterable[str]) -> list[str]:
-    return sorted(set(map(str, content)) - set(taken))
-
-
-def _names(entries: Iterable[str], shown: int = 8) -> str:
-    return ", ".join(sorted(map(str, entries))[:shown])
-
-
-def _nvidia_source(content: Any, path: Path) -> Source:
-    nvidia = FORMATS["nvidia"]
+    if not checkpoints.begins_as_pickle(path):
+        raise InputError(f"{path} is no checkpoint: neither torch.save nor pickle wrote it. {checkpoints.GET_AGAIN}")
+    plain_pickle = not written_by_torch(path)
+    content = read_pickle(path) if plain_pickle else checkpoints.read_torch(path, NVIDIA_NAMES)
     entries = content if isinstance(content, dict) else {}
-    found = {
-        name: entries[name]
-        for name in nvidia.generators + nvidia.discriminators
-        if isinstance(entries.get(name), Module)
-    }
-    if not found:
-        held = _names(entries) if entries else f"a {type(content).__name__}"
+    if any(isinstance(entry, Module) for entry in entries.values()):
+        return _pickled_networks(entries, path)
+    source = _state_dicts(entries, path)
+    if source.generators or source.discriminators:
+        return source
+    for name in [name for format in FORMATS.values() for name in format.generators if name in entries]:
+        raise InputError(f"{path}: {name} is neither a network nor the state dict of one. Take another checkpoint.")
+    held = summarize_names(sorted(map(str, entries))) if entries else f"a {type(content).__name__}"
+    if plain_pickle:
         raise InputError(f"{path} holds no StyleGAN2 of NVIDIA's: G_ema, G or D, but {held}. Take a network pickle.")
-    networks = {name: _nvidia_network(name, module) for name, module in found.items()}
-    return Source("nvidia", networks, _others(entries, found))
+    held = summarize_names(source.others or sorted(map(str, entries)))
+    raise InputError(f"{path} holds no StyleGAN2 that is known: its entries are {held}. {ENTRY_NAMES}")
 
 
-def _nvidia_network(name: str, module: Module) -> Network:
+# ---------------------------------------------------------------- state dicts
+
+
+def _state_dicts(content: Mapping[Any, Any], path: Path) -> Source:
+    """The networks among the state dicts of a file, known by the names of their entries or by their keys."""
+    state = checkpoints.plain_keys(checkpoints.tensors(content, path))
+    named = {
+        name: default for name, default in _default_formats().items() if any(k.startswith(f"{name}.") for k in state)
+    }
+    source = Source([], [], [])
+    for entry in [*named, *_entries_by_keys(state, set(named))]:
+        below = checkpoints.with_prefix(state, entry, path)
+        format, role = _recognize(below) or named[entry]
+        if entry in named:
+            role = named[entry][1]
+        network = Network(entry, format, below)
+        if format == "rosinality" and role == "generator" and "latent_avg" in state:
+            network.tensors["latent_avg"] = state["latent_avg"]
+        if format == "nvidia":
+            network.notes.append(f"{network.name} is a state dict, which {NO_SETTINGS}")
+        (source.generators if role == "generator" else source.discriminators).append(network)
+    source.generators.sort(key=lambda network: not network.is_averaged)
+    inner = content.get("state_dict", content)
+    taken = {network.entry.split(".")[0] for network in (*source.generators, *source.discriminators)} | {"latent_avg"}
+    if "" not in taken:
+        source.others = sorted({str(key).split(".")[0] for key in (state if inner is not content else content)} - taken)
+    return source
+
+
+def _default_formats() -> dict[str, tuple[str, str]]:
+    """The format and role that the name of an entry stands for, unless its keys say otherwise."""
+    return {
+        entry: (name, role)
+        for name, format in FORMATS.items()
+        for role, entries in (("generator", format.generators), ("discriminator", format.discriminators))
+        for entry in entries
+    }
+
+
+def _probes() -> Iterable[tuple[str, str, str]]:
+    for name, format in FORMATS.items():
+        yield format.generator.probe, name, "generator"
+        yield format.discriminator.probe, name, "discriminator"
+
+
+def _recognize(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """The format and role of a network by a key that each such network has."""
+    return next(((name, role) for probe, name, role in _probes() if probe in state), None)
+
+
+def _entries_by_keys(state: Mapping[str, Tensor], named: set[str]) -> list[str]:
+    """The prefixes of ``state``, or the empty one, below which there is a network; not those that are known by name."""
+    found: dict[str, None] = {}
+    for probe, _name, _role in _probes():
+        for key in state:
+            if key == probe or key.endswith(f".{probe}"):
+                found[key.removesuffix(probe).rstrip(".")] = None
+    return [prefix for prefix in found if prefix.split(".")[0] not in named]
+
+
+# ---------------------------------------------------------------- NVIDIA's pickled networks
+
+
+def _pickled_networks(entries: Mapping[Any, Any], path: Path) -> Source:
+    nvidia = FORMATS["nvidia"]
+    networks = {name: entries.get(name) for name in (*nvidia.generators, *nvidia.discriminators)}
+    found = {name: _pickled_network(name, module) for name, module in networks.items() if isinstance(module, Module)}
+    if not found:
+        held = summarize_names(sorted(map(str, entries)))
+        raise InputError(f"{path} holds no StyleGAN2 of NVIDIA's: G_ema, G or D, but {held}. Take a network pickle.")
+    return Source(
+        [found[name] for name in nvidia.generators if name in found],
+        [found[name] for name in nvidia.discriminators if name in found],
+        sorted(set(map(str, entries)) - set(found)),
+    )
+
+
+def _pickled_network(name: str, module: Module) -> Network:
     layers = dict(module.modules())
-    clamps = {layer.attributes.get("conv_clamp") for layer in layers.values()}
+    clamps = [layer.attributes.get("conv_clamp") for layer in layers.values()]
+    fp16 = [layer.attributes.get("resolution") for layer in layers.values() if layer.attributes.get("use_fp16") is True]
     network = Network(
         name,
+        "nvidia",
         module.tensors(),
         misfit=_misfit(module),
-        clamps=sorted(float(clamp) for clamp in clamps if isinstance(clamp, int | float)),
-        fp16=sorted(
-            layer.attributes["resolution"] for layer in layers.values() if layer.attributes.get("use_fp16") is True
-        ),
+        clamps=sorted({float(clamp) for clamp in clamps if isinstance(clamp, int | float)}),
+        fp16=sorted(resolution for resolution in fp16 if isinstance(resolution, int)),
     )
     if stddev := layers.get("b4.mbstd"):
         network.minibatch_stddev = {
@@ -142,6 +195,7 @@ def _misfit(module: Module) -> str:
     for demand in NVIDIA_DEMANDS[module.class_name]:
         for path, layer in module.modules():
             value = layer.attributes.get(demand.attribute)
-            if re.fullmatch(demand.modules, path) and value != demand.value:
-                return f"{path or 'it'} has {demand.attribute}={value!r} ({demand.meaning})"
+            equal = isinstance(value, int | float | str) and value == demand.value
+            if re.fullmatch(demand.modules, path) and not equal:
+                return f"{path or 'it'} has {demand.attribute}={reprlib.repr(value)} ({demand.meaning})"
     return ""

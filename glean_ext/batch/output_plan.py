@@ -12,10 +12,12 @@ from itertools import takewhile
 from pathlib import Path
 
 from glean_ext.errors import InputError
+from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.messages import summarize_names
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
+READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
 COMPARE = "_compare"  # what the names of before/after pictures end with
 FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 
@@ -65,7 +67,7 @@ class Plan:
     @property
     def links(self) -> list[Path]:
         """Of what is left out, the links to folders, which might lead around in a circle."""
-        return [path for path in self.left_out if path.is_dir()]
+        return [path for path in self.left_out if path.is_symlink() and path.is_dir()]
 
 
 def plan_outputs(
@@ -92,8 +94,7 @@ def plan_outputs(
             overwritten.
     """
     output = Path(output)
-    if "/" in suffix or os.sep in suffix:
-        raise InputError(f"--suffix {suffix} names a folder. Give a few letters.")
+    require_suffix(suffix)
     matched = [pair for text in inputs for pair in _expanded(text, output)]
     expanded = [path for path, _ in matched]
     alone = len(inputs) == 1 and Path(inputs[0]).is_file()
@@ -128,7 +129,7 @@ def _expanded(text: str | os.PathLike, output: Path) -> list[tuple[Path, Path]]:
         return [(path, path.parent)]
     if glob.has_magic(str(text)):
         found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
-        found = [path for path in found if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *VIDEOS)]
+        found = [path for path in found if path.is_file() and path.suffix.lower() in READABLE]
         fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         written = Path(_real(output))
         if Path(_real(fixed)) in written.parents:
@@ -143,7 +144,9 @@ def _single(source: Path, output: Path, suffix: str) -> Job:
     into_folder = output.is_dir() or not output.suffix
     job = Job(source, output / _name(source, suffix, False) if into_folder else output)
     if not into_folder and suffix:
-        raise InputError(f"--suffix {suffix} has no effect where the output is named. Leave it out, or give a folder.")
+        raise InputError(
+            f"{{suffix={suffix}}} has no effect where the output is named. Leave it out, or give a folder.", "suffix"
+        )
     if not job.is_video and job.target.suffix.lower() != ".png":
         raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
     if job.is_video and job.target.suffix.lower() not in VIDEO_OUTPUTS:
@@ -173,40 +176,16 @@ def _listed(
         if not path.is_dir():
             found.append((path, path.relative_to(base)))
             continue
-        before = len(found)
-        for file in _files(path, output, recursive):
-            if file.suffix.lower() in (*EXTENSIONS, *VIDEOS) and not file.is_dir():
-                found.append((file, file.relative_to(path)))
-            else:
-                left_out.append(file)
-        if len(found) == before:
+        listing = list_files(path, READABLE, recursive, skip=output)
+        found += [(file, file.relative_to(path)) for file in listing.files]
+        left_out += listing.left_out
+        if not listing.files:
             raise InputError(f"{path} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
     # By folder and name: a link of another name is another picture.
     once: dict[str, tuple[Path, Path]] = {}
     for file, within in found:
         once.setdefault(os.path.join(_real(file.parent), file.name), (file, within))
     return list(once.values()), left_out
-
-
-def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    """The files of a folder and links to folders, sorted; hidden ones and those of the output are not looked at."""
-    files: list[Path] = []
-
-    def stop(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its rights.") from error
-
-    for root, folders, names in os.walk(folder, onerror=stop):
-        here = Path(root)
-        folders[:] = [name for name in folders if not name.startswith(".") and not _same(here / name, output)]
-        files += [here / name for name in names if not name.startswith(".")]
-        if not recursive:
-            break
-        files += [here / name for name in folders if (here / name).is_symlink()]
-    return sorted(files)
-
-
-def _same(path: Path, other: Path) -> bool:
-    return other.exists() and path.exists() and path.samefile(other)
 
 
 def _name(source: Path, suffix: str, full: bool) -> str:
@@ -240,6 +219,12 @@ def _real(path: Path) -> str:
     return os.path.realpath(path)
 
 
+def require_suffix(suffix: str) -> None:
+    """Raise InputError where what is put after names would name a folder."""
+    if "/" in suffix or os.sep in suffix:
+        raise InputError(f"{{suffix={suffix}}} names a folder. Give a few letters.", "suffix")
+
+
 def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job], int]:
     """The jobs that remain, and how many are skipped because their output exists.
 
@@ -255,11 +240,12 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         remaining = [job for job in plan.jobs if not job.target.exists()]
         return remaining, len(plan.jobs) - len(remaining)
     if plan.alone:
-        raise InputError(f"{existing[0].target} exists. Give --overwrite, or another output.")
+        raise InputError(f"{existing[0].target} exists.", "overwrite", "Give {overwrite}, or another output.")
     raise InputError(
         f"{len(existing)} of {len(plan.jobs)} outputs exist in {plan.folder} "
-        f"({summarize_names([job.target.name for job in existing])}). Give --overwrite to replace them, or "
-        "--skip-existing to restore the others only."
+        f"({summarize_names([job.target.name for job in existing])}).",
+        parameter=("overwrite", "skip_existing"),
+        hint="Give {overwrite} to replace them, or {skip_existing} to restore the others only.",
     )
 
 
@@ -284,7 +270,8 @@ def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, 
         for path, what in (job.source, "an input"), *((output, "another output") for output in job.outputs):
             if would_be_written(path):
                 raise InputError(
-                    f"--save-faces {faces}: {path} is {what} and would be overwritten. Give another folder."
+                    f"{{save_faces={faces}}}: {path} is {what} and would be overwritten. Give another folder.",
+                    parameter="save_faces",
                 )
     folders = {job.face_path(faces, root, "00").parent for job in jobs}
     if keep:
@@ -294,7 +281,9 @@ def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, 
     )
     if existing:
         names = summarize_names([path.name for path in existing])
-        raise InputError(f"faces exist in {faces} ({names}). Give --overwrite, or another folder.")
+        raise InputError(
+            f"faces exist in {faces} ({names}).", ("save_faces", "overwrite"), "Give {overwrite}, or another folder."
+        )
 
 
 def require_writable(folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from glean_ext.errors import InputError
 from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.outcome import Outcome
 
 JobT = TypeVar("JobT")
 GivenT = TypeVar("GivenT", contravariant=True)  # a job, where it is only taken
@@ -30,7 +31,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # after these no other fil
 
 
 class Stages(Protocol[GivenT, PreparedT, ResultT]):
-    """What is done with each file. InputError is that file's failure, any other exception stops all.
+    """What is done with each file. An InputError is that file's failure, any other exception stops all.
 
     ``str(job)`` is what messages call it.
     """
@@ -38,7 +39,7 @@ class Stages(Protocol[GivenT, PreparedT, ResultT]):
     def prepare(self, job: GivenT) -> PreparedT:
         """Read; in one of several threads."""
 
-    def restore(self, batch: Sequence[PreparedT]) -> list[ResultT | InputError]:
+    def restore(self, batch: Sequence[PreparedT]) -> list[Outcome[ResultT]]:
         """Run the network; in the caller's thread."""
 
     def finish(self, prepared: PreparedT, result: ResultT) -> None:
@@ -77,7 +78,7 @@ def run(
 
     Raises:
         InputError: The disk is full.
-        RuntimeError: Reading or writing a file met with a fault of the program, which is its cause.
+        RuntimeError: A fault of the program while a file was read or written; it is the cause.
         KeyboardInterrupt: Files that are being written are finished first, so none is partial.
     """
     report: Report[JobT] = Report()
@@ -95,10 +96,11 @@ def run(
                 except Exception as error:
                     raise _fault(job, error) from error
             results = stages.restore([prepared for _, prepared in ready]) if ready else []
-            for (job, prepared), result in zip(ready, results, strict=True):
-                if isinstance(result, InputError):
-                    writes.fail(job, result)
+            for (job, prepared), outcome in zip(ready, results, strict=True):
+                if outcome.error is not None:
+                    writes.fail(job, outcome.error)
                     continue
+                result = outcome.unwrap()
                 size = stages.size(prepared, result)
                 writes.settle(HELD - size)
                 writes.add(job, writing.submit(stages.finish, prepared, result), size)
@@ -150,7 +152,7 @@ class _Writes(Generic[JobT]):
                 future.result()
             except InputError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
-                    raise InputError(f"{error} {self._before()}") from error
+                    raise InputError(f"{error.message} {self._before()}", error.parameter, error.hint) from error
                 self.fail(job, error)
             except Exception as error:
                 raise _fault(job, error) from error
@@ -160,8 +162,8 @@ class _Writes(Generic[JobT]):
 
     def _before(self) -> str:
         failed = [Path(str(job)).name for job in self.report.failures]
-        told = f", and {len(failed)} had failed ({summarize_names(failed)})" if failed else ""
-        return f"{self.report.done} files were written before{told}."
+        others = f", and {len(failed)} had failed ({summarize_names(failed)})" if failed else ""
+        return f"{self.report.done} files were written before{others}."
 
     def fail(self, job: JobT, error: InputError) -> None:
         self.report.failures[job] = error

@@ -3,142 +3,180 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import glean_ext
-from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import ONNX, ImageRestorer
-from glean_ext.inference.size_policy import scaled, size_of
+from glean_ext.batch.options import ModelSource, RestoreOptions
+from glean_ext.batch.restore_pictures import restore_pictures
+from glean_ext.errors import Notice
+from glean_ext.inference.image_restorer import ImageRestorer, TileSizes, log_notice
 from glean_ext.utils.files import write_json
-from glean_ext.utils.imresize import imresize
+from glean_ext.utils.image_io import Picture
 from glean_ext.video.restore_video import VideoResult, restore_video
 from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
-    from glean_ext.faces.photo_restorer import PhotoRestorer
+    from glean_ext.faces.detection import FaceFinder
 
 Array = np.ndarray
 
 
-class VideoFiles:
+@dataclass(frozen=True)
+class RestoredVideo:
+    """What was done with a video.
+
+    Attributes:
+        result: Frames, size and times.
+        faces: That were restored, in the new frames; None: frames are no photographs.
+        network_seconds: Time spent in the network.
+    """
+
+    result: VideoResult
+    faces: int | None
+    network_seconds: float
+
+
+class VideoRestorer:
     """Restores video files, frame by frame.
 
     Args:
-        restorer: The network. All frames of a video have the same name, so that what it says of them can be told once.
-        photos: Frames are photographs, whose faces it restores; None: they are restored as a whole, or in tiles.
-        outscale: Size of the result in sizes of the source, None for what the network makes; ``photos`` has its own.
-        batch: Frames at once.
-        crf: x264's constant rate factor.
-        fingerprint: Of :func:`fingerprint`: an interrupted video goes on if it is the same.
-        notify: Gets one line for each thing that is not as one would expect.
-        background: The network behind the ``background`` of ``photos``, where there is one.
-
-    Attributes:
-        faces: That were restored, in all frames of all videos.
+        options: Of the run; an interrupted video continues if those that frames depend on are the same.
+        restorer: The network. All frames of a video have the same name, so equal notices are reported once.
+        background: What enlarges all but the faces of photographs; None is bicubic.
+        finder: Finds the faces of photographs; None makes one.
+        notify: Gets a notice for each thing that is not as one would expect, perhaps in another thread.
     """
 
     def __init__(
         self,
+        options: RestoreOptions,
         restorer: ImageRestorer,
-        photos: PhotoRestorer | None,
-        outscale: float | None,
-        batch: int,
-        crf: float,
-        fingerprint: str,
-        notify: Callable[[str], None],
         background: ImageRestorer | None = None,
+        finder: FaceFinder | None = None,
+        notify: Callable[[Notice], None] = log_notice,
     ):
-        self.restorer, self.photos, self.outscale, self.batch = restorer, photos, outscale, batch
-        self.crf, self.fingerprint, self.notify = crf, fingerprint, notify
-        self.networks = [restorer] if background is None else [restorer, background]
-        self.faces = 0
+        self.options, self.restorer, self.background = options, restorer, background
+        self.finder, self.notify = finder, notify
+        models = [options.model]
+        if options.photo is not None and options.photo.background is not None:
+            models.append(options.photo.background)
+        dtype = getattr(restorer.network, "dtype", None)  # what None in the options stands for
+        self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), "dtype": dtype})
 
-    def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> VideoResult:
+    def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> RestoredVideo:
         """Restore a video.
 
         Raises:
-            InputError: As :func:`restore_video`, :meth:`ImageRestorer.restore` and :meth:`PhotoRestorer.restore`.
+            InputError: As :func:`restore_video`, :func:`restore_pictures` and :meth:`PhotoRestorer.restore`.
         """
-        name, note = str(source), segments_folder(target) / RESTORER_STATE
+        note = segments_folder(target) / RESTORER_STATE
+        frames: FrameRestorer | None = None
 
-        def restore(frames: Sequence[Array]) -> list[Array]:
-            with self._same_tiles(note):
-                return self._photographs(frames, name) if self.photos else self._pictures(frames, name)
+        def restore(batch: Sequence[Array]) -> Sequence[Array]:
+            nonlocal frames
+            if frames is None:  # now the notes of another job are gone
+                frames = FrameRestorer(self, str(source), note)
+            return frames.restore(batch)
 
-        try:
-            return restore_video(
-                source,
-                target,
-                restore,
-                fingerprint=self.fingerprint,
-                batch=self.batch,
-                scale=self._scale(),
-                crf=self.crf,
-                progress=progress,
-                notify=lambda notice: self.notify(str(notice)),
-            )
-        finally:
-            for network in self.networks:
-                network.tiles = None
-
-    @contextmanager
-    def _same_tiles(self, note: Path) -> Iterator[None]:
-        """All frames are cut as the first one, those of a resumed run as those before."""
-        if self.restorer.tiles is None:
-            known = json.loads(note.read_text()) if note.exists() else [[]] * len(self.networks)
-            for network, tiles in zip(self.networks, known, strict=True):
-                network.tiles = {tuple(size): tuple(tile) for size, tile in tiles}
-        before = self._tiles()
-        yield
-        if self._tiles() != before:
-            write_json(self._tiles(), note)
-
-    def _tiles(self) -> list[list[object]]:
-        """Of each network: sizes of images, and of their tiles."""
-        return [list((network.tiles or {}).items()) for network in self.networks]
+        result = restore_video(
+            source,
+            target,
+            restore,
+            fingerprint=self.fingerprint,
+            batch=self.options.batch,
+            scale=self._scale(),
+            crf=self.options.crf,
+            progress=progress,
+            notify=self.notify,
+        )
+        faces = 0 if frames is None else frames.faces
+        seconds = 0.0 if frames is None else frames.restorer.network_seconds
+        return RestoredVideo(result, None if self.options.photo is None else faces, seconds)
 
     def _scale(self) -> float | None:
         """Of the result's size to the source's; None where that depends on the source."""
-        policy, scale = self.restorer.size_policy, self.restorer.takes.scale
-        if self.photos is not None and not self.photos.aligned:
-            return scale if self.photos.outscale == "model" else self.photos.outscale
-        outscale = self.outscale if self.photos is None else None
+        policy, scale, photo = self.restorer.size_policy, self.restorer.takes.scale, self.options.photo
+        if photo is not None and not photo.aligned:
+            return 1 if self.options.outscale is None else self.options.outscale
+        outscale = self.options.outscale if photo is None else None
         if policy.name == "resize":
             return outscale if policy.fit != "crop" else None
         return scale if outscale is None else outscale
 
-    def _pictures(self, frames: Sequence[Array], name: str) -> list[Array]:
-        prepared = [self.restorer.prepare(frame, name) for frame in frames]
-        restored = []
-        for frame, one, result in zip(frames, prepared, self.restorer.try_batch(prepared), strict=True):
-            if isinstance(result, InputError):
-                raise result
-            if self.outscale is not None:
-                shown = one.shown(frame)
-                result = imresize(result, size=scaled(size_of(shown), self.outscale, name))
-            restored.append(result)
+
+class FrameRestorer:
+    """Restores the frames of one video, which are all cut into tiles alike.
+
+    Args:
+        video: What restores videos.
+        name: What errors and notices call the frames.
+        note: The file in which tile sizes are kept for a run that continues this one; it is read first.
+
+    Attributes:
+        restorer: The network, with the tile sizes of this video.
+        faces: That were restored so far.
+    """
+
+    def __init__(self, video: VideoRestorer, name: str, note: Path):
+        self.name, self.note, self.outscale = name, note, video.options.outscale
+        networks = [video.restorer] if video.background is None else [video.restorer, video.background]
+        known = json.loads(note.read_text()) if note.exists() else [[]] * len(networks)
+        self.tile_sizes = [TileSizes(sizes) for sizes in known]
+        self.restorer, *backgrounds = (
+            network.with_tile_sizes(sizes) for network, sizes in zip(networks, self.tile_sizes, strict=True)
+        )
+        self.faces = 0
+        self.photos = None
+        if video.options.photo is not None:
+            from glean_ext.batch.photo_stages import make_photo_restorer
+
+            self.photos = make_photo_restorer(
+                video.options.photo,
+                self.restorer,
+                backgrounds[0] if backgrounds else None,
+                video.options.outscale,
+                video.options.batch,
+                video.finder,
+            )
+
+    def restore(self, frames: Sequence[Array]) -> list[Array]:
+        """Frames, (h, w, 3) uint8 RGB, together.
+
+        Raises:
+            InputError: One of them cannot be restored.
+        """
+        before = self._tiles()
+        restored = self._pictures(frames) if self.photos is None else self._photographs(frames)
+        if self._tiles() != before:
+            write_json(self._tiles(), self.note)
         return restored
 
-    def _photographs(self, frames: Sequence[Array], name: str) -> list[Array]:
+    def _tiles(self) -> list[list[list[list[int]]]]:
+        return [sizes.as_list() for sizes in self.tile_sizes]
+
+    def _pictures(self, frames: Sequence[Array]) -> list[Array]:
+        pictures, names = [Picture(frame) for frame in frames], [self.name] * len(frames)
+        outcomes = restore_pictures(self.restorer, pictures, names, outscale=self.outscale)
+        return [outcome.unwrap().pixels for outcome in outcomes]
+
+    def _photographs(self, frames: Sequence[Array]) -> list[Array]:
         assert self.photos is not None
-        results = [self.photos.restore(frame, name) for frame in frames]
+        results = [self.photos.restore(frame, self.name) for frame in frames]
         self.faces += sum(len(result.faces) for result in results)
         return [result.image for result in results]
 
 
-def fingerprint(
-    models: Sequence[tuple[str, str | None]], cfg_options: Sequence[str], options: Mapping[str, object]
-) -> str:
-    """What says whether frames would come out the same.
+def fingerprint(models: Sequence[ModelSource], cfg_options: Sequence[str], options: Mapping[str, object]) -> str:
+    """Text that is the same where frames come out the same.
 
     Args:
-        models: Config and checkpoint, or an ONNX file and None. Networks are compared as their configs describe them,
-            files by path, size and time, URLs and names as they are.
+        models: The networks. They are compared as their configs describe them, files by path, size and time, URLs and
+            names as they are.
         cfg_options: Changes to the first one's config.
         options: All others.
 
@@ -146,20 +184,21 @@ def fingerprint(
         InputError: A config that cannot be read.
     """
     networks = []
-    for number, (config, checkpoint) in enumerate(models):
-        if config.lower().endswith(ONNX):
-            networks.append(_identity(config))
+    for number, model in enumerate(models):
+        if model.is_onnx:
+            networks.append(_identity(model.config))
         else:
             from glean_ext.config import generator_config, load_config  # mmengine, which ONNX does without
 
-            loaded = load_config(config, () if number else cfg_options)
-            networks.append([generator_config(loaded, config), checkpoint and _identity(checkpoint)])
+            loaded = load_config(model.config, () if number else cfg_options)
+            checkpoint = None if model.checkpoint is None else _identity(model.checkpoint)
+            networks.append([generator_config(loaded, model.config), checkpoint])
     return json.dumps([glean_ext.__version__, networks, options], default=str)
 
 
 def _identity(file: str) -> list[object]:
     try:
-        facts = Path(file).stat()
+        status = Path(file).stat()
     except OSError:
         return [file]
-    return [str(Path(file).resolve()), facts.st_size, facts.st_mtime_ns]
+    return [str(Path(file).resolve()), status.st_size, status.st_mtime_ns]

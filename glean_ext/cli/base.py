@@ -22,11 +22,13 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
     >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
     ('--size-policy resize', '--photo', 'CHECKPOINT')
+    >>> as_option("discriminator", "False")
+    '--no-discriminator'
     """
     if parameter in POSITIONALS:
         return value or parameter.upper()
-    name = f"--{parameter.replace('_', '-')}"
-    return name if value in (None, "True") else f"{name} {value}"
+    name = f"--{'no-' if value == 'False' else ''}{parameter.replace('_', '-')}"
+    return name if value in (None, "True", "False") else f"{name} {value}"
 
 
 def fail(reason: object) -> NoReturn:

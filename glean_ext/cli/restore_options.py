@@ -1,11 +1,23 @@
-"""The arguments of ``glean-restore``."""
+"""The arguments of ``glean-restore``: a command line in, one dataclass of options out."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glean_ext import cli
+from glean_ext.errors import InputError
+
+if TYPE_CHECKING:  # takes a moment to load, which --help need not wait for
+    from glean_ext.batch.options import ModelSource, RestoreOptions
+
+SIZE_OPTIONS = {"size_policy": "name", "fit": "fit", "tile_size": "tile_size", "tile_overlap": "tile_overlap"}
+PHOTO_OPTIONS = (
+    *("fidelity", "only_center_face", "aligned", "min_face", "max_faces", "when_no_face", "save_faces", "background"),
+)
+BICUBIC = "bicubic"
 
 USAGE = """%(prog)s CONFIG CHECKPOINT INPUT ... -o OUTPUT [options]
        %(prog)s MODEL.onnx INPUT ... -o OUTPUT [options]"""
@@ -22,14 +34,77 @@ tiles where the memory at hand does not suffice. With --photo the faces of photo
 """
 
 
+def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
+    """What a command line asks for, by default that of the process. Bad usage ends the process with code 2.
+
+    Raises:
+        InputError: A value that cannot be used.
+    """
+    parser = make_parser()
+    given = vars(parser.parse_args(argv))
+    photo = {name: given.pop(name) for name in PHOTO_OPTIONS if name in given}
+    if photo and "photo" not in given:
+        parser.error(f"{cli.as_option(next(iter(photo)))} has no effect without --photo")
+
+    from glean_ext.batch.options import PhotoOptions, RestoreOptions
+    from glean_ext.inference.size_policy import SizePolicy
+
+    model, inputs = split_model(given.pop("arguments"))
+    if "background" in photo:
+        photo["background"] = background(photo["background"])
+    if given.pop("photo", False):
+        given["photo"] = PhotoOptions(**photo)
+    policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
+    return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), **given)
+
+
+def split_model(arguments: Sequence[str]) -> tuple[ModelSource, tuple[str, ...]]:
+    """CONFIG CHECKPOINT INPUT ... or MODEL.onnx INPUT ...: the model and the inputs.
+
+    Raises:
+        InputError: There are too few.
+    """
+    from glean_ext.batch.options import ModelSource
+    from glean_ext.inference.backend import ONNX
+
+    parts = 1 if arguments[0].lower().endswith(ONNX) else 2
+    if len(arguments) <= parts:
+        raise InputError("Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....")
+    return ModelSource(*arguments[:parts]), tuple(arguments[parts:])
+
+
+def background(arguments: Sequence[str]) -> ModelSource | None:
+    """What ``--background`` names; None is bicubic.
+
+    Raises:
+        InputError: Neither bicubic nor a model.
+    """
+    from glean_ext.batch.options import ModelSource
+
+    if list(arguments) == [BICUBIC]:
+        return None
+    try:
+        return ModelSource(*arguments)
+    except (InputError, TypeError) as error:
+        raise InputError(
+            "{background} takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
+        ) from error
+
+
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(usage=USAGE, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Options that are not given are not in what it parses: their defaults are those of the dataclasses."""
+    parser = cli.Parser(
+        usage=USAGE,
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument("arguments", nargs="+", metavar="CONFIG CHECKPOINT INPUT", help="see above")
     parser.add_argument("-o", "--output", required=True, help="file, or folder, which is made when it is not there")
     _add_run_options(parser.add_argument_group("how it runs"))
     _add_output_options(parser.add_argument_group("what is written"))
-    add_size_options(parser.add_argument_group("images of other sizes than the model takes"))
-    add_photo_options(parser.add_argument_group("whole photographs"))
+    _add_size_options(parser.add_argument_group("images of other sizes than the model takes"))
+    _add_photo_options(parser.add_argument_group("whole photographs"))
     cli.add_config_options(parser)
     return parser
 
@@ -41,34 +116,33 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         choices=["float32", "bfloat16", "float16"],
         help="of the computation (default: bfloat16 where the hardware has instructions for it, else float32)",
     )
+    group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
     group.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="images at once, of one size (default 1)"
+        "--compile",
+        action="store_const",
+        const="default",
+        help="compile the network first: takes a minute, runs faster",
     )
-    group.add_argument("--compile", action="store_true", help="compile the network first: takes a minute, runs faster")
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--suffix", default="", help="is put after the names: --suffix _restored")
+    group.add_argument("--suffix", help="is put after the names: --suffix _restored")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    existing.add_argument("--skip-existing", action="store_true", help="go on with those that do not exist")
+    existing.add_argument("--skip-existing", action="store_true", help="restore only those that do not exist")
     group.add_argument("--outscale", type=float, metavar="X", help="final size in sizes of the input, by bicubic")
     group.add_argument(
         "--alpha",
         choices=["upsample", "restore"],
-        default="upsample",
         help="transparency is upsampled (default), or restored by the network",
     )
-    group.add_argument(
-        "--crf", type=_crf, default=10.0, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)"
-    )
+    group.add_argument("--crf", type=float, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)")
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 
-def add_size_options(group: argparse._ActionsContainer) -> None:
+def _add_size_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size-policy",
-        default="auto",
         help="error: refuse them. resize: to the size of the training, by MATLAB's bicubic. tile: restore overlapping "
         "tiles and join them. auto (default): resize for GLEAN, tile for LightGLEAN, which takes all that the memory "
         "suffices for in one tile",
@@ -78,53 +152,26 @@ def add_size_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--tile-overlap", type=int, help="pixels of the input that neighbouring tiles share at least")
 
 
-def add_photo_options(group: argparse._ActionsContainer) -> None:
+def _add_photo_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--photo", action="store_true", help="find the faces, restore them, and put them back")
-    group.add_argument(
-        "--fidelity", type=float, default=0.0, metavar="W", help="0 (default) restores, 1 keeps the input"
-    )
+    group.add_argument("--fidelity", type=float, metavar="W", help="0 (default) restores, 1 keeps the input")
     group.add_argument("--only-center-face", action="store_true", help="restore the face nearest to the middle only")
     group.add_argument("--aligned", action="store_true", help="inputs are aligned faces already")
     group.add_argument(
         "--min-face", type=float, metavar="PIXELS", help="leave smaller faces alone (default: 32 or more)"
     )
-    group.add_argument(
-        "--max-faces", type=_positive, default=200, metavar="N", help="refuse photos with more (default 200)"
-    )
+    group.add_argument("--max-faces", type=int, metavar="N", help="refuse photos with more (default 200)")
     group.add_argument(
         "--when-no-face",
         choices=["keep", "whole", "error"],
-        default="keep",
         help="keep (default) such a photo, restore it as a whole, or refuse it",
     )
     group.add_argument(
-        "--save-faces", metavar="DIR", help="write the aligned faces, before and after, into this folder"
+        "--save-faces", type=Path, metavar="DIR", help="write the aligned faces, before and after, into this folder"
     )
     group.add_argument(
         "--background",
         nargs="+",
-        default=["bicubic"],
         metavar="MODEL",
         help="enlarges all but the faces: bicubic (default), CONFIG CHECKPOINT, or MODEL.onnx; give it last",
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
-def _crf(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 51:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 (lossless) and 51")
-    return number
-
-
-def names_of(add_options: Callable[[argparse._ActionsContainer], None]) -> list[str]:
-    """The options that such a function adds, as the parsed arguments call them."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_options(parser)
-    return list(vars(parser.parse_args([])))

@@ -83,14 +83,14 @@ def prepare(
     lists = lists or {}
     _check_paths(source_path, out)
     source = open_source(source_path)
-    entries, others = source.find()
+    entries, left_out = source.find()
     if not entries:
         raise InputError(f"{source_path} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
-    wanted = choose_images(entries, lists)
+    wanted = choose_images(entries, lists, source_path)
     chosen = {entry.key: entry for entry in entries if entry.key in wanted}
     described = {"source": str(source_path.resolve()), **options.describe(), **_describe_lists(lists)}
-    facts = {"options": described, "images": len(entries), "other files": others}
-    facts |= {"not listed": len(entries) - len(chosen)}
+    facts = {"options": described, "images": len(entries), "other files": len(left_out)}
+    facts |= {"not listed": len(entries) - len(chosen), "left out": left_out}
     output = PreparedOutput(out, options)
     processor = ImageProcessor(source, output.staging, options, face_crop)
     with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glean_ext.errors import InputError
+from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
 
 MAX_BYTES = 1 << 30  # of one image file, unpacked. Pillow's own limit of 89 million pixels is far below
@@ -37,31 +38,20 @@ class FolderSource:
     def __init__(self, path: Path):
         self.path = path
 
-    def find(self) -> tuple[list[Entry], int]:
-        """The image files by extension, sorted by key, and how many other files there are.
+    def find(self) -> tuple[list[Entry], list[str]]:
+        """The image files by extension, sorted by key, and the paths of everything else.
 
         Raises:
             InputError: A part of the source cannot be read.
         """
-        found, others = [], 0
-        for path in self._files():
+        listing = list_files(self.path, EXTENSIONS, follow_links=True)
+        found = []
+        for path in listing.files:
             relative = path.relative_to(self.path)
-            if not _is_image(relative.name):
-                others += 1
-                continue
             status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is rejected when it is read
             found.append((_printable(relative.as_posix()), str(relative), f"{status.st_size} {status.st_mtime_ns}"))
-        return _entries(found), others
-
-    def _files(self) -> Iterator[Path]:
-        seen = set()
-        for folder, subfolders, names in os.walk(self.path, onerror=_stop, followlinks=True):
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            yield from (Path(folder, name) for name in names)
+        left_out = [_printable(path.relative_to(self.path).as_posix()) for path in listing.left_out + listing.hidden]
+        return _entries(found), sorted(left_out)
 
     def read(self, entry: Entry) -> bytes:
         """The content of a file.
@@ -97,11 +87,14 @@ class ZipSource:
         """Another process opens the file again."""
         return ZipSource, (self.path,)
 
-    def find(self) -> tuple[list[Entry], int]:
-        files = [(i, member) for i, member in enumerate(self.members) if not member.is_dir()]
-        images = [(i, member) for i, member in files if _is_image(Path(member.filename).name)]
-        found = [(_printable(member.filename), i, f"{member.file_size} {member.CRC}") for i, member in images]
-        return _entries(found), len(files) - len(images)
+    def find(self) -> tuple[list[Entry], list[str]]:
+        found, left_out = [], []
+        for i, member in enumerate(self.members):
+            if _is_image(member.filename):
+                found.append((_printable(member.filename), i, f"{member.file_size} {member.CRC}"))
+            elif not member.is_dir():
+                left_out.append(_printable(member.filename))
+        return _entries(found), sorted(left_out)
 
     def read(self, entry: Entry) -> bytes:
         member = self.members[entry.locator]
@@ -137,10 +130,10 @@ class LMDBSource:
         """Another process opens the database again."""
         return LMDBSource, (self.path,)
 
-    def find(self) -> tuple[list[Entry], int]:
+    def find(self) -> tuple[list[Entry], list[str]]:
         with self.database.begin(buffers=True) as reader:
             found = [(bytes(key), len(value)) for key, value in reader.cursor()]
-        return _entries((_printable(os.fsdecode(key)), key, str(size)) for key, size in found), 0
+        return _entries((_printable(os.fsdecode(key)), key, str(size)) for key, size in found), []
 
     def read(self, entry: Entry) -> bytes:
         with self.database.begin() as reader:
@@ -170,8 +163,9 @@ def open_source(path: str | os.PathLike) -> Source:
 
 
 def _is_image(name: str) -> bool:
-    """By extension. Hidden files do not count, such as the ``._x.jpg`` that macOS puts into zips."""
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    """By extension, as :func:`~glean_ext.utils.file_listing.list_files`: not in hidden folders, nor macOS's ``._x``."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return name.lower().endswith(EXTENSIONS) and not any(part.startswith(".") for part in parts)
 
 
 def _printable(name: str) -> str:
@@ -182,18 +176,15 @@ def _printable(name: str) -> str:
 def _entries(found: Iterable[tuple[str, Any, str]]) -> list[Entry]:
     """Sorted by key. A key that occurs again, which is possible in zips, gets a number."""
     entries: dict[str, Entry] = {}
+    counts: dict[str, int] = {}
     for key, locator, stamp in sorted(found, key=lambda file: (file[0], str(file[1]))):
-        unique, count = key, 1
+        unique = key
         while unique in entries:
-            count += 1
-            unique = f"{key} ({count})"
+            counts[key] = counts.get(key, 1) + 1
+            unique = f"{key} ({counts[key]})"
         entries[unique] = Entry(unique, locator, stamp)
     return sorted(entries.values(), key=lambda entry: entry.key)
 
 
 def _too_large(key: str, size: int) -> InputError:
     return InputError(f"{key} has {size} bytes, and {MAX_BYTES} is the limit. Scale the image down.")
-
-
-def _stop(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its permissions.") from error

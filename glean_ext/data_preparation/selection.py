@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from glean_ext.data_preparation.readers import Entry
 from glean_ext.errors import InputError
+from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.messages import summarize_names
 
 REST = "rest"  # in place of a list of training images: all images that the list of test images does not name
 NAME_LENGTH = 100
-SHAPE = re.compile(r"\s+\(\d+,\s*\d+(,\s*\d+)?\).*$")  # what follows the name in a meta_info: (height, width, channels)
 
 # Ways to name an entry of a source, the most exact first.
 _FORMS: tuple[Callable[[PurePosixPath], str], ...] = (
@@ -25,12 +26,13 @@ _FORMS: tuple[Callable[[PurePosixPath], str], ...] = (
 )
 
 
-def choose_images(entries: Sequence[Entry], lists: Mapping[str, str]) -> dict[str, str]:
+def choose_images(entries: Sequence[Entry], lists: Mapping[str, str], source: Path) -> dict[str, str]:
     """Key -> the split that a list wants an image in, or empty; images that no list names are left out.
 
     Args:
         entries: All images.
         lists: As in :func:`~glean_ext.data_preparation.prepare.prepare`.
+        source: Folder that the keys of images are relative to.
 
     Raises:
         InputError: As :func:`find_listed`; both lists name one image.
@@ -38,54 +40,49 @@ def choose_images(entries: Sequence[Entry], lists: Mapping[str, str]) -> dict[st
     if not lists:
         return {entry.key: "" for entry in entries}
     if "all" in lists:
-        return dict.fromkeys(find_listed(entries, lists["all"]), "")
-    wanted = dict.fromkeys(find_listed(entries, lists["test"]), "test") if "test" in lists else {}
+        return dict.fromkeys(find_listed(entries, lists["all"], source), "")
+    wanted = dict.fromkeys(find_listed(entries, lists["test"], source), "test") if "test" in lists else {}
     if lists.get("train") == REST:
         return {entry.key: wanted.get(entry.key, "train") for entry in entries}
     if "train" in lists:
-        for key in sorted(find_listed(entries, lists["train"])):
+        for key in sorted(find_listed(entries, lists["train"], source)):
             if key in wanted:
                 raise InputError(f"{key} is in both {lists['train']} and {lists['test']}. Take it out of one.")
             wanted[key] = "train"
     return wanted
 
 
-def read_list(path: str | os.PathLike) -> list[str]:
-    """The names in a list of files, one a line, as in the ``meta_info`` files that GLEAN was published with.
-
-    What follows a name, ``(1024, 1024, 3)`` say, and empty lines are left out.
-
-    Raises:
-        InputError: The file cannot be read, or names nothing.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"{path}: the list cannot be read ({reason}). Give a text file with a name a line.") from error
-    names = [SHAPE.sub("", line).strip() for line in lines]
-    names = [name for name in names if name]
-    if not names:
-        raise InputError(f"{path} names no files. Put a name on each line.")
-    return names
-
-
-def find_listed(entries: Iterable[Entry], path: str | os.PathLike) -> set[str]:
+def find_listed(entries: Iterable[Entry], path: str | os.PathLike, source: Path = Path()) -> set[str]:
     """The keys of the files that a list names: by path, or by the name alone, with or without extension.
 
+    Args:
+        entries: All images.
+        path: The list, see :func:`~glean_ext.utils.file_lists.read_file_list`. Paths are absolute, or relative to the
+            source, the list's folder or the working directory.
+        source: Folder that the keys are relative to.
+
     Raises:
-        InputError: The list names a file that is not there, or a name that several have.
+        InputError: The list cannot be read, names nothing, a file that is missing, or a name that several files have.
     """
-    paths = {entry.key: PurePosixPath(entry.key) for entry in entries}
     index: dict[str, list[str]] = {}
+    paths = {entry.key: PurePosixPath(entry.key) for entry in entries}
     for form in _FORMS:
         forms: dict[str, list[str]] = {}
         for key, entry_path in paths.items():
             forms.setdefault(form(entry_path), []).append(key)
         index = forms | index  # a more exact form comes first
+
+    def find(name: str) -> list[str]:
+        from_folders = (os.path.join(folder, name) for folder in (os.getcwd(), os.path.dirname(os.path.abspath(path))))
+        names = [name, posixpath.normpath(name), *(os.path.relpath(place, source) for place in from_folders)]
+        return next((index[name] for name in names if name in index), [])
+
+    names = read_file_list(path, lambda name: bool(find(name)))
+    if not names:
+        raise InputError(f"{path} names no files. Put a name on each line.")
     keys, missing = set(), []
-    for name in read_list(path):
-        matches = index.get(name) or index.get(PurePosixPath(name).with_suffix("").as_posix(), [])
+    for name in names:
+        matches = find(name) or find(os.path.splitext(name)[0])
         if len(matches) > 1:
             raise InputError(f"{path} names {name}, which {matches[0]} and {matches[1]} both are. Give the whole path.")
         if matches:

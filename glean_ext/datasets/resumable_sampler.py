@@ -1,4 +1,4 @@
-"""The order in which training sees its data: a function of the seed and the position alone."""
+"""The order in which training sees its data: it depends on the seed and the position only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 
 class ResumableSampler(Sampler):
-    """Shuffled epochs without end, for iteration-based training, that can go on from any position at once.
+    """Endless shuffled epochs, for iteration-based training, that can continue from any position at once.
 
     Each item is ``(index, seed)``. A dataset that seeds its random transforms with ``seed`` gives the same batch at the
     same position however often training was interrupted, whatever the number of workers, and N processes see together
@@ -21,8 +21,8 @@ class ResumableSampler(Sampler):
 
     Args:
         dataset: What is sampled.
-        shuffle: Off: always in the dataset's order.
-        seed: Decides order and seeds; None takes a random one, the same in all processes.
+        shuffle: Whether each epoch has another order; otherwise it is the dataset's.
+        seed: Decides the order and the seeds of samples; None: a random one, the same in all processes.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None):
@@ -30,7 +30,7 @@ class ResumableSampler(Sampler):
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
         self.rank, self.world_size = get_dist_info()
-        self.start = 0  # samples of this process to leave out
+        self.start = 0  # number of samples of this process that are left out
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.rank + self.start * self.world_size
@@ -48,7 +48,7 @@ class ResumableSampler(Sampler):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch (CPU) from ``seed``; their states are as before afterwards."""
+    """Seed the random generators of Python, NumPy and PyTorch (CPU) within the block, and restore them after it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from mmagic.datasets import BasicImageDataset
 from mmcv.transforms import BaseTransform
+from mmengine.dist import get_dist_info
 
 from glean_ext.datasets.resumable_sampler import seeded
-from glean_ext.errors import InputError
-from glean_ext.utils.image_io import read_rgb
+from glean_ext.errors import InputError, UnreadableImageError
+from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.file_lists import read_file_list
+from glean_ext.utils.image_io import EXTENSIONS, read_rgb
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import summarize_names
 
-MOST_SKIPPED = 20  # damaged files in a row, after which the data cannot be what was meant
+MAX_SKIPPED = 20  # damaged files in a row, after which training stops
+
+logger = logging.getLogger(__name__)
 
 
 class SRFolderDataset(BasicImageDataset):
     """A folder of ground-truth images; low-resolution ones are made on the fly, or come from a second folder.
 
+    Without ``ann_file``, the images are all files with one of :data:`~glean_ext.utils.image_io.EXTENSIONS`, in upper or
+    lower case, except hidden ones, whose name or folder's name begins with a dot. A warning names what is left out.
+
     Args:
         data_root: Where the folders are.
         data_prefix: ``dict(gt='images')``, or ``dict(gt='images', img='lr')`` for pairs of the same file names.
-        scale: How much smaller the low-resolution images are, 16 for 1024 -> 64.
-        pipeline: Transforms; :class:`LoadRGB` and :class:`LoadOrMakeLQ` do the loading or making.
-        ann_file: A text file with a file name a line, below ``data_root``; default: every image of the folder.
+        scale: The factor by which the low-resolution images are smaller, 16 for 1024 -> 64.
+        pipeline: Transforms; :class:`LoadRGB` and :class:`LoadOrMakeLQ` load or make the images.
+        ann_file: A text file below ``data_root`` with a file name on each line, see
+            :func:`~glean_ext.utils.file_lists.read_file_list`. Names are absolute, or relative to the ground-truth
+            folder, to ``data_root`` or to the list. Default: every image of the folder.
         metainfo: As in mmengine.
         test_mode: As in mmengine.
         recursive: Also look in subfolders.
         unreadable: What a damaged file does to training: ``'stop'``, or ``'skip'``: another image takes its place, and
-            the sample says so under ``skipped`` (``SkippedFilesHook`` counts them). Testing always stops.
+            the sample names the file under ``skipped`` (``SkippedFilesHook`` counts them). Testing always stops.
 
     Raises:
-        InputError: A folder, an annotation file or a file that it names is missing, there is no image,
-            ``data_prefix`` names others, or an unknown ``unreadable``.
+        InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
+            ``data_prefix`` or ``unreadable`` has an unknown value.
     """
 
     def __init__(
@@ -81,21 +94,62 @@ class SRFolderDataset(BasicImageDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        samples = super().load_data_list()
-        if not samples and self.ann_file:
-            raise InputError(f"{self.ann_file} names no images. Put a file name on each line, or set ann_file=''.")
-        if not samples:
-            raise InputError(f"{self.data_prefix['gt']} holds no images. Put PNG or JPEG files there.")
-        if not self.ann_file:  # a folder is listed in no order
-            samples.sort(key=lambda sample: sample["gt_path"])
-        missing = [sample[key] for sample in samples for key in ("gt_path", "img_path") if _is_missing(sample, key)]
+        names = self._read_names() if self.ann_file else self._list_names()
+        samples: list[dict] = []
+        missing: list[str] = []
+        for name in names:
+            sample = {"key": os.path.splitext(name)[0], "scale": self.scale}
+            for key, folder in self.data_prefix.items():
+                path = os.path.join(folder, name)
+                sample[f"{key}_path"] = path
+                # Images in an LMDB are looked up when they are read.
+                if not folder.endswith(".lmdb") and not os.path.isfile(path):
+                    missing.append(path)
+            samples.append(sample)
         if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            named_by = self.ann_file or self.data_prefix["gt"]
             raise InputError(
-                f"{missing[0]}{more}: no such file, but {named_by} names it. Correct the list or the files."
+                f"{summarize_names(missing, shown=1)}: no such file, but {self.ann_file or self.data_prefix['gt']} "
+                "names it. Correct the list or the files."
             )
-        return [{**sample, "scale": self.scale} for sample in samples]
+        return samples
+
+    def _list_names(self) -> list[str]:
+        """The images of the ground-truth folder, relative to it."""
+        folder = self.data_prefix["gt"]
+        listing = list_files(folder, EXTENSIONS, self.recursive, follow_links=True)
+        if not listing.files:
+            raise InputError(f"{folder} holds no images. Put PNG or JPEG files there.")
+        if get_dist_info()[0] == 0:
+            _warn_of_left_out(folder, listing, self.recursive)
+        return sorted(os.path.relpath(path, folder) for path in listing.files)
+
+    def _read_names(self) -> list[str]:
+        """The images that the annotation file names, relative to the ground-truth folder, or absolute."""
+        folder = self.data_prefix["gt"]
+        in_database = folder.endswith(".lmdb")
+        bases = folder, self.data_root or "", os.path.dirname(self.ann_file)
+
+        def locate(name: str) -> str | None:
+            paths = (os.path.join(base, part) for part in (name, name.lstrip("/")) for base in bases)
+            return None if in_database else next(filter(os.path.isfile, paths), None)
+
+        names = read_file_list(self.ann_file, lambda name: locate(name) is not None)
+        if not names:
+            raise InputError(f"{self.ann_file} names no images. Put a file name on each line, or set ann_file=''.")
+        return [self._relate(path) if (path := locate(name)) else name for name in names]
+
+    def _relate(self, path: str) -> str:
+        """The path relative to the ground-truth folder if it is inside, otherwise the absolute path."""
+        folder = self.data_prefix["gt"]
+        relative = os.path.relpath(path, folder)
+        if Path(relative).parts[0] != os.pardir:
+            return relative
+        if "img" in self.data_prefix:
+            raise InputError(
+                f"{self.ann_file} names {path}, which is not in {folder}, so that its low-resolution image is unknown. "
+                "Move it there, or leave data_prefix.img out."
+            )
+        return os.path.abspath(path)
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict:
         """Sample ``index``; for ``(index, seed)``, see :class:`ResumableSampler`, its random transforms are seeded."""
@@ -106,7 +160,11 @@ class SRFolderDataset(BasicImageDataset):
             return super().__getitem__(index)
 
     def prepare_data(self, index: int) -> dict:
-        """A packed sample; with ``unreadable='skip'`` it has the damaged files whose place it takes as ``skipped``."""
+        """A packed sample; with ``unreadable='skip'``, ``skipped`` names the damaged files whose place it takes.
+
+        Raises:
+            InputError: Images do not suit the config, or more than a few files in a row are damaged.
+        """
         if not self.skips:
             return self.pipeline(self.get_data_info(index))
         skipped: list[str] = []
@@ -116,11 +174,26 @@ class SRFolderDataset(BasicImageDataset):
                 packed = self.pipeline(sample)
                 packed["data_samples"].set_metainfo({"skipped": skipped})
                 return packed
-            except InputError:
-                skipped.append(sample["gt_path"])
-                if len(skipped) == MOST_SKIPPED:
+            except UnreadableImageError as error:
+                low = sample.get("img_path")
+                skipped.append(low if low and str(error).startswith(low) else sample["gt_path"])
+                if len(skipped) == MAX_SKIPPED:
                     raise
             index = self._rand_another()
+
+
+def _warn_of_left_out(folder: str, listing: Listing, recursive: bool) -> None:
+    left_out = sorted([*listing.left_out, *listing.hidden])
+    if not left_out:
+        return
+    hint = ""
+    if not recursive and any(path.is_dir() for path in listing.left_out):
+        hint = " Set recursive=True to look in subfolders, too."
+    names = summarize_names([os.path.relpath(path, folder) for path in left_out])
+    logger.warning(
+        f"{folder}: {len(listing.files)} images are used, {len(left_out)} other files or folders are left out: "
+        f"{names}. Images are {' '.join(EXTENSIONS)}; names that begin with a dot are hidden.{hint}"
+    )
 
 
 class LoadRGB(BaseTransform):
@@ -129,7 +202,8 @@ class LoadRGB(BaseTransform):
     MMagic's ``LoadImageFromFile`` stops with a traceback at some damaged files and reads others in part.
 
     Raises:
-        InputError: The file is missing, damaged, or no image.
+        UnreadableImageError: The file is damaged, or no image.
+        InputError: The file is missing or may not be read.
     """
 
     def __init__(self, key: str) -> None:
@@ -142,11 +216,13 @@ class LoadRGB(BaseTransform):
 class LoadOrMakeLQ(BaseTransform):
     """Sets ``img``, the low-resolution image: (h, w, 3), uint8, RGB.
 
-    From the file ``img_path`` when the dataset has pairs, or when there is no ``gt``, as in inference; else from ``gt``
-    by MATLAB's antialiased bicubic ``imresize`` with factor ``1 / scale``, rounded to 8 bits as a file would be.
+    It is read from the file ``img_path`` when the dataset has pairs, or when there is no ``gt``, as in inference;
+    otherwise it is made from ``gt`` by MATLAB's antialiased bicubic ``imresize`` with factor ``1 / scale``, rounded to
+    8 bits as in a file.
 
     Raises:
-        InputError: The sides of ``gt`` are no multiples of ``scale``; ``gt`` is not ``scale`` times as large as the
+        UnreadableImageError: The file is damaged, or no image.
+        InputError: The sides of ``gt`` are not multiples of ``scale``; ``gt`` is not ``scale`` times as large as the
             image of the pair; ``gt`` was loaded as BGR.
     """
 
@@ -173,11 +249,6 @@ class LoadOrMakeLQ(BaseTransform):
         return _set_image(results, "img", img)
 
 
-def _is_missing(sample: dict, key: str) -> bool:
-    """Files of an LMDB are looked for when they are read."""
-    return key in sample and Path(sample[key]).parent.suffix != ".lmdb" and not Path(sample[key]).is_file()
-
-
 def _set_image(results: dict, key: str, image: np.ndarray) -> dict:
-    """Set an image and what MMagic's preprocessor has to know of it: without the order, metrics swap red and blue."""
+    """Set an image and what MMagic's preprocessor must know about it: without the order, metrics swap red and blue."""
     return results | {key: image, f"{key}_channel_order": "rgb", f"{key}_color_type": "color"}

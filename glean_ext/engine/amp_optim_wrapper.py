@@ -11,13 +11,15 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from glean_ext.compat import clip_gradients, set_backward_count
 from glean_ext.errors import InputError
 from glean_ext.networks.precision import cpu_has_bf16, log_fp32_fallback
+from glean_ext.utils.dtypes import DTYPES
 
 logger = logging.getLogger(__name__)
 
 SLOW = "bf16 makes training many times slower on this CPU; optim_wrapper.dtype='auto' would take fp32 here."
-DTYPES = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CHOICES = ("auto", *(name for name in DTYPES if name != "float32"))
 
 
 class MixedPrecisionOptimWrapper(OptimWrapper):
@@ -28,7 +30,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
     Args:
         optimizer: The wrapped optimiser.
         dtype: ``'bfloat16'``, ``'float16'`` (GPU only), or ``'auto'``: bf16, but fp32 on a CPU that lacks it.
-        accumulative_counts: Steps whose gradients are added up before an update.
+        accumulative_counts: Backward passes whose gradients are added up before an update.
         clip_grad: Arguments of ``clip_grad_norm_`` or ``clip_grad_value_``, as in mmengine.
 
     Raises:
@@ -44,11 +46,11 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
     ):
         super().__init__(optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
         self.device_type = get_device()
-        if dtype not in DTYPES:
-            raise InputError(f"optim_wrapper.dtype must be one of {sorted(DTYPES)}, but it is {dtype!r}.")
+        if dtype not in CHOICES:
+            raise InputError(f"optim_wrapper.dtype must be one of {sorted(CHOICES)}, but it is {dtype!r}.")
         if dtype == "float16" and self.device_type == "cpu":
             raise InputError("optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'.")
-        self.dtype = DTYPES[dtype]
+        self.dtype: torch.dtype = getattr(torch, "bfloat16" if dtype == "auto" else dtype)
         slow = self.device_type == "cpu" and not cpu_has_bf16()
         self.enabled = not (slow and dtype == "auto")
         if slow:
@@ -62,12 +64,12 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
 
     def backward(self, loss: Tensor, **kwargs: object) -> None:
         self.loss_scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
+        set_backward_count(self, self.inner_count + 1)
 
     def step(self, **kwargs: object) -> None:
         if self.clip_grad_kwargs:
-            self.loss_scaler.unscale_(self.optimizer)
-            self._clip_grad()
+            self.loss_scaler.unscale_(self.optimizer)  # the limit is for gradients of the loss, not of the scaled one
+            clip_gradients(self)
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update()
 

@@ -1,4 +1,4 @@
-"""``tools/train.py --dry-run``: everything that a long job needs, checked in a minute."""
+"""A dry run: everything that a long training needs, checked in a minute."""
 
 from __future__ import annotations
 
@@ -8,59 +8,92 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
 
-from glean_ext.engine.runner import config_mistakes_as_input_errors, train, unwrap
+from glean_ext.engine.config_errors import config_mistakes_as_input_errors
+from glean_ext.engine.runner import train
+from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import read_rgb
 
 STEPS = 2  # the first one also warms up, the second is timed
-SECONDS_READING = 10  # images are read for that long
+READING_SECONDS = 10  # for the images of each data set
 
 
-def dry_run(cfg: Config) -> None:
-    """Build all that ``cfg`` names, read images, train two steps, validate one batch; print what it takes.
+@dataclass(frozen=True)
+class DryRunReport:
+    """What a training takes."""
+
+    images: dict[str, tuple[int, int]]  # 'training', 'validation' -> how many there are, how many of them were read
+    bank: str | None  # what it is and where it comes from
+    parameters: int
+    trained_parameters: int
+    batch: tuple[tuple[int, ...], tuple[int, ...]]  # shapes of the low-resolution images and of the ground truth
+    losses: dict[str, float]  # of the last step
+    step_seconds: float
+    steps: int  # of the whole training
+    peak_memory: str
+    checkpoints: str  # how many, their size, and the space for them
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as a table: a name and a text for each row."""
+        rows = [(f"{name} images", f"{count}, {read} of them read") for name, (count, read) in self.images.items()]
+        if self.bank:
+            rows.append(("bank", self.bank))
+        hours = self.step_seconds * self.steps / 3600
+        return [
+            *rows,
+            ("parameters", f"{self.parameters:,}, {self.trained_parameters:,} of them trained"),
+            ("a batch", f"{self.batch[0]} -> {self.batch[1]}"),
+            ("losses", ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())),
+            ("a step", f"{self.step_seconds:.2f} s, {hours:.1f} h for {self.steps:,} of them"),
+            ("peak memory", self.peak_memory),
+            ("checkpoints", self.checkpoints),
+        ]
+
+
+def dry_run(cfg: Config) -> DryRunReport:
+    """Build everything that ``cfg`` names, read images, train two steps, and validate one batch.
 
     Nothing is written to ``cfg.work_dir``.
 
     Raises:
-        InputError: Whatever would stop the job: a mistake in the config, a missing or damaged file, a bank that does
-            not fit, shapes that do not, a loss that is not finite, a disk too small for the checkpoints.
+        InputError: Whatever would stop the training: a mistake in the config, a missing or damaged file, a bank that
+            does not fit, shapes that do not match, a loss that is not finite, a disk too small for the checkpoints.
     """
-    console, table = Console(), Table("dry run", "")
+    images: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        watch = _Watch()
-        runner = _train_steps(cfg, scratch, watch)
+        steps = _StepsHook()
+        runner = _train_steps(cfg, scratch, steps)
         for split, dataset in ("training", runner.train_dataloader.dataset), ("validation", _validate(cfg, runner)):
             if dataset is not None:
-                table.add_row(f"{split} images", f"{len(dataset)}, {_read(dataset)} of them read")
-        checkpoint = Path(scratch, f"iter_{STEPS}.pth").stat().st_size
+                images[split] = len(dataset), _read(dataset)
+        checkpoint_size = Path(scratch, f"iter_{STEPS}.pth").stat().st_size
 
     net = unwrap(unwrap(runner.model).get_submodule("generator"))
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     init_cfg = cfg.model.generator.get("init_cfg") or {}
-    lq, gt = watch.shapes
-    if hasattr(net, "bank"):
-        table.add_row("bank", f"{net.bank}, from {init_cfg.get('checkpoint', 'random weights')}")
-    table.add_row("parameters", f"{sum(p.numel() for p in net.parameters()):,}, {trained:,} of them trained")
-    table.add_row("a batch", f"{lq} -> {gt}")
-    table.add_row("losses", ", ".join(f"{name} {value:.4g}" for name, value in watch.losses.items()))
-    hours = watch.seconds * cfg.train_cfg.max_iters / 3600
-    table.add_row("a step", f"{watch.seconds:.2f} s, {hours:.1f} h for {cfg.train_cfg.max_iters:,} of them")
-    table.add_row("peak memory", watch.memory)
-    table.add_row("checkpoints", _disk(cfg, checkpoint))
-    console.print(table)
+    return DryRunReport(
+        images=images,
+        bank=f"{net.bank}, from {init_cfg.get('checkpoint', 'random weights')}" if hasattr(net, "bank") else None,
+        parameters=sum(p.numel() for p in net.parameters()),
+        trained_parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
+        batch=steps.shapes,
+        losses=steps.losses,
+        step_seconds=steps.seconds,
+        steps=cfg.train_cfg.max_iters,
+        peak_memory=steps.memory,
+        checkpoints=_disk(cfg, checkpoint_size),
+    )
 
 
-class _Watch(Hook):
-    """What the steps take."""
+class _StepsHook(Hook):
+    """Measures the training steps."""
 
     priority = "HIGHEST"  # so that what other hooks do after a step is not counted
 
@@ -81,16 +114,16 @@ class _Watch(Hook):
             self.memory = f"{peak / 2**20:.2f} GiB"
 
 
-def _train_steps(cfg: Config, scratch: str, watch: _Watch) -> Runner:
+def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.resume, cfg.log_level = scratch, False, "ERROR"
-    cfg.experiment_name = Path(scratch).name  # mmengine keeps what belongs to a name, for the next run of that name
+    cfg.experiment_name = Path(scratch).name  # a name of its own, since mmengine keeps loggers by this name
     cfg.train_cfg.max_iters = STEPS
     for key in "val_cfg", "val_dataloader", "val_evaluator", "test_cfg", "test_dataloader", "test_evaluator":
         cfg[key] = None
     cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False}
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks", ()) if hook["type"] != "ProgressBarHook"]
-    return train(cfg, hooks=[watch])
+    return train(cfg, hooks=[steps])
 
 
 @torch.no_grad()
@@ -107,8 +140,8 @@ def _validate(cfg: Config, runner: Runner) -> Sequence | None:
 
 
 def _read(dataset: Sequence) -> int:
-    """Read images until the time is over; returns how many."""
-    end = time.perf_counter() + SECONDS_READING
+    """Read images for :data:`READING_SECONDS`; returns how many."""
+    end = time.perf_counter() + READING_SECONDS
     for count in range(len(dataset)):
         if time.perf_counter() > end:
             return count
@@ -119,14 +152,15 @@ def _read(dataset: Sequence) -> int:
 
 
 def _disk(cfg: Config, size: int) -> str:
-    place = Path(cfg.work_dir).absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    folder = Path(cfg.work_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 2  # the best one, and one being written
     if kept * size > free:
         raise InputError(
-            f"{place} has {free / 1e9:.1f} GB left, but {kept} checkpoints of {size / 1e9:.2f} GB are kept there. "
-            "Choose another --work-dir, or a smaller default_hooks.checkpoint.max_keep_ckpts."
+            f"{folder} has {free / 1e9:.1f} GB left, but {kept} checkpoints of {size / 1e9:.2f} GB are kept there.",
+            parameter="work_dir",
+            hint="Choose another {work_dir}, or a smaller default_hooks.checkpoint.max_keep_ckpts.",
         )
-    return f"{kept} of {size / 1e6:.0f} MB, {free / 1e9:.1f} GB free in {place}"
+    return f"{kept} of {size / 1e6:.0f} MB, {free / 1e9:.1f} GB free in {folder}"

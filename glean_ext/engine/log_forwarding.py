@@ -1,4 +1,4 @@
-"""What the networks log, shown where mmengine logs. They use ``logging``, for they know nothing of mmengine."""
+"""Shows in mmengine's log what the networks log through ``logging``, since they do not know mmengine."""
 
 from __future__ import annotations
 

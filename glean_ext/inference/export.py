@@ -21,25 +21,24 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 import glean_ext
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice, first_line
+from glean_ext.inference.image_restorer import log_notice
 from glean_ext.inference.memory_budget import bytes_per_pixel
-from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata, OnnxNetwork
+from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata, OnnxBackend
 from glean_ext.networks import build_network
 from glean_ext.networks.layers import EqualizedLinear
-from glean_ext.networks.shapes import MIN_INPUT
-from glean_ext.size_requirements import SizeRequirements
+from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
 # How much of the value range a file's results may differ by from the network's, before no file is written.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 METADATA = "metadata.json"  # in a .pt2
@@ -53,10 +52,10 @@ def export(
     config: str | os.PathLike,
     checkpoint: str | os.PathLike,
     out: str | os.PathLike,
-    form: str = "onnx",
+    format: str = "onnx",
     dtype: str = "float32",
     cfg_options: Sequence[str] = (),
-    notify: Callable[[str], None] = print,
+    notify: Callable[[Notice], None] = log_notice,
 ) -> ModelMetadata:
     """Write the network of a config and a checkpoint as one file, and check that file.
 
@@ -64,10 +63,10 @@ def export(
         config: A config file.
         checkpoint: The network's state dict or a training checkpoint, as path or URL.
         out: The file to write. The weights of an ONNX model of more than 2 GB come into ``<out>.data`` beside it.
-        form: ``'onnx'`` or ``'torch'``.
+        format: ``'onnx'`` or ``'torch'``.
         dtype: Of weights and computation, ``'float32'`` or ``'float16'``.
         cfg_options: ``key=value`` changes to the config.
-        notify: Gets a line before each step.
+        notify: Gets a notice before each step.
 
     Returns:
         What the file says of itself, the largest difference among it.
@@ -76,42 +75,43 @@ def export(
         InputError: A config, checkpoint or name that cannot be used, a missing package, or results that differ from
             the network's by more than :data:`TOLERANCE`. No file is written then.
     """
-    require_place(out, form)
+    require_place(out, format)
     net = build_network(generator_config(load_config(config, cfg_options), config))
-    load_restorer(net, checkpoint)
-    return export_network(net, out, form, dtype, {"checkpoint": Path(checkpoint).name}, notify)
+    load_network_weights(net, checkpoint)
+    return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
 
-def require_place(out: str | os.PathLike, form: str) -> None:
+def require_place(out: str | os.PathLike, format: str) -> None:
     """Raise InputError if ``out`` is no name for a file of this form, or a package that writes it is missing."""
     out = Path(out)
-    if out.suffix != SUFFIXES[form]:
-        raise InputError(f"{out}: --format {form} writes {SUFFIXES[form]}. Name it {out.with_suffix(SUFFIXES[form])}.")
+    if out.suffix != SUFFIXES[format]:
+        suffix = SUFFIXES[format]
+        raise InputError(f"{out}: {{format={format}}} writes {suffix}. Name it {out.with_suffix(suffix)}.", "format")
     if out.is_dir():
         raise InputError(f"{out} is a folder. Give the name of a file.")
-    for package in PACKAGES[form]:
+    for package in PACKAGES[format]:
         _require(package)
 
 
 def export_network(
     net: nn.Module,
     out: str | os.PathLike,
-    form: str = "onnx",
+    format: str = "onnx",
     dtype: str = "float32",
     others: Mapping[str, str] | None = None,
-    notify: Callable[[str], None] = print,
+    notify: Callable[[Notice], None] = log_notice,
 ) -> ModelMetadata:
     """As :func:`export`, a network that is in memory; it is frozen. ``others`` go into the file's metadata."""
-    require_place(out, form)
+    require_place(out, format)
     out = Path(out)
     net.requires_grad_(False).eval()
-    facts = describe(net, dtype, {**(others or {}), **_versions(form)})
+    facts = describe(net, dtype, {**(others or {}), **_versions(format)})
 
     with atomic_path(out) as partial, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as folder:
-        notify("capturing the network")
+        notify(Notice("capturing the network"))
         program = capture(net, dtype)
         written = Path(folder, out.name)
-        write = _write_onnx if form == "onnx" else _write_torch
+        write = _write_onnx if format == "onnx" else _write_torch
         facts = write(program, net, facts, written, notify)
         if (weights := _weights_of(written)).exists():
             weights.replace(_weights_of(out))
@@ -121,7 +121,7 @@ def export_network(
 
 def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadata:
     """The facts of a restorer, its difference not known yet."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     memory = bytes_per_pixel(net) if takes.any_size else 0.0
     return ModelMetadata(
         type(net).__name__, dtype, takes.nominal, takes.scale, takes.any_size, memory, float("inf"), others
@@ -130,7 +130,7 @@ def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadat
 
 def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
     """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
-    takes = SizeRequirements.of(net)
+    takes = cast(SizeRequirements, net.size_requirements)
     height, width = takes.nominal
     free = {0: torch.export.Dim("batch")}
     if takes.any_size:  # sizes that are free must not look equal
@@ -138,7 +138,7 @@ def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProg
         free |= {2: torch.export.Dim("height", min=MIN_INPUT), 3: torch.export.Dim("width", min=MIN_INPUT)}
     # Not the fast form: that goes image by image and band by band, which a graph would freeze at the sizes of today.
     program = torch.export.export(
-        Cast(net, DTYPES[dtype]), (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False
+        Cast(net, getattr(torch, dtype)), (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False
     )
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
@@ -165,9 +165,9 @@ def _write_onnx(
     net: nn.Module,
     facts: ModelMetadata,
     path: Path,
-    notify: Callable[[str], None],
+    notify: Callable[[Notice], None],
 ) -> ModelMetadata:
-    notify("converting it to ONNX")
+    notify(Notice("converting it to ONNX"))
     free = {0: "batch", **({2: "height", 3: "width"} if facts.any_size else {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
@@ -183,8 +183,8 @@ def _write_onnx(
         onnx_program.save(path, external_data=size > LARGEST_PROTOBUF)
 
     save(facts)
-    notify("comparing it with PyTorch")
-    session = OnnxNetwork(path)
+    notify(Notice("comparing it with PyTorch"))
+    session = OnnxBackend(path)
     facts = _checked(facts, net, lambda lq: torch.from_numpy(session(lq.numpy())))
     save(facts)
     return facts
@@ -195,10 +195,10 @@ def _write_torch(
     net: nn.Module,
     facts: ModelMetadata,
     path: Path,
-    notify: Callable[[str], None],
+    notify: Callable[[Notice], None],
 ) -> ModelMetadata:
     torch.export.save(program, path)
-    notify("comparing it with the network")
+    notify(Notice("comparing it with the network"))
     facts = _checked(facts, net, torch.export.load(path).module())
     torch.export.save(program, path, extra_files={METADATA: json.dumps(facts.to_metadata())})
     return facts
@@ -217,8 +217,9 @@ def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelMetadata]:
         program = torch.export.load(path, extra_files=extra)
         metadata = json.loads(extra[METADATA] or "{}")
     except Exception as error:  # zip, JSON, torch: anything
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise InputError(f"{path} is damaged or no .pt2 file ({reason}). Export the network anew.") from error
+        raise InputError(
+            f"{path} is damaged or no .pt2 file ({first_line(error)}). Export the network again."
+        ) from error
     return program.module(), ModelMetadata.from_metadata(metadata, path)
 
 
@@ -227,10 +228,12 @@ def _checked(facts: ModelMetadata, net: nn.Module, run: Run) -> ModelMetadata:
     """The facts with the largest difference of ``run`` from the network on random images."""
     difference = max(largest_difference(net, run, lq) for lq in random_images(facts))
     if not difference <= (most := TOLERANCE[facts.dtype]):  # NaN, too
-        mend = "Export it in float32" if facts.dtype == "float16" else "Try other versions of the [export] packages"
+        half = facts.dtype == "float16"
         raise InputError(
             f"The exported network differs from the network by {difference:.2g} of the value range, more than "
-            f"{most:g}; no file was written. {mend}."
+            f"{most:g}; no file was written.",
+            parameter="dtype",
+            hint="Use {dtype=float32}." if half else "Try other versions of the [export] packages.",
         )
     return replace(facts, max_difference=difference)
 
@@ -258,8 +261,8 @@ def _require(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise InputError(f"--format onnx needs {package}, which is not installed: {EXTRA}") from error
+        raise InputError(f"{{format=onnx}} needs {package}, which is not installed: {EXTRA}", "format") from error
 
 
-def _versions(form: str) -> dict[str, str]:
-    return {"glean_ext": glean_ext.__version__} | {package: version(package) for package in PACKAGES[form]}
+def _versions(format: str) -> dict[str, str]:
+    return {"glean_ext": glean_ext.__version__} | {package: version(package) for package in PACKAGES[format]}

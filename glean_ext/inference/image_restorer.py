@@ -1,48 +1,61 @@
 """Restoring images, as arrays, with a config and a checkpoint or an exported model.
 
-Imports nothing heavy itself: PyTorch comes with :mod:`.torch_network`, onnxruntime with :mod:`.onnx_runtime`.
+Imports nothing heavy itself: PyTorch comes with :mod:`.torch_backend`, onnxruntime with :mod:`.onnx_backend`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
+from glean_ext.inference.backend import ONNX, Backend, OutOfMemory, load_backend
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.size_policy import Resize, Size, SizePolicy
 from glean_ext.inference.tiling import Tiling
-from glean_ext.size_requirements import SizeRequirements
+from glean_ext.size_requirements import format_size
 from glean_ext.utils.array_conversion import PIXEL_TYPES, from_floats, to_floats
+from glean_ext.utils.outcome import Outcome
 
 if TYPE_CHECKING:  # takes seconds to load
     import torch
 
+__all__ = ["ONNX", "ImageRestorer", "Prepared", "TileSizes", "log_notice"]
+
 Array = np.ndarray
-ONNX = ".onnx"
 
 
-class Network(Protocol):
-    """What restores images of sizes it takes: a ``TorchNetwork`` or an ``OnnxNetwork``.
+def log_notice(notice: Notice) -> None:
+    """What is done with notices where nothing else is said: they are logged."""
+    logging.getLogger(__name__).info("%s", notice)
 
-    What it raises as InputError does not name the image.
+
+class TileSizes:
+    """Sizes of images and of their tiles, so that all frames of a video are cut alike, whatever memory is free.
+
+    Args:
+        known: Of frames before, as :meth:`as_list` returned it.
     """
 
-    takes: SizeRequirements
+    def __init__(self, known: Sequence[Sequence[Sequence[int]]] = ()):
+        self._tiles: dict[Size, Size] = {(size[0], size[1]): (tile[0], tile[1]) for size, tile in known}
 
-    def __call__(self, lq: Array) -> Array:
-        """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
+    def get(self, size: Size) -> Size | None:
+        return self._tiles.get(size)
 
-    def restore(self, images: Sequence[Array]) -> list[Array]:
-        """Images of one size, (h, w, 3) uint8 or uint16 RGB, together: each as (H, W, 3) of its dtype."""
+    def add(self, size: Size, tile: Size) -> None:
+        self._tiles[size] = tile
 
-    def memory(self) -> Memory:
-        """What a forward takes, and what there is. Any thread may ask."""
+    def as_list(self) -> list[list[list[int]]]:
+        """Pairs of the size of an image and that of its tiles, as JSON has them."""
+        return [[list(size), list(tile)] for size, tile in self._tiles.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +82,33 @@ class Prepared:
         padded = any(length < least for length, least in zip(self.size, self.plan.least, strict=True))
         return padded or self.plan.count(self.size) > 1
 
-    def shown(self, image: Array) -> Array:
+    def crop_to_result(self, image: Array) -> Array:
         """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
-        return self.plan.shown(image) if isinstance(self.plan, Resize) else image
+        return self.plan.crop_to_result(image) if isinstance(self.plan, Resize) else image
 
 
 class ImageRestorer:
     """A network ready to restore images.
 
     Args:
-        config: A config file, a dict with ``model.generator``, or an ``.onnx`` file that ``tools/export.py`` wrote.
+        config: A config file, a dict with ``model.generator``, an ``.onnx`` file that ``tools/export.py`` wrote, or a
+            :class:`Backend`, which several restorers may share.
         checkpoint: The network's state dict or a training checkpoint, as path or URL; None for an ``.onnx`` file.
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; None takes the GPU when there is one.
         size_policy: What happens to images of other sizes than the network takes: a :class:`SizePolicy` or its name.
         cfg_options: ``key=value`` changes to a config file.
-        notify: Gets one line when an image is not restored as it is.
+        notify: Gets a notice when an image is not restored as it is; any thread may call it.
         on_tile: Is called with (done, all) after each tile of an image.
         dtype: What the network computes in: ``'float32'``, ``'bfloat16'`` or ``'float16'``. None: bfloat16 where the
             hardware has instructions for it, else float32. With the demo models bfloat16 is off by up to 2.4 of
             255 levels, float16 by up to 0.3.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
+        tile_sizes: Images of a size it has are cut into its tiles; others are added to it as they come.
+
+    Attributes:
+        network: What runs the network.
+        takes: The sizes that the network takes.
+        size_policy: With ``'auto'`` decided.
 
     Raises:
         InputError: A config, checkpoint, device, policy, dtype or mode that cannot be used.
@@ -96,24 +116,40 @@ class ImageRestorer:
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping,
+        config: str | os.PathLike | Mapping | Backend,
         checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         size_policy: SizePolicy | str = "auto",
         cfg_options: Sequence[str] = (),
-        notify: Callable[[str], None] = print,
+        notify: Callable[[Notice], None] = log_notice,
         on_tile: Callable[[int, int], None] | None = None,
         dtype: str | None = None,
         compile: str | None = None,
+        tile_sizes: TileSizes | None = None,
     ):
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
-        self.network = load_network(config, checkpoint, device, cfg_options, dtype, compile)
+        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile)
         self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
         self.notify = notify
         self.on_tile = on_tile
-        # The frames of a video are all cut alike, whatever memory is free: sizes of images, and of their tiles.
-        self.tiles: dict[Size, Size] | None = None
+        self.tile_sizes = tile_sizes
+        self._network_seconds = 0.0
+
+    @property
+    def network_seconds(self) -> float:
+        """Seconds spent in the network so far."""
+        return self._network_seconds
+
+    def with_tile_sizes(self, tile_sizes: TileSizes) -> ImageRestorer:
+        """Another restorer of the same network, whose images are cut as ``tile_sizes`` says."""
+        return ImageRestorer(
+            self.network,
+            size_policy=self.size_policy,
+            notify=self.notify,
+            on_tile=self.on_tile,
+            tile_sizes=tile_sizes,
+        )
 
     def restore(self, rgb: Array, name: str = "the image") -> Array:
         """(h, w, 3) RGB -> (H, W, 3) RGB, both uint8 or both uint16.
@@ -128,7 +164,7 @@ class ImageRestorer:
             InputError: An image the size policy refuses, too little GPU memory, or an output that is not finite.
             TypeError: No (h, w, 3) uint8 or uint16 array.
         """
-        return self._one(self.prepare(rgb, name))
+        return self._restore_alone(self.prepare(rgb, name))
 
     def restore_batch(self, images: Sequence[Array], names: Sequence[str] | None = None) -> list[Array]:
         """As :meth:`restore` for each. Those that get the network's nominal size go through it together.
@@ -137,11 +173,8 @@ class ImageRestorer:
             InputError, TypeError: As :meth:`restore`, for the first image that fails.
         """
         names = names or [f"image {index}" for index in range(len(images))]
-        results = self.try_batch([self.prepare(rgb, name) for rgb, name in zip(images, names, strict=True)])
-        for result in results:
-            if isinstance(result, InputError):
-                raise result
-        return [result for result in results if not isinstance(result, InputError)]
+        prepared = [self.prepare(rgb, name) for rgb, name in zip(images, names, strict=True)]
+        return [outcome.unwrap() for outcome in self.try_batch(prepared)]
 
     def prepare(self, rgb: Array, name: str = "the image") -> Prepared:
         """Do what comes before the network; any thread may. :meth:`try_batch` does the rest.
@@ -153,47 +186,88 @@ class ImageRestorer:
         if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         size = rgb.shape[0], rgb.shape[1]
-        if self.tiles and size in self.tiles:
-            return Prepared(rgb, size, self.size_policy.tiling(self.takes, self.tiles[size]), name)
+        if self.tile_sizes is not None and (tile := self.tile_sizes.get(size)):
+            return Prepared(rgb, size, self.size_policy.tiling(self.takes, tile), name)
 
         def memory() -> Memory:
             return replace(self.network.memory(), depth=rgb.itemsize)
 
         plan, notice = self.size_policy.plan(size, self.takes, memory, name)
-        if self.tiles is not None and isinstance(plan, Tiling):
-            self.tiles[size] = plan.tile
-        if notice:
+        if self.tile_sizes is not None and isinstance(plan, Tiling):
+            self.tile_sizes.add(size, plan.tile)
+        if notice is not None:
             self.notify(notice)
         return Prepared(plan.prepare(rgb) if isinstance(plan, Resize) else rgb, size, plan, name)
 
-    def try_batch(self, batch: Sequence[Prepared]) -> list[Array | InputError]:
+    def try_batch(self, batch: Sequence[Prepared]) -> list[Outcome[Array]]:
         """For each image its result, or why there is none: those of nominal size together, others one by one."""
-        results: dict[int, Array | InputError] = {}
-        together = [i for i, one in enumerate(batch) if one.pixels.shape[:2] == self.takes.nominal and not one.in_tiles]
+        outcomes: dict[int, Outcome[Array]] = {}
+        together = [i for i, item in enumerate(batch) if self._is_nominal(item)]
         if len(together) > 1:
             try:
-                restored = self.network.restore([batch[i].pixels for i in together])
-                results |= {i: self._finish(batch[i], pixels) for i, pixels in zip(together, restored, strict=True)}
-            except InputError:  # by themselves the others go through, and it is told which one does not
-                self.notify(f"{len(together)} images did not go through the network together; they go one by one.")
-        for i, one in enumerate(batch):
-            if i not in results:
-                try:
-                    results[i] = self._one(one)
-                except InputError as error:
-                    results[i] = error
-        return [results[i] for i in range(len(batch))]
+                restored = self._run([batch[i].pixels for i in together])
+                outcomes |= {
+                    i: Outcome(self._finish(batch[i], pixels)) for i, pixels in zip(together, restored, strict=True)
+                }
+            except InputError:  # one by one the others go through, and the error names the image at fault
+                self.notify(
+                    Notice(f"{len(together)} images did not go through the network together; they go one by one.")
+                )
+        for i, item in enumerate(batch):
+            if i not in outcomes:
+                outcomes[i] = Outcome.of(lambda item=item: self._restore_alone(item))  # type: ignore[misc]
+        return [outcomes[i] for i in range(len(batch))]
 
-    def _one(self, image: Prepared) -> Array:
+    def _is_nominal(self, item: Prepared) -> bool:
+        return item.pixels.shape[:2] == self.takes.nominal and not item.in_tiles
+
+    def _run(self, images: Sequence[Array]) -> list[Array]:
+        return self._timed(lambda: self.network.restore(images))
+
+    def _timed(self, work: Callable) -> Any:
+        started = time.perf_counter()
         try:
-            if image.in_tiles:
-                return self._tiled(image)
-            result = self._finish(image, self.network.restore([image.pixels])[0])
+            return work()
+        finally:
+            self._network_seconds += time.perf_counter() - started
+
+    def _restore_alone(self, image: Prepared) -> Array:
+        try:
+            return self._in_memory(image)
         except InputError as error:
-            raise InputError(f"{image.name}: {error}") from error
-        if self.on_tile is not None:
-            self.on_tile(1, 1)
-        return result
+            raise error.about(image.name) from error
+
+    def _in_memory(self, image: Prepared) -> Array:
+        """Restore an image, in smaller and smaller tiles where the memory of the GPU turns out not to suffice."""
+        while True:
+            try:
+                if image.in_tiles:
+                    return self._tiled(image)
+                result = self._finish(image, self._run([image.pixels])[0])
+                if self.on_tile is not None:
+                    self.on_tile(1, 1)
+                return result
+            except OutOfMemory as error:
+                image = self._with_smaller_tiles(image, error)
+
+    def _with_smaller_tiles(self, image: Prepared, error: OutOfMemory) -> Prepared:
+        """The image in tiles of about half the side; raises ``error`` where that cannot be."""
+        policy = self.size_policy
+        tile = None
+        if isinstance(image.plan, Tiling) and self.takes.any_size and policy.name == "tile":
+            tile = image.plan.smaller_tile(image.size)
+        if tile is None:
+            raise error
+        plan = policy.tiling(self.takes, tile)
+        self.notify(
+            Notice(
+                f"{image.name}: the GPU has too little memory for it as planned; it is restored in "
+                f"{plan.count(image.size)} tiles of {format_size(tile)}."
+            )
+        )
+        if self.tile_sizes is not None:
+            self.tile_sizes.add(image.size, tile)
+        return replace(image, plan=plan)
 
     def _finish(self, image: Prepared, result: Array) -> Array:
         return image.plan.finish(result, image.size) if isinstance(image.plan, Resize) else result
@@ -204,7 +278,7 @@ class ImageRestorer:
         total, done = tiling.count(image.size), count(1)
 
         def forward(tile: Array) -> Array:
-            result = self.network(tile)
+            result = self._timed(lambda: self.network(tile))
             if self.on_tile is not None:
                 self.on_tile(next(done), total)
             return result
@@ -215,37 +289,3 @@ class ImageRestorer:
             result[top : top + band.shape[2]] = from_floats(band, image.pixels.dtype)
             top += band.shape[2]
         return result
-
-
-def load_network(
-    config: str | os.PathLike | Mapping,
-    checkpoint: str | os.PathLike | None,
-    device: str | torch.device | None,
-    cfg_options: Sequence[str],
-    dtype: str | None,
-    compile: str | None,
-) -> Network:
-    """What the arguments of :class:`ImageRestorer` name.
-
-    Raises:
-        InputError: It cannot be used.
-    """
-    if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
-        from glean_ext.inference.onnx_backend import OnnxNetwork
-
-        onnx = OnnxNetwork(config)
-        given: dict[str, object] = {"checkpoint": checkpoint, "cfg_options": cfg_options, "compile": compile}
-        given |= {"device": str(device or "cpu") != "cpu", "dtype": dtype not in (None, onnx.facts.dtype)}
-        if useless := [name for name, value in given.items() if value]:
-            raise InputError(
-                f"{config} is an ONNX model, in {onnx.facts.dtype} on the CPU: {', '.join(useless)} cannot be chosen. "
-                "Leave it out, or give a config and a checkpoint."
-            )
-        return onnx
-    if checkpoint is None:
-        raise InputError(
-            f"{config} is no ONNX model: it needs a checkpoint, too. Give CONFIG CHECKPOINT or MODEL.onnx."
-        )
-    from glean_ext.inference.torch_backend import TorchNetwork
-
-    return TorchNetwork(config, checkpoint, device, cfg_options, dtype, compile)

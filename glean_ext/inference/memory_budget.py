@@ -49,7 +49,7 @@ class Memory:
         ram, gpu = self.needs(tile, image, scale)
         return ram <= self.ram and gpu <= (self.gpu or 0)
 
-    def told(self, tile: Size, image: Size, scale: int) -> str:
+    def describe(self, tile: Size, image: Size, scale: int) -> str:
         """What is needed and what there is, as part of a sentence."""
         ram, gpu = self.needs(tile, image, scale)
         if self.gpu is not None and ram <= self.ram:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,12 +24,6 @@ from glean_ext.errors import InputError
 from glean_ext.networks import build_network
 from glean_ext.networks.shapes import Size
 
-TITLES = {
-    "style_codes": "style codes",
-    "generator": "bank",
-    "fusion_out": "fusion",
-    "fusion_skip": "RGB fusion (not computed)",
-}
 MIB = 2**20
 STATUS = Path("/proc/self/status")
 
@@ -95,7 +87,7 @@ def measure(net: nn.Module, size: Size, channels: int = 3) -> dict[str, Cost]:
     net.requires_grad_(False)  # views of trainable parameters break torch's FLOP counter
     with torch.no_grad(), counter, memory:
         memory.listeners.append(parts["total"])
-        with watched(net, parts, counter, memory):
+        with _attributed(net, parts, counter, memory):
             net(lq_images(size, channels))
     parts["total"].flops = counter.get_total_flops()
     return parts
@@ -107,7 +99,7 @@ def lq_images(size: Size, channels: int) -> Tensor:
 
 
 @contextmanager
-def watched(net: nn.Module, parts: dict[str, Cost], counter: FlopCounterMode, memory: PeakMemory) -> Iterator[None]:
+def _attributed(net: nn.Module, parts: dict[str, Cost], counter: FlopCounterMode, memory: PeakMemory) -> Iterator[None]:
     """Attribute FLOPs and memory to the children of ``net``, whichever of their own modules are called."""
     handles = []
     for name, child in net.named_children():
@@ -134,71 +126,70 @@ def watched(net: nn.Module, parts: dict[str, Cost], counter: FlopCounterMode, me
             handle.remove()
 
 
-def model_info(
-    config: str | os.PathLike, cfg_options: Sequence[str] = (), memory: bool = False, console: Console | None = None
-) -> dict[str, Cost]:
-    """Print the costs of a config's network at its nominal size, batch 1, and return them as :func:`measure` does.
+@dataclass(frozen=True)
+class NetworkCosts:
+    """What the network of a config costs at its nominal size, batch 1.
+
+    Attributes:
+        title: Its type and sizes.
+        parts: As :func:`measure` returns them.
+        weight_bytes: Of weights and stored noise.
+    """
+
+    title: str
+    parts: dict[str, Cost]
+    weight_bytes: int
+
+
+def config_costs(config: str | os.PathLike, cfg_options: Sequence[str] = ()) -> NetworkCosts:
+    """The costs of a config's network.
 
     Args:
         config: A config file.
         cfg_options: ``key=value`` changes to it.
-        memory: Run a real forward, too, in a process of its own, and print the peak of that process.
-        console: Where to print; None is stdout.
 
     Raises:
-        InputError: A config or option that cannot be used, or ``memory`` on another system than Linux.
+        InputError: A config or option that cannot be used.
     """
     generator = load_config(config, cfg_options).model.generator
     with FakeTensorMode():
         net = build_network(generator).eval()
-        costs = measure(net, generator.in_size, generator.get("img_channels", 3))
-    console = console or Console(highlight=False, soft_wrap=True)
-    console.print(_table(costs, f"{generator.type} {generator.in_size} -> {generator.out_size}, batch 1"))
-    weights = sum(t.nbytes for t in net.state_dict().values()) / MIB
-    console.print(f"Weights and stored noise: {weights:.1f} MiB. Activations: what is alive at once, no workspaces.")
-    if memory:
-        before, peak = peak_of_a_forward(config, cfg_options)
-        console.print(
-            f"A forward on this CPU: the process had {before / MIB:.0f} MiB with the network loaded, and at most "
-            f"{peak / MIB:.0f} MiB while it ran."
-        )
-    return costs
-
-
-def _table(costs: dict[str, Cost], title: str) -> Table:
-    table = Table("part", title=title)
-    for column in "parameters", "trainable", "GFLOP", "peak of activations (MiB)":
-        table.add_column(column, justify="right")
-    for name, cost in costs.items():
-        if name == "total":
-            table.add_section()
-        numbers = f"{cost.parameters:,}", f"{cost.trainable:,}", f"{cost.flops / 1e9:.2f}", f"{cost.peak / MIB:.1f}"
-        table.add_row(TITLES.get(name, name), *numbers)
-    return table
+        parts = measure(net, generator.in_size, generator.get("img_channels", 3))
+    title = f"{generator.type} {generator.in_size} -> {generator.out_size}, batch 1"
+    return NetworkCosts(title, parts, sum(value.nbytes for value in net.state_dict().values()))
 
 
 def peak_of_a_forward(config: str | os.PathLike, cfg_options: Sequence[str] = ()) -> tuple[int, int]:
-    """Peak memory of a new process, in bytes: with the network loaded, and after one forward (Linux only)."""
+    """Peak memory of a new process, in bytes: with the network loaded, and after one forward (Linux only).
+
+    Raises:
+        InputError: Another system than Linux.
+    """
     if not STATUS.is_file():
-        raise InputError(f"--memory reads {STATUS}, which only Linux has. Leave it out.")
-    code = "import sys; from glean_ext.inference.model_cost import run_forward; run_forward(sys.argv[1], sys.argv[2:])"
-    command = [sys.executable, "-c", code, os.fspath(config), *cfg_options]
+        raise InputError(f"{{memory}} reads {STATUS}, which only Linux has.", "memory", "Leave {memory} out.")
+    command = [sys.executable, "-m", "glean_ext.inference.model_cost", os.fspath(config), *cfg_options]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     before, peak = map(int, output.split())
     return before, peak
 
 
-def run_forward(config: str, cfg_options: Sequence[str]) -> None:
-    """What the process of :func:`peak_of_a_forward` does."""
+def main(argv: Sequence[str]) -> None:
+    """What the process of :func:`peak_of_a_forward` does: it writes its peak before and after a forward to stdout."""
+    config, *cfg_options = argv
     generator = load_config(config, cfg_options).model.generator
     net = build_network(generator).eval()
     lq = lq_images(generator.in_size, generator.get("img_channels", 3))
-    before = _peak_rss()
+    before = peak_rss()
     with torch.inference_mode():
         net(lq)
-    print(before, _peak_rss())
+    sys.stdout.write(f"{before} {peak_rss()}\n")
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
+    """The most memory that this process had, in bytes (Linux only)."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

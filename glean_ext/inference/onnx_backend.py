@@ -21,7 +21,7 @@ import numpy as np
 
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.memory_budget import Memory, at_hand
-from glean_ext.size_requirements import SizeRequirements
+from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import from_floats, to_floats
 
 INPUT, OUTPUT = "lq", "output"
@@ -33,7 +33,7 @@ EXTRA = "pip install 'glean-ext[export]'"
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What an exported file says of itself, in its metadata (ONNX) or its ``metadata.json`` (torch.export)."""
+    """The properties of an exported file, which are in its metadata (ONNX) or ``metadata.json`` (torch.export)."""
 
     network: str  # its class
     dtype: str  # of weights and computation: float32 or float16
@@ -63,7 +63,7 @@ class ModelMetadata:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: object) -> ModelMetadata:
-        """The other way round.
+        """The inverse of :meth:`to_metadata`.
 
         Raises:
             InputError: The metadata is of another program or of another version of this one.
@@ -92,7 +92,7 @@ class ModelMetadata:
 _KNOWN = ModelMetadata("", "", (0, 0), 0, False, 0.0, 0.0, {}).to_metadata().keys()
 
 
-class OnnxNetwork:
+class OnnxBackend:
     """A network in an ONNX file, on the CPU.
 
     Args:
@@ -106,14 +106,14 @@ class OnnxNetwork:
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         self.path = Path(path)
         self._session = _open_session(self.path, threads)
-        self.facts = ModelMetadata.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
+        self.metadata = ModelMetadata.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
         names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
         if names != [INPUT, OUTPUT]:
             raise InputError(
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network anew with tools/export.py."
             )
-        self.takes = SizeRequirements(self.facts.nominal, self.facts.scale, self.facts.any_size)
+        self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
     def __call__(self, lq: np.ndarray) -> np.ndarray:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1].
@@ -129,14 +129,18 @@ class OnnxNetwork:
         try:
             output = self._session.run([OUTPUT], {INPUT: lq})[0]
         except Exception as error:  # onnxruntime's have no common base
-            size = f"{lq.shape[3]}x{lq.shape[2]}"
+            size = format_size((lq.shape[2], lq.shape[3]))
             raise InputError(
                 f"{self.path}: onnxruntime failed on {len(lq)} image(s) of {size} pixels ({first_line(error)}). "
                 "Is the memory too small? Then take smaller images or tiles."
             ) from error
         if not np.isfinite(output).all():
-            mend = "Export it with --dtype float32" if self.facts.dtype == "float16" else "Export another checkpoint"
-            raise InputError(f"{self.path}: the network's output is not finite. {mend}.")
+            half = self.metadata.dtype == "float16"
+            raise InputError(
+                f"{self.path}: the network's output is not finite.",
+                parameter="dtype",
+                hint="Export it with {dtype=float32}." if half else "Export another checkpoint.",
+            )
         return output
 
     def run(self, image: np.ndarray) -> np.ndarray:
@@ -155,13 +159,13 @@ class OnnxNetwork:
 
     def memory(self) -> Memory:
         """What a forward takes and what there is."""
-        return Memory(self.facts.bytes_per_pixel, *at_hand())
+        return Memory(self.metadata.bytes_per_pixel, *at_hand())
 
     def _require_size(self, height: int, width: int) -> None:
         if not self.takes.accept((height, width)):
             raise InputError(
-                f"{self.path} takes {self.takes}, but the image has {width}x{height} pixels. Resize it, or export a "
-                "model of that size."
+                f"{self.path} takes {self.takes}, but the image has {format_size((height, width))} pixels. Resize it, "
+                "or export a model of that size."
             )
 
 
@@ -174,7 +178,7 @@ def _open_session(path: Path, threads: int | None) -> Any:
         what = "is a folder, not a model" if path.is_dir() else "there is no such file"
         raise InputError(f"{path}: {what}. Give the path of a model that tools/export.py wrote.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal: what fails is raised, and told by us
+    options.log_severity_level = 4  # fatal: what fails is raised
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.tiling import Tiling
 from glean_ext.size_requirements import MIN_INPUT, Size, SizeRequirements, _pair, format_size
@@ -50,15 +50,19 @@ class Resize:
             max(1, chosen(size[1], round(size[0] * width / height))),
         )
 
-    def told(self, size: Size) -> str:
-        """What it does to an image of ``size``, as a notice."""
-        deed = "" if self.frame(size) == size else f"{FITS[self.fit]} and "
-        return f"it was {deed}resized to the model's {format_size(self.size)} (see --size-policy and --fit)."
+    def notice(self, size: Size, name: str) -> Notice:
+        """What it does to an image of ``size``."""
+        first = "" if self.frame(size) == size else f"{FITS[self.fit]} and "
+        return Notice(
+            f"{name} has {format_size(size)} pixels; it was {first}resized to the model's {format_size(self.size)}.",
+            parameter=("size_policy", "fit"),
+            hint="See {size_policy} and {fit}.",
+        )
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """(h, w, 3) -> the network's input, ``size`` and 3"""
         if self.fit == "crop":
-            return imresize(self.shown(image), size=self.size)
+            return imresize(self.crop_to_result(image), size=self.size)
         height, width = image.shape[:2]
         rows, columns = self.frame((height, width))
         top, left = (rows - height) // 2, (columns - width) // 2
@@ -67,7 +71,7 @@ class Resize:
         across = (top, rows - height - top), (left, columns - width - left), (0, 0)
         return imresize(np.pad(imresize(image, size=first), across, mode="edge"), size=self.size)
 
-    def shown(self, image: np.ndarray) -> np.ndarray:
+    def crop_to_result(self, image: np.ndarray) -> np.ndarray:
         """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
         if self.fit == "pad":
             return image
@@ -103,7 +107,9 @@ def scaled(size: Size, scale: float, name: str) -> Size:
     if not 0 < height * width <= limit:
         raise InputError(
             f"{name}: with outscale {scale:g} the result would have {width}x{height} pixels, but between 1 and "
-            f"{limit / 1e6:.0f} million are written. Give another outscale."
+            f"{limit / 1e6:.0f} million are written.",
+            parameter="outscale",
+            hint="Give another {outscale}.",
         )
     return height, width
 
@@ -134,10 +140,10 @@ class SizePolicy:
     def __post_init__(self) -> None:
         for key, value, choices in ("size_policy", self.name, POLICIES), ("fit", self.fit or DEFAULT_FIT, FITS):
             if value not in choices:
-                raise InputError(f"{key} is {value!r}, but it must be one of {', '.join(choices)}.")
+                raise InputError(f"{{{key}}} is {value!r}, but it must be one of {', '.join(choices)}.", key)
         for key, number, least in ("tile_size", self.tile_size, 1), ("tile_overlap", self.tile_overlap, 0):
             if number is not None and number < least:
-                raise InputError(f"{key} is {number}, but it must be at least {least}.")
+                raise InputError(f"{{{key}}} is {number}, but it must be at least {least}.", key)
 
     def for_network(self, takes: SizeRequirements) -> SizePolicy:
         """The same policy with ``'auto'`` decided.
@@ -149,17 +155,27 @@ class SizePolicy:
         for key, owner in ("fit", "resize"), ("tile_size", "tile"), ("tile_overlap", "tile"):
             if getattr(self, key) is not None and name != owner:
                 raise InputError(
-                    f"{key} has no effect where size_policy is {name!r}. Leave it out, or take size_policy {owner!r}."
+                    f"{{{key}}} has no effect with {{size_policy={name}}}.",
+                    parameter=(key, "size_policy"),
+                    hint=f"Leave it out, or give {{size_policy={owner}}}.",
                 )
         if self.tile_size is not None and not takes.any_size:
-            raise InputError(f"tile_size is of no use: this model takes {takes}, so its tiles are that. Leave it out.")
+            raise InputError(
+                f"{{tile_size}} has no effect: this model takes {takes}, so its tiles are that.",
+                parameter="tile_size",
+                hint="Leave {tile_size} out.",
+            )
         tiling = self.tiling(takes, _pair(self.tile_size or takes.nominal))
         if not takes.any_size and tiling.overlap >= min(tiling.tile):
-            raise InputError(f"tile_overlap is {tiling.overlap}, but tiles are {format_size(tiling.tile)}. Take less.")
+            raise InputError(
+                f"{{tile_overlap}} is {tiling.overlap}, but tiles are {format_size(tiling.tile)}. Take less.",
+                parameter="tile_overlap",
+            )
         if self.tile_size is not None and self.tile_size < tiling.smallest_tile:
             raise InputError(
-                f"tile_size is {self.tile_size}, but it must be at least {tiling.smallest_tile}: tiles start at "
-                f"multiples of {tiling.period} and share {tiling.overlap} pixels (tile_overlap)."
+                f"{{tile_size}} is {self.tile_size}, but it must be at least {tiling.smallest_tile}: tiles start at "
+                f"multiples of {tiling.period} and share {tiling.overlap} pixels ({{tile_overlap}}).",
+                parameter=("tile_size", "tile_overlap"),
             )
         return replace(self, name=name)
 
@@ -175,7 +191,7 @@ class SizePolicy:
 
     def plan(
         self, size: Size, takes: SizeRequirements, memory: Callable[[], Memory], name: str
-    ) -> tuple[Resize | Tiling, str]:
+    ) -> tuple[Resize | Tiling, Notice | None]:
         """What to do with an image of ``size`` (height, width), and a notice where it is not restored as it is.
 
         ``memory`` is asked only where it matters; ``name`` is what messages call the image.
@@ -188,36 +204,39 @@ class SizePolicy:
             raise InputError(f"{has}: it is empty. Give another image.")
         if policy == "resize" and size != takes.nominal:
             resize = Resize(takes.nominal, self.fit or DEFAULT_FIT)
-            return resize, f"{has}; {resize.told(size)}"
+            return resize, resize.notice(size, name)
         if not takes.accept(size) and (takes.any_size or policy == "error"):
             raise InputError(
                 f"{has}, but the model takes {takes}. Resize it (MATLAB's antialiased bicubic is what models are "
-                "trained with), or let --size-policy resize do that (in Python: size_policy='resize')."
+                "trained with).",
+                parameter="size_policy",
+                hint="{size_policy=resize} does that.",
             )
         if takes.any_size and self.tile_size is None:
             return self._within_memory(size, takes, memory, has)
-        return self.tiling(takes, _pair(self.tile_size or takes.nominal)), ""
+        return self.tiling(takes, _pair(self.tile_size or takes.nominal)), None
 
     def _within_memory(
         self, size: Size, takes: SizeRequirements, memory: Callable[[], Memory], has: str
-    ) -> tuple[Tiling, str]:
+    ) -> tuple[Tiling, Notice | None]:
         """The image as a whole if the memory at hand suffices, else in the largest tiles for which it does."""
         whole = self.tiling(takes, size)
         if math.prod(size) <= math.prod(takes.nominal):
-            return whole, ""
+            return whole, None
         there = memory()
         if there.suffices(size, size, takes.scale):
-            return whole, ""
-        short = f"{has}, which takes about {there.told(size, size, takes.scale)}"
+            return whole, None
+        short = f"{has}, which takes about {there.describe(size, size, takes.scale)}"
         if self.name == "error":
-            raise InputError(f"{short}. Let --size-policy tile cut it into tiles (in Python: size_policy='tile').")
-        first = whole.overlap + whole.period * math.ceil((whole.smallest_tile - whole.overlap) / whole.period)
-        sides = range(first, max(size) + whole.period, whole.period)
+            raise InputError(f"{short}.", "size_policy", "{size_policy=tile} cuts it into tiles.")
+        sides = whole.sides(size)
         side = max((side for side in sides if there.suffices((side, side), size, takes.scale)), default=None)
         if side is None:
+            first = sides[0]
             raise InputError(
                 f"{short}; tiles of {first}x{first}, the smallest, take "
-                f"{there.told((first, first), size, takes.scale)}. Free memory, or scale the image down."
+                f"{there.describe((first, first), size, takes.scale)}. Free memory, or scale the image down."
             )
         tiling = self.tiling(takes, (side, side))
-        return tiling, f"{short}; it is restored in {tiling.count(size)} tiles of {format_size(tiling.tile)}."
+        tiles = f"{tiling.count(size)} tiles of {format_size(tiling.tile)}"
+        return tiling, Notice(f"{short}; it is restored in {tiles}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -92,6 +93,20 @@ class Tiling:
     def smallest_tile(self) -> int:
         """The side that tiles must have at least."""
         return smallest_tile(self.overlap, self.period, max(self.least))
+
+    def sides(self, size: Size) -> range:
+        """The sides that square tiles of an image may have, so that none is larger than needed."""
+        first = self.overlap + self.period * ceil((self.smallest_tile - self.overlap) / self.period)
+        return range(first, max(size) + self.period, self.period)
+
+    def smaller_tile(self, size: Size) -> Size | None:
+        """Square tiles of at most half the side that an image has now, or the smallest; None: it has those already."""
+        now = max(min(length, tile) for length, tile in zip(size, self.tile, strict=True))
+        sides = [side for side in self.sides(size) if side < now]
+        if not sides:
+            return None
+        side = max((side for side in sides if side <= now // 2), default=sides[0])
+        return side, side
 
     def spans(self, size: Size) -> tuple[list[Span], list[Span]]:
         """The rows and columns of tiles for an image."""

@@ -1,4 +1,4 @@
-"""A network of a config and a checkpoint, run by PyTorch: what a ``ImageRestorer`` has behind it."""
+"""A network of a config and a checkpoint, run by PyTorch: what an ``ImageRestorer`` has behind it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
+from glean_ext.inference.backend import OutOfMemory
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.precision import cpu_has_bf16
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
+from glean_ext.utils.dtypes import DTYPES
+from glean_ext.utils.heap import return_freed_memory
 
 Array = np.ndarray
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGE = 64 * 2**20  # bytes of a result, from which on trimming the heap first pays
 
 
-class TorchNetwork:
+class TorchBackend:
     """Runs a network, in its fast form where it has one.
 
     Args:
@@ -35,6 +37,11 @@ class TorchNetwork:
         cfg_options: ``key=value`` changes to a config file.
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
+
+    Attributes:
+        takes: The sizes that the network takes.
+        net: The network, in the form that is run.
+        dtype: What it computes in.
 
     Raises:
         InputError: A config, checkpoint, device, dtype or mode that cannot be used.
@@ -50,15 +57,15 @@ class TorchNetwork:
         compile: str | None = None,
     ):
         if dtype is not None and dtype not in DTYPES:
-            raise InputError(f"dtype is {dtype!r}, but it must be one of {', '.join(DTYPES)}.")
+            raise InputError(f"{{dtype}} is {dtype!r}, but it must be one of {', '.join(DTYPES)}.", "dtype")
         self.device = pick_device(device)
         if isinstance(config, Mapping):
             generator = generator_config(config, "config")
         else:
             generator = generator_config(load_config(config, cfg_options), config)
         net = build_network(generator)
-        self.takes = SizeRequirements.of(net)
-        load_restorer(net, checkpoint)
+        self.takes = net.size_requirements
+        load_network_weights(net, checkpoint)
         self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
@@ -70,16 +77,21 @@ class TorchNetwork:
             with torch.inference_mode(), self._autocast:
                 forward(torch.zeros(1, 3, *self.takes.nominal, device=self.device))
         except Exception as error:  # anything: no compiler, an unknown mode, a fault of the compiler
-            raise InputError(f"--compile {mode} cannot be used here ({first_line(error)}). Leave it out.") from error
+            raise InputError(
+                f"{{compile}}: torch.compile in mode {mode!r} cannot be used here ({first_line(error)}).",
+                parameter="compile",
+                hint="Leave {compile} out.",
+            ) from error
         return forward
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1].
 
         Raises:
-            InputError: Too little GPU memory, or an output that is not finite.
+            OutOfMemory: Too little GPU memory.
+            InputError: An output that is not finite.
         """
-        return self._run(torch.from_numpy(lq)).float().cpu().numpy()
+        return self._run(lambda: torch.from_numpy(lq).to(self.device)).float().cpu().numpy()
 
     def restore(self, images: Sequence[Array]) -> list[Array]:
         """Images of one size, (h, w, 3) uint8 or uint16 RGB, together: each comes back as (H, W, 3) of its dtype.
@@ -87,22 +99,33 @@ class TorchNetwork:
         Raises:
             InputError: As :meth:`__call__`.
         """
-        output = self._run(torch.cat([to_tensor(image) for image in images]))  # (N, 3, H, W)
-        return [from_tensor(one, image.dtype) for one, image in zip(output, images, strict=True)]
+        output = self._run(lambda: torch.cat([to_tensor(image) for image in images]).to(self.device))  # (N, 3, H, W)
+        return [from_tensor(result, image.dtype) for result, image in zip(output, images, strict=True)]
 
     @torch.inference_mode()
-    def _run(self, lq: Tensor) -> Tensor:
+    def _run(self, upload: Callable[[], Tensor]) -> Tensor:
         try:
+            lq = upload()
+            if self.device.type == "cpu" and 12 * self.takes.scale**2 * lq.numel() / 3 >= LARGE:
+                return_freed_memory()  # holes of the heap, of no use to the tensors of this forward
             with self._autocast:
-                output = self._forward(lq.to(self.device))
+                output = self._forward(lq)
+            finite = bool(torch.isfinite(output).all())
         except torch.cuda.OutOfMemoryError as error:
-            mend = "Give a (smaller) --tile-size, or use" if self.takes.any_size else "Use"
-            raise InputError(f"the GPU has too little memory for it. {mend} --device cpu.") from error
-        if not torch.isfinite(output).all():
-            cause = "float16 may not reach: try float32." if self.dtype == "float16" else ""
-            raise InputError(
-                f"the network's output is not finite. {cause or 'The checkpoint is of a failed training.'}"
-            )
+            torch.cuda.empty_cache()
+            hint = "Give smaller tiles with {tile_size}, or use {device=cpu}." if self.takes.any_size else ""
+            raise OutOfMemory(
+                "The GPU has too little memory for it.",
+                parameter=("tile_size", "device"),
+                hint=hint or "Use {device=cpu}.",
+            ) from error
+        if not finite:
+            hint = "The checkpoint is of a failed training."
+            if self.dtype == "float16":
+                raise InputError(
+                    "the network's output is not finite. float16 may not suffice.", "dtype", "Try {dtype=float32}."
+                )
+            raise InputError(f"the network's output is not finite. {hint}")
         return output
 
     def memory(self) -> Memory:
@@ -121,10 +144,10 @@ def prepared(
     """The form of a network that is run, its dtype, and the context to run it in."""
     fast_dtype = dtype or default_dtype(device)
     try:
-        return prepare_for_inference(net, DTYPES[fast_dtype]).to(device), fast_dtype, nullcontext()
-    except InputError:  # there is no fast form of it: it stays in fp32, and its operations may be in another dtype
+        return prepare_for_inference(net, getattr(torch, fast_dtype)).to(device), fast_dtype, nullcontext()
+    except InputError:  # it has no fast form: it stays in fp32, and its operations may be in another dtype
         net, dtype = net.to(device), dtype or "float32"
-        return net, dtype, torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
+        return net, dtype, torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
 def default_dtype(device: torch.device) -> str:
@@ -145,5 +168,7 @@ def pick_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used here ({first_line(error)}). Use --device cpu.") from error
+        raise InputError(
+            f"{{device={name}}} cannot be used here ({first_line(error)}).", "device", "Use {device=cpu}."
+        ) from error
     return device

@@ -1,4 +1,4 @@
-"""What the metrics share: they look at images as they would be saved."""
+"""Base classes of the metrics, which compare images as they would be saved."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from glean_ext.errors import InputError
 
 
 class SavedImageMetric(BaseSampleWiseMetric):
-    """A metric of output, ground truth and input as 8-bit RGB: rounded as in a file.
+    """A metric of output, ground truth and input as 8-bit RGB, rounded as in a file.
 
-    One result an image goes to mmengine, which gathers those of all processes and drops what the sampler repeated, so
-    that any number of processes gives the same value.
+    It gives mmengine one result for each image. mmengine gathers those of all processes and drops the images that the
+    sampler repeated, so that the value does not depend on the number of processes.
 
     Args:
-        prefix: Put before the names of the values, to tell several evaluations apart.
+        prefix: Put before the names of the values, to distinguish several evaluations.
         collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
     """
 
@@ -33,15 +33,15 @@ class SavedImageMetric(BaseSampleWiseMetric):
 
     @abstractmethod
     def measure(self, output: Tensor, sample: dict) -> Any:
-        """The result of one image; not None, which mmengine would drop and count another image twice.
+        """The result of one image. It must not be None: mmengine would drop it and count another image twice.
 
         Args:
-            output: (3, H, W) uint8 RGB, what the network made.
-            sample: Where :meth:`image` finds ``'gt_img'`` and ``'input'``.
+            output: (3, H, W) uint8 RGB, the network's output.
+            sample: Has ``'gt_img'`` and ``'input'``, which :meth:`image` reads.
         """
 
     def image(self, sample: dict, key: str) -> Tensor:
-        """(3, H, W) uint8 RGB. MMagic hands all images to its metrics as BGR in [0, 255], outputs not rounded."""
+        """An image of ``sample`` as (3, H, W) uint8 RGB. MMagic gives metrics BGR in [0, 255], outputs not rounded."""
         image = obtain_data(sample, key, self.device)
         return image.float().round().clamp(0, 255).to(torch.uint8).flip(0)
 
@@ -52,7 +52,7 @@ class SavedImageMetric(BaseSampleWiseMetric):
 
 
 class NetworkMetric(SavedImageMetric):
-    """A metric that looks through a network, on the device of the model."""
+    """A metric computed by a network, on the device of the model."""
 
     network: nn.Module
 
@@ -64,7 +64,7 @@ class NetworkMetric(SavedImageMetric):
 
 
 def optional_package(module: str, user: str, packages: str) -> ModuleType:
-    """Import what only some metrics need.
+    """Import a package that only some metrics need.
 
     Raises:
         InputError: It is not installed.

@@ -1,4 +1,4 @@
-"""Does the output, made small again, give the input?"""
+"""Consistency of the output with the low-resolution input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from glean_ext.utils.imresize import imresize
 class LRConsistency(SavedImageMetric):
     """``LR_PSNR`` (dB) and ``LR_MAE`` (of 1) between the input and the output resized to the input's size.
 
-    The resize is MATLAB's antialiased bicubic ``imresize`` in 8 bits, by which :class:`LoadOrMakeLQ` makes inputs: the
-    ground truth itself scores 0 and infinity. Where inputs were degraded otherwise, as in blind restoration, this says
-    nothing. SRFlow (ECCV 2020) and NTIRE's learned SR space challenge report it as LR-PSNR.
+    The output is resized by MATLAB's antialiased bicubic ``imresize`` in 8 bits, as :class:`LoadOrMakeLQ` makes inputs,
+    so the ground truth has an ``LR_PSNR`` of infinity and an ``LR_MAE`` of 0. The metric has no meaning for inputs that
+    were degraded in another way, as in blind restoration. SRFlow (ECCV 2020) and NTIRE's challenge on learning the
+    super-resolution space report it as LR-PSNR.
     """
 
     metric = "LR_PSNR"
@@ -31,6 +32,6 @@ class LRConsistency(SavedImageMetric):
         return psnr, float(np.abs(difference).mean() / 255)
 
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
-        """Means over the images; one perfect image makes the mean of the PSNR infinite, as MMagic's."""
+        """Means over the images; as in MMagic, one perfect image makes the mean PSNR infinite."""
         psnr, mae = np.mean(results, axis=0)
         return {"LR_PSNR": float(psnr), "LR_MAE": float(mae)}

@@ -20,7 +20,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The squared Fréchet distance of two Gaussians fitted to samples: ``|mu_a - mu_b|² + tr(A + B - 2 √(A B))``.
 
     With the centred samples as rows of X and Y, ``tr √(A B)`` is the sum of the singular values of ``X Yᵀ`` divided by
-    ``√((n - 1) (m - 1))``: unlike a root of the matrix product this is exact for fewer samples than features, and real.
+    ``√((n - 1) (m - 1))``. Unlike a root of the product, this is real, and exact for fewer samples than features.
 
     Args:
         a: (n, d) features, n > 1.
@@ -29,7 +29,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     means, triangles = [], []
     for features in (a.double(), b.double()):
         means.append(features.mean(0))
-        centred = (features - means[-1]) / (len(features) - 1) ** 0.5  # its Gram matrix is the covariance
+        centred = (features - means[-1]) / (len(features) - 1) ** 0.5  # whose Gram matrix is the covariance
         triangles.append(torch.linalg.qr(centred, mode="r").R)  # (min(n, d), d), the same Gram matrix
     cross = torch.linalg.svdvals(triangles[0] @ triangles[1].T).sum()
     trace = sum(triangle.square().sum() for triangle in triangles)
@@ -56,7 +56,7 @@ class InceptionFeatures(nn.Module):
                 f"{WEIGHT_FILE}."
             )
         source = package.URL_INCEPTION_V3 if pretrained == ASSET else pretrained
-        # torch-fidelity reads files in a way that lets them run code; so it gets what was read safely
+        # torch-fidelity would let a file run code, so it gets weights that have been read safely.
         weights = io.BytesIO()
         torch.save(checkpoints.read(source), weights)
         weights.seek(0)
@@ -76,8 +76,8 @@ class InceptionFeatures(nn.Module):
 class RestorationFID(NetworkMetric):
     """``FID`` between all outputs and all ground truths of the set; lower is better.
 
-    FID depends on the number of images, much so below some thousands: compare values for the same images only.
-    MMagic's own FID samples from noise and does not see the outputs of restorers.
+    FID depends on the number of images, strongly below some thousands: compare values for the same images only.
+    MMagic's own FID draws images from noise and cannot evaluate a restorer.
 
     Args:
         pretrained: Inception's weights, see :class:`InceptionFeatures`.

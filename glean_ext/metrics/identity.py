@@ -1,4 +1,4 @@
-"""Is it still the same person? Cosine similarity of face embeddings (GLEAN, CVPR 2021)."""
+"""Identity similarity: the cosine similarity of face embeddings (GLEAN, CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from glean_ext.metrics.base import SavedImageMetric, optional_package
 
 PACKAGES = "dlib-bin face-recognition-models"
 CHIP_SIZE, CHIP_PADDING = 150, 0.25  # the aligned face that dlib's network was trained with
-NO_FACE = math.nan, math.nan  # not None, which mmengine drops from the results of several processes
+NO_FACE = math.nan, math.nan  # not None, which mmengine drops
 SEARCHED_SIDE = 400  # pixels; smaller images are enlarged, since the detector finds faces from 80 pixels on
 
 
@@ -32,7 +32,7 @@ class FaceEmbedder:
 
     def __init__(self) -> None:
         dlib = self._dlib = optional_package("dlib", "Identity similarity", PACKAGES)
-        models = find_spec("face_recognition_models")  # not imported: it wants setuptools' dropped pkg_resources
+        models = find_spec("face_recognition_models")  # an import would need pkg_resources
         if models is None or not models.submodule_search_locations:
             raise InputError(f"Identity similarity needs a package that is not installed: pip install {PACKAGES}")
         folder = Path(next(iter(models.submodule_search_locations))) / "models"
@@ -41,14 +41,14 @@ class FaceEmbedder:
         self._network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
 
     def find(self, rgb: np.ndarray) -> Any | None:
-        """The landmarks of the largest face in (H, W, 3) uint8, or None where there is no face."""
+        """The landmarks of the largest face in an image (H, W, 3) uint8 RGB; None when no face is found."""
         doublings = max(0, math.ceil(math.log2(SEARCHED_SIDE / max(rgb.shape[:2]))))
-        rgb = np.ascontiguousarray(rgb)  # dlib takes no other
+        rgb = np.ascontiguousarray(rgb)  # as dlib requires
         boxes = self._detect(rgb, doublings)
         return self._landmarks(rgb, max(boxes, key=lambda box: box.area())) if boxes else None
 
     def embed(self, rgb: np.ndarray, landmarks: Any) -> np.ndarray:
-        """(128,) float64: the embedding of the face at ``landmarks`` in (H, W, 3) uint8. Not of length 1."""
+        """The embedding (128,) float64, not normalised, of the face at ``landmarks`` in (H, W, 3) uint8 RGB."""
         chip = self._dlib.get_face_chip(np.ascontiguousarray(rgb), landmarks, size=CHIP_SIZE, padding=CHIP_PADDING)
         return np.array(self._network.compute_face_descriptor(chip))
 
@@ -56,13 +56,13 @@ class FaceEmbedder:
 class IdentitySimilarity(SavedImageMetric):
     """``Identity``: the mean cosine similarity between the faces of output and ground truth, at most 1.
 
-    The face is found in the ground truth and cut out at the same place of the output, so an output without any
-    recognisable face gets a low similarity instead of being left out. Also given: ``Identity_distance``, the mean
-    Euclidean distance of the embeddings (below 0.6 dlib calls it the same person), and ``Identity_missing``, the
-    number of ground truths in which no face was found; these are not in the means.
+    The face is detected in the ground truth and cropped at the same place in the output, so an output without a
+    recognisable face gets a low similarity instead of being left out. Two more values: ``Identity_distance``, the mean
+    Euclidean distance of the embeddings (dlib's threshold for the same person is 0.6), and ``Identity_missing``, the
+    number of ground truths in which no face was found, which the means leave out.
 
     The paper used ArcFace. dlib's embeddings lie closer together: two different people, or a face and noise, have a
-    cosine of about 0.87. So compare values with each other, not with the paper's, and look at the distance, too.
+    cosine of about 0.87. So do not compare values with those of the paper, and look at the distance, too.
 
     Args:
         prefix: Put before the names of the values.
@@ -79,7 +79,7 @@ class IdentitySimilarity(SavedImageMetric):
         self.embedder = FaceEmbedder()
 
     def measure(self, output: Tensor, sample: dict) -> tuple[float, float]:
-        """Cosine similarity and Euclidean distance of one image; not numbers where the ground truth has no face."""
+        """Cosine similarity and Euclidean distance of one image; NaN where the ground truth has no face."""
         restored, gt = (x.permute(1, 2, 0).cpu().numpy() for x in (output, self.image(sample, "gt_img")))  # (H, W, 3)
         landmarks = self.embedder.find(gt)
         if landmarks is None:
@@ -88,7 +88,7 @@ class IdentitySimilarity(SavedImageMetric):
         return float(a @ b / np.sqrt((a @ a) * (b @ b))), float(np.linalg.norm(a - b))
 
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
-        """Means over the images that have a face; not numbers where none has."""
+        """Means over the images that have a face; NaN when none has."""
         found = [result for result in results if not math.isnan(result[0])]
         missing = len(results) - len(found)
         if missing:

@@ -11,9 +11,9 @@ BLOCK = 96  # side of the blocks whose statistics are compared
 
 
 class NIQE(MMagicNIQE):
-    """MMagic's NIQE, which is right, with defaults that fit what MMagic gives to its metrics.
+    """MMagic's NIQE with defaults that fit the tensors which MMagic gives to its metrics.
 
-    MMagic's default order fails, and from an image of one block it silently returns a number without meaning.
+    MMagic's own default for ``input_order`` fails, and for an image of one block it returns a meaningless number.
 
     Args:
         key: As in MMagic; not used.

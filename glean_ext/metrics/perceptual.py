@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018), by its authors' package."""
+"""LPIPS (Zhang et al., CVPR 2018), computed by its authors' package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glean_ext.metrics.base import NetworkMetric
 
 
 class Backbone(NamedTuple):
-    """A network of ImageNet whose features LPIPS compares."""
+    """A classifier trained on ImageNet whose features LPIPS compares."""
 
     name: str  # torchvision's
     file: str  # of its weights
@@ -30,7 +30,7 @@ BACKBONES = {
 class LPIPS(NetworkMetric):
     """``LPIPS``, version 0.1: 0 for equal images, lower is better.
 
-    The package has the calibrated weights of the distance, but not those of the backbone, which are torchvision's.
+    The package brings the calibrated weights of the distance; those of the backbone are torchvision's.
 
     Args:
         pretrained: The backbone's weights: ``'torchvision://alexnet'`` (downloaded once), or the path or URL of a
@@ -89,9 +89,9 @@ def load_lpips(net: str, pretrained: str | None) -> nn.Module:
         source = get_model_weights(backbone.name).IMAGENET1K_V1.url
     state = checkpoints.with_prefix(checkpoints.read(source), "features", source)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # lpips asks torchvision for no weights in a deprecated way
+        warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision with a deprecated argument
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    # lpips cuts the features into slices and keeps their numbers: slice2.3.weight is features.3.weight
+    # lpips divides the features into slices and keeps the layers' numbers: slice2.3.weight is features.3.weight.
     sliced = {key.partition(".")[2]: key for key in model.net.state_dict()}
     checkpoints.load_strict(model.net, {sliced.get(key, key): value for key, value in state.items()}, source)
     return model.requires_grad_(False).eval()

@@ -1,1 +1,1 @@
-"""What MMagic builds from a config: the restorer, its losses, the trainer of banks."""
+"""Models that MMagic builds from a config: the restorer, its losses, the bank in its trainer."""

@@ -1,4 +1,4 @@
-"""The restorer: how GLEAN is trained (CVPR 2021, section 3.4)."""
+"""The restorer: the training of GLEAN (CVPR 2021, section 3.4)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from mmagic.structures import DataSample
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
+from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
-from glean_ext.models.losses import at_once, r1_penalty
+from glean_ext.models.losses import backprop_early, r1_penalty
 from glean_ext.networks import channels_last
+from glean_ext.size_requirements import format_size
 
 
 class GLEAN(SRGAN):
     """MSE + perceptual + adversarial training of a generator, alternating with a discriminator.
 
-    The steps are MMagic's ``SRGAN``; losses are computed in fp32 whatever precision the networks run in, and an
-    output that does not match the ground truth is an error instead of a broadcast. Of the activations of VGG and of
-    the discriminator only one network's are in memory at a time.
+    The steps are those of MMagic's ``SRGAN``. Losses are computed in fp32 whatever precision the networks run in, and
+    an output that does not match the ground truth in size is an error instead of a broadcast. The activations of VGG
+    and of the discriminator are never in memory together.
 
     Args:
         generator: Config of the restoration network.
         pixel_loss: Config of the pixel loss, ``MSELoss`` in the paper.
         discriminator: Config of the discriminator; None trains without adversarial loss.
-        gan_loss: Config of the adversarial loss; its weight (1e-2 in the paper) counts for the generator.
-        perceptual_loss: Config of the perceptual loss (1e-2 in the paper); None leaves it out.
+        gan_loss: Config of the adversarial loss; its weight (1e-2 in the paper) applies to the generator only.
+        perceptual_loss: Config of the perceptual loss (weight 1e-2 in the paper); None leaves it out.
         train_cfg: ``disc_steps``, ``disc_repeat``, ``disc_init_steps`` as in ``SRGAN``.
         test_cfg: As in ``SRGAN``; not used.
         init_cfg: mmengine's initialisation of the whole model; the bank has its own in ``generator``.
         data_preprocessor: Config; images must reach the network as RGB in [-1, 1].
-        r1_gamma: Weight of R1, which steadies the discriminator (see ``losses.r1_penalty``); 0, as in the paper,
-            leaves it out. StyleGAN2 took 10.
-        r1_interval: Iterations from one R1 to the next; its weight is multiplied by them ("lazy regularisation",
-            Karras et al., CVPR 2020, section 3.1).
+        r1_gamma: Weight of the R1 regularisation of the discriminator (see ``losses.r1_penalty``); 0, as in the paper,
+            leaves it out. StyleGAN2 uses 10.
+        r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
+            regularisation", Karras et al., CVPR 2020, section 3.1).
 
     Raises:
         InputError: Only one of ``discriminator`` and ``gan_loss``, or a discriminator for images of another size; R1
@@ -89,10 +91,10 @@ class GLEAN(SRGAN):
         channels_last(self)
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One step of the generator, and one of the discriminator if there is one.
+        """One step of the generator, and one of the discriminator if the model has one.
 
         Raises:
-            InputError: A network without optimiser, or images of different sizes.
+            InputError: A network without an optimiser, or images of different sizes.
         """
         for part in "generator", "discriminator":
             if getattr(self, part) is not None and part not in getattr(optim_wrapper, "optim_wrappers", ()):
@@ -125,7 +127,7 @@ class GLEAN(SRGAN):
         return super().extract_gt_data(data_samples).contiguous(memory_format=torch.channels_last)
 
     def g_step(self, batch_outputs: Tensor, batch_gt_data: Tensor) -> dict[str, Tensor]:
-        """Losses of the generator. Both (N, 3, H, W) in [-1, 1].
+        """Losses of the generator for output and ground truth, both (N, 3, H, W) in [-1, 1].
 
         Raises:
             InputError: The output and the ground truth differ in shape.
@@ -139,9 +141,9 @@ class GLEAN(SRGAN):
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data)}
         if self.perceptual_loss is not None:
-            losses |= at_once(lambda image: self._perceptual_losses(image, batch_gt_data), image)
+            losses |= backprop_early(lambda image: self._perceptual_losses(image, batch_gt_data), image)
         if self.discriminator is not None:
-            losses |= at_once(self._adversarial_loss, image)
+            losses |= backprop_early(self._adversarial_loss, image)
         return {name: loss.float() for name, loss in losses.items()}
 
     def _perceptual_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
@@ -155,17 +157,17 @@ class GLEAN(SRGAN):
     def d_step_with_optim(
         self, batch_outputs: Tensor, batch_gt_data: Tensor, optim_wrapper: OptimWrapperDict
     ) -> dict[str, Tensor]:
-        """Train the discriminator on ground truth and on what the generator made (without gradient to it).
+        """Train the discriminator on the ground truth and on the generator's output, which gets no gradient.
 
-        Both (N, 3, H, W) in [-1, 1]. The losses are ``loss_d_real``, ``loss_d_fake`` and, when it is its turn,
-        ``loss_r1``, which shares the pass over the ground truth with ``loss_d_real``.
+        Both are (N, 3, H, W) in [-1, 1]. The losses are ``loss_d_real``, ``loss_d_fake`` and, every ``r1_interval``
+        iterations, ``loss_r1``, which shares the forward pass over the ground truth with ``loss_d_real``.
         """
         wrapper = optim_wrapper["discriminator"]
-        steps = wrapper._inner_count
+        count = wrapper.inner_count
         log_vars: dict[str, Tensor] = {}
         for losses_of, image in (self._losses_on_real, batch_gt_data), (self._losses_on_fake, batch_outputs.detach()):
-            # It counts backward passes to accumulate gradients, but these two are one step.
-            wrapper._inner_count = steps
+            # The wrapper counts backward passes to accumulate gradients, and these two belong to one step.
+            set_backward_count(wrapper, count)
             with wrapper.optim_context(self):
                 losses = losses_of(image)
             loss, logged = self.parse_losses(losses)
@@ -181,7 +183,7 @@ class GLEAN(SRGAN):
             return {"loss_d_real": self.gan_loss(self.discriminator(gt), target_is_real=True, is_disc=True)}
         gt = gt.detach().requires_grad_()
         half = torch.get_autocast_dtype(gt.device.type) == torch.float16
-        # fp16 would lose the gradient, which no loss scaling reaches
+        # No loss scaling applies to this gradient, and in fp16 it would underflow.
         with torch.autocast(gt.device.type, enabled=False) if half else nullcontext():
             logits = self.discriminator(gt)
             penalty = self.r1_gamma * self.r1_interval * r1_penalty(logits, gt)
@@ -192,15 +194,13 @@ class GLEAN(SRGAN):
 
 
 def refuse_mixed_sizes(data: dict) -> None:
-    """Raise InputError for a batch of images of different sizes, which MMagic's preprocessor would pad silently."""
+    """Raise InputError for a batch of images of different sizes, which MMagic's preprocessor would silently pad."""
     first, *others = data["inputs"]
     for image, sample in zip(others, data["data_samples"][1:], strict=True):
         if image.shape != first.shape:
+            path = sample.metainfo.get("gt_path", "An image")
+            size, expected = (format_size(x.shape[-2:]) for x in (image, first))
             raise InputError(
-                f"{sample.metainfo.get('gt_path', 'An image')} gives a low-resolution image of {_size(image)} pixels, "
-                f"another of the batch has {_size(first)}. Crop or resize all images to one size."
+                f"{path} gives a low-resolution image of {size} pixels, another of the batch has {expected}. Crop or "
+                "resize all images to one size."
             )
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[-1]}x{image.shape[-2]}"

@@ -1,4 +1,4 @@
-"""R1, and how losses save memory."""
+"""R1 regularisation, and an early backward pass that saves memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """R1: half the squared norm of the discriminator's gradient with respect to real images, a mean over them.
+    """R1: half the squared norm of the discriminator's gradient with respect to real images, averaged over the images.
 
     Source: Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018, equation 9 without its
     weight.
@@ -27,32 +27,32 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
         return gradient.float().square().sum((1, 2, 3)).mean() / 2
 
 
-def at_once(losses: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
-    """``losses(image)``, differentiated with respect to the image now and not in the backward pass.
+def backprop_early(losses: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
+    """``losses(image)``, differentiated with respect to the image at once instead of in the backward pass.
 
-    So what the losses' network keeps for that is free again when this returns; the gradient, of the image's size, is
-    all that stays. Under autocast to fp16 nothing is done early, for there gradients need the scale that the loss gets
+    This frees the activations of the losses' network before this function returns; only the gradients, of the image's
+    size, are kept. Under autocast to fp16 nothing is done early, because gradients need the scale that the loss gets
     later.
 
     Args:
-        losses: The image to scalars by name; frozen networks only, for parameters get no gradient.
+        losses: Computes scalars by name from the image, with frozen networks only: parameters get no gradient.
         image: (N, 3, H, W)
     """
     device = image.device.type
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
         return losses(image)
     names: list[str] = []  # filled by the call below
-    return dict(zip(names, _AtOnce.apply(image, losses, names), strict=True))
+    return dict(zip(names, _BackpropEarly.apply(image, losses, names), strict=True))
 
 
-class _AtOnce(torch.autograd.Function):
+class _BackpropEarly(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, losses: Callable[[Tensor], dict[str, Tensor]], names: list[str]) -> Any:
         with torch.enable_grad():
             leaf = image.detach().requires_grad_()
             values = losses(leaf)
         names.extend(values)
-        with torch.autocast(image.device.type, enabled=False):  # as backward passes are computed
+        with torch.autocast(image.device.type, enabled=False):  # as in the backward pass
             grads = [torch.autograd.grad(v, leaf, retain_graph=name != names[-1])[0] for name, v in values.items()]
         ctx.save_for_backward(*grads)
         return tuple(value.detach() for value in values.values())

@@ -32,7 +32,7 @@ class VGGFeatures(nn.Module):
         super().__init__()
         from torchvision.models import get_model
 
-        with torch.device("meta"):  # the classifier alone would be half a gigabyte
+        with torch.device("meta"):  # allocates nothing; the unused classifier alone has half a gigabyte
             features = get_model(vgg_type, weights=None).features
         if max(map(int, layers)) >= len(features):
             raise InputError(f"PerceptualLoss: {vgg_type} has layers 0 to {len(features) - 1}, but not {layers[-1]}.")
@@ -49,7 +49,7 @@ class VGGFeatures(nn.Module):
             x = (x - self.mean) / self.std
         features = {}
         for name, layer in self.vgg_layers.named_children():
-            # torchvision's ReLU works in place and would overwrite a kept feature
+            # Not torchvision's own ReLU, which works in place and would overwrite a kept feature.
             x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             if name in self.layers:
                 features[name] = x
@@ -59,8 +59,8 @@ class VGGFeatures(nn.Module):
 class PerceptualLoss(nn.Module):
     """Distance of VGG features, and of their Gram matrices when ``style_weight`` is set.
 
-    It stands in for MMagic's class of the same name, with the same arguments. What differs: the weights really come
-    from ``pretrained``, and nothing is read or downloaded before training starts.
+    It replaces MMagic's class of the same name and has the same arguments. Two things differ: the weights are those of
+    ``pretrained``, and nothing is read or downloaded before training starts.
 
     Args:
         layer_weights: Layer index -> weight. GLEAN uses ``{'21': 1.0}``.
@@ -69,11 +69,11 @@ class PerceptualLoss(nn.Module):
         use_input_norm: Normalise with ImageNet's statistics.
         perceptual_weight: Factor of the perceptual loss; 0 leaves it out.
         style_weight: Factor of the style loss; 0 leaves it out.
-        norm_img: Images are in [-1, 1] and are brought to [0, 1]. MMagic's way to say ``input_range=(-1, 1)``.
+        norm_img: Images are in [-1, 1]: MMagic's argument for what is ``input_range=(-1, 1)`` here.
         pretrained: ``'torchvision://vgg16'`` (downloaded when training starts), the path or URL of a torchvision
-            checkpoint, or None for random weights (seeded; a weak but harmless loss).
+            checkpoint, or None for seeded random weights.
         criterion: ``'l1'`` or ``'mse'``.
-        input_range: Lowest and highest value of the images; it wins over ``norm_img``.
+        input_range: Lowest and highest value of the images; overrides ``norm_img``.
 
     Raises:
         InputError: An unknown ``criterion`` or ``pretrained``, or a weight file that does not fit.
@@ -107,17 +107,17 @@ class PerceptualLoss(nn.Module):
         self.vgg_type = vgg_type
         layers = sorted({*self.layer_weights, *self.layer_weights_style}, key=int)
         self.vgg = VGGFeatures(layers, vgg_type, use_input_norm)
-        self._filled = False
-        self.register_load_state_dict_post_hook(_note_whether_filled)
+        self._has_weights = False
+        self.register_load_state_dict_post_hook(_set_has_weights)
 
     def init_weights(self) -> None:
-        """Fill VGG from ``pretrained``; mmengine's runner calls this, else the first forward does."""
+        """Load VGG's weights from ``pretrained``. mmengine's runner calls this; otherwise the first forward does."""
         layers = self.vgg.vgg_layers
         if self.pretrained is None:
             generator = torch.Generator().manual_seed(0)
             for layer in layers:
                 if isinstance(layer, nn.Conv2d):
-                    # made in the usual order of dimensions: the same values in channels_last
+                    # Drawn in the contiguous layout, so that the values are the same in channels_last.
                     weight = torch.empty(layer.weight.shape)
                     nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
                     layer.weight.data.copy_(weight)
@@ -134,11 +134,11 @@ class PerceptualLoss(nn.Module):
             used = {str(index) for index in range(len(layers))}
             deeper = [key for key in state if key.split(".")[0] not in used]
             checkpoints.load_strict(layers, state, source, ignore=deeper)
-        self._filled = True
+        self._has_weights = True
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Images (N, 3, H, W), RGB in ``input_range`` -> perceptual loss and style loss (scalars), each or None."""
-        if not self._filled:
+        if not self._has_weights:
             self.init_weights()
         features = self.vgg((x - self.low) / (self.high - self.low))
         with torch.no_grad():
@@ -155,13 +155,13 @@ class PerceptualLoss(nn.Module):
         return torch.stack([self.criterion(a[k].float(), b[k].float()) * w for k, w in weights.items()]).sum()
 
 
-def _note_whether_filled(loss: PerceptualLoss, keys: Any) -> None:
-    """After a checkpoint was loaded: does it have VGG's weights?"""
-    loss._filled = not keys.missing_keys
+def _set_has_weights(loss: PerceptualLoss, keys: Any) -> None:
+    """After a checkpoint has been loaded: note whether it had VGG's weights."""
+    loss._has_weights = not keys.missing_keys
 
 
 def gram_matrix(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, C), divided by C H W."""
+    """Inner products of the channels of features: (N, C, H, W) -> (N, C, C), divided by C H W."""
     _, c, h, w = x.shape
     x = x.float().flatten(2)  # (N, C, HW)
     return x @ x.transpose(1, 2) / (c * h * w)

@@ -1,4 +1,4 @@
-"""What MMagic's StyleGAN2 trainer needs to train a latent bank with this package's generator."""
+"""This package's latent bank as a generator for MMagic's StyleGAN2 trainer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from glean_ext.networks.precision import mixed_precision
 def mixed_codes(
     bank: StyleGAN2Generator, first: Tensor, second: Tensor, mix_prob: float, rng: torch.Generator | None = None
 ) -> Tensor:
-    """Style codes of ``first``; with a chance of ``mix_prob`` those of ``second`` from some layer on (style mixing).
+    """Style mixing: the style codes of ``first``, which some images replace by those of ``second`` from a layer on.
+
+    Source: Karras et al., CVPR 2019, section 3.1.
 
     Args:
-        bank: Maps the latents.
-        first: (N, S), standard normal; so is ``second``.
-        second: See ``first``.
-        mix_prob: Share of the images that are mixed (CVPR 2019, section 3.1).
-        rng: Draws which, and from which layer on; None: PyTorch's own generator.
+        bank: Its mapping network turns latent codes into style codes.
+        first: (N, S) latent codes, standard normal.
+        second: (N, S), like ``first``.
+        mix_prob: Probability that the styles of an image are mixed.
+        rng: Draws which images are mixed, and from which layer on; None for PyTorch's own generator.
 
     Returns:
         (N, K, S)
@@ -40,14 +42,14 @@ class TrainableBank(StyleGAN2Generator):
     Its parameters have the bank's names: the ``generator_ema`` of a training checkpoint is a bank file.
 
     Args:
-        out_size: See :class:`~glean_ext.networks.StyleGAN2Generator`; so are ``style_channels`` to ``lr_mlp``.
-        style_channels: See there.
-        num_mlps: See there.
-        channel_multiplier: See there.
-        max_channels: See there.
-        blur_kernel: See there.
-        lr_mlp: See there.
-        mix_prob: Share of the training images that mix the styles of two latents.
+        out_size: As in :class:`~glean_ext.networks.StyleGAN2Generator`.
+        style_channels: As there.
+        num_mlps: As there.
+        channel_multiplier: As there.
+        max_channels: As there.
+        blur_kernel: As there.
+        lr_mlp: As there.
+        mix_prob: Probability that a training image mixes the styles of two latent codes.
         fp16_enabled: Run in mixed precision: fp16 on a GPU, bf16 on a CPU that has it.
     """
 
@@ -74,20 +76,20 @@ class TrainableBank(StyleGAN2Generator):
         return_noise: bool = False,
         return_latents: bool = False,
     ) -> Tensor | dict[str, Tensor]:
-        """Images (N, 3, H, W), about [-1, 1], of latent codes ``noise`` (N, S) or of ``num_batches`` random ones.
+        """Draw images of latent codes ``noise`` (N, S), or of ``num_batches`` random ones.
 
-        In evaluation mode the stored noise is used and no styles are mixed.
+        In evaluation mode the stored noise is injected and no styles are mixed.
 
         Returns:
-            The images, or with ``return_latents`` or ``return_noise`` a dict: ``fake_img``, ``latent`` (N, K, S) and
-            ``noise_batch``.
+            The images (N, 3, H, W), about [-1, 1]; with ``return_latents`` or ``return_noise`` a dict with
+            MMagic's names: ``fake_img``, ``latent`` (N, K, S) and ``noise_batch`` (N, S).
         """
         if noise is None:
             noise = torch.randn(num_batches, self.style_channels, device=self.constant_input.input.device)
         with mixed_precision(noise.device, self.fp16_enabled):
             if self.training:
                 codes = mixed_codes(self, noise, torch.randn_like(noise), self.mix_prob)  # (N, K, S)
-            else:  # draws no random numbers, so looking at images changes no training
+            else:  # draws no random numbers, so that sample images do not change the course of the training
                 codes = self.style_mapping(noise)[:, None].expand(-1, self.num_latents, -1)
             images = self.synthesis(codes, fresh_noise=self.training)
         if return_latents or return_noise:

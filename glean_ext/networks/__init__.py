@@ -1,4 +1,4 @@
-"""The networks; they need torch and nothing else of weight."""
+"""The networks. Importing them imports torch, and none of mmengine, mmcv, mmagic or torchvision."""
 
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.discriminators import StyleGAN2Discriminator
@@ -6,10 +6,10 @@ from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.inference import prepare_for_inference
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 from glean_ext.networks.precision import channels_last
-from glean_ext.networks.registry import RESTORERS, build_network
+from glean_ext.networks.registry import NETWORKS, build_network
 
 __all__ = [
-    "RESTORERS",
+    "NETWORKS",
     "GLEANStyleGANv2",
     "LightGLEANStyleGANv2",
     "StyleGAN2Discriminator",

@@ -1,14 +1,15 @@
-"""What takes the place of GLEAN's own parts in the ablation study of its paper (CVPR 2021, section 4).
+"""Stand-ins for GLEAN's own parts in the ablation study of its paper (CVPR 2021, section 4).
 
-The study takes away what the encoder, the bank and the decoder each contribute:
+The study removes what the encoder, the bank and the decoder each contribute:
 
-    encoder   features f_i go into the bank at all, some, one or none of its resolutions; without any, only the style
-              codes tell the bank of the input, as in GAN inversion               ``inject_at``
-    bank      pre-trained and frozen; pre-trained and tuned with the rest; random and frozen; none, which
-              leaves a super-resolution network trained from scratch              ``bank``, ``bank_init``
-    decoder   full; slim (LightGLEAN's, not in the study); none: the bank's own image is the result   ``decoder``
+    encoder   its features f_i enter the bank at all, some, one or none of the resolutions (``inject_at``). With none,
+              the bank depends on the input through the style codes only, as in GAN inversion.
+    bank      pre-trained and frozen; pre-trained and trained with the rest; random and frozen (``bank``,
+              ``bank_init``); absent, which leaves a super-resolution network trained from scratch.
+    decoder   full; slim (LightGLEAN's, not in the study); none: the bank's own image is the result (``decoder``).
 
-Each module here has the interface of what it replaces, so the forward pass of a restorer is the same for all.
+Each module has the interface of the part it replaces, so a restorer's forward pass is the same in every ablation. Only
+:mod:`glean_ext.networks.builder` uses them.
 """
 
 from __future__ import annotations
@@ -16,20 +17,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from glean_ext.networks.banks.spec import BankSpec
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.encoder import feature_extractor
-from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution, resolutions
+from glean_ext.networks.shapes import MIN_SIZE, resolutions
+
+RGB = 3  # channels of the image that StyleGAN2WithRGB carries along
 
 # ---------------------------------------------------------------- encoder
 
 
 class NoFusion(nn.Module):
-    """In place of the convolution that fuses the encoder's features into the bank's: these alone go on."""
+    """In place of the convolution that fuses the encoder's features into the bank's: it drops the encoder's."""
 
-    def __init__(self, channels: int):
+    def __init__(
+        self,
+        channels: int,  # C: of the bank's features
+    ):
         super().__init__()
-        self.channels = channels  # of the bank's features
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """The bank's C channels, then the encoder's: (N, C + C', H, W) -> (N, C, H, W)"""
@@ -41,11 +48,11 @@ class TrunkAlone(nn.ModuleList):
 
     def __init__(
         self,
-        in_size: int,
-        channels: dict[int, int],
-        img_channels: int = 3,
-        rrdb_channels: int = 64,
-        num_rrdbs: int = 23,
+        in_size: int,  # pixels: side of the input
+        channels: dict[int, int],  # resolution -> width of f_0
+        img_channels: int,  # of the input
+        rrdb_channels: int,  # width of the RRDB trunk
+        num_rrdbs: int,  # blocks of the RRDB trunk
     ):
         super().__init__([feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size])])
         self.in_size = in_size
@@ -61,14 +68,13 @@ class TrunkAlone(nn.ModuleList):
 
 
 class NoFeatures(nn.Module):
-    """In place of a bank: what it would answer has no channels. ``channels`` are the decoder's all the same."""
+    """In place of a bank: its features have no channels. The decoder is as wide as with a bank."""
 
     num_latents = 0
 
-    def __init__(self, out_size: int, channel_multiplier: float, max_channels: int):
+    def __init__(self, spec: BankSpec):
         super().__init__()
-        self.out_size = out_size
-        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
+        self.channels = spec.channels  # the decoder's width
         self.feature_channels = dict.fromkeys(self.channels, 0)
 
 
@@ -85,9 +91,13 @@ class NoBank(NoFeatures):
 class NoBlocks(NoFeatures):
     """In place of LightGLEAN's part of the bank."""
 
-    def __init__(self, in_size: int, out_size: int, channel_multiplier: float, max_channels: int):
-        super().__init__(out_size, channel_multiplier, max_channels)
-        self.doublings = len(resolutions(2 * in_size, out_size))
+    def __init__(
+        self,
+        in_size: int,  # resolution that the blocks would start from
+        spec: BankSpec,
+    ):
+        super().__init__(spec)
+        self.doublings = len(resolutions(2 * in_size, spec.out_size))
 
     def forward(self, x: Tensor, codes: Tensor) -> list[Tensor]:
         """(N, C, h, w) -> (N, 0, 2^i h, 2^i w) for i = 1, 2, ..."""
@@ -124,17 +134,11 @@ class BankRGB(nn.Module):
         return bank_features[-1][:, -RGB:]
 
 
-# ---------------------------------------------------------------- a restorer's parts by its arguments
-
-
-RGB = 3  # channels of the image that StyleGAN2WithRGB carries along
-
-
 class StyleGAN2WithRGB(StyleGAN2Generator):
     """A bank that makes its image along with its features, for a restorer whose result is that image.
 
-    The image so far is the last three channels of what :meth:`start` returns and :meth:`block` takes and returns. The
-    arguments are those of :class:`StyleGAN2Generator`.
+    The last three channels of the features that :meth:`start` returns and :meth:`block` takes and returns are the image
+    so far. The arguments are those of :class:`StyleGAN2Generator`.
     """
 
     unused_codes = 0
@@ -160,8 +164,3 @@ class StyleGAN2WithRGB(StyleGAN2Generator):
             x = self.block(x, res, codes, fresh_noise)
         image = x[:, -RGB:]
         return image.flip(1) if self.bgr2rgb else image
-
-    def tune(self) -> None:
-        super().tune()
-        self.to_rgb1.requires_grad_(True)
-        self.to_rgbs.requires_grad_(True)

@@ -1,9 +1,9 @@
-"""Augmentation for discriminators that see few images, which leaves no trace in what the generator learns.
+"""Augmentation for discriminators that are trained on few images; the generator does not learn the changes.
 
-Real and generated images alike are changed before the discriminator sees them, each kind of change with probability
-``p``; ``p`` follows how much the discriminator overfits. Source: Karras et al., "Training Generative Adversarial
-Networks with Limited Data", NeurIPS 2020, section 3 and appendix B. Of its changes these are here: mirroring, quarter
-turns and shifts by whole pixels, and the five of colour. The others (scaling, free rotation, filtering, noise) are not.
+Real and generated images are changed before the discriminator sees them, each kind of change with probability ``p``;
+``p`` follows how much the discriminator overfits. Source: Karras et al., "Training Generative Adversarial Networks with
+Limited Data", NeurIPS 2020, section 3 and appendix B. Of its changes this module has mirroring, quarter turns, shifts
+by whole pixels, and the five of colour; it has no scaling, free rotation, filtering or noise.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import math
 import torch
 from torch import Tensor, nn
 
+from glean_ext.networks.shapes import assert_shape
+
 MAX_SHIFT = 0.125  # of the side
-BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations; of the latter two's binary logarithm
-MOST = 0.8  # probability up to which nothing leaks in practice (section 2.2)
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations; for the last two of the binary logarithm
+MAX_P = 0.8  # probability up to which the generator does not learn the changes in practice (section 2.2)
 GREY = 1 / math.sqrt(3)  # each component of the unit vector along which the colours are grey
 
 
 class Augmentation(nn.Module):
     """Changes each image of a batch in its own way, with probability :attr:`p` for each kind of change.
 
-    Args:
-        target: Where ``p`` stays as it is: the mean sign of the discriminator's logits of real images.
-        ramp_images: Images in which ``p`` moves from 0 to 1 when it always moves one way.
-
     Attributes:
-        p: At most 0.8 in training; 0 leaves images as they are. No part of the state dict.
+        p: At most 0.8 in training; 0 leaves images as they are. It is not in the state dict.
     """
 
-    def __init__(self, target: float = 0.6, ramp_images: int = 500_000):
+    def __init__(
+        self,
+        target: float = 0.6,  # mean sign of the discriminator's logits of real images at which p stays as it is
+        ramp_images: int = 500_000,  # images in which p moves from 0 to 1 when it always moves in one direction
+    ):
         super().__init__()
         self.target = target
         self.ramp_images = ramp_images
@@ -48,9 +50,9 @@ class Augmentation(nn.Module):
         return recolour(images, self._colours(n))
 
     def adapt(self, sign: float, images: int) -> None:
-        """Move ``p`` after ``images`` real ones with logits of mean sign ``sign``."""
+        """Move ``p`` after ``images`` real images whose logits have the mean sign ``sign``."""
         step = images / self.ramp_images * (1 if sign > self.target else -1 if sign < self.target else 0)
-        self.p = min(max(self.p + step, 0.0), MOST)
+        self.p = min(max(self.p + step, 0.0), MAX_P)
 
     def _chosen(self, n: int) -> Tensor:
         return torch.rand(n) < self.p
@@ -66,7 +68,7 @@ class Augmentation(nn.Module):
 
 
 def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Tensor:
-    """Mirror, then turn, then shift images by whole pixels; what comes in from outside is their reflection.
+    """Mirror, then turn, then shift images by whole pixels; the uncovered border shows the image's reflection.
 
     Args:
         images: (N, C, H, W)
@@ -75,8 +77,11 @@ def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Te
         offsets: (N, 2): pixels down and to the right, less than a side.
     """
     n, c, h, w = images.shape
+    assert_shape(mirrored, (n,))
+    assert_shape(turns, (n,))
+    assert_shape(offsets, (n, 2))
     y, x = torch.arange(h)[None, :, None], torch.arange(w)[None, None, :]
-    # for each pixel of the result the place it comes from, so the last change is undone first
+    # The source of each pixel of the result is computed, so the last change is undone first.
     y, x = _reflected(y - offsets[:, 0, None, None], h), _reflected(x - offsets[:, 1, None, None], w)
     y, x = torch.broadcast_tensors(y, x)  # (N, H, W)
     turns = (turns % 4)[:, None, None]
@@ -88,7 +93,7 @@ def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Te
 
 
 def _reflected(position: Tensor, size: int) -> Tensor:
-    """A position outside 0 ... size - 1 is reflected at the middle of the border pixel."""
+    """Positions, those outside 0 ... size - 1 reflected at the middle of the border pixel."""
     position = position.abs()
     return torch.where(position >= size, 2 * (size - 1) - position, position)
 
@@ -97,14 +102,14 @@ def colour_maps(brightness: Tensor, contrast: Tensor, inverted: Tensor, hue: Ten
     """Affine maps of colours in [-1, 1], changed in this order.
 
     Args:
-        brightness: (N,), is added.
-        contrast: (N,), multiplies.
-        inverted: (N,) bool: light becomes dark, hue and saturation stay.
+        brightness: (N,): offset of all channels.
+        contrast: (N,): factor of all channels.
+        inverted: (N,) bool: light becomes dark; hue and saturation stay.
         hue: (N,): angle in radians about the grey axis.
-        saturation: (N,): multiplies the distance to the grey axis.
+        saturation: (N,): factor of the distance to the grey axis.
 
     Returns:
-        (N, 3, 4): a matrix and what is added.
+        (N, 3, 4): a matrix and an offset.
     """
     grey = torch.full((3, 3), GREY**2)  # projects on the grey axis
     across = torch.tensor([[0, -GREY, GREY], [GREY, 0, -GREY], [-GREY, GREY, 0]])  # cross product with it
@@ -117,6 +122,7 @@ def colour_maps(brightness: Tensor, contrast: Tensor, inverted: Tensor, hue: Ten
 
 def recolour(images: Tensor, maps: Tensor) -> Tensor:
     """(N, 3, H, W) and (N, 3, 4) -> (N, 3, H, W)"""
+    assert_shape(maps, (images.shape[0], 3, 4))
     maps = maps.to(images)
     colours = torch.baddbmm(maps[:, :, 3:], maps[:, :, :3], images.flatten(2))  # (N, 3, HW)
     return colours.reshape(images.shape)

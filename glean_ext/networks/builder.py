@@ -1,4 +1,4 @@
-"""The parts of a restorer by its arguments: encoder, bank, fusions and decoder."""
+"""Builds the parts of a restorer from its arguments: bank, encoder, fusions and decoder."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from glean_ext.networks.ablations import (
     StyleGAN2WithRGB,
     TrunkAlone,
 )
+from glean_ext.networks.banks.spec import BankSpec
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, Synthesis
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.decoder import Decoder, SlimDecoder
@@ -42,45 +43,23 @@ def require_parts(bank: str, inject_at: Sequence[int] | None, decoder: str, in_s
         )
 
 
-def make_bank(
-    bank: str,
-    decoder: str,
-    out_size: int,
-    style_channels: int,
-    num_mlps: int,
-    channel_multiplier: float,
-    max_channels: int,
-    blur_kernel: Sequence[float],
-    lr_mlp: float,
-) -> Bank:
-    """GLEAN's bank: frozen, tuned or absent, with its image where there is no decoder."""
+def make_bank(spec: BankSpec, bank: str, decoder: str) -> Bank:
+    """GLEAN's bank: frozen, tuned or absent; without a decoder it makes its image, too."""
     if bank == "absent":
-        return NoBank(out_size, channel_multiplier, max_channels)
+        return NoBank(spec)
     kind = StyleGAN2WithRGB if decoder == "none" else StyleGAN2Generator
-    return freeze_or_tune(
-        kind(out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp), bank
-    )
+    return freeze_or_tune(kind.from_spec(spec), bank)
 
 
-def make_blocks(
-    bank: str,
-    in_size: int,
-    out_size: int,
-    style_channels: int,
-    channel_multiplier: float,
-    max_channels: int,
-    blur_kernel: Sequence[float],
-) -> Blocks:
-    """LightGLEAN's part of the bank: frozen, tuned or absent."""
+def make_blocks(spec: BankSpec, bank: str, in_size: int) -> Blocks:
+    """LightGLEAN's part of the bank, above ``in_size``: frozen, tuned or absent."""
     if bank == "absent":
-        return NoBlocks(in_size, out_size, channel_multiplier, max_channels)
-    return freeze_or_tune(
-        StyleGAN2Blocks(in_size, out_size, style_channels, channel_multiplier, max_channels, blur_kernel), bank
-    )
+        return NoBlocks(in_size, spec)
+    return freeze_or_tune(StyleGAN2Blocks(in_size, spec), bank)
 
 
 def freeze_or_tune(generator: BankT, bank: str) -> BankT:
-    """Make trainable what ``bank`` says: nothing, or what the result depends on."""
+    """Freeze a bank; a ``'tuned'`` one stays trainable in the parts that the result depends on."""
     generator.requires_grad_(False)
     if bank == "tuned":
         generator.tune()
@@ -90,17 +69,23 @@ def freeze_or_tune(generator: BankT, bank: str) -> BankT:
 def make_encoder(
     bank: Bank, in_size: int, style_channels: int, img_channels: int, rrdb_channels: int, num_rrdbs: int
 ) -> nn.Module:
-    """GLEAN's encoder for a bank: it makes what the bank can use."""
+    """GLEAN's encoder for a bank: without one it makes f_0 only."""
     if isinstance(bank, NoBank):
         return TrunkAlone(in_size, bank.channels, img_channels, rrdb_channels, num_rrdbs)
     return Encoder(
-        in_size, bank.channels, bank.num_latents, style_channels, img_channels, rrdb_channels, num_rrdbs,
+        in_size,
+        bank.channels,
+        bank.num_latents,
+        style_channels,
+        img_channels,
+        rrdb_channels,
+        num_rrdbs,
         bank.unused_codes,
-    )  # fmt: skip
+    )
 
 
 def make_fusions(bank: Bank, in_size: int, inject_at: Sequence[int] | None) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """GLEAN's ``fusion_out`` and ``fusion_skip`` at 4, 8, ... ``in_size``; the second is kept for checkpoints' sake."""
+    """GLEAN's ``fusion_out`` and ``fusion_skip`` at 4, 8, ... ``in_size``; the second only has MMagic's weights."""
     fusion_out, fusion_skip = nn.ModuleList(), nn.ModuleList()
     for res in resolutions(MIN_SIZE, in_size):
         c = bank.channels[res]

@@ -1,8 +1,9 @@
-"""Convolutions whose gradients take no more memory and time than they must; values and derivatives are PyTorch's.
+"""Convolutions whose gradients take less memory and time than PyTorch's; values and derivatives are equal.
 
-PyTorch's keeps its input for the weight's gradient even if nobody asks for that: in training GLEAN the bank, every FIR
-filter and, while the generator learns, the discriminator are frozen. And on a CPU with AVX2 at best, oneDNN takes two
-to five times as long for the gradient of a weight when the images lie channels-last, though all else is faster so.
+PyTorch's convolution keeps its input for the weight's gradient even where the weight is frozen. While GLEAN is trained,
+the bank, every FIR filter and, in the generator's step, the discriminator are frozen. And on a CPU without AVX-512,
+oneDNN takes two to five times as long for the gradient of a weight when images are stored channels-last, the layout in
+which everything else is faster.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d``, computed by :func:`convolution`; with one stride and one zero padding, without dilation."""
+    """``nn.Conv2d`` by means of :func:`convolution`: same stride and zero padding on both axes, no dilation."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolution(input, weight, bias, self.stride[0], int(self.padding[0]), self.groups)
 
 
-class _How(NamedTuple):
+class _Settings(NamedTuple):
     stride: int
     padding: int
     groups: int
@@ -44,19 +45,19 @@ def convolution(
 
     Args:
         x: (N, C, H, W)
-        weight: As those functions have it.
+        weight: (O, C / groups, k, k), or (C, O / groups, k, k) if transposed.
         bias: (O,)
-        stride: On both axes.
-        padding: On both axes.
+        stride: On both axes, in pixels.
+        padding: Zeros on all sides, in pixels.
         groups: Groups of channels.
-        transposed: Take the transposed convolution.
+        transposed: Compute the transposed convolution.
         scale: Factor of the weight.
     """
-    how = _How(stride, padding, groups, transposed, scale)
+    settings = _Settings(stride, padding, groups, transposed, scale)
     frozen = x.requires_grad and not weight.requires_grad
     if torch.is_grad_enabled() and (frozen or (weight.requires_grad and _weight_gradient_is_slow(x))):
-        return _Convolution.apply(x, weight, bias, how)
-    return _convolution(x, weight, bias, how)
+        return _Convolution.apply(x, weight, bias, settings)
+    return _convolution(x, weight, bias, settings)
 
 
 def _weight_gradient_is_slow(x: Tensor) -> bool:
@@ -69,46 +70,48 @@ def _no_avx512() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: _How) -> Tensor:
-    function = F.conv_transpose2d if how.transposed else F.conv2d
-    weight = weight if how.scale == 1 else weight * how.scale
-    return function(x, weight, bias, stride=how.stride, padding=how.padding, groups=how.groups)
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    function = F.conv_transpose2d if settings.transposed else F.conv2d
+    weight = weight if settings.scale == 1 else weight * settings.scale
+    return function(x, weight, bias, stride=settings.stride, padding=settings.padding, groups=settings.groups)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: _How) -> Tensor:
-        # the weight without its scale, so that this is no copy
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+        # The weight is kept without its scale, so it is not copied.
         ctx.save_for_backward(weight, x if ctx.needs_input_grad[1] else None)
-        ctx.how, ctx.size, ctx.dtype = how, x.shape[2:], x.dtype
-        return _convolution(x, weight, bias, how)
+        ctx.settings, ctx.size, ctx.dtype = settings, x.shape[2:], x.dtype
+        return _convolution(x, weight, bias, settings)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (weight, x), (grad,) = ctx.saved_tensors, grads
-        weight = weight.to(grad.dtype)  # the forward pass may have run under autocast
+        weight = weight.to(grad.dtype)  # The forward pass may have run under autocast.
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         return (
-            _input_gradient(grad, weight, ctx.size, ctx.how).to(ctx.dtype) if of_x else None,
-            _weight_gradient(grad, weight, x, ctx.how) if of_weight else None,
+            _input_gradient(grad, weight, ctx.size, ctx.settings).to(ctx.dtype) if of_x else None,
+            _weight_gradient(grad, weight, x, ctx.settings) if of_weight else None,
             grad.sum((0, 2, 3)) if of_bias else None,
             None,
         )
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, size: torch.Size, how: _How) -> Tensor:
-    if how.transposed:
-        return convolution(grad, weight, None, how.stride, how.padding, how.groups, scale=how.scale)
-    # what the stride leaves over at the end, so that the gradient has the size of the input
+def _input_gradient(grad: Tensor, weight: Tensor, size: torch.Size, settings: _Settings) -> Tensor:
+    if settings.transposed:
+        return convolution(grad, weight, None, settings.stride, settings.padding, settings.groups, scale=settings.scale)
+    # The rows and columns at the end that the stride skipped, so that the gradient has the size of the input.
     sides = zip(size, weight.shape[2:], strict=True)
-    left = [(side + 2 * how.padding - kernel) % how.stride for side, kernel in sides]
-    return F.conv_transpose2d(grad, weight * how.scale, None, how.stride, how.padding, left, how.groups)
-
-
-def _weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, how: _How) -> Tensor:
-    grad, x, weight = (t.contiguous() for t in (grad, x, weight))
-    pairs = [[value, value] for value in (how.stride, how.padding, 1)]  # the last is the dilation
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *pairs, how.transposed, [0, 0], how.groups, [False, True, False]
+    skipped = [(side + 2 * settings.padding - kernel) % settings.stride for side, kernel in sides]
+    return F.conv_transpose2d(
+        grad, weight * settings.scale, None, settings.stride, settings.padding, skipped, settings.groups
     )
-    return gradient * how.scale
+
+
+def _weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, settings: _Settings) -> Tensor:
+    grad, x, weight = (t.contiguous() for t in (grad, x, weight))
+    pairs = [[value, value] for value in (settings.stride, settings.padding, 1)]  # the last is the dilation
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, *pairs, settings.transposed, [0, 0], settings.groups, [False, True, False]
+    )
+    return gradient * settings.scale

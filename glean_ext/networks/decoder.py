@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.encoder import lrelu, scaled_kaiming_
-from glean_ext.networks.shapes import resolutions
+from glean_ext.networks.shapes import assert_shape, resolutions
 
 
 class PixelShuffleUp(nn.Module):
@@ -31,11 +31,11 @@ class Decoder(nn.ModuleList):
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
+        in_size: int,  # pixels: side of f_0
+        out_size: int,  # pixels: side of the image
         channels: dict[int, int],  # resolution -> width of the decoder
         bank_channels: dict[int, int],  # resolution -> width of the bank's features
-        img_channels: int = 3,
+        img_channels: int = 3,  # of the image
     ):
         super().__init__()
         for res in resolutions(in_size, out_size):
@@ -59,32 +59,32 @@ class Decoder(nn.ModuleList):
 
 
 class NoProjection(nn.Module):
-    """In place of the projection of features that have no channels."""
+    """In place of the projection where the features have no channels."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_zeros(())
 
 
 def projection(in_channels: int, width: int) -> nn.Module:
-    """(N, C, H, W) -> (N, width, H, W), or what can be added to it"""
+    """(N, C, H, W) -> (N, width, H, W); without channels -> a zero that can be added to any tensor"""
     return Conv2d(in_channels, width, 1) if in_channels else NoProjection()
 
 
 class SlimDecoder(nn.Module):
     """A narrow stream that starts from f_0 and gets the bank's features added, both projected to its width.
 
-    The full decoder is as wide as the bank, concatenates, and takes half of GLEAN's computation; this one a tenth of
-    LightGLEAN's.
+    The full decoder is as wide as the bank, concatenates, and takes half of GLEAN's computation; this one takes a tenth
+    of LightGLEAN's.
     """
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
+        in_size: int,  # pixels: side of f_0
+        out_size: int,  # pixels: side of the image
         channels: dict[int, int],  # resolution -> width of f_0
         bank_channels: dict[int, int],  # resolution -> width of the bank's features
-        width: int = 32,
-        img_channels: int = 3,
+        width: int = 32,  # of the stream
+        img_channels: int = 3,  # of the image
     ):
         super().__init__()
         stages = resolutions(2 * in_size, out_size)
@@ -97,5 +97,7 @@ class SlimDecoder(nn.Module):
         """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)"""
         x = self.start(x)  # (N, width, h, w)
         for up, project, features in zip(self.ups, self.projections, bank_features, strict=True):
-            x = F.leaky_relu(up(x) + project(features), 0.2)  # (N, width, 2^i h, 2^i w)
+            x = up(x)  # (N, width, 2^i h, 2^i w)
+            assert_shape(features, (x.shape[0], None, *x.shape[2:]))
+            x = F.leaky_relu(x + project(features), 0.2)
         return self.to_image(x)

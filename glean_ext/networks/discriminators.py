@@ -1,7 +1,7 @@
 """StyleGAN2's residual discriminator with MMagic's parameter names.
 
 Source: Karras et al., CVPR 2020, figure 7 (residual discriminator); minibatch standard deviation from Karras et al.,
-ICLR 2018, section 3. Besides MMagic's it can be narrow, and it runs in the precision of the autocast around it.
+ICLR 2018, section 3. Unlike MMagic's it can be narrow, and it runs in the precision of the autocast around it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import MIN_SIZE, Size, SquarePadding, channels_by_resolution, resolutions
+from glean_ext.size_requirements import MIN_INPUT
 
 
 class ConvLayer(nn.Sequential):
@@ -24,12 +25,12 @@ class ConvLayer(nn.Sequential):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        downsample: bool = False,
-        activation: bool = True,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        in_channels: int,  # C
+        out_channels: int,  # O
+        kernel_size: int,  # odd
+        downsample: bool = False,  # blur, then convolve with stride 2
+        activation: bool = True,  # bias and leaky ReLU at the end
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the blur
     ):
         layers: list[nn.Module] = []
         if downsample:
@@ -89,37 +90,36 @@ class StyleGAN2Discriminator(nn.Module):
     """Images to realness logits: (N, 3, H, W) in [-1, 1] -> (N, 1), fp32.
 
     Args:
-        in_size: Side of the square image, a power of two from 8 on; or (height, width), the longer of which is such a
-            number (see :class:`~glean_ext.networks.shapes.SquarePadding`).
-        img_channels: Channels of the image.
-        channel_multiplier: Width from 64x64 on; 2 is configuration f.
-        max_channels: No layer is wider.
-        blur_kernel: Taps of the down-sampling filter.
-        mbstd_cfg: ``group_size`` and ``channel_groups`` of the minibatch standard deviation.
-        input_bgr2rgb: Reverse the input's channels first.
-        augment: Arguments of :class:`~glean_ext.networks.augment.Augmentation`, through which images go in the
-            training of banks; None for none.
-        fp16_enabled: Run in mixed precision when no autocast is active: fp16 on a GPU, bf16 on a CPU that has it.
+        in_size: Images of other proportions, (height, width), lie in the middle of a square
+            (:class:`~glean_ext.networks.shapes.SquarePadding`); its side is a power of two.
+        mbstd_cfg: ``group_size`` (images that are compared, 4) and ``channel_groups`` (statistics, 1) of the minibatch
+            standard deviation.
+        augment: Arguments of :class:`~glean_ext.networks.augment.Augmentation`, which changes the images in the
+            training of banks.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix='discriminator')``; :meth:`init_weights` loads
             it strictly.
+
+    Raises:
+        ValueError: ``in_size`` is no power of two.
     """
 
     def __init__(
         self,
-        in_size: Size,
-        img_channels: int = 3,
-        channel_multiplier: float = 2,
-        max_channels: int = 512,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
-        mbstd_cfg: dict | None = None,
-        input_bgr2rgb: bool = False,
-        augment: dict | None = None,
-        fp16_enabled: bool = False,
-        init_cfg: dict | None = None,
+        in_size: Size,  # pixels: side of the image, a power of two from 8 on; or (height, width)
+        img_channels: int = 3,  # of the image
+        channel_multiplier: float = 2,  # width from 64x64 on: 2 is configuration f
+        max_channels: int = 512,  # limit of the width
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the downsampling filter
+        mbstd_cfg: dict
+        | None = None,  # of the minibatch standard deviation; None: dict(group_size=4, channel_groups=1)
+        input_bgr2rgb: bool = False,  # reverse the image's channels first
+        augment: dict | None = None,  # None: no augmentation
+        fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
+        init_cfg: dict | None = None,  # the weights' file; None: random weights
     ):
         super().__init__()
-        self.canvas = SquarePadding("in_size", in_size)
-        side = self.canvas.side
+        self.padding = SquarePadding("in_size", in_size, MIN_INPUT)
+        side = self.padding.side
         channels = channels_by_resolution(side, channel_multiplier, max_channels)
         self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}
         self.input_bgr2rgb = input_bgr2rgb
@@ -143,7 +143,7 @@ class StyleGAN2Discriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self.training and self.augmentation is not None:
             image = self.augmentation(image)
-        x = self.canvas.place(image.flip(1) if self.input_bgr2rgb else image)
+        x = self.padding.pad(image.flip(1) if self.input_bgr2rgb else image)
         with mixed_precision(image.device, self.fp16_enabled):
             x = self.convs(x)  # (N, C, 4, 4)
             x = minibatch_stddev(x, **self.mbstd_cfg)  # (N, C + F, 4, 4)

@@ -58,7 +58,7 @@ class RRDB(nn.Module):
 
 
 class Blocks(nn.Sequential):
-    """Blocks in a row; with ``checkpoint`` training computes each again rather than keep what its gradient needs."""
+    """Blocks in a row; with ``checkpoint`` training keeps only their inputs and computes each block twice."""
 
     checkpoint = False
 
@@ -96,7 +96,7 @@ def lrelu() -> nn.LeakyReLU:
 
 
 def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out_channels: int) -> nn.Sequential:
-    """The image to f_0: (N, 3, h, w) -> (N, C, h, w)."""
+    """The part of the encoder that makes f_0: (N, 3, h, w) -> (N, C, h, w)"""
     trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
     return nn.Sequential(trunk, Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
 
@@ -104,17 +104,23 @@ def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out
 class StyleCodes(nn.Linear):
     """Features at 4x4 -> style codes: (N, 16 C) -> (N, K', S).
 
-    It has weights for K codes, as MMagic has; the last one only makes RGB, so most restorers leave it out (K' = K - 1).
+    It has weights for K codes, as in MMagic; the last code only makes RGB, so most restorers skip it (K' = K - 1).
     """
 
-    def __init__(self, in_channels: int, num_codes: int, style_channels: int, unused: int):
+    def __init__(
+        self,
+        in_channels: int,  # C
+        num_codes: int,  # K
+        style_channels: int,  # S
+        unused: int,  # K - K': last codes that are not computed
+    ):
         super().__init__(in_channels * MIN_SIZE**2, num_codes * style_channels)
         self.style_channels = style_channels
         self.unused = unused
 
     def forward(self, x: Tensor) -> Tensor:
         used = self.out_features - self.unused * self.style_channels
-        # In the weight's own precision: it is used once a forward, and a copy in another costs more than it saves.
+        # The weight keeps its precision: it is used once in a forward pass, and converting it costs more than it saves.
         with torch.autocast(x.device.type, enabled=False):
             codes = F.linear(x.to(self.weight.dtype), self.weight[:used], self.bias[:used])
         return codes.unflatten(1, (-1, self.style_channels))
@@ -128,14 +134,14 @@ class Encoder(nn.ModuleList):
 
     def __init__(
         self,
-        in_size: int,
+        in_size: int,  # pixels: side of the input
         channels: dict[int, int],  # resolution -> channels of the bank
-        num_codes: int,  # style codes an image gets (K)
-        style_channels: int,
-        img_channels: int = 3,
-        rrdb_channels: int = 64,
-        num_rrdbs: int = 23,
-        unused_codes: int = 1,  # of the last ones, not computed
+        num_codes: int,  # K: style codes an image gets
+        style_channels: int,  # S
+        img_channels: int = 3,  # of the input
+        rrdb_channels: int = 64,  # width of the RRDB trunk
+        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        unused_codes: int = 1,  # last codes that are not computed
     ):
         super().__init__()
         self.append(feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size]))

@@ -18,9 +18,13 @@ from glean_ext.networks.conv2d_gradfix import convolution
 
 
 class EqualizedWeight(nn.Module):
-    """Holds ``weight_orig``; ``scale`` is what it is multiplied by when used."""
+    """Holds ``weight_orig``, which is multiplied by ``scale`` when it is used."""
 
-    def __init__(self, shape: Sequence[int], lr_mul: float = 1.0):
+    def __init__(
+        self,
+        shape: Sequence[int],  # (O, C), (O, C, k, k) or (1, O, C, k, k)
+        lr_mul: float = 1.0,  # learning-rate multiplier
+    ):
         super().__init__()
         fan_in = math.prod(shape[-3:] if len(shape) > 2 else shape[1:])
         self.weight_orig = nn.Parameter(torch.randn(*shape) / lr_mul)
@@ -50,11 +54,11 @@ class EqualizedLinear(nn.Module):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: int,  # C
+        out_features: int,  # O
         lr_mul: float = 1.0,  # learning-rate multiplier, 0.01 in the mapping network
-        bias_init: float = 0.0,
-        activation: bool = False,
+        bias_init: float = 0.0,  # initial value of the bias, 1 for style factors
+        activation: bool = False,  # leaky ReLU at the end
     ):
         super().__init__()
         self.linear = EqualizedWeight((out_features, in_features), lr_mul)
@@ -81,11 +85,17 @@ class BiasLeakyReLU(nn.Module):
 
 
 class Blur(nn.Module):
-    """An FIR filter over every channel; ``pad`` zeros before and after."""
+    """An FIR filter over every channel. (N, C, H, W) -> (N, C, H', W')"""
 
     kernel: Tensor
 
-    def __init__(self, taps: Sequence[float], pad: tuple[int, int], gain: float = 1.0, up: int = 1):
+    def __init__(
+        self,
+        taps: Sequence[float],  # of one axis
+        pad: tuple[int, int],  # zeros before and after, on both axes
+        gain: float = 1.0,  # sum of the filter
+        up: int = 1,  # zero-insertion factor
+    ):
         super().__init__()
         self.register_buffer("kernel", ops.fir_kernel(taps, gain))
         self.pad = pad

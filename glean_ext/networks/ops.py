@@ -1,8 +1,8 @@
 """The arithmetic of StyleGAN2 as pure functions of tensors.
 
-Every function is made of differentiable PyTorch operations, so that derivatives of any order exist (R1
-regularisation needs the second), and each works under ``torch.autocast``. Source of the definitions:
-Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (section 2.2 and appendix B).
+Every function consists of differentiable PyTorch operations, so derivatives of any order exist (R1 regularisation needs
+the second), and each works under ``torch.autocast``. Source of the definitions: Karras et al., "Analyzing and Improving
+the Image Quality of StyleGAN", CVPR 2020 (section 2.2 and appendix B).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glean_ext.networks.conv2d_gradfix import convolution
+from glean_ext.networks.shapes import assert_shape
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
@@ -49,7 +50,7 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
 
 def repeat_to(x: Tensor, height: int, width: int) -> Tensor:
     """Repeat ``x`` (N, C, H, W) periodically downwards and to the right, and crop: (N, C, height, width)."""
-    # By index: the number of whole repeats would tie an exported graph to the sizes it was traced with.
+    # An index, because a number of repeats would tie an exported graph to the sizes it was traced with.
     rows = torch.arange(height, device=x.device) % x.shape[2]
     columns = torch.arange(width, device=x.device) % x.shape[3]
     return x.index_select(2, rows).index_select(3, columns)
@@ -58,8 +59,9 @@ def repeat_to(x: Tensor, height: int, width: int) -> Tensor:
 def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = math.sqrt(2)) -> Tensor:
     """``gain * leaky_relu(x + bias)``; ``bias`` (C,) belongs to dimension 1 of ``x`` (N, C, ...).
 
-    The gain goes first, which leaky ReLU allows, so that training keeps one tensor of this, not two.
+    The gain is multiplied first, which leaky ReLU allows: so training keeps one tensor for the backward pass, not two.
     """
+    assert_shape(bias, (x.shape[1],))
     bias = (gain * bias).to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
     return F.leaky_relu(torch.add(bias, x, alpha=gain), slope, inplace=True)
 
@@ -67,8 +69,8 @@ def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = m
 def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
     """The factors that bring the output of a modulated convolution back to unit variance (CVPR 2020, eq. 3).
 
-    ``d[n, o] = 1 / sqrt(sum_i (style[n, i] * |weight[o, i]|)^2 + eps)``. They need only the squared sum of each
-    kernel, so no per-image weights are built. Computed in fp32 whatever the precision around it.
+    ``d[n, o] = 1 / sqrt(sum_i (style[n, i] * |weight[o, i]|)^2 + eps)``. They depend only on the squared sum of each
+    kernel, so no weights are built image by image. They are computed in fp32, also under autocast.
 
     Args:
         weight: (O, C, k, k)
@@ -102,11 +104,12 @@ def modulated_conv2d(
         weight: (O, C, k, k), k odd.
         style: (N, C)
         demodulate: Bring the output back to unit variance (all layers but those that make RGB).
-        upsample: Transposed convolution of stride 2 without padding; an FIR filter has to follow.
+        upsample: Compute a transposed convolution of stride 2 without padding; an FIR filter has to follow.
 
     Returns:
         (N, O, H, W), or (N, O, 2H + k - 2, 2W + k - 2) when upsampling.
     """
+    assert_shape(style, x.shape[:2])
     if demodulate and x.dtype == torch.float16:
         # Demodulation cancels any common factor of a style, and fp16 overflows past 65504.
         style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)

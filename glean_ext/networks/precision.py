@@ -1,4 +1,4 @@
-"""How networks are computed: mixed precision by their own switch (``fp16_enabled``), and the memory layout."""
+"""The precision that networks run in (their switch is ``fp16_enabled``), and their memory layout."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManag
 @cache
 def cpu_has_bf16() -> bool:
     """Whether this CPU has instructions for bf16; on one without, bf16 takes up to 40 times as long as fp32."""
-    ask = getattr(torch.cpu, "get_capabilities", None)  # older PyTorch has none
-    return ask is not None and any(ask().get(name) for name in BF16_INSTRUCTIONS)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older PyTorch
+    return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
 @cache
 def log_fp32_fallback() -> None:
-    """Log, once, that mixed precision was asked for and is not had."""
-    logger.info("This CPU has no instructions for bf16, so fp32 takes the place of mixed precision.")
+    """Log, once, that this CPU computes in fp32 although mixed precision was requested."""
+    logger.info("This CPU has no instructions for bf16, so the network runs in fp32 instead of mixed precision.")
 
 
 def channels_last(net: nn.Module) -> None:
-    """Store the convolution weights of ``net`` channels-last, the layout that CPUs and tensor cores work in.
+    """Store the convolution weights of ``net`` channels-last, the layout that CPUs and tensor cores use.
 
     Activations follow the weights, so nothing is converted in between.
     """

@@ -1,20 +1,18 @@
-"""The networks of restorers by the name that a config gives them."""
+"""The restoration networks by the name that a config gives them."""
 
 from __future__ import annotations
-
-from torch import nn
 
 from glean_ext.errors import InputError
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 
-RESTORERS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[GLEANStyleGANv2] | type[LightGLEANStyleGANv2]] = {
     "GLEANStyleGANv2": GLEANStyleGANv2,
     "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
 }
 
 
-def build_network(cfg: dict) -> nn.Module:
+def build_network(cfg: dict) -> GLEANStyleGANv2 | LightGLEANStyleGANv2:
     """The network of a config's ``model.generator``, e.g. ``dict(type='GLEANStyleGANv2', in_size=64, ...)``.
 
     Raises:
@@ -22,10 +20,10 @@ def build_network(cfg: dict) -> nn.Module:
     """
     cfg = dict(cfg)
     kind = cfg.pop("type", None)
-    if kind not in RESTORERS:
-        raise InputError(f"model.generator.type is {kind!r}, but it must be one of {sorted(RESTORERS)}.")
+    if kind not in NETWORKS:
+        raise InputError(f"model.generator.type is {kind!r}, but it must be one of {sorted(NETWORKS)}.")
     try:
-        return RESTORERS[kind](**cfg)
+        return NETWORKS[kind](**cfg)
     except (TypeError, ValueError) as error:
         reason = str(error).replace(f"{kind}.__init__() ", "")
         raise InputError(f"model.generator ({kind}): {reason}") from error

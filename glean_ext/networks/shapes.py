@@ -13,25 +13,27 @@ Comments and docstrings in ``glean_ext.networks`` write shapes with these letter
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from glean_ext.size_requirements import SizeRequirements
+
 Size = int | Sequence[int]  # the side of a square, or (height, width)
-MIN_SIZE = 4  # the bank starts from a constant of 4x4
-MIN_INPUT = 2 * MIN_SIZE  # the smallest input of a restorer, and the smallest image of a bank
+MIN_SIZE = 4  # a bank starts from a constant of 4x4
 
 
 def channels_by_resolution(out_size: int, channel_multiplier: float = 2, max_channels: int = 512) -> dict[int, int]:
     """Channels of the bank's feature maps, for every resolution 4, 8, ... out_size.
 
     The rule of StyleGAN2 (Karras et al., CVPR 2020; configuration f is ``channel_multiplier=2``):
-    ``16384 * channel_multiplier / resolution``, never more than ``max_channels``.
+    ``16384 * channel_multiplier / resolution``, at most ``max_channels``.
 
     >>> channels_by_resolution(64, channel_multiplier=0.25, max_channels=128)
     {4: 128, 8: 128, 16: 128, 32: 128, 64: 64}
     """
-    require_power_of_two("out_size", out_size)
+    require_power_of_two("out_size", out_size, MIN_SIZE)
     table = {res: min(max_channels, int(16384 * channel_multiplier) // res) for res in resolutions(MIN_SIZE, out_size)}
     if min(table.values()) < 1:
         raise ValueError(
@@ -50,7 +52,19 @@ def resolutions(first: int, last: int) -> list[int]:
     return [2**i for i in range(first.bit_length() - 1, last.bit_length())]
 
 
-def require_power_of_two(name: str, value: int, least: int = MIN_INPUT) -> None:
+def assert_shape(x: Tensor, shape: Sequence[int | None]) -> None:
+    """Check the shape of a block's input where a wrong one would broadcast; None stands for any number.
+
+    Raises:
+        AssertionError: The shapes differ: a mistake of the calling code.
+    """
+    assert x.ndim == len(shape), f"expected a tensor of shape {tuple(shape)}, but got {tuple(x.shape)}"
+    for length, expected in zip(x.shape, shape, strict=True):
+        if expected is not None:
+            assert length == expected, f"expected a tensor of shape {tuple(shape)}, but got {tuple(x.shape)}"
+
+
+def require_power_of_two(name: str, value: int, least: int) -> None:
     """Raise ValueError unless ``value`` is a power of two of at least ``least``."""
     if not isinstance(value, int) or value < least or value & (value - 1):
         raise ValueError(f"{name} must be a power of two of at least {least}, but it is {value!r}.")
@@ -63,60 +77,66 @@ def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 class SquarePadding:
-    """The square that a bank draws, with the images it knows in the middle and black bars around them.
+    """The square that a bank works on: an image in the middle, black bars on two of its sides.
 
-    Square images fill it. StyleGAN2's bank of cars was trained on 512x384 images (width x height) amid 512x512 of black
-    (``create_lsun_wide`` of NVIDIA's dataset tool) and starts from 4x4 as all banks do: restoring such images, it gets
-    what it knows when they are placed as they were in its training.
+    Square images get no bars. StyleGAN2's bank of cars was trained on 512x384 images (width x height) padded to 512x512
+    with black (``create_lsun_wide`` of NVIDIA's dataset tool) and starts from 4x4 as all banks do: padded in the same
+    way, an image lies where the images of the bank's training lay.
 
     Args:
-        name: What errors call the size.
-        size: Side of the square images, or (height, width) of others. The longer one is the side of the canvas.
+        name: The parameter that errors name.
+        size: Side of the square images, or (height, width) of others. The longer side is that of the square.
+        least: The smallest side of the square, in pixels.
 
     Raises:
-        ValueError: A side that is no power of two from 8 on, or bars of different widths.
+        ValueError: The side is no power of two or too small, or the bars would differ in width.
     """
 
-    def __init__(self, name: str, size: Size):
+    def __init__(self, name: str, size: Size, least: int = MIN_SIZE):
         self.height, self.width = _height_width(name, size)
         self.side = max(self.height, self.width)
         self.size: Size = self.side if self.height == self.width else (self.height, self.width)
-        require_power_of_two(name if isinstance(size, int) else f"The longer side of {name}", self.side)
-        above, left = self.side - self.height, self.side - self.width
-        if above % 2 or left % 2:
+        require_power_of_two(f"The longer side of {name}" if isinstance(size, Sequence) else name, self.side, least)
+        rows, columns = self.side - self.height, self.side - self.width
+        if rows % 2 or columns % 2:
             raise ValueError(f"{name}={(self.height, self.width)} cannot be centred: make both sides even.")
-        self.bars = left // 2, left // 2, above // 2, above // 2
+        self.bars = columns // 2, columns // 2, rows // 2, rows // 2  # left, right, top, bottom
 
-    def place(self, image: Tensor) -> Tensor:
-        """(N, 3, height, width) in [-1, 1] -> (N, 3, side, side)"""
+    def pad(self, image: Tensor) -> Tensor:
+        """(N, C, height, width) in [-1, 1] -> (N, C, side, side)"""
         return F.pad(image, self.bars, value=-1.0) if any(self.bars) else image
 
-    def cut(self, image: Tensor) -> Tensor:
-        """(N, 3, side, side) -> (N, 3, height, width)"""
-        left, _, above, _ = self.bars
-        return image[:, :, above : above + self.height, left : left + self.width]
+    def crop(self, image: Tensor) -> Tensor:
+        """(N, C, side, side) -> (N, C, height, width)"""
+        left, _, top, _ = self.bars
+        return image[:, :, top : top + self.height, left : left + self.width]
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
 
 def _height_width(name: str, size: Size) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, Sequence) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
-        return size[0], size[1]
+    if isinstance(size, Integral):
+        return int(size), int(size)
+    if isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, Integral) and n > 0 for n in size):
+        return int(size[0]), int(size[1])
     raise ValueError(f"{name} must be one whole number or (height, width), but it is {size!r}.")
 
 
-def canvases(in_size: Size, out_size: Size) -> tuple[SquarePadding, SquarePadding]:
-    """The canvases of a restorer's input and output.
+def square_paddings(in_size: Size, out_size: Size, least: int = MIN_SIZE) -> tuple[SquarePadding, SquarePadding]:
+    """The padding of a restorer's input, whose side is at least ``least``, and that of its output.
 
     Raises:
-        ValueError: A size without a canvas, or two between which the scale is not one power of two from 2 on.
+        ValueError: A size that cannot be padded, or two between which the scale is not one power of two from 2 on.
     """
-    lq, gt = SquarePadding("in_size", in_size), SquarePadding("out_size", out_size)
+    lq, gt = SquarePadding("in_size", in_size, least), SquarePadding("out_size", out_size, 2 * MIN_SIZE)
     if lq.side >= gt.side:
         raise ValueError(f"in_size must be smaller than out_size, but they are {in_size} and {out_size}.")
     if lq.height * gt.side != gt.height * lq.side or lq.width * gt.side != gt.width * lq.side:
         raise ValueError(f"in_size and out_size must have one aspect, but they are {in_size} and {out_size}.")
     return lq, gt
+
+
+def size_requirements(lq: SquarePadding, gt: SquarePadding, any_size: bool) -> SizeRequirements:
+    """The sizes that a restorer with these paddings takes; with ``any_size`` other sizes than its own, too."""
+    return SizeRequirements((lq.height, lq.width), gt.side // lq.side, any_size)

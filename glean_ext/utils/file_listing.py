@@ -35,6 +35,7 @@ def list_files(
     extensions: Collection[str],
     recursive: bool = True,
     skip: str | os.PathLike | None = None,
+    follow_links: bool = False,
 ) -> Listing:
     """List a folder by extension.
 
@@ -45,6 +46,7 @@ def list_files(
         extensions: Of the files to list, with the dot, such as ``.png``; upper and lower case are the same.
         recursive: Also list the folders within it.
         skip: A folder within it that is not looked at, such as that of the results.
+        follow_links: Also list folders that links lead to, each folder once.
 
     Raises:
         InputError: There is no such folder, or it or a folder within it cannot be read.
@@ -54,12 +56,20 @@ def list_files(
         raise InputError(f"{folder}: there is no such folder. Give a folder.")
     wanted = {extension.lower() for extension in extensions}
     listing = Listing()
+    seen: set[tuple[int, int]] = set()
 
     def stop(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}). Correct its rights.") from error
 
-    for root, folders, names in os.walk(folder, onerror=stop):
+    for root, folders, names in os.walk(folder, onerror=stop, followlinks=follow_links):
         here = Path(root)
+        if follow_links:
+            status = os.stat(root)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort(key=lambda name: ((here / name).is_symlink(), name))  # a folder itself before links to it
         listing.hidden.extend(here / name for name in folders if name.startswith("."))
         folders[:] = [name for name in folders if not name.startswith(".") and not _same(here / name, skip)]
         for name in names:
@@ -71,7 +81,8 @@ def list_files(
         if not recursive:
             listing.left_out.extend(here / name for name in folders)
             break
-        listing.left_out.extend(here / name for name in folders if (here / name).is_symlink())
+        if not follow_links:
+            listing.left_out.extend(here / name for name in folders if (here / name).is_symlink())
     return Listing(sorted(listing.files), sorted(listing.left_out), sorted(listing.hidden))
 
 

@@ -1,10 +1,12 @@
-"""The page's addresses: what the browser gets, and what it may ask for."""
+"""The HTTP addresses of the page."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +14,14 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from glean_ext.errors import InputError
-from glean_ext.web.job_queue import Busy, Job, Jobs, Kind, Order
+from glean_ext.web.job_queue import Job, JobQueue, Kind, Order, QueueFull, as_control
 from glean_ext.web.limits import Limits, check_image, clean_name
-from glean_ext.web.request_guard import Guard
+from glean_ext.web.request_guard import RequestGuard
 from glean_ext.web.worker import ModelWorker
 
 STATIC = resources.files("glean_ext.web") / "static"
@@ -38,19 +40,20 @@ EXAMPLES = (
     {"file": "face-3.png", "label": "Cartoon face 3, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
     {"file": "astronaut.jpg", "label": "Photograph of an astronaut", "kind": "photo", "model": "Demo GLEAN"},
 )
-DECODERS = 2  # uploads that are looked at at the same time
+EXTENSION = re.compile(r"\.[^.]*$")
+DECODERS = 2  # uploads that are decoded at the same time
 
 
-def make_app(bench: ModelWorker, root: Path, limits: Limits, names: Iterable[str]) -> Guard:
+def make_app(worker: ModelWorker, root: Path, limits: Limits, names: Iterable[str]) -> RequestGuard:
     """The page as an ASGI application.
 
     Args:
-        bench: Restores.
-        root: Folder for results; it must be nobody else's.
-        limits: What is taken and kept.
-        names: Host names it answers to, besides addresses.
+        worker: The models.
+        root: Folder for results, which nothing else may use.
+        limits: What is accepted and kept.
+        names: Host names it answers to, besides IP addresses.
     """
-    jobs = Jobs(bench.restore, root, limits)
+    jobs = JobQueue(worker.restore, root, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,21 +61,22 @@ def make_app(bench: ModelWorker, root: Path, limits: Limits, names: Iterable[str
         await to_thread.run_sync(jobs.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    _tell_errors(app)
-    _serve_files(app, bench, limits)
-    _serve_jobs(app, bench, jobs, limits)
-    return Guard(app, names)
+    _report_errors(app)
+    _serve_files(app, worker, limits)
+    _serve_orders(app, worker, jobs, limits)
+    _serve_jobs(app, jobs, limits)
+    return RequestGuard(app, names)
 
 
-def _tell_errors(app: FastAPI) -> None:
-    """Every error is one line in ``error``."""
+def _report_errors(app: FastAPI) -> None:
+    """Answer every error with one line, as JSON's ``error``."""
 
     @app.exception_handler(StarletteHTTPException)
-    async def told(_: Request, error: StarletteHTTPException) -> Response:
+    async def refused(_: Request, error: StarletteHTTPException) -> Response:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def misused(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 400)
 
@@ -81,8 +85,8 @@ def _tell_errors(app: FastAPI) -> None:
         return JSONResponse({"error": "The server failed. What happened is in its terminal."}, 500)
 
 
-def _serve_files(app: FastAPI, bench: ModelWorker, limits: Limits) -> None:
-    """The page and its examples, read once."""
+def _serve_files(app: FastAPI, worker: ModelWorker, limits: Limits) -> None:
+    """The page and its examples, which are read once."""
     paths = PAGE | {f"/examples/{example['file']}": f"examples/{example['file']}" for example in EXAMPLES}
     for address, path in paths.items():
         content, media_type = (STATIC / path).read_bytes(), TYPES[Path(path).suffix]
@@ -90,7 +94,7 @@ def _serve_files(app: FastAPI, bench: ModelWorker, limits: Limits) -> None:
 
     @app.get("/api/options")
     def options() -> dict[str, Any]:
-        models = [{"name": name, "about": m.about, "photos": m.photos} for name, m in bench.models.items()]
+        models = [{"name": name, "about": m.about, "photos": m.photos} for name, m in worker.models.items()]
         return {
             "models": models,
             "examples": EXAMPLES,
@@ -106,14 +110,36 @@ def _constant(content: bytes, media_type: str) -> Callable[[], Awaitable[Respons
     return answer
 
 
-def _serve_jobs(app: FastAPI, bench: ModelWorker, jobs: Jobs, limits: Limits) -> None:
-    decoders = CapacityLimiter(DECODERS)
+class UploadMemory:
+    """Bytes of all uploads that are arriving or being checked, up to a limit."""
 
-    def found(token: str) -> Job:
-        if (job := jobs.get(token)) is None:
-            minutes = f"{limits.keep_seconds / 60:g}"
-            raise HTTPException(404, f"This is gone: results are kept for up to {minutes} minutes. Restore it again.")
-        return job
+    def __init__(self, limit: int):
+        self._limit, self._used = limit, 0
+
+    @contextmanager
+    def reserve(self) -> Iterator[Callable[[int], None]]:
+        """A function that an upload calls with the size of each part; what it took is given back at the end.
+
+        Raises:
+            QueueFull: By that function: the limit is reached.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._used + size > self._limit:
+                raise QueueFull
+            self._used += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._used -= taken
+
+
+def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Limits) -> None:
+    decoders, memory = CapacityLimiter(DECODERS), UploadMemory(limits.receiving_bytes)
 
     @app.post("/api/jobs", status_code=201)
     async def create(
@@ -125,24 +151,33 @@ def _serve_jobs(app: FastAPI, bench: ModelWorker, jobs: Jobs, limits: Limits) ->
     ) -> dict[str, str]:
         """The body is the image file."""
         name = clean_name(name)
-        if model not in bench.models:
+        if model not in worker.models:
             raise HTTPException(400, f"There is no model {clean_name(model)}. Reload the page.")
-        if kind == "photo" and not bench.models[model].photos:
+        if kind == "photo" and not worker.models[model].photos:
             raise HTTPException(400, f"{model} takes no squares, so it cannot restore the faces of photos.")
         try:
             jobs.check_room()
-            content = await asyncio.wait_for(_body(request, name, limits), limits.upload_seconds)
-            size = await to_thread.run_sync(check_image, content, name, limits, limiter=decoders)
-            job = jobs.add(Order(name, model, kind, fidelity, size), content)
-        except Busy:
+            with memory.reserve() as take:
+                content = await asyncio.wait_for(_body(request, name, limits, take), limits.upload_seconds)
+                size = await to_thread.run_sync(check_image, content, name, limits, limiter=decoders)
+                job = jobs.add(Order(name, model, kind, fidelity, size), content)
+        except QueueFull:
             raise HTTPException(503, "The queue is full. Try again in a minute.", {"Retry-After": "60"}) from None
         except InputError as error:
-            raise HTTPException(400, str(error)) from error
+            raise HTTPException(400, error.render(as_control)) from error
         except asyncio.TimeoutError:
             raise HTTPException(408, f"{name} took too long to arrive. Try again.") from None
         except ClientDisconnect:
             raise HTTPException(400, f"{name} did not arrive whole. Try again.") from None
         return {"id": job.id}
+
+
+def _serve_jobs(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
+    def found(token: str) -> Job:
+        if (job := jobs.get(token)) is None:
+            minutes = f"{limits.keep_seconds / 60:g}"
+            raise HTTPException(404, f"This is gone: results are kept for up to {minutes} minutes. Restore it again.")
+        return job
 
     @app.get("/api/jobs/{token}")
     def status(token: str) -> dict[str, Any]:
@@ -155,33 +190,46 @@ def _serve_jobs(app: FastAPI, bench: ModelWorker, jobs: Jobs, limits: Limits) ->
     @app.get("/api/jobs/{token}/{picture}.png")
     def picture(token: str, picture: str) -> Response:
         job = found(token)
-        if job.result is None or picture not in _pictures(job):
+        if (ending := _pictures(job).get(picture)) is None:
             raise HTTPException(404, "There is no such picture.")
+        path = job.folder / f"{picture}.png"
         try:
-            return Response((job.folder / f"{picture}.png").read_bytes(), media_type="image/png")
-        except FileNotFoundError:  # thrown away meanwhile
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+        except FileNotFoundError:  # removed meanwhile
             raise HTTPException(404, "This is gone. Restore it again.") from None
+        # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.
+        filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.png"
+        return FileResponse(
+            path, media_type="image/png", stat_result=status, filename=filename, content_disposition_type="inline"
+        )
 
 
-def _pictures(job: Job) -> list[str]:
-    """Names of what a job made."""
-    faces = range(job.result["faces"]) if job.result else ()
-    return ["before", "result", *(f"{which}-{number}" for which in ("crop", "face") for number in faces)]
+def _pictures(job: Job) -> dict[str, str]:
+    """The pictures of a job, and what the names of their downloads end with."""
+    if job.result is None:
+        return {}
+    pictures = {"before": "before", "result": "restored"}
+    for number in range(job.result["faces"]):
+        pictures |= {f"crop-{number}": f"crop-{number + 1}", f"face-{number}": f"face-{number + 1}"}
+    return pictures
 
 
-async def _body(request: Request, name: str, limits: Limits) -> bytes:
+async def _body(request: Request, name: str, limits: Limits, take: Callable[[int], None]) -> bytes:
     """The request's body; reading ends as soon as it is too long.
 
     Raises:
-        HTTPException: It is.
+        HTTPException: It is too long.
+        QueueFull: By ``take``: too much is arriving at the same time.
     """
-    fault = HTTPException(413, f"{name} is larger than {limits.upload_bytes / 1e6:g} MB. Scale it down.")
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > limits.upload_bytes:
-        raise fault
+    too_large = HTTPException(413, f"{name} is larger than {limits.upload_bytes / 1e6:g} MB. Scale it down.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limits.upload_bytes:
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         if len(body) + len(chunk) > limits.upload_bytes:
-            raise fault
+            raise too_large
+        take(len(chunk))
         body += chunk
     return bytes(body)

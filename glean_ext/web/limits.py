@@ -1,4 +1,4 @@
-"""What an upload may be, checked before anything is decoded."""
+"""How large uploads and results may be, and the check of an upload before it is queued."""
 
 from __future__ import annotations
 
@@ -14,22 +14,40 @@ NAME_LENGTH = 100
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes and keeps."""
+    """What the page accepts and keeps.
+
+    Attributes:
+        upload_bytes: Of one upload.
+        upload_seconds: In which an upload has to arrive.
+        receiving_bytes: Of all uploads that are arriving or being checked.
+        pixels: Of an upload.
+        result_pixels: Of a result.
+        waiting: Jobs in the queue.
+        keep_seconds: How long results are kept, unless newer ones take their places.
+        keep_bytes: Of all results that are kept; the newest one is kept whatever its size.
+        keep_jobs: Number of results that are kept.
+        max_faces: Of a photo: each is in memory until the photo is done, with 3 MB at 1024x1024.
+        faces: Shown of a photo, besides the photo itself.
+        tile: Side of LightGLEAN's tiles without their overlap, in pixels of the input; a job can be cancelled between
+            two tiles.
+    """
 
     upload_bytes: int = 20_000_000
     upload_seconds: float = 120
-    pixels: int = 25_000_000  # of an upload
+    receiving_bytes: int = 160_000_000
+    pixels: int = 25_000_000
     result_pixels: int = 32_000_000
-    waiting: int = 8  # jobs in the queue
-    keep_seconds: float = 3600  # results, unless newer ones take their places
-    keep_jobs: int = 32  # results
-    max_faces: int = 100  # of a photo: each is kept until the photo is done, with 3 MB at 1024x1024
-    faces: int = 24  # shown of a photo, besides the photo itself
-    tile: int = 128  # pixels of the input beside the overlap: LightGLEAN's tiles, between which a job can be cancelled
+    waiting: int = 8
+    keep_seconds: float = 3600
+    keep_bytes: int = 1_000_000_000
+    keep_jobs: int = 200
+    max_faces: int = 100
+    faces: int = 24
+    tile: int = 128
 
 
 def clean_name(name: str) -> str:
-    """What messages call an upload: the last part of its name without anything unprintable.
+    """The name of an upload in messages: the last part of its path without unprintable characters.
 
     >>> clean_name("C:\\\\photos\\\\me.png"), clean_name("../..")
     ('me.png', '..')
@@ -39,12 +57,12 @@ def clean_name(name: str) -> str:
 
 
 def check_image(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
-    """Height and width of an upload that can be restored: its size is read first, then all of it is decoded.
+    """Height and width of an upload that can be restored. Its size is read before its pixels are decoded.
 
     Raises:
         InputError: It is no image, damaged, or has too many pixels.
     """
-    if content:  # of nothing decoding says that it is nothing
+    if content:  # decode_rgb has the message about an empty file
         with opened(io.BytesIO(content), name) as image:
             if image.width * image.height > limits.pixels:
                 raise InputError(

@@ -1,4 +1,4 @@
-"""Which models the page offers. Imports nothing heavy: the tool reads its arguments with it."""
+"""Which models the page offers. Imports nothing heavy, since the tool checks its arguments with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ModelSpec:
     Attributes:
         name: What the page calls it.
         config: As in :class:`glean_ext.inference.image_restorer.ImageRestorer`; so is ``checkpoint``.
-        about: A sentence for those who choose.
+        about: A sentence that helps to choose a model.
     """
 
     name: str
@@ -23,7 +23,7 @@ class ModelSpec:
     about: str = ""
 
 
-CARTOONS = "A small demonstration that knows cartoon faces only: photographs become cartoons."
+CARTOONS = "A small demonstration that was trained on cartoon faces only: photographs become cartoons."
 SHIPPED = (
     ModelSpec("Demo GLEAN", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", CARTOONS),
     ModelSpec("Demo LightGLEAN", "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", CARTOONS),
@@ -34,25 +34,30 @@ def parse_model(argument: str) -> ModelSpec:
     """The model of ``NAME=CONFIG,CHECKPOINT``.
 
     Raises:
-        InputError: It does not read like that.
+        InputError: The argument has another form.
     """
     name, equals, paths = argument.partition("=")
     config, comma, checkpoint = paths.partition(",")
     parts = [part.strip() for part in (name, config, checkpoint)]
     if not (equals and comma and all(parts)):
-        raise InputError(f"--model {argument}: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.")
+        raise InputError(
+            f"{{model}} {argument}: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.",
+            parameter="model",
+        )
     return ModelSpec(*parts)
 
 
 def offered(arguments: list[str]) -> list[ModelSpec]:
-    """The models given, then the shipped ones.
+    """The models of the arguments, then the shipped ones.
 
     Raises:
-        InputError: An argument that does not read like a model, or a name that is given twice.
+        InputError: An argument of another form, or a name that occurs twice.
     """
     specs = [*map(parse_model, arguments), *SHIPPED]
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"--model: the name {name} is taken. Give each model a name of its own.")
+            raise InputError(
+                f"{{model}}: the name {name} is taken. Give each model a name of its own.", parameter="model"
+            )
     return specs

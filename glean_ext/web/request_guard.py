@@ -1,4 +1,4 @@
-"""Who may ask: this page, and nobody else's page in the same browser."""
+"""Which requests are answered: those of this page, and not those of another page in the same browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-SAFE = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 
 
 def is_loopback(host: str) -> bool:
@@ -34,8 +34,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def names_for(host: str) -> frozenset[str]:
-    """The names under which a page that listens on ``host`` may be asked for; addresses need not be listed."""
+def allowed_names(host: str) -> frozenset[str]:
+    """The host names that requests may have when the page listens on ``host``; IP addresses need not be listed."""
     names = {"localhost", host.lower()}
     if not is_loopback(host):
         own = socket.gethostname().lower()
@@ -43,15 +43,16 @@ def names_for(host: str) -> frozenset[str]:
     return frozenset(names)
 
 
-class Guard:
-    """Refuses requests that another page may have caused, and adds the headers that keep this one to itself.
+class RequestGuard:
+    """Refuses requests that another page may have caused, and adds the headers that protect this page.
 
-    A page of somebody else can have its name resolve to this machine (DNS rebinding); so names that are not this
-    machine's are refused. An address in the address bar cannot be rebound, and passes. What changes something must
-    come from this very page: the browser's ``Origin`` says so. Programs that are no browsers send none.
+    DNS rebinding: the name of a foreign page may resolve to this machine, so names that are not this machine's are
+    refused. An IP address in the address bar cannot be rebound, and passes; Starlette's ``TrustedHostMiddleware`` knows
+    no such rule. Cross-site requests: what changes something must come from this very page, as the browser's ``Origin``
+    and ``Sec-Fetch-Site`` say. Programs that are no browsers send neither.
 
     Args:
-        app: What is guarded.
+        app: The application that is guarded.
         names: Host names that pass.
     """
 
@@ -66,30 +67,34 @@ class Guard:
         if scope["type"] != "http":
             return
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for key, value in HEADERS.items():
                     headers.setdefault(key, value)
             await send(message)
 
-        status, error = self._fault(scope["method"], Headers(scope=scope))
+        status, error = self._check(scope["method"], Headers(scope=scope))
         app = JSONResponse({"error": error}, status) if error else self._app
-        await app(scope, receive, send_guarded)
+        await app(scope, receive, send_with_headers)
 
-    def _fault(self, method: str, headers: Headers) -> tuple[int, str]:
+    def _check(self, method: str, headers: Headers) -> tuple[int, str]:
+        """Status and error of a refusal; 200 and no error for a request that passes."""
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._knows(hosts[0]):
-            return 421, "This page does not answer to that name. Open it by its address, or with --host NAME."
+        if len(hosts) != 1 or not self._is_allowed(hosts[0]):
+            return (
+                421,
+                "This page does not answer to that name. Open it by its IP address, or have it started for that name.",
+            )
         origin = headers.get("origin")
         foreign = origin is not None and origin.partition("://")[2].lower() != hosts[0].lower()
-        if method not in SAFE and (
+        if method not in SAFE_METHODS and (
             foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         ):
             return 403, "Only this page itself may ask for that."
         return 200, ""
 
-    def _knows(self, host: str) -> bool:
+    def _is_allowed(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
             if name in self._names:

@@ -1,68 +1,84 @@
-"""The process that serves the page."""
+"""The process that serves the page: a front end, which writes to the terminal."""
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from glean_ext.errors import InputError
 from glean_ext.web.app import make_app
-from glean_ext.web.header_timeout import PunctualProtocol
+from glean_ext.web.connection_timeouts import TimeoutProtocol
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
-from glean_ext.web.request_guard import Guard, is_loopback, names_for
+from glean_ext.web.request_guard import RequestGuard, allowed_names, is_loopback
 from glean_ext.web.worker import ModelWorker
 
-CONNECTIONS = 50  # at the same time; more get 503
+CONNECTIONS = 256  # at the same time, each with up to two open files; further requests get status 503
+FOLDER_PREFIX = "glean-web-"
 
 
 def serve(
     host: str, port: int, specs: Sequence[ModelSpec], device: str | None = None, limits: Limits | None = None
 ) -> None:
-    """Serve the page until Ctrl-C or SIGTERM; its files are gone afterwards.
+    """Serve the page until Ctrl-C, SIGTERM or SIGHUP; its files are removed then.
 
     Args:
         host: Address or name to listen on.
         port: 0 takes a free one.
         specs: The models to offer, the default first.
         device: As in :class:`glean_ext.inference.image_restorer.ImageRestorer`.
-        limits: What is taken and kept.
+        limits: What is accepted and kept.
 
     Raises:
-        InputError: An address that cannot be had, or a model that cannot be loaded.
+        InputError: An address that is not available, a model that cannot be loaded, or an unusable temporary folder.
     """
     limits = limits or Limits()
     with listen(host, port) as listener:
-        signal.signal(signal.SIGTERM, _leave)  # to unwind; uvicorn handles the first one itself, and passes it on
-        bench = ModelWorker(specs, device, limits)
-        with tempfile.TemporaryDirectory(prefix="glean-web-", ignore_cleanup_errors=True) as folder:
-            server = make_server(make_app(bench, Path(folder), limits, names_for(host)))
+        _end_cleanly_on_signals()
+        worker = ModelWorker(specs, device, limits)
+        with results_folder() as folder:
+            server = make_server(make_app(worker, folder, limits, allowed_names(host)))
             if not is_loopback(host):
-                print(
+                write_line(
                     "warning: everyone who can reach this machine can use the page, or keep others from it: it has no "
                     "password. On the internet it belongs behind a reverse proxy.",
-                    file=sys.stderr,
+                    to_stderr=True,
                 )
-            print(f"Open {address(listener)} in a browser. Ctrl-C ends.", flush=True)
+            write_line(f"Open {address(listener)} in a browser. Ctrl-C ends.")
             try:
                 server.run(sockets=[listener])
-            except KeyboardInterrupt:  # passed on after a clean shutdown
-                print("ended")
+            except KeyboardInterrupt:  # uvicorn raises the signal again after a clean shutdown
+                write_line("ended")
 
 
-def make_server(app: Guard) -> uvicorn.Server:
-    """A server that says nothing of its own accord."""
+def write_line(line: str, to_stderr: bool = False) -> None:
+    """Write a line to the terminal; without one, as for a daemon, nothing."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    if stream is not None:
+        print(line, file=stream, flush=True)
+
+
+def make_server(app: RequestGuard) -> uvicorn.Server:
+    """A server that logs warnings and errors only, its own and the page's, on stderr."""
+    logging_config = copy.deepcopy(LOGGING_CONFIG)
+    logging_config["loggers"]["glean_ext.web"] = {"handlers": ["default"], "level": "WARNING", "propagate": False}
     config = uvicorn.Config(
         app,
-        http=PunctualProtocol,
+        http=TimeoutProtocol,
+        log_config=logging_config,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -73,23 +89,80 @@ def make_server(app: Guard) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+@contextmanager
+def results_folder() -> Iterator[Path]:
+    """A temporary folder for results; those that killed servers left behind are removed.
 
     Raises:
-        InputError: There is no such address here, or the port is taken.
+        InputError: No temporary folder can be written to.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"The temporary folder cannot be written to ({error.strerror or error}). Set TMPDIR to another one."
+        ) from error
+    with folder as name:
+        path = Path(name)
+        _remove_leftovers(path.parent)
+        with _locked(path / "lock"):
+            yield path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file for as long as this process lives; it appears when it is locked already."""
+    try:
+        with path.with_suffix(".new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(path)
+            yield
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written to ({error.strerror or error}). Set TMPDIR to another folder."
+        ) from error
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove folders of this user's servers that do not run any more: nobody holds their locks."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        with suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / "lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its server runs
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on the first address of ``host`` that can be used, since IPv6 may be off.
+
+    Raises:
+        InputError: This machine has no such address, or the port is taken.
     """
     if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: ports go from 0 to 65535. Give another one.")
+        raise InputError(f"{{port}} {port}: ports go from 0 to 65535.", parameter="port", hint="Give another {port}.")
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(where[:2], family=family, backlog=128)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return _listen_on_first(found)
     except (OSError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0  # positive ones are the system's
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise InputError(
-            f"{host}:{port} cannot be listened on ({reason}). Give another --port, or --host 127.0.0.1."
+            f"{host}:{port} cannot be listened on ({reason}).",
+            parameter=("port", "host"),
+            hint="Give another {port}, or {host=127.0.0.1}.",
         ) from error
+
+
+def _listen_on_first(found: Sequence[tuple]) -> socket.socket:
+    first_error: OSError | None = None
+    for family, _, _, _, where in found:
+        try:
+            return socket.create_server(where, family=family, backlog=128)
+        except OSError as error:
+            first_error = first_error or error
+    raise first_error or OSError("no address")
 
 
 def address(listener: socket.socket) -> str:
@@ -105,5 +178,12 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _leave(number: int, _: FrameType | None) -> None:
+def _end_cleanly_on_signals() -> None:
+    """SIGTERM ends the process cleanly, also before uvicorn handles it, and SIGHUP does what SIGTERM does."""
+    signal.signal(signal.SIGTERM, _exit)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+
+
+def _exit(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)

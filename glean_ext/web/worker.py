@@ -1,9 +1,8 @@
-"""The models at work on one job at a time."""
+"""The models of the page, which restore one job at a time."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,30 +10,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError
+from glean_ext.batch.restore_pictures import restore_pictures
+from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
+from glean_ext.inference.backend import load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
-from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.image_io import Picture, decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.web.job_queue import Job
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
 
-OPTION = re.compile(r"--[a-z]")
-PARTS = re.compile(r" \(see --[^)]*\)|, or let --[^(]*\(in Python: [^)]*\)")  # of sentences that help without them
-
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model on the bench.
+    """A loaded model.
 
     Attributes:
-        restorer: What restores.
-        about: A line for those who choose.
-        photos: It takes squares, as aligned faces are.
+        restorer: The model at work.
+        about: A line that helps to choose a model.
+        photos: It takes square images, as aligned faces are.
     """
 
     restorer: ImageRestorer
@@ -43,10 +41,10 @@ class Model:
 
 
 class ModelWorker:
-    """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.Jobs` calls.
+    """Restores jobs, one after the other: what :class:`glean_ext.web.job_queue.JobQueue` calls.
 
     Args:
-        specs: The models, all of which are loaded at once.
+        specs: The models; all of them are loaded now.
         device: As in :class:`ImageRestorer`.
         limits: How large results may be.
 
@@ -61,33 +59,31 @@ class ModelWorker:
         self.models = {spec.name: self._load(spec, device) for spec in specs}
 
     def _load(self, spec: ModelSpec, device: str | None) -> Model:
-        restorer = ImageRestorer(spec.config, spec.checkpoint, device, notify=self._notice, on_tile=self._tile)
-        takes = restorer.takes
+        network = load_backend(spec.config, spec.checkpoint, device)
+        takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
             side = period * math.ceil(self._limits.tile / period) + LIGHT_OVERLAP
             # Where the memory does not suffice for such tiles, it says how large they can be.
-            if restorer.network.memory().suffices((side, side), (side, side), takes.scale):
-                restorer.size_policy = SizePolicy("tile", tile_size=side).for_network(takes)
+            if network.memory().suffices((side, side), (side, side), takes.scale):
+                policy = SizePolicy("tile", tile_size=side)
+        restorer = ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
         return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
 
     def restore(self, job: Job) -> dict[str, Any]:
         """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.
 
         Returns:
-            What the page is told: sizes and faces.
+            What the page shows: sizes, and the number of faces.
 
         Raises:
             InputError: The image cannot be restored.
-            Cancelled: It need not be.
+            Cancelled: The job is no longer wanted.
         """
         self._job, order = job, job.order
         job.report("reading the image")
         rgb, job.content = decode_rgb(job.content, order.name), b""
-        try:
-            image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
-        except InputError as error:
-            raise InputError(without_options(str(error), order.name)) from error
+        image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -101,7 +97,7 @@ class ModelWorker:
             _save(face.crop, job, f"crop-{number}.png")
             _save(face.restored, job, f"face-{number}.png")
         if len(shown) < len(faces):
-            job.notices.append(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result.")
+            job.notify(Notice(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result."))
         width, height = size[::-1]
         return {
             "from": format_size(job.order.size),
@@ -116,7 +112,8 @@ class ModelWorker:
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
-        restored = restorer.restore(rgb, order.name)
+        (outcome,) = restore_pictures(restorer, [Picture(rgb)], [order.name])
+        restored = outcome.unwrap().pixels
         size = restored.shape[0], restored.shape[1]
         return blend(imresize(rgb, size=size), restored, 1 - order.fidelity)
 
@@ -129,7 +126,7 @@ class ModelWorker:
             self.models[order.model].restorer,
             fidelity=order.fidelity,
             save_faces=True,
-            batch=1,  # told after each face
+            batch=1,  # progress is reported after each face
             finder=self._finder,
         )
         faces = photos.find(rgb, order.name)
@@ -139,7 +136,7 @@ class ModelWorker:
             )
         result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total), faces)
         if result.notice:
-            job.notices.append(result.notice)
+            job.notify(Notice(result.notice))
         return result.image, result.faces
 
     def _check_result(self, name: str, size: tuple[int, int], scale: int) -> None:
@@ -150,9 +147,9 @@ class ModelWorker:
                 f"{self._limits.result_pixels / 1e6:g} million are made here. Scale the image down."
             )
 
-    def _notice(self, line: str) -> None:
+    def _notice(self, notice: Notice) -> None:
         assert self._job is not None
-        self._job.notices.append(without_options(line, self._job.order.name))
+        self._job.notify(notice)
 
     def _tile(self, done: int, total: int) -> None:
         job = self._job
@@ -164,7 +161,7 @@ class ModelWorker:
 
 
 def _save(image: np.ndarray, job: Job, name: str) -> None:
-    """Write a file of the job; errors do not say where. A folder that is gone, as after closing, stays gone."""
+    """Write a file of the job; errors do not name its path. A folder that was removed, as by closing, stays removed."""
     try:
         Image.fromarray(image).save(job.folder / name)
     except OSError as error:
@@ -172,21 +169,8 @@ def _save(image: np.ndarray, job: Job, name: str) -> None:
         raise InputError(f"{job.order.name}: the server could not keep the result ({reason}).") from error
 
 
-def without_options(line: str, name: str) -> str:
-    """A line about the image of that name without the mends that a page does not have: command-line options.
-
-    >>> without_options("a.png was resized to 8x8 (see --size-policy and --fit).", "a.png")
-    'a.png was resized to 8x8.'
-    >>> without_options("a.png: the GPU has too little memory for it. Use --device cpu.", "a.png")
-    'a.png: the GPU has too little memory for it.'
-    """
-    name = name if line.startswith(name) else ""  # which may read like an option
-    fault, *mends = re.split(r"(?<=\.) ", PARTS.sub("", line.removeprefix(name)))
-    return name + " ".join([fault, *(mend for mend in mends if not OPTION.search(mend))])
-
-
 def _sizes(takes: SizeRequirements) -> str:
-    """For those who choose a model."""
+    """A sentence about the sizes that a model takes."""
     if takes.any_size:
         return f"Takes images of any size, and makes them {takes.scale} times larger."
     return f"Resizes images to {format_size(takes.nominal)} pixels, and makes them {takes.scale} times larger."

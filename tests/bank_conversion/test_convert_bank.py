@@ -235,7 +235,7 @@ def test_noise_that_was_never_stored_is_drawn(tmp_path):
     g = {k: v for k, v in ref.rosinality_generator(WIDTHS, STYLE, LAYERS).items() if not k.startswith("noises.")}
     torch.save({"g_ema": g}, tmp_path / "old.pt")
     banks = [convert_bank(tmp_path / "old.pt", tmp_path / f"{i}.safetensors") for i in range(2)]
-    assert banks[0].notes == ["it has no stored noise: drawn anew, standard normal, seed 0"]
+    assert banks[0].notes == ["it has no stored noise: it is drawn now, standard normal, seed 0"]
     noises = [torch.cat([v.flatten() for k, v in b.tensors.items() if "injected_noise" in k]) for b in banks]
     assert torch.equal(*noises)
     assert noises[0].numel() == 16 + 2 * (64 + 256 + 1024)

@@ -78,7 +78,7 @@ def test_code_in_the_bytes_of_a_tensor_is_not_run(tmp_path):
     torch.save(Command(Path.touch, touched), inner, _use_new_zipfile_serialization=False)
     content = Command(torch.storage._load_from_bytes, inner.read_bytes())
     source = nvidia.write({"G_ema": content}, tmp_path / "evil.pkl")
-    assert refused(source, tmp_path).startswith("is truncated or damaged (Weights only load failed")
+    assert refused(source, tmp_path).startswith("names builtins.getattr, which is neither")
     assert not touched.exists()
     torch.load(inner, weights_only=False)
     assert touched.exists(), "the pickle does nothing, so this test shows nothing"
@@ -93,7 +93,7 @@ def test_a_pickle_cannot_change_what_it_names(tmp_path):
         b"torch_utils.persistence\n_reconstruct_persistent_obj",
     ):
         source.write_bytes(b"\x80\x04c" + name + b"\nN}\x8c\x08__name__\x8c\x04evils\x86b.")
-        assert refused(source, tmp_path) == "is truncated or damaged (it sets __name__ of a function). Get it anew."
+        assert refused(source, tmp_path) == "is truncated or damaged (it sets __name__ of a function). Get it again."
 
 
 def test_a_pickle_cannot_change_a_module(tmp_path):
@@ -102,7 +102,7 @@ def test_a_pickle_cannot_change_a_module(tmp_path):
             return (*super().__reduce__()[:2], {"own_tensors": 7})
 
     source = nvidia.write({"G_ema": Changed("Generator")}, tmp_path / "evil.pkl")
-    assert refused(source, tmp_path) == "is truncated or damaged (it changes a Generator). Get it anew."
+    assert refused(source, tmp_path) == "is truncated or damaged (it changes a Generator). Get it again."
 
 
 def test_a_tensor_cannot_reach_outside_its_storage(tmp_path):
@@ -132,13 +132,13 @@ def test_a_truncated_file(files, tmp_path, kind, share):
     content = files[kind].read_bytes()
     source = tmp_path / "cut"
     source.write_bytes(content[: int(share * len(content))])
-    assert re.search("is truncated(,| or) damaged.*Get it anew.$", refused(source, tmp_path))
+    assert re.search("is truncated(,| or) damaged.*Get it again.$", refused(source, tmp_path))
 
 
 NOTHING = {
-    "empty": (b"", "is empty. Get it anew."),
-    "text": (b"not found\n", "is no checkpoint: neither torch.save nor pickle wrote it. Get it anew."),
-    "web page": (b"<!DOCTYPE html>", "is no checkpoint: neither torch.save nor pickle wrote it. Get it anew."),
+    "empty": (b"", "is empty. Get it again."),
+    "text": (b"not found\n", "is no checkpoint: neither torch.save nor pickle wrote it. Get it again."),
+    "web page": (b"<!DOCTYPE html>", "is no checkpoint: neither torch.save nor pickle wrote it. Get it again."),
     "number": (pickle.dumps(7), "holds no StyleGAN2 of NVIDIA's: G_ema, G or D, but a int. Take a network pickle."),
     "dict": (
         pickle.dumps({"b": 1, "a": 2}),
@@ -170,7 +170,7 @@ def test_a_missing_file_and_a_wrong_output(files, tmp_path):
 
 
 def test_the_kind_must_be_the_files(files, tmp_path):
-    assert refused(files["nvidia"], tmp_path, "mmagic") == "is a nvidia checkpoint, not mmagic. Take --from nvidia."
+    assert refused(files["nvidia"], tmp_path, "mmagic") == "is a nvidia checkpoint, not mmagic. Set kind='nvidia'."
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -257,7 +257,7 @@ def test_a_discriminator_that_does_not_fit_can_be_left_out(tmp_path):
     small = {res: width for res, width in WIDTHS.items() if res < SIZE}
     torch.save(rosinality_content(d=ref.rosinality_discriminator(small)), tmp_path / "a.pt")
     assert refused(tmp_path / "a.pt", tmp_path) == (
-        "d takes 16x16 images, but the generator makes 32x32. --no-discriminator converts the generator alone."
+        "d takes 16x16 images, but the generator makes 32x32. discriminator=False converts the generator alone."
     )
     bank = convert_bank(tmp_path / "a.pt", tmp_path / "bank.safetensors", discriminator=False)
     assert bank.discriminator == {}
@@ -355,7 +355,7 @@ def test_other_networks_of_nvidias_are_named(tmp_path, network, message):
 )
 def test_other_discriminators_of_nvidias_are_named(tmp_path, network, message):
     source = nvidia.write(nvidia_content(D=network), tmp_path / "a.pkl")
-    assert refused(source, tmp_path) == f"D {message} --no-discriminator converts the generator alone."
+    assert refused(source, tmp_path) == f"D {message} discriminator=False converts the generator alone."
 
 
 def test_tensorflow_networks_are_named(tmp_path):

@@ -158,10 +158,10 @@ def test_before_and_after_pictures(tree):
         ((["in/film.MOV"], "x.png"), "x.png: videos are written as .mp4, .mkv, .mov. Name it x.mp4."),
         ((["in/a.png"], "in/a.png"), "in/a.png is the input and would be overwritten. Give another output."),
         ((["in/a.png", "single.jpg"], "in"), "in/a.png is an input and would be overwritten. Give another output."),
-        ((["single.jpg"], "out", "/x"), "--suffix /x names a folder. Give a few letters."),
+        ((["single.jpg"], "out", "/x"), "suffix='/x' names a folder. Give a few letters."),
         (
             (["single.jpg"], "x.png", "_2"),
-            "--suffix _2 has no effect where the output is named. Leave it out, or give a folder.",
+            "suffix='_2' has no effect where the output is named. Leave it out, or give a folder.",
         ),
         (
             (["in/a.png", "more/a.tif", "deep/a.png"], "out"),
@@ -198,14 +198,14 @@ def test_existing_outputs(tree):
     for name in "a.png", "deep/er/c.png":
         (tree / "out" / name).touch()
     assert fault(lambda: without_existing(plan, False, False)) == (
-        "2 of 4 outputs exist in out (a.png, c.png). Give --overwrite to replace them, or --skip-existing to restore "
+        "2 of 4 outputs exist in out (a.png, c.png). Give overwrite to replace them, or skip_existing to restore "
         "the others only."
     )
     assert without_existing(plan, True, False) == (plan.jobs, 0)
     assert without_existing(plan, False, True) == ([plan.jobs[1], plan.jobs[3]], 2)
     alone = plan_outputs(["in/a.png"], "out")
     assert fault(lambda: without_existing(alone, False, False)) == (
-        "out/a.png exists. Give --overwrite, or another output."
+        "out/a.png exists. Give overwrite, or another output."
     )
     (tree / "out" / "b.png").mkdir()
     assert fault(lambda: without_existing(plan, True, False)) == (
@@ -254,13 +254,13 @@ def test_faces_replace_nothing(tree):
     check("in")
     (tree / "faces" / "deep" / "er" / "c_face07_restored.png").touch()
     assert fault(lambda: check("in")) == (
-        "faces exist in faces (c_face07_restored.png). Give --overwrite, or another folder."
+        "faces exist in faces (c_face07_restored.png). Give overwrite, or another folder."
     )
     check("in", keep=True)
     (tree / "more" / "a_face00.png").touch()
     assert fault(lambda: check("in", "more/a_face00.png", faces="more", keep=True)) == (
-        "--save-faces more: more/a_face00.png is an input and would be overwritten. Give another folder."
+        "save_faces='more': more/a_face00.png is an input and would be overwritten. Give another folder."
     )
     assert fault(lambda: check("in", "more/a_face00.png", faces="out", keep=True)) == (
-        "--save-faces out: out/a_face00.png is another output and would be overwritten. Give another folder."
+        "save_faces='out': out/a_face00.png is another output and would be overwritten. Give another folder."
     )

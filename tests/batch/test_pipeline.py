@@ -10,6 +10,7 @@ import pytest
 
 from glean_ext.batch import pipeline
 from glean_ext.errors import InputError
+from glean_ext.utils.outcome import Outcome
 
 
 class Letters:
@@ -41,9 +42,9 @@ class Letters:
         for letter in batch:
             try:
                 self._do("restore", letter)
-                results.append(letter.upper())
+                results.append(Outcome(letter.upper()))
             except InputError as error:
-                results.append(error)
+                results.append(Outcome(error=error))
         self.batches.append(list(batch))
         return results
 

@@ -227,7 +227,8 @@ def test_outscale(restore, light, fault, tmp_path):
     expected = imresize(light.restore(read_picture(tmp_path / "a.png").filled), size=(22, 30))
     np.testing.assert_array_equal(result.pixels, expected)
     assert (
-        fault(*LIGHT, "a.png", "-o", "b.png", "--outscale", "-1") == "outscale is -1, but it must be a positive number."
+        fault(*LIGHT, "a.png", "-o", "b.png", "--outscale", "-1")
+        == "--outscale is -1, but it must be a positive number."
     )
     assert "a.png: with outscale 5000 the result would have 60000x45000 pixels, but" in fault(
         *LIGHT, "a.png", "-o", "b.png", "--outscale", "5000"
@@ -317,7 +318,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     )
     assert not (tmp_path / "n.png").exists()
     assert fault(*photo, "b.png", "--photo", "--fidelity", "2") == (
-        "fidelity is 2.0, but it must lie in [0, 1]: 0 restores, 1 keeps the input."
+        "--fidelity is 2.0, but it must be between 0 (restores) and 1 (keeps the input)."
     )
     assert fault(*photo, "b.png", "--photo", "--background", "x.py") == (
         "--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
@@ -349,9 +350,9 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
             "fit is 'crop', but faces are put back into whole photographs. Leave --fit out.",
         ),
-        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "argument --crf: 60 is not between 0 (lossless) and 51. See"),
-        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "argument --crf: nan is not between 0 (lossless) and 51."),
-        ([*GLEAN, "a.png", "-o", "b.png", "--batch", "0"], "argument --batch: 0 is less than 1. See "),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "--crf is 60, but it must be between 0 (lossless) and 51."),
+        ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "--crf is nan, but it must be between 0 (lossless) and 51."),
+        ([*GLEAN, "a.png", "-o", "b.png", "--batch", "0"], "--batch is 0, but it must be at least 1."),
         ([*GLEAN, "a.png", "-o", "b.png", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         ([*GLEAN, "a.png", "-o", "a.png/b.png"], "a.png cannot be written to ("),
         (

@@ -17,7 +17,8 @@ from support.networks import TINY
 
 from glean_ext import cli
 from glean_ext.config import load_config
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
+from glean_ext.inference.backend import load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.torch_backend import pick_device
 from glean_ext.networks import build_network
@@ -190,8 +191,8 @@ def test_policy_resize_keeps_the_aspect(infer, weights, config, tmp_path, size, 
     code, stdout, _ = infer(config, weights, path, "-o", tmp_path / "out.png")
     assert code == 0
     assert stdout == (
-        f"{path} has {size[1]}x{size[0]} pixels; it was padded and resized to the model's 8x8 (see --size-policy and "
-        "--fit).\n"
+        f"{path} has {size[1]}x{size[0]} pixels; it was padded and resized to the model's 8x8. See --size-policy and "
+        "--fit.\n"
     )
     assert read_rgb(tmp_path / "out.png").shape == (*out_size, 3)
 
@@ -204,9 +205,10 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     square = np.pad(rgb, ((top, side - size[0] - top), (left, side - size[1] - left), (0, 0)), mode="edge")
     output = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)  # each pixel tells where it was
     given: list[np.ndarray] = []
-    notices: list[str] = []
-    restorer = ImageRestorer({"model": {"generator": TINY}}, weights, device="cpu", notify=notices.append)
-    restorer.network.restore = lambda images: given.extend(images) or [output]
+    notices: list[Notice] = []
+    backend = load_backend({"model": {"generator": TINY}}, weights, device="cpu")
+    backend.restore = lambda images: given.extend(images) or [output]
+    restorer = ImageRestorer(backend, notify=notices.append)
     restored = restorer.restore(rgb)
     difference = np.abs(given[0].astype(int) - imresize(square, size=(8, 8)))
     # MATLAB rounds and clips between the axes and takes rows first; of a landscape image the columns were first.
@@ -220,7 +222,7 @@ def test_policy_error(fault, weights, config, tmp_path):
     path = save_noise(tmp_path / "in.png", 6, 5)
     assert fault(config, weights, path, "-o", tmp_path / "out.png", "--size-policy", "error") == (
         f"{path} has 5x6 pixels, but the model takes 8x8 only. Resize it (MATLAB's antialiased bicubic is what models "
-        "are trained with), or let --size-policy resize do that (in Python: size_policy='resize')."
+        "are trained with). --size-policy resize does that."
     )
     assert not (tmp_path / "out.png").exists()
 
@@ -262,8 +264,7 @@ def test_lightglean_names_what_is_too_small_and_goes_on(infer, light, tmp_path):
     assert code == 2
     assert (
         f"failed: {tmp_path}/in/a.png has 9x7 pixels, but the model takes any size from 8x8 on. Resize it (MATLAB's "
-        "antialiased bicubic is what models are trained with), or let --size-policy resize do that (in Python: "
-        "size_policy='resize').\n"
+        "antialiased bicubic is what models are trained with). --size-policy resize does that.\n"
     ) in stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
     assert infer(*light, tmp_path / "in" / "a.png", "-o", tmp_path / "a.png", "--size-policy", "resize")[0] == 0
@@ -280,7 +281,7 @@ def test_glean_in_tiles_and_cropped(infer, weights, config, tmp_path):
 
 def test_options_without_effect(fault, weights, config, image, tmp_path):
     assert fault(config, weights, image, "-o", tmp_path / "o.png", "--tile-size", "64") == (
-        "tile_size has no effect where size_policy is 'resize'. Leave it out, or take size_policy 'tile'."
+        "--tile-size has no effect with --size-policy resize. Leave it out, or give --size-policy tile."
     )
 
 
@@ -294,13 +295,13 @@ def test_bad_usage_is_one_line(fault, config, weights, image):
 
 def test_unknown_policy(fault, config, weights, image, tmp_path):
     assert fault(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "crop") == (
-        "size_policy is 'crop', but it must be one of auto, error, resize, tile."
+        "--size-policy is 'crop', but it must be one of auto, error, resize, tile."
     )
 
 
 def test_unusable_device():
     for name in ("tpu9", "cuda:99", "meta"):
-        with pytest.raises(InputError, match=rf"--device {name} cannot be used here \(.*\)\. Use --device cpu\."):
+        with pytest.raises(InputError, match=rf"^device='{name}' cannot be used here \(.*\)\. Use device='cpu'\.$"):
             pick_device(name)
 
 
@@ -383,10 +384,10 @@ def test_cfg_options_change_the_network(fault, config, weights, image, tmp_path)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.generator", "--cfg-options model.generator: it must be key=value, e.g. model.generator.in_size=64."),
-        ("modell.x=1", "--cfg-options modell.x=1: the config has no 'modell'. Correct the key."),
-        ("model.generator.blur_kernel=[1,2", "--cfg-options model.generator.blur_kernel=[1,2: "),
-        ("model.type.x=1", "--cfg-options model.type.x=1: "),
+        ("model.generator", "cfg_options model.generator: it must be key=value, e.g. model.generator.in_size=64."),
+        ("modell.x=1", "cfg_options modell.x=1: the config has no 'modell'. Correct the key."),
+        ("model.generator.blur_kernel=[1,2", "cfg_options model.generator.blur_kernel=[1,2: "),
+        ("model.type.x=1", "cfg_options model.type.x=1: "),
     ],
 )
 def test_bad_cfg_options(config, option, message):

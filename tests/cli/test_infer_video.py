@@ -16,7 +16,8 @@ from skimage import data
 from support.videos import picture, psnr, read_video, worst, write_video
 
 from glean_ext import cli
-from glean_ext.batch.video_stages import VideoFiles, fingerprint
+from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
+from glean_ext.batch.video_stages import VideoRestorer, fingerprint
 from glean_ext.cli import restore as command
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
@@ -97,8 +98,8 @@ def test_frames_of_another_size_are_resized_which_is_said_once(infer, source, tm
     assert (code, stderr) == (0, "")
     lines = stdout.splitlines()
     assert lines[:2] == [
-        "--compare makes pictures of images only, not of videos",
-        f"{source} has 32x24 pixels; it was padded and resized to the model's 8x8 (see --size-policy and --fit).",
+        "--compare makes pictures of images only, not of videos.",
+        f"{source} has 32x24 pixels; it was padded and resized to the model's 8x8. See --size-policy and --fit.",
     ]
     assert len(lines) == 3 and lines[2].startswith(f"{tmp_path}/out.mp4: 6 frames of 64x48; ")
     expected = [imresize(restorer.restore(rgb), size=(48, 64)) for rgb in read_video(source).rgb]
@@ -172,7 +173,7 @@ def test_fingerprint(tmp_path):
     weights.write_bytes(b"1")
     base.write_text("model = dict(type='GLEAN', generator=dict(type='GLEANStyleGANv2', in_size=8))\n")
     config.write_text("_base_ = ['base.py']\n")
-    models, options = [(str(config), str(weights))], {"fit": None}
+    models, options = [ModelSource(str(config), str(weights))], {"fit": None}
     first = fingerprint(models, [], options)
     assert fingerprint(list(models), (), dict(options)) == first
     assert fingerprint(models, [], {"fit": "pad"}) != first
@@ -205,42 +206,40 @@ class Changing:
         return Memory(per_pixel=1e6, ram=int(self.free.pop(0)))
 
 
+LIGHT = ModelSource("demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors")
+
+
 def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
     """Those of a resumed run as well."""
     source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(62)], audio=())
-    light = ImageRestorer(
-        "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
-    )
+    options = RestoreOptions(LIGHT, (source,), tmp_path / "out.mp4", outscale=0.5, batch=2)
     counts = []
-    light.on_tile = lambda done, total: counts.append(total)
 
     def restore(*free: float, stop: bool = False):
-        light.network = Changing(*free)
-        files = VideoFiles(light, None, 0.5, 2, 10, "", lambda line: None)
+        light = ImageRestorer(Changing(*free), on_tile=lambda done, total: counts.append(total))
+        videos = VideoRestorer(options, light, notify=lambda line: None)
 
         def progress(done, total):
             if stop and done == 60:
                 raise KeyboardInterrupt
 
-        return files.restore(source, tmp_path / "out.mp4", progress)
+        return videos.restore(source, tmp_path / "out.mp4", progress)
 
     with pytest.raises(KeyboardInterrupt):
         restore(2.5e9, 1e12, stop=True)
-    assert restore(1e12).resumed == 60
+    assert restore(1e12).result.resumed == 60
     assert set(counts) == {15} and len(counts) == 62 * 15
 
 
 def test_backgrounds_are_cut_alike_too(tmp_path, restorer):
     source = write_video(tmp_path / "in.mp4", [picture(number, (64, 48)) for number in range(4)], audio=())
-    light = ImageRestorer(
-        "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", "cpu", notify=lambda line: None
-    )
-    light.network, counts = Changing(2.5e9, 1e12), []
-    light.on_tile = lambda done, total: counts.append(total)
-    photos = PhotoRestorer(restorer, background=light.restore)
-    files = VideoFiles(restorer, photos, None, 2, 10, "", lambda line: None, light)
-    assert files.restore(source, tmp_path / "out.mp4", lambda done, total: None).frames == 4
-    assert counts == [15] * 4 * 15 and light.tiles is None
+    counts = []
+    light = ImageRestorer(Changing(2.5e9, 1e12), on_tile=lambda done, total: counts.append(total))
+    photo = PhotoOptions(background=LIGHT)
+    options = RestoreOptions(ModelSource(*MODEL), (source,), tmp_path / "out.mp4", batch=2, photo=photo)
+    videos = VideoRestorer(options, restorer, light, notify=lambda line: None)
+    assert videos.restore(source, tmp_path / "out.mp4", lambda done, total: None).result.frames == 4
+    assert counts == [15] * 4 * 15 and light.tile_sizes is None
 
 
 def test_frames_too_large_for_h264_are_refused_at_once(infer, tmp_path, source):

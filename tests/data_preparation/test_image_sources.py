@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 from support.preparation import content, fault, names, picture, run, save
 
-from glean_ext.data_preparation.readers import open_source
-from glean_ext.data_preparation.selection import assign_names, find_listed, read_list
+from glean_ext.data_preparation.readers import _entries, open_source
+from glean_ext.data_preparation.selection import assign_names, find_listed
+from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import decode_rgb, read_rgb
 
 
@@ -47,11 +49,40 @@ def test_folders_are_searched_with_all_subfolders(tmp_path):
     (tmp_path / "raw/loop").symlink_to(tmp_path / "raw")
     (tmp_path / "raw/nowhere.png").symlink_to(tmp_path / "gone")
     source = open_source(tmp_path / "raw")
-    entries, others = source.find()
+    entries, left_out = source.find()
     assert [entry.key for entry in entries] == ["a/b/d.webp", "a/c.JPG", "b.png", "link/e.png", "nowhere.png"]
-    assert others == 3
+    assert left_out == [".hidden.png", "a/._c.jpg", "a/notes.txt"] and len(left_out) == 3
     assert source.read(entries[2]) == (tmp_path / "raw/b.png").read_bytes()
     assert fault(source.read, entries[4]) == "nowhere.png cannot be read (No such file or directory)."
+
+
+def test_one_rule_for_formats_and_hidden_names(tmp_path):
+    """Folders, zips and training take the same files."""
+    used = ["a.png", "b.webp", "c.Jpg", "d.gif", "sub/e.TIFF"]
+    for name in *used, ".hidden.png", ".Trash-0/f.png", "sub/.ipynb_checkpoints/g.png", "notes.txt", "sub/h.svg":
+        save(picture(1), tmp_path / "raw" / name, format="PNG")
+    files = [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
+    make_zip(tmp_path / "raw.zip", {str(path.relative_to(tmp_path)): path.read_bytes() for path in files})
+    entries, left_out = open_source(tmp_path / "raw").find()
+    assert [entry.key for entry in entries] == used
+    assert left_out == [".Trash-0", ".hidden.png", "notes.txt", "sub/.ipynb_checkpoints", "sub/h.svg"]
+    entries, left_out = open_source(tmp_path / "raw.zip").find()
+    assert [entry.key for entry in entries] == [f"raw/{name}" for name in used]
+    assert left_out == [
+        "raw/.Trash-0/f.png", "raw/.hidden.png", "raw/notes.txt", "raw/sub/.ipynb_checkpoints/g.png", "raw/sub/h.svg"
+    ]  # fmt: skip
+    save(picture(2), tmp_path / "raw/a.png")
+    report = run(tmp_path / "raw", tmp_path / "out")
+    assert report["left out"] == [".Trash-0", ".hidden.png", "notes.txt", "sub/.ipynb_checkpoints", "sub/h.svg"]
+    assert report["images"] == report["other files"] == 5
+
+
+def test_a_name_that_many_members_of_a_zip_have_takes_no_quadratic_time(tmp_path):
+    found = [("a.png", number, "") for number in range(20_000)]
+    start = time.process_time()
+    entries = _entries(found)
+    assert time.process_time() - start < 3
+    assert len({entry.key for entry in entries}) == 20_000
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -109,6 +140,26 @@ def test_members_that_cannot_be_read_are_rejected(tmp_path, raw, monkeypatch):
     )
 
 
+def test_any_exception_of_a_decoder_rejects_that_file_only(tmp_path, raw, monkeypatch):
+    """A PNG without its palette, and an error that no decoder documents."""
+    Image.fromarray(picture(1)).convert("P").save(raw / "3.png")
+    content = (raw / "3.png").read_bytes()
+    start = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    (raw / "3.png").write_bytes(content[:start] + content[start + 12 + length :])
+    save(picture(20), raw / "4.webp")
+
+    def broken(*arguments: object) -> None:
+        raise ArithmeticError("from inside the decoder")
+
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", broken)
+    report = run(raw, tmp_path / "out", split=1.0)
+    assert report["rejected"] == {"unreadable": 2} and report["train"] == 9
+    assert [reject["file"] for reject in report["rejects"]] == ["3.png", "4.webp"]
+    assert report["rejects"][0]["reason"].startswith("3.png is ")
+    assert "from inside the decoder" in report["rejects"][1]["reason"]
+
+
 def test_not_a_source(tmp_path, raw):
     (tmp_path / "a.tar").write_bytes(b"something")
     out = tmp_path / "out"
@@ -160,10 +211,12 @@ def test_two_images_with_one_name_both_stay(tmp_path):
 
 def test_lists_of_the_published_kind(tmp_path):
     (tmp_path / "list.txt").write_text("00000.png (1024, 1024, 3)\n\nx y.jpg (256,256,3) 1\nplain\n")
-    assert read_list(tmp_path / "list.txt") == ["00000.png", "x y.jpg", "plain"]
+    assert read_file_list(tmp_path / "list.txt") == ["00000.png", "x y.jpg", "plain"]
     (tmp_path / "list.txt").write_text("\n")
-    assert fault(read_list, tmp_path / "list.txt") == (f"{tmp_path}/list.txt names no files. Put a name on each line.")
-    assert "the list cannot be read (No such file or directory)" in fault(read_list, tmp_path / "no.txt")
+    assert fault(find_listed, [], tmp_path / "list.txt") == (
+        f"{tmp_path}/list.txt names no files. Put a name on each line."
+    )
+    assert "the list cannot be read (No such file or directory)" in fault(find_listed, [], tmp_path / "no.txt")
 
 
 def test_list_entries_are_found_by_path_or_name(tmp_path):
@@ -182,6 +235,31 @@ def test_list_entries_are_found_by_path_or_name(tmp_path):
     )
     assert fault(keys, "1.png\n7.png\n8.png") == (
         f"{tmp_path}/list.txt names 7.png and 1 more, which source does not have. Correct the list or source."
+    )
+
+
+def test_lists_of_every_spelling(tmp_path, monkeypatch):
+    """Spaces, comments, Windows' encoding and line ends, absolute paths, and paths relative to different folders."""
+    for name in "my cat.png", "sub/b.png", "c # d.png", "e.png", "f.png":
+        save(picture(1), tmp_path / "raw" / name)
+    entries, _ = open_source(tmp_path / "raw").find()
+    monkeypatch.chdir(tmp_path)
+    lines = (
+        "# all cats",
+        "my cat.png (8,8,3)",
+        f"{tmp_path}/raw/sub/b.png",
+        "",
+        "c # d.png",
+        "./e.png # good",
+        "raw/f.png",
+    )
+    for encoding in "utf-8", "utf-8-sig", "utf-16":
+        (tmp_path / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
+        found = find_listed(entries, tmp_path / "list.txt", tmp_path / "raw")
+        assert found == {"my cat.png", "sub/b.png", "c # d.png", "e.png", "f.png"}
+    (tmp_path / "list.txt").write_text("my dog.png\n.\n")
+    assert fault(find_listed, entries, tmp_path / "list.txt", tmp_path / "raw") == (
+        f"{tmp_path}/list.txt names my dog.png and 1 more, which source does not have. Correct the list or source."
     )
 
 

@@ -284,7 +284,16 @@ def test_tool(tmp_path, raw, capsys):
     code, printed, _ = tool(capsys, raw, tmp_path / "out", "--size", "16", "--split", "0.8", "--workers", "1")
     assert code == 0
     assert printed.startswith("8 training and 2 test images of 10 in ")
+    assert "left out" not in printed
     assert printed.splitlines()[-1] == f"{tmp_path}/out: report.json, images.csv, contact_sheet.png"
+
+
+def test_tool_names_what_is_left_out(tmp_path, raw, capsys):
+    for name in "notes.txt", ".Trash-0/a.png", "b.svg":
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).write_text("x")
+    _, printed, _ = tool(capsys, raw, tmp_path / "out", "--size", "16", "--workers", "1")
+    assert printed.splitlines()[-2] == "left out, no images or hidden: .Trash-0, b.svg, notes.txt"
 
 
 def test_tool_preset_and_what_is_given_beside_it(tmp_path, raw, capsys):

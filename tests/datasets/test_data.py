@@ -173,6 +173,69 @@ def test_annotation_file(folder):
     assert [Path(data.get_data_info(i)["gt_path"]).name for i in range(len(data))] == ["2.png", "0.png"]
 
 
+def files(data: SRFolderDataset, key: str = "gt_path") -> list[str]:
+    return [data.get_data_info(i)[key] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_annotation_files_of_every_spelling(folder, encoding):
+    for name in "my cat.png", "sub/c # d.png":
+        save(noise(1), folder / "GT" / name)
+        save(noise(1, 8, 8), folder / "LR" / name)
+    for i in range(3):
+        save(noise(1, 8, 8), folder / f"LR/{i}.png")
+    lines = "# cats", "my cat.png (16,16,3)", "", f"{folder}/GT/0.png", "GT/1.png", "sub/c # d.png  ", "/2.png # last"
+    (folder / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    names = ["my cat.png", "0.png", "1.png", "sub/c # d.png", "2.png"]
+    data = dataset(folder, {"gt": "GT", "img": "LR"}, ann_file="list.txt")
+    assert files(data) == [f"{folder}/GT/{name}" for name in names]
+    assert files(data, "img_path") == [f"{folder}/LR/{name}" for name in names]
+    assert len(data[3]["inputs"]) == 3
+
+
+def test_annotation_files_may_name_images_elsewhere_but_not_of_pairs(folder, monkeypatch):
+    save(noise(1), folder / "elsewhere/a.png")
+    (folder / "lists").mkdir()
+    save(noise(2), folder / "lists/b.png")
+    (folder / "lists/list.txt").write_text(f"{folder}/elsewhere/a.png\nb.png\n")
+    assert files(dataset(folder, ann_file="lists/list.txt")) == [f"{folder}/elsewhere/a.png", f"{folder}/lists/b.png"]
+    monkeypatch.chdir(folder)
+    assert files(dataset(Path(), ann_file="lists/list.txt")) == [f"{folder}/elsewhere/a.png", f"{folder}/lists/b.png"]
+    (folder / "LR").mkdir()
+    assert fault(dataset, folder, {"gt": "GT", "img": "LR"}, ann_file="lists/list.txt") == (
+        f"{folder}/lists/list.txt names {folder}/elsewhere/a.png, which is not in {folder}/GT, so that its "
+        "low-resolution image is unknown. Move it there, or leave data_prefix.img out."
+    )
+
+
+def test_all_formats_are_used_and_what_is_left_out_is_named(tmp_path, caplog):
+    for name in "a.png", "b.webp", "c.Jpg", "d.gif", "e.JP2", ".hidden.png", ".Trash-0/f.png", "sub/g.PNG":
+        path = tmp_path / "GT" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(1)).save(path)
+    (tmp_path / "GT/notes.txt").write_text("no image")
+    data = dataset(tmp_path)
+    assert [Path(path).name for path in files(data)] == ["a.png", "b.webp", "c.Jpg", "d.gif", "e.JP2"]
+    assert len([data[i] for i in range(len(data))]) == 5
+    formats = "Images are .bmp .gif .jpg .jpeg .jp2 .png .ppm .pgm .pbm .tif .tiff .webp; names that begin with a dot "
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("glean_ext")] == [
+        f"{tmp_path}/GT: 5 images are used, 4 other files or folders are left out: .Trash-0, .hidden.png, notes.txt, "
+        f"sub. {formats}are hidden. Set recursive=True to look in subfolders, too."
+    ]
+    caplog.clear()
+    assert [Path(path).name for path in files(dataset(tmp_path, recursive=True))][-1] == "g.PNG"
+    assert "3 other files or folders are left out: .Trash-0, .hidden.png, notes.txt. " in caplog.text
+    assert "recursive" not in caplog.text
+
+
+def test_linked_folders_are_read_once(folder):
+    save(noise(5), folder / "elsewhere/5.png")
+    (folder / "GT/link").symlink_to(folder / "elsewhere")
+    (folder / "GT/loop").symlink_to(folder / "GT")
+    names = [str(Path(path).relative_to(folder / "GT")) for path in files(dataset(folder, recursive=True))]
+    assert names == ["0.png", "1.png", "2.png", "link/5.png"]
+
+
 @pytest.mark.parametrize("recursive", [False, True])
 def test_subfolders(folder, recursive):
     save(noise(5), folder / "GT/sub/5.png")
@@ -248,6 +311,64 @@ def test_damaged_images_are_named(folder):
         (folder / "GT/0.png").write_bytes(bad)
         message = fault(LoadRGB("gt"), {"gt_path": str(folder / "GT/0.png")})
         assert message.startswith(f"{folder}/GT/0.png is ")
+
+
+def palette_without_colours(path: Path) -> None:
+    """A PNG whose palette is gone: Pillow raises an AssertionError, which is none of its documented errors."""
+    save(noise(0), path)
+    Image.fromarray(noise(0)).convert("P").save(path)
+    content = path.read_bytes()
+    start = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[start + 12 + length :])
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no palette"])
+def test_only_damaged_files_are_skipped(folder, damage):
+    path = folder / "GT/1.png"
+    if damage == "no palette":
+        palette_without_colours(path)
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:-60], "empty": b"", "text": b"text"}[damage])
+    data = dataset(folder, unreadable="skip")
+    sample = data[1]["data_samples"]
+    assert sample.gt_path != str(path) and set(sample.skipped) == {str(path)}
+    assert data[0]["data_samples"].skipped == []
+    for options in {"unreadable": "stop"}, {"unreadable": "skip", "test_mode": True}:
+        assert fault(lambda options=options: dataset(folder, **options)[1]).startswith(f"{path} ")
+
+
+def test_a_damaged_low_resolution_file_is_skipped_by_its_own_name(folder):
+    for i in range(3):
+        save(noise(i, 8, 8), folder / f"LR/{i}.png")
+    (folder / "LR/2.png").write_bytes(b"")
+    data = dataset(folder, {"gt": "GT", "img": "LR"}, unreadable="skip")
+    assert set(data[2]["data_samples"].skipped) == {str(folder / "LR/2.png")}
+
+
+def test_mistakes_in_the_config_are_not_skipped(folder):
+    """One image that the scale does not divide, a pair of the wrong size, a file that is gone, the wrong loader."""
+    path = save(noise(1, 15, 16), folder / "GT/1.png")
+    assert fault(lambda: dataset(folder, unreadable="skip")[1]) == (
+        f"{path} has 16x15 pixels, which 2 does not divide. Crop or resize the ground truth, or change the dataset's "
+        "scale."
+    )
+    for i in range(3):
+        save(noise(i, 4, 4), folder / f"LR/{i}.png")
+    assert fault(lambda: dataset(folder, {"gt": "GT", "img": "LR"}, unreadable="skip")[0]).startswith(
+        f"{folder}/LR/0.png has 4x4 pixels, but the ground truth {folder}/GT/0.png has 16x16"
+    )
+    data = dataset(folder, unreadable="skip")
+    (folder / "GT/2.png").unlink()
+    assert fault(lambda: data[2]).startswith(f"{folder}/GT/2.png: there is no such file.")
+    load = {"type": "LoadImageFromFile", "key": "gt", "color_type": "color", "channel_order": "bgr"}
+    assert fault(lambda: dataset(folder, pipeline=[load, *PACK[1:]], unreadable="skip")[0]).startswith("GLEAN works in")
+
+
+def test_a_folder_of_damaged_files_stops_training(folder):
+    for path in (folder / "GT").iterdir():
+        path.write_bytes(b"")
+    assert fault(lambda: dataset(folder, unreadable="skip")[0]).endswith(".png is empty (0 bytes). Get the file again.")
 
 
 def test_gt_in_bgr_is_refused(folder):

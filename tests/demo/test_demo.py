@@ -1,4 +1,4 @@
-"""The demo domain: its pictures, its bank, the shipped weights, and the whole run in small."""
+"""The demonstration: its images, its bank, the shipped weights, and a small run of the whole chain."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def hashes(folder: Path) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.png"))]
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
-def test_a_seed_is_a_face():
+def test_a_seed_determines_a_face():
     first, again, other = (np.asarray(render_face(seed)) for seed in ("a", "a", "b"))
     assert first.shape == (64, 64, 3)
     assert np.array_equal(first, again)
@@ -78,8 +78,8 @@ def test_pca_codes_are_whitened():
     torch.testing.assert_close(codes.std(0), torch.ones(8), atol=1e-4, rtol=0)
 
 
-def test_interrupted_training_goes_on_exactly(faces, tmp_path):
-    """Six steps (two of each stage) in one go, or stopped on the way: the same weights, bit for bit."""
+def test_interrupted_training_continues_exactly(faces, tmp_path):
+    """Six steps (two of each stage) without a stop, or stopped after three: the same weights, bit for bit."""
     recipe = Recipe(drawing_images=8, mixed_images=8, adversarial_images=8, batch_size=4, r1_interval=2)
     straight = train_bank(faces, tmp_path / "straight", recipe, save_every=1)
     stopped = BankTraining(load_images(faces / "train" / "GT"), recipe)
@@ -88,7 +88,7 @@ def test_interrupted_training_goes_on_exactly(faces, tmp_path):
     (tmp_path / "resumed").mkdir()
     torch.save(stopped.state_dict(), tmp_path / "resumed" / "last.pth")
     resumed = train_bank(faces, tmp_path / "resumed", recipe, save_every=1)
-    assert resumed.shown == straight.shown == 24
+    assert resumed.images_shown == straight.images_shown == 24
     for name in "generator", "ema", "discriminator":
         expected = getattr(straight, name).state_dict()
         for key, value in getattr(resumed, name).state_dict().items():
@@ -99,7 +99,7 @@ def test_interrupted_training_goes_on_exactly(faces, tmp_path):
 def test_another_recipe_does_not_resume(faces, tmp_path):
     recipe = Recipe(drawing_images=4, mixed_images=0, adversarial_images=4, batch_size=4)
     train_bank(faces, tmp_path, recipe)
-    with pytest.raises(InputError, match=r"was made with another recipe.* Delete it or choose another --work-dir"):
+    with pytest.raises(InputError, match=r"has another recipe.* Delete it or choose another --work-dir"):
         train_bank(faces, tmp_path, replace(recipe, lr=1e-3))
 
 
@@ -112,8 +112,8 @@ def test_training_starts_from_a_shipped_bank(faces):
         assert torch.equal(value, state[f"generator_ema.{key}"].float()), key
     for key, value in training.discriminator.state_dict().items():
         assert torch.equal(value, state[f"discriminator.{key}"].float()), key
-    assert training.shown == int(checkpoints.metadata(shipped)["images_shown"]) > 200_000
-    assert training.step().keys() == {"g", "d", "r1"}, "it goes on in the adversarial stage"
+    assert training.images_shown == int(checkpoints.metadata(shipped)["images_shown"]) > 200_000
+    assert training.step().keys() == {"g", "d", "r1"}, "training continues in the adversarial stage"
 
 
 def test_drawing_learns(faces):
@@ -147,11 +147,12 @@ def test_shipped_bank_loads_strictly():
 
 def test_shipped_glean_beats_bicubic_by_5_db(tmp_path):
     """On the first 40 of the held-out faces; `make demo` measures all 200."""
-    from demo.run import measure, restore_held_out, shipped
+    from demo.run import measure, restore_held_out, shipped_weights
 
     make_demo_data(tmp_path, train=0, test=40)
     rows = {
-        row.name: row.images for row in restore_held_out(tmp_path / "test" / "GT", CONFIG, {"ours": shipped(CONFIG)})
+        row.name: row.images
+        for row in restore_held_out(tmp_path / "test" / "GT", CONFIG, {"ours": shipped_weights(CONFIG)})
     }
     bicubic, ours = (measure(rows[name], rows["GT"])["PSNR"] for name in ("bicubic", "ours"))
     assert 15 < bicubic < 25
@@ -169,7 +170,7 @@ def test_shipped_glean_holds_the_shipped_bank():
 # ---------------------------------------------------------------- the whole run
 
 
-def test_the_whole_demo_in_small(tmp_path):
+def test_a_small_run_of_the_whole_demo(tmp_path):
     from demo.run import run_demo
 
     report = run_demo(CONFIG, tmp_path / "work", tmp_path / "data", max_iters=2, images=(16, 10))

@@ -1,4 +1,4 @@
-"""The demo's training in bf16 takes the course it takes in fp32."""
+"""The demo's training has nearly the same losses in bf16 and in fp32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ITERATIONS, WINDOW = 60, 10
 
 @HOOKS.register_module(force=True)
 class Losses(Hook):
-    """Keeps what each iteration logged."""
+    """Keeps the losses of each iteration."""
 
     curve: list[dict[str, float]]
 
@@ -51,7 +51,7 @@ def train(home: Path, dtype: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_bf16_takes_the_course_of_fp32(tmp_path):
+def test_losses_of_bf16_are_those_of_fp32(tmp_path):
     """Means over 10 iterations: the pixel loss within 1% of fp32's, the small adversarial ones within 20%."""
     make_demo_data(tmp_path / "faces", train=64, test=0)
     full, half = train(tmp_path, "float32"), train(tmp_path, "bfloat16")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from PIL import Image
+from support.fake_gpu import load_to_fake_gpu
 from support.training import BASES, NETWORK, ROOT, make_home
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
@@ -65,7 +66,7 @@ def test_banks_are_of_configuration_f(name, parameters):
     with torch.device("meta"):
         generator, discriminator = MODELS.build(cfg.model.generator), MODELS.build(cfg.model.discriminator)
     size = int(name.split("_")[-1])
-    assert generator.out_size == discriminator.canvas.side == size
+    assert generator.out_size == discriminator.padding.side == size
     assert cfg.randomness.diff_rank_seed, "each process draws latents of its own"
     assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(parameters, abs=0.05)
 
@@ -152,10 +153,11 @@ def test_the_probability_moves_in_training(home, target, steps):
     assert [line["augment_p"] for line in lines] == pytest.approx(Probability.seen)
 
 
-def test_augmented_training_is_resumed_bit_for_bit(home):
+def test_augmented_training_is_resumed_bit_for_bit(home, monkeypatch):
     augment = {"target": -2.0, "ramp_images": 100}
     straight = runners.train(augmented_config(8, "straight", **augment))
     runners.train(augmented_config(6, "halves", **augment))
+    load_to_fake_gpu(monkeypatch)
     resumed = runners.train(augmented_config(8, "halves", resume=True, **augment))
     assert resumed.model.discriminator.augmentation.p == straight.model.discriminator.augmentation.p == 0.32
     for name, value in straight.model.state_dict().items():

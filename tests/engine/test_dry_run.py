@@ -42,9 +42,14 @@ def config(*options: str):
     return cfg
 
 
-def test_dry_run_says_what_the_job_takes_and_leaves_nothing(home, capsys):
-    dry_run(config())
-    said = " ".join(capsys.readouterr().out.split())
+def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys):
+    report = dry_run(config())
+    rows = dict(report.rows())
+    said = " ".join(" ".join(row) for row in rows.items())
+    assert report.images == {"training": (5, 5), "validation": (5, 5)}
+    assert rows["parameters"] == f"{report.parameters:,}, {report.trained_parameters:,} of them trained"
+    assert report.batch == ((2, 3, 8, 8), (2, 3, 16, 16)) and report.steps == 300_000
+    assert "dry run" not in capsys.readouterr().out
     for fact in "5, 5 of them read", "bank.pth", "(2, 3, 8, 8) -> (2, 3, 16, 16)", "for 300,000 of them", "MB, ":
         assert fact in said, fact
     assert not Path("work").exists() and not list(home.glob("*dirs*"))

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
 from support.training import BASES, NETWORK, make_home
 
@@ -196,33 +197,55 @@ def test_a_random_seed_is_resumed_too(home):
     assert_same_end("straight", "resumed")
 
 
-def test_settings_that_stay_those_of_the_checkpoint_are_told(home):
+def test_settings_that_stay_those_of_the_checkpoint_are_reported(home):
     """mmengine restores the schedule and the optimisers whatever the config says by now."""
     train("work", "train_cfg.max_iters=4")
 
-    told: list[str] = []
+    earlier: list[str] = []
 
     def resumed(*options: str) -> list[str]:
-        """What the run warned of."""
+        """The warnings of a resumed run."""
         train("work", "log_level=INFO", *options, resume=True)
         logs = "".join(path.read_text() for path in sorted(Path("work").glob("*/*.log")))
         warnings = re.findall(r"WARNING - (The settings of the checkpoint stay.*|An iteration had.*)", logs)
-        new = warnings[len(told) :]
-        told.extend(new)
+        new = warnings[len(earlier) :]
+        earlier.extend(new)
         return new
 
     assert resumed("train_cfg.max_iters=4") == []
     assert resumed("train_cfg.max_iters=4", "train_dataloader.batch_size=3") == [
-        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run goes on at "
-        "another place of the data."
+        "An iteration had 2 images and has 3 from here on: the learning rates were for 2, and the run "
+        "continues at another position in the data."
     ]
     changed = "train_cfg.max_iters=6", "param_scheduler.T_max=6", "optim_wrapper.discriminator.optimizer.lr=0.5"
     kept = (f"{name} schedule T_max 16 instead of 6, {name} schedule end 4 instead of 6" for name in PARTS_TRAINED)
     assert resumed(*changed) == [
         f"The settings of the checkpoint stay, those of the config do not count: {', '.join(kept)}, discriminator "
-        "optimizer lr 0.0001 instead of 0.5. For others start from the weights, without --resume: "
-        "load_from=<checkpoint>."
+        "optimizer lr 0.0001 instead of 0.5. For others start a new run from the weights: load_from='<checkpoint>' "
+        "without resume."
     ]
+
+
+def test_the_fake_gpu_refuses_what_a_gpu_refuses():
+    tensor = on_fake_gpu({"x": [torch.arange(3)]})["x"][0]
+    with pytest.raises(TypeError, match=r"Use Tensor.cpu\(\) first"):
+        tensor.numpy()
+    with pytest.raises(TypeError):
+        np.asarray(tensor)
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3).add_(tensor)
+    assert type(tensor.cpu()) is torch.Tensor and tensor.cpu().numpy().tolist() == [0, 1, 2]
+    assert (tensor + torch.tensor(1)).tolist() == [1, 2, 3] and torch.ones(3).copy_(tensor).tolist() == [0, 1, 2]
+
+
+def test_a_checkpoint_that_mmengine_loads_to_the_gpu_is_resumed(home, monkeypatch):
+    """mmengine maps checkpoints to the device of the model: all that reads them has to take tensors from there."""
+    train("straight", "randomness.seed=5")
+    shutil.copytree("straight", "halves")
+    Path("halves/iter_16.pth").unlink()
+    load_to_fake_gpu(monkeypatch)
+    train("halves", "randomness.seed=5", resume=True)
+    assert_same_end("straight", "halves")
 
 
 def damage(path: str, kind: str) -> None:
@@ -336,7 +359,7 @@ def test_a_full_disk_stops_training_and_leaves_the_last_checkpoint(home):
     assert train("work", resume=True).iter == 16
 
 
-def test_collapse_is_told_with_what_is_needed(home):
+def test_collapse_is_reported_with_what_is_needed(home):
     message = (
         r"training collapsed at iteration 6: .*loss\w* is nan.*; the batch was data/GT/\d.png, data/GT/\d.png. "
         r"The last good checkpoint is \S+/iter_4.pth. Lower the learning rates"

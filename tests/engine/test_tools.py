@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,10 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from support.networks import randomize
 from support.runners import NETWORK, NO_VALIDATION, ROOT, Recorder, noise, save_gt, train
+from support.training import free_port, process
 from torch import Tensor
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.networks import GLEANStyleGANv2
@@ -309,12 +307,6 @@ def test_modules_of_the_user_are_imported(home, monkeypatch):
 # ---------------------------------------------------------------- the real thing
 
 
-def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([*map(str, arguments)], env=env, capture_output=True, text=True, timeout=600)
-
-
 def without_recorder(home: Path) -> None:
     """Other processes do not have it."""
     config = home / "config.py"
@@ -326,7 +318,7 @@ def test_processes(home):
     done = process(sys.executable, ROOT / "tools/train.py", "config.py", "--cfg-options", "train_cfg.max_iters=1")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "error" not in done.stderr
-    load_restorer(GLEANStyleGANv2(**NETWORK), "work_dirs/config/iter_1.pth")
+    load_network_weights(GLEANStyleGANv2(**NETWORK), "work_dirs/config/iter_1.pth")
     bad = process(sys.executable, ROOT / "tools/test.py", "config.py", "no.pth", "--json", "m.json")
     assert bad.returncode == 2 and "Traceback" not in bad.stderr and not Path("m.json").exists()
     assert [line for line in bad.stderr.splitlines() if line.startswith("error: ")] == [
@@ -347,13 +339,10 @@ def test_usage_of_the_shell_scripts(script, usage):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without GPU")
 def test_two_processes_train_resume_and_test(home):
     """DDP with ``find_unused_parameters=False``; its checkpoint is one that a single process reads, and resumes."""
     without_recorder(home)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
 
     def train_two(iterations: int, *more: str) -> dict[str, Tensor]:
         options = "--cfg-options", "train_dataloader.batch_size=1", f"train_cfg.max_iters={iterations}", *NO_VALIDATION
@@ -363,7 +352,7 @@ def test_two_processes_train_resume_and_test(home):
         assert f"Iter(train) [{iterations}/{iterations}]" in done.stdout and "bit-identical" in done.stdout
         assert "do not match exactly" not in done.stdout
         net = GLEANStyleGANv2(**NETWORK)
-        load_restorer(net, f"work_dirs/config/iter_{iterations}.pth")
+        load_network_weights(net, f"work_dirs/config/iter_{iterations}.pth")
         state = torch.load(f"work_dirs/config/iter_{iterations}.pth")["state_dict"]
         assert not any("module" in key for key in state)
         return state

@@ -174,8 +174,8 @@ def test_full_precision_is_the_default(home):
     assert Recorder.last.dtypes == {torch.float32}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without GPU")
-def test_half_precision_needs_a_gpu(home):
+def test_half_precision_needs_a_gpu(home, monkeypatch):
+    monkeypatch.setattr("glean_ext.engine.amp_optim_wrapper.get_device", lambda: "cpu")
     with pytest.raises(InputError) as error:
         train(home, AMP[0], "optim_wrapper.generator.dtype=float16")
     assert str(error.value) == "optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'."
@@ -198,13 +198,15 @@ def test_amp_switch():
     with pytest.raises(InputError) as error:
         runners.use_mixed_precision(other)
     assert str(error.value) == (
-        "--amp: optim_wrapper.generator is a ApexOptimWrapper, which has no mixed precision. Remove its type."
+        "optim_wrapper.generator is a ApexOptimWrapper, which has no mixed precision. Remove its type, or train "
+        "without amp."
     )
     for empty in {}, {"optim_wrapper": {"type": "OptimWrapper", "optimizer": adam}}:
         with pytest.raises(InputError) as error:
             runners.use_mixed_precision(Config(empty))
         assert str(error.value) == (
-            "--amp: the config has no optim_wrapper=dict(generator=dict(optimizer=...), ...). Add it."
+            "The config has no optim_wrapper=dict(generator=dict(optimizer=...), ...) for mixed precision. Add it, or "
+            "train without amp."
         )
 
 

@@ -21,17 +21,16 @@ from support.networks import TINY, randomize
 
 import glean_ext
 from glean_ext import cli
-from glean_ext.checkpoints import load_restorer
+from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
 from glean_ext.inference.export import METADATA, largest_difference, load_torch
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import bytes_per_pixel
-from glean_ext.inference.onnx_backend import OnnxNetwork
+from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import read_rgb, write_png
 
@@ -120,7 +119,7 @@ def through(model):
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-6), pytest.param("float16", 2e-3, marks=pytest.mark.slow)])
 def test_onnx_of_lightglean_takes_any_batch_and_size(exported, dtype, most):
-    net, model = network("light"), OnnxNetwork(exported("light", dtype=dtype))
+    net, model = network("light"), OnnxBackend(exported("light", dtype=dtype))
     for shape in ODD:
         lq = noise(*shape)
         assert model(lq.numpy()).shape == (shape[0], 3, 2 * shape[2], 2 * shape[3])
@@ -130,7 +129,7 @@ def test_onnx_of_lightglean_takes_any_batch_and_size(exported, dtype, most):
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_onnx_of_glean_takes_any_batch(exported, dtype):
-    net, model = network("glean"), OnnxNetwork(exported("glean", dtype=dtype))
+    net, model = network("glean"), OnnxBackend(exported("glean", dtype=dtype))
     for batch in 1, 3:
         lq = noise(batch, 3, 8, 8)
         assert model(lq.numpy()).shape == (batch, 3, 16, 16)
@@ -153,8 +152,8 @@ def test_the_demo_model(call, tmp_path):
     code, stdout, _ = call(config, weights, tmp_path / out)
     assert code == 0
     net = build_network(load_config(config).model.generator).requires_grad_(False).eval()
-    load_restorer(net, weights)
-    model = OnnxNetwork(tmp_path / out)
+    load_network_weights(net, weights)
+    model = OnnxBackend(tmp_path / out)
     for batch in 1, 3:
         assert largest_difference(net, through(model), noise(batch, 3, 8, 8)) <= 5e-6
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -164,7 +163,7 @@ def test_the_demo_model(call, tmp_path):
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3  # of rounding
     told = stdout.splitlines()[-1]
     assert told.startswith(f"wrote {tmp_path / out}: results differ from the network's by at most ")
-    assert float(told.split()[-4]) == pytest.approx(model.facts.max_difference, rel=0.1)
+    assert float(told.split()[-4]) == pytest.approx(model.metadata.max_difference, rel=0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out]
 
 
@@ -213,12 +212,12 @@ def test_weights_too_large_for_one_file_lie_beside_it(home, exported, tmp_path, 
     facts = exporting.export(home / "light.py", home / "light.pth", tmp_path / "a.onnx", notify=lambda line: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.onnx.data"]
     assert (tmp_path / "a.onnx.data").stat().st_size > (tmp_path / "a.onnx").stat().st_size
-    assert OnnxNetwork(tmp_path / "a.onnx").facts.max_difference == pytest.approx(facts.max_difference, rel=0.01)
+    assert OnnxBackend(tmp_path / "a.onnx").metadata.max_difference == pytest.approx(facts.max_difference, rel=0.01)
     lq = noise(1, 3, 9, 10).numpy()
-    np.testing.assert_array_equal(OnnxNetwork(tmp_path / "a.onnx")(lq), OnnxNetwork(exported("light"))(lq))
+    np.testing.assert_array_equal(OnnxBackend(tmp_path / "a.onnx")(lq), OnnxBackend(exported("light"))(lq))
     (tmp_path / "a.onnx.data").unlink()
     with pytest.raises(InputError, match=r"a\.onnx is damaged or no ONNX model \("):
-        OnnxNetwork(tmp_path / "a.onnx")
+        OnnxBackend(tmp_path / "a.onnx")
 
 
 # In the network's place
@@ -227,7 +226,7 @@ def test_weights_too_large_for_one_file_lie_beside_it(home, exported, tmp_path, 
 def test_run_restores_as_the_network_does(exported):
     for kind, size in ("glean", (8, 8)), ("light", (11, 14)):
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        restored = OnnxNetwork(exported(kind), threads=1).run(image)
+        restored = OnnxBackend(exported(kind), threads=1).run(image)
         assert restored.flags.c_contiguous
         difference = np.abs(restored.astype(int) - to_uint8(network(kind)(to_tensor(image))))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01
@@ -235,14 +234,14 @@ def test_run_restores_as_the_network_does(exported):
 
 def test_its_sizes_are_known_as_a_networks(exported):
     for kind in KINDS:
-        assert OnnxNetwork(exported(kind)).takes == SizeRequirements.of(network(kind))
+        assert OnnxBackend(exported(kind)).takes == network(kind).size_requirements
 
 
 def test_torch_is_not_imported(exported):
     code = (
         "import sys, numpy as np\n"
-        "from glean_ext.inference.onnx_backend import OnnxNetwork\n"
-        f"print(OnnxNetwork({str(exported('glean'))!r}).run(np.zeros((8, 8, 3), np.uint8)).shape)\n"
+        "from glean_ext.inference.onnx_backend import OnnxBackend\n"
+        f"print(OnnxBackend({str(exported('glean'))!r}).run(np.zeros((8, 8, 3), np.uint8)).shape)\n"
         "print([name for name in ('torch', 'mmagic', 'mmengine', 'onnx', 'cv2') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -267,7 +266,7 @@ def test_a_restorer_gives_onnx_models_sizes_and_tiles(exported, home):
     seen = []
     policy = SizePolicy("tile", tile_size=40)
     tiled = ImageRestorer(*onnx_model, size_policy=policy, on_tile=lambda *counts: seen.append(counts))
-    difference = np.abs(tiled.restore(pixels(60, 50)).astype(int) - OnnxNetwork(*onnx_model).run(pixels(60, 50)))
+    difference = np.abs(tiled.restore(pixels(60, 50)).astype(int) - OnnxBackend(*onnx_model).run(pixels(60, 50)))
     assert difference.max() <= 1 and seen[-1] == (12, 12)
     batch = tiled.restore_batch([pixels(), pixels(), pixels(dtype=np.uint16)])
     assert [image.dtype for image in batch] == [np.uint8, np.uint8, np.uint16]
@@ -298,7 +297,7 @@ def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("\nIMPORTED\n")
     for path in (tmp_path / "in").iterdir():
-        expected = OnnxNetwork(exported("light")).run(read_rgb(path)).astype(int)
+        expected = OnnxBackend(exported("light")).run(read_rgb(path)).astype(int)
         assert np.abs(read_rgb(tmp_path / "out" / path.name) - expected).max() <= 1
 
 
@@ -320,17 +319,17 @@ def test_choices_that_an_onnx_model_does_not_leave(exported, name, value):
 def test_wrong_sizes(exported):
     path = exported("glean")
     with pytest.raises(InputError) as caught:
-        OnnxNetwork(path).run(np.zeros((8, 9, 3), np.uint8))
+        OnnxBackend(path).run(np.zeros((8, 9, 3), np.uint8))
     assert str(caught.value) == (
         f"{path} takes 8x8 only, but the image has 9x8 pixels. Resize it, or export a model of that size."
     )
     with pytest.raises(InputError, match="takes any size from 8x8 on, but the image has 20x7 pixels"):
-        OnnxNetwork(exported("light")).run(np.zeros((7, 20, 3), np.uint8))
+        OnnxBackend(exported("light")).run(np.zeros((7, 20, 3), np.uint8))
 
 
 @pytest.mark.parametrize("lq", [np.zeros((1, 3, 8, 8)), np.zeros((1, 4, 8, 8), "f4"), np.zeros((3, 8, 8), "f4")])
 def test_wrong_arrays(exported, lq):
-    model = OnnxNetwork(exported("glean"))
+    model = OnnxBackend(exported("glean"))
     with pytest.raises(TypeError, match=r"takes \(N, 3, h, w\) float32"):
         model(lq)
     with pytest.raises(TypeError, match=r"is \(H, W, 3\) uint8 or uint16"):
@@ -340,14 +339,14 @@ def test_wrong_arrays(exported, lq):
 def test_files_that_are_no_model(exported, tmp_path):
     path = tmp_path / "x.onnx"
     with pytest.raises(InputError, match=r"x\.onnx: there is no such file\."):
-        OnnxNetwork(path)
+        OnnxBackend(path)
     with pytest.raises(InputError, match="is a folder, not a model"):
-        OnnxNetwork(tmp_path)
+        OnnxBackend(tmp_path)
     whole = exported("glean").read_bytes()
     for content in b"", b"text", whole[:100], whole[: len(whole) // 2]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"x\.onnx (is damaged or no ONNX model \(|was exported by another)"):
-            OnnxNetwork(path)
+            OnnxBackend(path)
 
 
 def test_models_of_others(exported, tmp_path):
@@ -356,7 +355,7 @@ def test_models_of_others(exported, tmp_path):
     def message():
         onnx.save(model, path)
         with pytest.raises(InputError) as caught:
-            OnnxNetwork(path)
+            OnnxBackend(path)
         return str(caught.value)
 
     entries = {entry.key: entry for entry in model.metadata_props}
@@ -373,7 +372,7 @@ def test_models_of_others(exported, tmp_path):
 def test_output_that_is_not_finite(exported):
     lq = np.full((1, 3, 8, 8), np.nan, np.float32)
     with pytest.raises(InputError, match=r"output is not finite\. Export another checkpoint"):
-        OnnxNetwork(exported("glean"))(lq)
+        OnnxBackend(exported("glean"))(lq)
 
 
 def test_a_program_that_is_damaged_or_of_others(exported, tmp_path):
@@ -406,7 +405,7 @@ def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
     assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {mend}"
     if package == "onnxruntime":
         with pytest.raises(InputError) as caught:
-            OnnxNetwork(path)
+            OnnxBackend(path)
         assert str(caught.value) == f"{path} needs onnxruntime, {mend}"
     assert list(tmp_path.iterdir()) == []
 

@@ -103,15 +103,15 @@ def test_a_real_process_stays_within_the_estimate(side):
     code = f"""
 import torch
 from glean_ext.inference.memory_budget import USABLE, bytes_per_pixel
-from glean_ext.inference.model_cost import _peak_rss
+from glean_ext.inference.model_cost import peak_rss
 from glean_ext.config import load_config
 from glean_ext.networks import build_network
 net = build_network(load_config({str(DEMO)!r}).model.generator).eval()
 estimate = bytes_per_pixel(net) * {side}**2
-before = _peak_rss()
+before = peak_rss()
 with torch.inference_mode():
     net(torch.zeros(1, 3, {side}, {side}))
-print(_peak_rss() - before, estimate)
+print(peak_rss() - before, estimate)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     growth, alive = map(float, output.split())

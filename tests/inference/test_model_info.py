@@ -13,8 +13,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from glean_ext.cli.model_info import model_info
 from glean_ext.errors import InputError
-from glean_ext.inference.model_cost import measure, model_info, peak_of_a_forward
+from glean_ext.inference.model_cost import measure, peak_of_a_forward
 from glean_ext.networks import build_network
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from support.networks import TINY, randomize
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.inference.image_restorer import ImageRestorer
-from glean_ext.inference.torch_backend import TorchNetwork, default_dtype
+from glean_ext.inference.torch_backend import TorchBackend, default_dtype
 from glean_ext.networks import build_network, precision
 from glean_ext.utils.array_conversion import from_floats, to_floats
 
@@ -115,10 +115,10 @@ def test_one_bad_result_does_not_take_the_batch_with_it(home):
     restorer.network.net.register_forward_hook(burst)
     prepared = [restorer.prepare(image, name) for image, name in ((good, "a"), (bad, "b"), (good, "c"))]
     first, second, third = restorer.try_batch(prepared)
-    np.testing.assert_array_equal(first, expected)
-    np.testing.assert_array_equal(third, expected)
-    assert str(second) == "b: the network's output is not finite. The checkpoint is of a failed training."
-    assert notices == ["3 images did not go through the network together; they go one by one."]
+    np.testing.assert_array_equal(first.unwrap(), expected)
+    np.testing.assert_array_equal(third.unwrap(), expected)
+    assert str(second.error) == "b: the network's output is not finite. The checkpoint is of a failed training."
+    assert list(map(str, notices)) == ["3 images did not go through the network together; they go one by one."]
 
 
 # ---------------------------------------------------------------- how the network is run
@@ -150,7 +150,7 @@ def test_a_network_without_fast_form_is_run_as_it_is(tmp_path, dtype):
     generator = TINY | {"bank": "absent"}
     net = randomize(build_network(generator)).eval()
     checkpoints.save(net.state_dict(), tmp_path / "net.safetensors")
-    network = TorchNetwork({"model": {"generator": generator}}, tmp_path / "net.safetensors", "cpu", dtype=dtype)
+    network = TorchBackend({"model": {"generator": generator}}, tmp_path / "net.safetensors", "cpu", dtype=dtype)
     assert type(network.net) is type(net) and network.dtype == (dtype or "float32")
     with torch.inference_mode():
         expected = net(torch.from_numpy(to_floats(noise()))).numpy()
@@ -159,7 +159,10 @@ def test_a_network_without_fast_form_is_run_as_it_is(tmp_path, dtype):
 
 
 def test_a_mode_that_torch_compile_does_not_know(home):
-    with pytest.raises(InputError, match=r"^--compile turbo cannot be used here \(.*turbo.*\)\. Leave it out\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^compile: torch\.compile in mode 'turbo' cannot be used here \(.*turbo.*\)\. Leave compile out\.$",
+    ):
         make(home, compile="turbo")
 
 

@@ -75,11 +75,11 @@ def whole(restorer: ImageRestorer, rgb: np.ndarray) -> np.ndarray:
 
 
 def test_requirements_are_read_off_the_network():
-    assert SizeRequirements.of(build_network(TINY)) == GLEAN_8
+    assert build_network(TINY).size_requirements == GLEAN_8
     light = build_network(LIGHT)
-    assert SizeRequirements.of(light) == SizeRequirements.of(prepare_for_inference(light)) == LIGHT_8
+    assert light.size_requirements == prepare_for_inference(light).size_requirements == LIGHT_8
     wide = build_network({**TINY, "in_size": (6, 8), "out_size": (24, 32)})
-    assert SizeRequirements.of(wide) == SizeRequirements((6, 8), 4, any_size=False)
+    assert wide.size_requirements == SizeRequirements((6, 8), 4, any_size=False)
     assert (str(GLEAN_8), str(LIGHT_8)) == ("8x8 only", "any size from 8x8 on")
 
 
@@ -104,22 +104,22 @@ def test_bad_options(arguments, message):
         (
             LIGHT_8,
             ("auto", "crop"),
-            "fit has no effect where size_policy is 'tile'. Leave it out, or take size_policy 'resize'.",
+            "fit has no effect with size_policy='tile'. Leave it out, or give size_policy='resize'.",
         ),
         (
             GLEAN_8,
             ("auto", None, None, 2),
-            "tile_overlap has no effect where size_policy is 'resize'. Leave it out, or take size_policy 'tile'.",
+            "tile_overlap has no effect with size_policy='resize'. Leave it out, or give size_policy='tile'.",
         ),
         (
             GLEAN_8,
             ("error", None, 64),
-            "tile_size has no effect where size_policy is 'error'. Leave it out, or take size_policy 'tile'.",
+            "tile_size has no effect with size_policy='error'. Leave it out, or give size_policy='tile'.",
         ),
         (
             GLEAN_8,
             ("tile", None, 64),
-            "tile_size is of no use: this model takes 8x8 only, so its tiles are that. Leave it out.",
+            "tile_size has no effect: this model takes 8x8 only, so its tiles are that. Leave tile_size out.",
         ),
         (GLEAN_8, ("tile", None, None, 8), "tile_overlap is 8, but tiles are 8x8. Take less."),
         (
@@ -148,26 +148,30 @@ def test_options_are_checked_before_an_image_is_read(light_weights):
 def test_an_image_of_the_nominal_size_is_restored_as_it_is(policy):
     for takes in GLEAN_8, LIGHT_8:
         tiling, notice = plan(SizePolicy(policy), takes, 8, 8)
-        assert tiling.count((8, 8)) == 1 and notice == ""
+        assert tiling.count((8, 8)) == 1 and notice is None
 
 
 def test_defaults():
     resize, notice = plan(SizePolicy(), GLEAN_8, 6, 5)
     assert resize == Resize((8, 8), "pad")
-    assert notice == "a.png has 5x6 pixels; it was padded and resized to the model's 8x8 (see --size-policy and --fit)."
+    assert str(notice) == (
+        "a.png has 5x6 pixels; it was padded and resized to the model's 8x8. See size_policy and fit."
+    )
     tiling, notice = plan(SizePolicy(), LIGHT_8, 30, 50, memory=plenty)
-    assert tiling.tile == (30, 50) and tiling.count((30, 50)) == 1 and notice == ""
+    assert tiling.tile == (30, 50) and tiling.count((30, 50)) == 1 and notice is None
 
 
 def test_explicit_policies():
     resize, notice = plan(SizePolicy("resize", "crop"), LIGHT_8, 60, 5)
     assert resize == Resize((8, 8), "crop")
-    assert "it was cropped and resized" in notice
-    assert plan(SizePolicy("resize"), LIGHT_8, 60, 60)[1].startswith("a.png has 60x60 pixels; it was resized to")
-    assert plan(SizePolicy("tile"), GLEAN_8, 30, 30) == (Tiling((8, 8), 4, 2, 1, (8, 8), 1.0), "")
+    assert "it was cropped and resized" in str(notice)
+    assert plan(SizePolicy("resize"), LIGHT_8, 60, 60)[1].message.startswith(
+        "a.png has 60x60 pixels; it was resized to"
+    )
+    assert plan(SizePolicy("tile"), GLEAN_8, 30, 30) == (Tiling((8, 8), 4, 2, 1, (8, 8), 1.0), None)
     assert plan(SizePolicy("tile", tile_overlap=5), GLEAN_8, 30, 30)[0].overlap == 5
     light = SizePolicy("auto", tile_size=40, tile_overlap=3)
-    assert plan(light, LIGHT_8, 300, 30) == (Tiling((40, 40), 3, 4, 8, (8, 8), 0.25), "")
+    assert plan(light, LIGHT_8, 300, 30) == (Tiling((40, 40), 3, 4, 8, (8, 8), 0.25), None)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (8, 0)])
@@ -186,8 +190,7 @@ def test_lightglean_needs_8_pixels(policy, size):
         plan(SizePolicy(policy), LIGHT_8, *size)
     assert str(error.value) == (
         f"a.png has {size[1]}x{size[0]} pixels, but the model takes any size from 8x8 on. Resize it (MATLAB's "
-        "antialiased bicubic is what models are trained with), or let --size-policy resize do that (in Python: "
-        "size_policy='resize')."
+        "antialiased bicubic is what models are trained with). size_policy='resize' does that."
     )
     assert plan(SizePolicy("resize"), LIGHT_8, *size)[0] == Resize((8, 8), "pad")
 
@@ -324,13 +327,13 @@ def test_too_large_for_the_memory_means_tiles_and_a_notice():
     assert there.suffices((43, 43), (43, 43), 4) and not there.suffices((50, 50), (50, 50), 4)
     tiling, notice = plan(SizePolicy(), LIGHT_8, 50, 50, memory=lambda: there)
     assert tiling == Tiling((43, 43), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
-    assert notice == (
+    assert str(notice) == (
         "a.png has 50x50 pixels, which takes about 0.4 GiB of memory, and 0.3 GiB are free; it is restored in 4 tiles "
         "of 43x43."
     )
     larger = Tiling((51, 51), LIGHT_OVERLAP, 4, 8, (8, 8), 0.25)
     assert there.suffices(tiling.tile, (50, 50), 4) and not there.suffices(larger.tile, (50, 50), 4)
-    with pytest.raises(InputError, match=r"0\.3 GiB are free\. Let --size-policy tile cut it into tiles \(in Python"):
+    with pytest.raises(InputError, match=r"0\.3 GiB are free\. size_policy='tile' cuts it into tiles\."):
         plan(SizePolicy("error"), LIGHT_8, 50, 50, memory=lambda: there)
 
 
@@ -342,7 +345,7 @@ def test_gpu_memory_is_what_counts_on_a_gpu():
     tiling, notice = plan(
         SizePolicy(), LIGHT_8, 2000, 2000, memory=lambda: Memory(40_000, 10 * 1024 * MIB, RESERVE + 1024 * MIB)
     )
-    assert notice.startswith(
+    assert str(notice).startswith(
         "a.png has 2000x2000 pixels, which takes about 186.5 GiB on the GPU, and 1.2 GiB are free;"
     )
     assert tiling.tile == (139, 139)
@@ -367,7 +370,7 @@ def test_restorer_asks_for_the_memory_there_is(light_weights, monkeypatch):
     takes = light.takes
     free[0] = int(Memory(bytes_per_pixel(light.network.net), 0).needs((43, 43), (60, 50), 4)[0]) + 1
     result = light.restore(rgb)
-    assert len(notices) == 1 and notices[0].endswith(" GiB are free; it is restored in 6 tiles of 43x43.")
+    assert len(notices) == 1 and str(notices[0]).endswith(" GiB are free; it is restored in 6 tiles of 43x43.")
     explicit = restorer(LIGHT, light_weights, "tile", None, 43).restore(rgb)
     np.testing.assert_array_equal(result, explicit)
     assert takes == LIGHT_8

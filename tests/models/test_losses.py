@@ -219,7 +219,7 @@ def test_copies_are_independent(weights, pair):
     loss = PerceptualLoss(**SHALLOW | {"pretrained": weights})
     for twin in copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)):
         twin.load_state_dict(PerceptualLoss(**SHALLOW).state_dict())
-        assert twin._filled and not loss._filled
+        assert twin._has_weights and not loss._has_weights
 
 
 @pytest.mark.parametrize(

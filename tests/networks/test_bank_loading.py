@@ -265,7 +265,7 @@ def test_reading_leaves_the_allow_list_of_the_process_alone(trained):
 
 def test_restorer_from_a_training_checkpoint(trained):
     net = tiny()
-    checkpoints.load_restorer(net, trained)
+    checkpoints.load_network_weights(net, trained)
     assert_same(net.state_dict(), checkpoints.with_prefix(checkpoints.read(trained), "generator", "x"))
 
 
@@ -276,7 +276,7 @@ def test_restorer_from_its_bare_weights(tmp_path, name):
         torch.save(expected.state_dict(), tmp_path / name)
     else:
         checkpoints.save(expected.state_dict(), tmp_path / name)
-    checkpoints.load_restorer(net, tmp_path / name)
+    checkpoints.load_network_weights(net, tmp_path / name)
     assert_same(net.state_dict(), expected.state_dict())
 
 
@@ -286,7 +286,7 @@ def test_restorer_of_another_architecture(tmp_path, in_training):
     other = tiny(rrdb_channels=12, num_rrdbs=2)
     torch.save(prefixed(generator=other) if in_training else other.state_dict(), path)
     before = snapshot(net)
-    message = fault(checkpoints.load_restorer, net, path)
+    message = fault(checkpoints.load_network_weights, net, path)
     assert message.startswith(
         f"{path} does not fit GLEANStyleGANv2: 30 keys fit nothing (encoder.0.0.body.1.rdb1.conv1.weight, "
         "encoder.0.0.body.1.rdb1.conv1.bias, encoder.0.0.body.1.rdb1.conv2.weight, encoder.0.0.body.1.rdb1.conv2.bias "
@@ -299,6 +299,6 @@ def test_restorer_of_another_architecture(tmp_path, in_training):
 def test_restorer_of_no_restorer(tmp_path):
     path = tmp_path / "linear.pth"
     torch.save(nn.Linear(2, 2).state_dict(), path)
-    message = fault(checkpoints.load_restorer, tiny(), path)
+    message = fault(checkpoints.load_network_weights, tiny(), path)
     assert message.startswith(f"{path} does not fit GLEANStyleGANv2: ")
     assert message.endswith("; 2 keys fit nothing (weight, bias). Take a file of this architecture.")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import Case, Training, shared_weights
 from glean_ext.errors import InputError
-from glean_ext.models.losses import at_once, r1_penalty
+from glean_ext.models.losses import backprop_early, r1_penalty
 from glean_ext.networks import StyleGAN2Discriminator, build_network, ops
 from glean_ext.networks.conv2d_gradfix import convolution
 
@@ -158,10 +158,10 @@ class Judge(nn.Module):
         return {"first": x.square().mean(), "second": 3 * x.sum()}
 
 
-def test_losses_at_once():
+def test_losses_with_an_early_backward_pass():
     torch.manual_seed(0)
     judge, image = Judge(), torch.randn(2, 3, 8, 8, requires_grad=True)
-    plain, early = judge(image), at_once(judge, image)
+    plain, early = judge(image), backprop_early(judge, image)
     assert early.keys() == plain.keys()
     grads = []
     for losses in plain, early:
@@ -175,12 +175,12 @@ def test_losses_at_once():
     assert of_plain is not None and of_early is None
 
 
-def test_losses_at_once_leave_fp16_to_its_loss_scaling():
+def test_there_is_no_early_backward_pass_in_fp16():
     judge, image = Judge(), torch.randn(2, 3, 8, 8, requires_grad=True)
     with torch.autocast("cpu", torch.float16):
-        at_once(judge, image)["first"].backward()
+        backprop_early(judge, image)["first"].backward()
     with torch.autocast("cpu", torch.bfloat16):
-        assert "AtOnce" in type(at_once(judge, image)["first"].grad_fn).__name__
+        assert "BackpropEarly" in type(backprop_early(judge, image)["first"].grad_fn).__name__
     assert image.grad is not None
 
 

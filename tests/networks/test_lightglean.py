@@ -204,7 +204,7 @@ def test_state_dict_round_trip(tmp_path):
     torch.save({"state_dict": {f"generator.{k}": v for k, v in net.state_dict().items()}}, tmp_path / "training.pth")
     for name in "net.safetensors", "training.pth":
         again = build_network(LIGHT)
-        checkpoints.load_restorer(again, tmp_path / name)
+        checkpoints.load_network_weights(again, tmp_path / name)
         assert torch.equal(again(lq), net(lq))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of training and of the tools share: the smallest config, and hooks that see what the runner saw."""
+"""For the tests of training and of the tools: the smallest config, and hooks that record what the runner sees."""
 
 from __future__ import annotations
 
@@ -13,24 +13,15 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from PIL import Image
-from support.networks import TINY, randomize
+from support.training import BANK, NETWORK, ROOT, save_bank
 from torch import Tensor
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import cli
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
-from glean_ext.networks import StyleGAN2Generator
 
-ROOT = Path(__file__).parents[2]
-
-
-NETWORK = {k: v for k, v in TINY.items() if k != "type"}
-
-
-BANK = {k: NETWORK[k] for k in ("out_size", "style_channels", "num_mlps", "channel_multiplier", "max_channels")}
-
-
+__all__ = ["BANK", "NETWORK", "NO_VALIDATION", "ROOT"]
 NO_VALIDATION = ["val_cfg=None", "val_dataloader=None", "val_evaluator=None", "default_hooks.checkpoint.save_best=None"]
 
 
@@ -147,8 +138,7 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LOCAL_RANK", "0")
     bases = ", ".join(repr(str(ROOT / f"configs/_base_/{n}.py")) for n in ("runtime", "schedule_300k", "glean", "data"))
     (tmp_path / "config.py").write_text(CONFIG.replace("BASES", bases).replace("NETWORK", repr(NETWORK)))
-    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
-    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, tmp_path / "bank.pth")
+    save_bank(tmp_path / "bank.pth")
     save_gt(tmp_path / "data/GT")
     return tmp_path
 

@@ -24,19 +24,33 @@ BASES = [str(ROOT / f"configs/_base_/{name}.py") for name in ("runtime", "schedu
 def make_home(folder: Path, config: str, images: int) -> None:
     """``config.py``, its bank ``bank.pth`` and ``data/GT/0.png``, ... of 16x16 pixels of noise."""
     (folder / "config.py").write_text(config)
-    bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
-    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, folder / "bank.pth")
+    save_bank(folder / "bank.pth")
     (folder / "data/GT").mkdir(parents=True)
     for i in range(images):
         pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"data/GT/{i}.png")
 
 
-def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command with this interpreter's environment; one thread."""
+def save_bank(path: Path) -> None:
+    """A bank with seeded weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        bank = randomize(StyleGAN2Generator(**BANK), seed=1).state_dict()
+    torch.save({"state_dict": {f"generator_ema.{k}": v for k, v in bank.items()}}, path)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a process: this interpreter first, one thread, no GPU."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([*map(str, arguments)], env=env, capture_output=True, text=True, timeout=600)
+    fixed = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | fixed | changes
+
+
+def process(*arguments: object, **changes: str) -> subprocess.CompletedProcess:
+    """Run a command in :func:`environment`."""
+    return subprocess.run(
+        [*map(str, arguments)], env=environment(**changes), capture_output=True, text=True, timeout=600
+    )
 
 
 def free_port() -> str:

@@ -15,13 +15,19 @@ from urllib.parse import urlencode
 import numpy as np
 from PIL import Image
 
+from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.utils.imresize import imresize
 from glean_ext.web.app import make_app
 from glean_ext.web.limits import Limits
-from glean_ext.web.request_guard import names_for
+from glean_ext.web.request_guard import allowed_names
 from glean_ext.web.server import listen, make_server
 from glean_ext.web.worker import ModelWorker
 
 EXAMPLES = Path("glean_ext/web/static/examples")
+FACE = (EXAMPLES / "face-1.png").read_bytes()
+MODELS = {"Demo GLEAN": "demo_glean_x8", "Demo LightGLEAN": "demo_lightglean_x8"}
+LIMITS = Limits(tile=8)  # tiles of 35 pixels, the smallest: a strip of 35 x 51 has 3, each takes up to a second
 
 
 class Answer:
@@ -45,7 +51,7 @@ class Answer:
 
 
 class Site:
-    """A client that sends what it is told to, as it is."""
+    """A client that sends exactly what it is given."""
 
     def __init__(self, port: int, root: Path):
         self.port = port
@@ -91,10 +97,16 @@ class Site:
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
 
 
+def assert_no_path(answer: Answer, site: Site) -> None:
+    """Assert that an answer does not say where the server's files are."""
+    for path in (str(site.root), str(Path.cwd()), "/tmp", "site-packages", ".py"):
+        assert path not in answer.body.decode()
+
+
 @contextmanager
-def serving(bench: ModelWorker, root: Path, limits: Limits) -> Iterator[Site]:
+def serving(worker: ModelWorker, root: Path, limits: Limits) -> Iterator[Site]:
     with listen("127.0.0.1", 0) as listener:
-        server = make_server(make_app(bench, root, limits, names_for("127.0.0.1")))
+        server = make_server(make_app(worker, root, limits, allowed_names("127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -109,3 +121,18 @@ def encode(image: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def restorer(model: str, policy: SizePolicy | str = "auto") -> ImageRestorer:
+    """What the page restores with, in the library."""
+    name = MODELS[model]
+    return ImageRestorer(f"configs/{name}.py", f"glean-ext://{name}.safetensors", "cpu", policy, notify=lambda _: None)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth random image, (height, width, 3) uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
+    return imresize(small, size=(height, width))
+
+
+STRIP = encode(noise(35, 51))

@@ -48,6 +48,17 @@ def test_a_folder_that_is_hidden_itself_or_a_link(tree):
     assert list_files("link", [".png"]).files == [Path("link/er/c.png")]
 
 
+def test_links_are_followed_on_request_and_each_folder_is_listed_once(tree):
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere/i.png").touch()
+    (tree / "in/link").symlink_to("../elsewhere")
+    (tree / "in/a_link").symlink_to("deep")
+    (tree / "in/gone.png").symlink_to("nowhere")
+    listing = list_files("in", [".png", ".JPG"], skip="in/out", follow_links=True)
+    assert names(listing.files) == ["a.Jpg", "b.PNG", "d.png/e.png", "deep/er/c.png", "gone.png", "link/i.png"]
+    assert names(listing.left_out) == ["deep/raw.nef", "notes.txt"]
+
+
 def test_a_missing_folder(tree):
     for name in "no", "in/a.Jpg":
         with pytest.raises(InputError) as caught:

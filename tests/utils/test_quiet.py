@@ -83,14 +83,14 @@ def test_a_crash_of_the_network_is_not_silent(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code = """
 import os
-from glean_ext.batch import image_stages
 from glean_ext.cli.restore import main
+from glean_ext.inference.torch_backend import TorchBackend
 
 def restore(self, images):
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\\n")
     os.abort()
 
-image_stages.Timed.restore = restore
+TorchBackend.restore = restore
 main(["demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", "a.png", "-o", "b.png", "--device", "cpu"])
 """
     done = subprocess.run(

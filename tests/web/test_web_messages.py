@@ -1,4 +1,4 @@
-"""What the web page makes of messages that are written for the command line."""
+"""Messages of the library as the web page shows them: with its own controls, and without command-line options."""
 
 from __future__ import annotations
 
@@ -8,62 +8,87 @@ from pathlib import Path
 
 import pytest
 
-from glean_ext.web.worker import without_options
+from glean_ext.errors import InputError, Notice
+from glean_ext.web.job_queue import CONTROLS, Job, Order, as_control
+
+MODULES = [
+    path
+    for part in ("utils/image_io.py", "inference/*.py", "faces/*.py", "batch/restore_*.py", "web/*.py")
+    for path in sorted(Path("glean_ext").glob(part))
+]
 
 
-def messages(module: str) -> list[str]:
-    """What the InputErrors of a module say, with a letter for each value in it."""
-
-    def plain(node: ast.expr) -> str:
-        if isinstance(node, ast.JoinedStr):
-            return "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
-        return node.value if isinstance(node, ast.Constant) else "X"
-
-    nodes = ast.walk(ast.parse(Path(f"glean_ext/{module}.py").read_text()))
-    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "InputError"]
-    return [plain(call.args[0]) for call in calls]
-
-
-RAISING = (
-    "utils/image_io",
-    "inference/image_restorer",
-    "inference/torch_backend",
-    "inference/size_policy",
-    "faces/photo_restorer",
-    "faces/detection",
-)
+def constant(node: ast.expr | None) -> object:
+    """The value of an argument, with X for each value in an f-string."""
+    match node:
+        case ast.JoinedStr():
+            return "".join(str(constant(part)) for part in node.values)
+        case ast.BinOp(op=ast.Add()):
+            return f"{constant(node.left)}{constant(node.right)}"
+        case ast.IfExp():
+            return constant(node.body)
+        case ast.Tuple():
+            return tuple(constant(part) for part in node.elts)
+        case ast.Constant():
+            return node.value
+        case None:
+            return None
+    return "X"
 
 
-@pytest.mark.parametrize("module", RAISING)
-def test_command_line_options_are_not_told(module):
-    at_work = [line for line in messages(module) if not line.startswith("--")]  # others come when the tool starts
-    assert at_work
-    for line in at_work:
-        told = without_options(f"--a. --b.png {line}", "--a. --b.png")
-        fault = told.removeprefix("--a. --b.png ")
-        assert fault.startswith(re.split(r"\. | \(see --|, or let --", line)[0])
-        assert not re.search(r"--[a-z]|in Python", fault), line
+def notices(path: Path) -> list[Notice]:
+    """All notices and errors that a module makes."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Error", "Notice")) and node.args:
+            if ast.unparse(node.func) not in ("InputError", "UnreadableImageError", "Notice"):
+                continue
+            given = dict(zip(("message", "parameter", "hint"), node.args, strict=False))
+            given |= {keyword.arg or "": keyword.value for keyword in node.keywords}
+            values = {name: constant(given.get(name)) for name in ("message", "parameter", "hint")}
+            found.append(Notice(values["message"], values["parameter"], values["hint"] or ""))  # type: ignore[arg-type]
+    return found
+
+
+def test_the_modules_have_messages():
+    assert sum(len(notices(path)) for path in MODULES) > 40
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_command_line_option_reaches_the_page(path):
+    for notice in notices(path):
+        line = notice.render(as_control)
+        assert not re.search(r"--[a-z]|in Python", line), line
+        known = {notice.parameter} if isinstance(notice.parameter, str) else set(notice.parameter or ())
+        assert not any("{" + name in line for name in known), line
+
+
+def test_hints_about_controls_of_the_page_are_shown():
+    error = InputError(
+        "a.png differs too much.", parameter=("fidelity", "model"), hint="Raise {fidelity}, or change {model}."
+    )
+    assert error.render(as_control) == "a.png differs too much. Raise the fidelity slider, or change the model."
+    assert set(CONTROLS) == {"fidelity", "model"}
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("parameter", "hint"),
     [
-        (
-            "a.png has 9x5 pixels, but the model takes 8x8. Resize it (MATLAB's), or let --size-policy resize do that "
-            "(in Python: size_policy='resize').",
-            "a.png has 9x5 pixels, but the model takes 8x8. Resize it (MATLAB's).",
-        ),
-        (
-            "a.png: the GPU has too little memory for it. Give a (smaller) --tile-size, or use --device cpu.",
-            "a.png: the GPU has too little memory for it.",
-        ),
-        (
-            "a.png has 9 faces, more than 1. Raise --min-face, which leaves small ones alone, or --max-faces (in "
-            "Python: min_face, max_faces).",
-            "a.png has 9 faces, more than 1.",
-        ),
-        ("a.png: it is restored in 4 tiles of 35x35.", "a.png: it is restored in 4 tiles of 35x35."),
+        ("size_policy", "Resize it, or set {size_policy=resize}."),
+        (("tile_size", "device"), "Give a smaller {tile_size}, or use {device=cpu}."),
+        (("fidelity", "device"), "Raise {fidelity}, or use {device=cpu}."),
     ],
 )
-def test_mends_that_a_page_has_are_told(line, told):
-    assert without_options(line, "a.png") == told
+def test_hints_about_other_parameters_are_left_out(parameter, hint):
+    """Names may look like options and placeholders; they stay as they are."""
+    name = "--a {size_policy}. --b {x}.png"
+    notice = Notice(f"{name} has 9x5 pixels.", parameter if "size_policy" not in parameter else "size_policy", hint)
+    expected = name.replace("{size_policy}", "size_policy") if "size_policy" in parameter else name
+    assert notice.render(as_control) == f"{expected} has 9x5 pixels."
+
+
+def test_notices_of_a_job_are_in_the_page_s_terms(tmp_path):
+    job = Job("x", Order("a.png", "Demo GLEAN", "face", 0, (8, 8)), b"", tmp_path)
+    job.notify(Notice("a.png was resized to 8x8.", "size_policy", "Set {size_policy=strict} to refuse it."))
+    job.notify(Notice("a.png: it is restored in 4 tiles of 35x35."))
+    assert job.notices == ["a.png was resized to 8x8.", "a.png: it is restored in 4 tiles of 35x35."]

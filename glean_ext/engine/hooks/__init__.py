@@ -1,1 +1,1 @@
-"""Hooks of the training."""
+"""mmengine hooks for training, one in each file."""

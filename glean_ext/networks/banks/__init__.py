@@ -1,1 +1,1 @@
-"""What is frozen: the latent banks."""
+"""The latent banks: pre-trained generators whose weights stay frozen."""

@@ -1,4 +1,4 @@
-"""What happens to a restorer's bank before and during training: ``bank``, ``bank_init`` and ``init_cfg``."""
+"""How a restorer's bank gets its weights before training: ``bank``, ``bank_init`` and ``init_cfg``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def require_bank(bank: str, bank_init: str, init_cfg: dict | None) -> None:
 
 
 def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str) -> dict | None:
-    """What to load the bank by, or None where there is none or a random one was asked for.
+    """The ``init_cfg`` to load the bank with, or None where the bank is absent or random.
 
     Raises:
         InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``.
@@ -38,10 +38,10 @@ def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str) 
 
 
 def load_bank(generator: nn.Module, init_cfg: dict) -> None:
-    """Fill ``generator`` as ``init_cfg`` says, strictly.
+    """Fill ``generator`` from the file that ``init_cfg`` names, strictly.
 
     Raises:
-        InputError: A file that does not fit. For a bank of other sizes the message has the file's and the config's.
+        InputError: The file does not fit. For a bank of other sizes the message names the file's and the config's.
     """
     try:
         checkpoints.load_pretrained(generator, init_cfg)
@@ -56,7 +56,7 @@ def load_bank(generator: nn.Module, init_cfg: dict) -> None:
 
 
 def _differences(generator: nn.Module, init_cfg: dict) -> list[str]:
-    """What sizes of a bank file, if it is one, are not those of ``generator``; the widths by the first that differs."""
+    """The sizes in which a bank file differs from ``generator``; of the widths only the first one that differs."""
     try:
         source = init_cfg["checkpoint"]
         state = checkpoints.with_prefix(checkpoints.read(source), init_cfg.get("prefix") or "", source)

@@ -7,14 +7,16 @@ generator). The key names are those of MMagic's ``StyleGANv2Generator``, so that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.networks import ops
+from glean_ext.networks.banks.spec import BankSpec
 from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedLinear, EqualizedWeight
-from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution, resolutions
+from glean_ext.networks.shapes import MIN_SIZE, assert_shape, resolutions
 
 
 class PixelNorm(nn.Module):
@@ -33,13 +35,13 @@ class ModulatedConv(EqualizedWeight):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        style_channels: int,
-        demodulate: bool = True,
-        upsample: bool = False,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        in_channels: int,  # C
+        out_channels: int,  # O
+        kernel_size: int,  # odd
+        style_channels: int,  # S
+        demodulate: bool = True,  # bring the output back to unit variance: all layers but those that make RGB
+        upsample: bool = False,  # double the height and width, then blur
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of that blur
     ):
         super().__init__((1, out_channels, in_channels, kernel_size, kernel_size))
         self.demodulate = demodulate
@@ -50,7 +52,7 @@ class ModulatedConv(EqualizedWeight):
             self.blur = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2 + 1), gain=4)
 
     def style(self, code: Tensor) -> Tensor:
-        """The factors of the input channels: (N, S) -> (N, C), fp32. The weight's scale rides on them."""
+        """The factors of the input channels: (N, S) -> (N, C), fp32. They include the equalised weight's scale."""
         return self.style_modulation(code) * self.scale
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -67,16 +69,31 @@ class NoiseStrength(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
 
+@dataclass(frozen=True)
+class StyleConvTerms:
+    """What a style convolution computes with, for forms that fold it.
+
+    ``leaky_relu(blur(conv(weight * style * demodulation)) + noise + bias)``, where ``style = affine @ code + shift``.
+    """
+
+    weight: Tensor  # (O, C, k, k), to be multiplied by the style
+    affine: Tensor  # (C, S), with the equalised scales of the linear layer and of the weight
+    shift: Tensor  # (C,), as affine
+    bias: Tensor  # (O,)
+    noise_strength: Tensor  # (1,)
+    blur: Blur | None  # after a transposed convolution of stride 2; None: no upsampling
+
+
 class StyleConv(nn.Module):
     """Modulated convolution, injected noise, bias and leaky ReLU."""
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        style_channels: int,
-        upsample: bool = False,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        in_channels: int,  # C
+        out_channels: int,  # O
+        style_channels: int,  # S
+        upsample: bool = False,  # double the height and width
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the blur after upsampling
     ):
         super().__init__()
         self.conv = ModulatedConv(
@@ -87,11 +104,23 @@ class StyleConv(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor, noise: Tensor | None = None) -> Tensor:
         """(N, C, H, W), (N, S), (1 or N, 1, H', W') or None for new noise -> (N, O, H', W')"""
-        x = self.conv(x, code)
+        x = self.conv(x, code)  # (N, O, H', W')
         if noise is None:
             noise = x.new_empty(x.shape[0], 1, *x.shape[2:]).normal_()
+        assert_shape(noise, (None, 1, *x.shape[2:]))
         x = x + (self.noise_injector.weight * noise).to(x.dtype)
         return self.activate(x)
+
+    def terms(self) -> StyleConvTerms:
+        conv, linear = self.conv, self.conv.style_modulation
+        return StyleConvTerms(
+            weight=conv.weight_orig[0],
+            affine=linear.linear.weight_orig * (linear.linear.scale * conv.scale),
+            shift=linear.bias * (linear.lr_mul * conv.scale),
+            bias=self.activate.bias,
+            noise_strength=self.noise_injector.weight,
+            blur=conv.blur if conv.upsample else None,
+        )
 
 
 class ToRGB(nn.Module):
@@ -99,11 +128,11 @@ class ToRGB(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        style_channels: int,
-        out_channels: int = 3,
-        upsample: bool = True,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        in_channels: int,  # C
+        style_channels: int,  # S
+        out_channels: int = 3,  # of the image
+        upsample: bool = True,  # False at 4x4, where no image lies below
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the filter that upsamples the image below
     ):
         super().__init__()
         if upsample:
@@ -115,7 +144,11 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, code: Tensor, skip: Tensor | None = None) -> Tensor:
         """(N, C, H, W), (N, S), (N, 3, H/2, W/2) -> (N, 3, H, W), fp32"""
         image = self.conv(x, code).float() + self.bias
-        return image if skip is None else image + self.upsample(skip)
+        if skip is None:
+            return image
+        skip = self.upsample(skip)
+        assert_shape(skip, image.shape)
+        return image + skip
 
 
 class ConstantInput(nn.Module):
@@ -145,24 +178,25 @@ class Synthesis(nn.Module):
     convs: nn.ModuleDict
     first_layer = 0  # the style convolution that codes[:, 0] belongs to
 
-    def __init__(self, out_size: int, style_channels: int, channel_multiplier: float, max_channels: int):
+    def __init__(self, spec: BankSpec):
         super().__init__()
-        self.out_size = out_size
-        self.style_channels = style_channels
-        self.channels = channels_by_resolution(out_size, channel_multiplier, max_channels)
+        self.spec = spec
+        self.out_size = spec.out_size
+        self.style_channels = spec.style_channels
+        self.channels = spec.channels
 
     @property
     def feature_channels(self) -> dict[int, int]:
         """Resolution -> channels of what :meth:`block` returns."""
         return self.channels
 
-    def style_convs(self, res: int, blur_kernel: Sequence[float]) -> dict[str, StyleConv]:
+    def style_convs(self, res: int) -> dict[str, StyleConv]:
         """New style convolutions for block ``res``, by their keys in ``convs``."""
-        below, here = self.channels[res // 2], self.channels[res]
+        below, here, style_channels = self.channels[res // 2], self.channels[res], self.style_channels
         first, second = style_layers(res)
         return {
-            str(first - 1): StyleConv(below, here, self.style_channels, upsample=True, blur_kernel=blur_kernel),
-            str(second - 1): StyleConv(here, here, self.style_channels),
+            str(first - 1): StyleConv(below, here, style_channels, upsample=True, blur_kernel=self.spec.blur_kernel),
+            str(second - 1): StyleConv(here, here, style_channels),
         }
 
     def store_noise(self, layer: int, res: int) -> None:
@@ -181,6 +215,7 @@ class Synthesis(nn.Module):
 
         The bank was trained with h = w = ``res / 2``; for another size its stored noise is repeated or cropped.
         """
+        assert_shape(codes, (x.shape[0], None, self.style_channels))
         height, width = 2 * x.shape[2], 2 * x.shape[3]
         for layer in style_layers(res):
             noise = None if fresh_noise else ops.repeat_to(self.noise(layer), height, width)
@@ -188,35 +223,25 @@ class Synthesis(nn.Module):
         return x
 
     def tune(self) -> None:
-        """Let training change what the features are made by; the rest stays as it is."""
+        """Make trainable what the features depend on; everything else stays as it is."""
         self.convs.requires_grad_(True)
 
 
 class StyleGAN2Blocks(Synthesis):
-    """The blocks above ``in_size`` alone, under the keys of the whole generator; they start from given features.
-
-    Args:
-        in_size: Resolution of the features that the first block takes.
-        out_size: See :class:`StyleGAN2Generator`; so are ``style_channels``, ``channel_multiplier``,
-            ``max_channels`` and ``blur_kernel``.
-    """
+    """The blocks above ``in_size`` alone, under the keys of the whole generator; they start from given features."""
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
-        style_channels: int = 512,
-        channel_multiplier: float = 2,
-        max_channels: int = 512,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        in_size: int,  # resolution of the features that the first block takes
+        spec: BankSpec,  # of the whole generator
     ):
-        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
-        self.resolutions = resolutions(2 * in_size, out_size)
+        super().__init__(spec)
+        self.resolutions = resolutions(2 * in_size, spec.out_size)
         self.num_latents = 2 * len(self.resolutions)
         self.first_layer = style_layers(self.resolutions[0])[0]
         self.convs = nn.ModuleDict()
         for res in self.resolutions:
-            self.convs.update(self.style_convs(res, blur_kernel))
+            self.convs.update(self.style_convs(res))
             for layer in style_layers(res):
                 self.store_noise(layer, res)
 
@@ -229,41 +254,35 @@ class StyleGAN2Blocks(Synthesis):
         return features
 
 
+GeneratorT = TypeVar("GeneratorT", bound="StyleGAN2Generator")
+
+
 class StyleGAN2Generator(Synthesis):
     """StyleGAN2's generator: mapping network, synthesis blocks and the RGB skip path.
 
-    A restorer uses it block by block (:meth:`start` and :meth:`block`) and leaves the mapping network and the RGB
-    path aside; :meth:`forward` makes images from latent codes.
-
-    Args:
-        out_size: Height and width of the image, a power of two from 8 on.
-        style_channels: Channels S of the latent and style codes.
-        num_mlps: Layers of the mapping network.
-        channel_multiplier: Width from 64x64 on; 2 is configuration f, 1 configuration e.
-        max_channels: No layer is wider. 512 gives the published networks; smaller values give small banks.
-        blur_kernel: Taps of the resampling filter.
-        lr_mlp: Learning-rate multiplier of the mapping network.
-        out_channels: Channels of the image.
-        bgr2rgb: Reverse the channels of the image made by :meth:`forward`.
+    A restorer uses it block by block (:meth:`start` and :meth:`block`), without the mapping network and the RGB path;
+    :meth:`forward` makes images from latent codes.
     """
 
-    unused_codes = 1  # the last codes, that the features do not depend on: it makes RGB only
+    unused_codes = 1  # the last codes, which the features do not depend on: they make RGB only
 
     def __init__(
         self,
-        out_size: int,
-        style_channels: int = 512,
-        num_mlps: int = 8,
-        channel_multiplier: float = 2,
-        max_channels: int = 512,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
-        lr_mlp: float = 0.01,
-        out_channels: int = 3,
-        bgr2rgb: bool = False,
+        out_size: int,  # pixels: side of the image, a power of two from 4 on
+        style_channels: int = 512,  # S: channels of a latent and of a style code
+        num_mlps: int = 8,  # layers of the mapping network
+        channel_multiplier: float = 2,  # width from 64x64 on: 2 is configuration f, 1 configuration e
+        max_channels: int = 512,  # limit of the width; 512 in the published networks
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the resampling filter
+        lr_mlp: float = 0.01,  # learning-rate multiplier of the mapping network
+        out_channels: int = 3,  # of the image
+        bgr2rgb: bool = False,  # reverse the channels of the image that forward makes
     ):
-        super().__init__(out_size, style_channels, channel_multiplier, max_channels)
+        super().__init__(
+            BankSpec(out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
+        )
         self.bgr2rgb = bgr2rgb
-        self.num_latents = 2 * len(self.channels)  # two a resolution; the last one makes only RGB
+        self.num_latents = self.spec.num_latents
 
         self.style_mapping = nn.Sequential(
             PixelNorm(),
@@ -276,7 +295,7 @@ class StyleGAN2Generator(Synthesis):
         self.convs = nn.ModuleDict()
         self.to_rgbs = nn.ModuleList()
         for res in resolutions(2 * MIN_SIZE, out_size):
-            self.convs.update(self.style_convs(res, blur_kernel))
+            self.convs.update(self.style_convs(res))
             self.to_rgbs.append(ToRGB(self.channels[res], style_channels, out_channels, blur_kernel=blur_kernel))
 
         self.store_noise(0, MIN_SIZE)
@@ -284,9 +303,22 @@ class StyleGAN2Generator(Synthesis):
             for layer in style_layers(res):
                 self.store_noise(layer, res)
 
+    @classmethod
+    def from_spec(cls: type[GeneratorT], spec: BankSpec) -> GeneratorT:
+        return cls(**vars(spec))
+
+    def style_conv(self, layer: int) -> StyleConv:
+        """Style convolution ``layer``; 0 is the one at 4x4."""
+        return self.conv1 if layer == 0 else super().style_conv(layer)
+
+    def constant(self) -> Tensor:
+        """The learned constant that the synthesis starts from: (1, C, 4, 4)."""
+        return self.constant_input.input
+
     def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
         """The features at 4x4. (N, K, S) -> (N, C, 4, 4)"""
-        x = self.constant_input.input.expand(codes.shape[0], -1, -1, -1)
+        assert_shape(codes, (None, None, self.style_channels))
+        x = self.constant().expand(codes.shape[0], -1, -1, -1)
         return self.conv1(x, codes[:, 0], None if fresh_noise else self.noise(0))
 
     def synthesis(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
@@ -313,6 +345,9 @@ class StyleGAN2Generator(Synthesis):
         super().tune()
         self.constant_input.requires_grad_(True)
         self.conv1.requires_grad_(True)
+        if not self.unused_codes:  # the image is used, too
+            self.to_rgb1.requires_grad_(True)
+            self.to_rgbs.requires_grad_(True)
 
     def forward(self, z: Tensor, truncation: float = 1.0, fresh_noise: bool = False) -> Tensor:
         """Latent codes to images: (N, S), standard normal -> (N, 3, H, W), about [-1, 1].
@@ -328,16 +363,15 @@ class StyleGAN2Generator(Synthesis):
     @torch.no_grad()
     def mean_style(self, samples: int = 4096, seed: int = 0) -> Tensor:
         """The mean of ``samples`` mapped latents: (1, S). The same for the same seed."""
-        device = self.constant_input.input.device
         z = torch.randn(samples, self.style_channels, generator=torch.Generator().manual_seed(seed))
-        return self.style_mapping(z.to(device)).mean(0, keepdim=True)
+        return self.style_mapping(z.to(self.constant().device)).mean(0, keepdim=True)
 
 
 def bank_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """The sizes of the StyleGAN2 generator that has this state dict, by the arguments that set them.
+    """The sizes of the StyleGAN2 generator that this state dict belongs to, by the arguments that set them.
 
-    ``channels at 4x4`` and so on are what ``channel_multiplier`` and ``max_channels`` give. Empty when it is no such
-    state dict.
+    ``channels at 4x4`` and so on follow from ``channel_multiplier`` and ``max_channels``. Empty for the state dict of
+    another network.
     """
     first = "conv1.conv.weight_orig"
     style = "conv1.conv.style_modulation.linear.weight_orig"

@@ -1,4 +1,4 @@
-"""The decoder cut into stages, one a resolution, so that bank and decoder can go up together."""
+"""The decoder as stages, one for each resolution, so that bank and decoder can be computed in turn."""
 
 from __future__ import annotations
 
@@ -12,29 +12,39 @@ from torch import Tensor, nn
 from glean_ext.networks.decoder import Decoder, PixelShuffleUp, SlimDecoder
 from glean_ext.networks.inference.frozen_copy import constant, no_fast_form
 
-Parts = tuple[Tensor, ...]  # what goes up: the decoder's tensor and the bank's g_i; at the end the image alone
+Parts = tuple[Tensor, ...]  # the decoder's tensor and the bank's features g_i; after the last stage the image alone
 
 
 class FullStage(nn.Module):
-    """A stage of :class:`Decoder`, and what makes the image of the last one's result."""
+    """A stage of :class:`Decoder`; the last one also makes the image."""
 
-    def __init__(self, up: PixelShuffleUp, first: bool, end: nn.Module | None):
+    def __init__(
+        self,
+        up: PixelShuffleUp,
+        first: bool,  # the first stage gets f_0 alone
+        end: nn.Module | None,  # makes the image; None: not the last stage
+    ):
         super().__init__()
         self.up = up
-        self.first = first  # this one gets f_0 alone
+        self.first = first
         self.end = end
-        self.reach = 2 if end else 0  # rows around a pixel that the end looks at
+        self.reach = 2 if end else 0  # rows above and below a pixel that the end depends on
 
     def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
-        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and g_i, or an image as large"""
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and g_i, or the image alone"""
         x = self.up(x if self.first else torch.cat([x, below], 1))  # (N, O, 2h, 2w)
         return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
 
 
 class SlimStage(nn.Module):
-    """A stage of :class:`SlimDecoder`, and what makes the image of the last one's result. It needs no g_(i-1)."""
+    """A stage of :class:`SlimDecoder`; the last one also makes the image. It does not use g_(i-1)."""
 
-    def __init__(self, up: PixelShuffleUp, project: nn.Module, to_image: nn.Module | None):
+    def __init__(
+        self,
+        up: PixelShuffleUp,
+        project: nn.Module,  # the bank's features to the stream's width
+        to_image: nn.Module | None,  # None: not the last stage
+    ):
         super().__init__()
         single = up.upsample_conv.weight.dtype == torch.float32
         self.up = TransposedUp(up) if single else up
@@ -43,15 +53,15 @@ class SlimStage(nn.Module):
         self.reach = 1 if to_image else 0
 
     def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
-        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and g_i, or an image as large"""
+        """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and g_i, or the image alone"""
         x = F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)  # (N, C, 2h, 2w)
         return (self.to_image(x),) if self.to_image else (x, features)
 
 
 class TransposedUp(nn.Module):
-    """:class:`PixelShuffleUp` as one convolution, which in fp32 and for few channels is faster than moving the pixels.
+    """:class:`PixelShuffleUp` as one transposed convolution: in fp32 and for few channels faster than moving pixels.
 
-    In half precision a CPU without instructions for it takes three times as long.
+    In half precision it takes three times as long on a CPU without instructions for that.
     """
 
     def __init__(self, up: PixelShuffleUp):
@@ -66,13 +76,13 @@ class TransposedUp(nn.Module):
         """(N, C, h, w) -> (N, O, 2h, 2w)"""
         height, width = x.shape[2:]
         x = F.conv_transpose2d(x, self.weight, stride=2, padding=2)
-        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w), faster than to broadcast 2x2 pixels
+        two_rows = self.bias.repeat(1, width, 1).permute(2, 0, 1)  # (O, 2, 2w): faster than broadcasting 2x2 pixels
         x.unflatten(2, (height, 2)).add_(two_rows[:, None])
         return x
 
 
 def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage | SlimStage]]:
-    """What ``decoder`` does at the input's resolution, and at each one above."""
+    """The part of ``decoder`` at the input's resolution, and one stage for each resolution above."""
     if isinstance(decoder, SlimDecoder):
         ends = [None] * (len(decoder.ups) - 1) + [four_pixels_at_once(decoder.to_image)]
         parts = zip(decoder.ups, decoder.projections, ends, strict=True)
@@ -89,7 +99,8 @@ def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage 
 def four_pixels_at_once(conv: nn.Conv2d) -> nn.Sequential:
     """``conv``, a 3x3 one, for images of even height and width: (N, C, H, W) -> (N, O, H, W)
 
-    Three output channels leave most of a vector register empty; those of 2x2 pixels, which together see 4x4, do not.
+    Three output channels leave most of a vector register empty. The twelve of 2x2 pixels, which together depend on 4x4
+    pixels, do not.
     """
     assert conv.bias is not None
     out, channels = conv.weight.shape[:2]

@@ -1,14 +1,16 @@
-"""The bank's style convolutions as inference computes them; the functions are those of ``stylegan2.py``.
+"""The bank's style convolutions as inference computes them; their definition is in ``banks/stylegan2.py``.
 
 A style code scales the input channels of a weight, demodulation its output channels, and leaky ReLU lets positive
 factors through. So for one image a style convolution is a plain one, whose weight holds the equalised scale, style,
-demodulation and the activation's gain: :class:`Modulation` makes that weight. At low resolutions activations are
-smaller than weights, and scaling them leaves one convolution for the whole batch: :class:`ScaledStyleConv`.
+demodulation and the activation's gain: :meth:`Modulation.folded` makes it. For a batch, scaling the activations instead
+leaves one convolution for all images (:meth:`Modulation.scaled`); so it is at low resolutions, where activations are
+smaller than weights.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,57 +19,80 @@ from torch import Tensor, nn
 from glean_ext.networks import ops
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.inference.frozen_copy import constant
+from glean_ext.networks.shapes import assert_shape
 
 GAIN = math.sqrt(2)  # of the activation
 
 
-class Modulation(nn.Module):
-    """The weight of a style convolution and what a code makes of it: (1, S) -> (O, C, k, k), transposed if upsampling.
+class ModulatedWeight(NamedTuple):
+    """The weight of a style convolution for some style codes; their factors are in it, or beside it."""
 
-    Demodulation needs no more of the weight than the length of each of its kernels, which is constant.
+    weight: Tensor  # (O, C, k, k), or (C, O, k, k) for a transposed convolution
+    style: Tensor | None = None  # (N, C, 1, 1): factors of the input
+    demodulation: Tensor | None = None  # (N, O, 1, 1): factors of the output
+
+
+class Modulation(nn.Module):
+    """Makes the weight of a style convolution for given style codes, the activation's gain included.
+
+    Demodulation depends on the length of each kernel only, which is constant.
     """
 
     def __init__(self, layer: StyleConv, dtype: torch.dtype = torch.float32):
         super().__init__()
-        conv, affine = layer.conv, layer.conv.style_modulation
-        weight = conv.weight_orig[0]  # (O, C, k, k)
-        self.upsample = conv.upsample
-        self.weight = constant(weight.transpose(0, 1) if self.upsample else weight, dtype)
-        self.lengths = constant(weight.square().sum((2, 3), keepdim=True).sqrt())  # (O, C, 1, 1)
-        self.affine = constant(affine.linear.weight_orig * (affine.linear.scale * conv.scale))  # (C, S)
-        self.bias = constant(affine.bias * (affine.lr_mul * conv.scale))  # (C,)
+        terms = layer.terms()
+        self.upsample = terms.blur is not None
+        self.weight = constant(terms.weight.transpose(0, 1) if self.upsample else terms.weight, dtype)
+        self.lengths = constant(terms.weight.square().sum((2, 3), keepdim=True).sqrt())  # (O, C, 1, 1)
+        self.affine = constant(terms.affine)  # (C, S)
+        self.shift = constant(terms.shift)  # (C,)
 
-    def factors(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S) -> the factors of the input channels (N, C) and of the output channels (N, O), fp32."""
-        style = F.linear(code.float(), self.affine, self.bias)  # (N, C)
-        # Demodulation cancels any common factor, and fp16 overflows past 65504.
+        style = F.linear(codes.float(), self.affine, self.shift)  # (N, C)
+        # Demodulation cancels any common factor of a style, and fp16 overflows past 65504.
         style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
         return style, GAIN * ops.demodulation(self.lengths, style)
 
-    def forward(self, code: Tensor) -> Tensor:
+    def folded(self, code: Tensor, dtype: torch.dtype = torch.float32) -> ModulatedWeight:
+        """The weight for one image, (1, S): it holds all factors."""
+        assert_shape(code, (1, self.affine.shape[1]))
         style, demodulation = self.factors(code)  # (1, C), (1, O)
         factors = style.t() * demodulation if self.upsample else demodulation.t() * style
-        return self.weight * factors[:, :, None, None]
+        return ModulatedWeight((self.weight * factors[:, :, None, None]).to(dtype))
+
+    def scaled(self, codes: Tensor, dtype: torch.dtype) -> ModulatedWeight:
+        """The weight for a batch, (N, S): its factors scale the input and the output of each image."""
+        style, demodulation = (factor.to(dtype)[:, :, None, None] for factor in self.factors(codes))
+        return ModulatedWeight(self.weight.to(dtype), style, demodulation)
 
 
-class PlainStyleConv(nn.Module):
-    """What a style convolution is when its weight holds the modulation. Bias and noise hold the activation's gain."""
+class FoldedStyleConv(nn.Module):
+    """A style convolution with a given :class:`ModulatedWeight`. Bias and noise hold the activation's gain."""
 
-    def __init__(self, layer: StyleConv, noise: Tensor, dtype: torch.dtype):
+    def __init__(
+        self,
+        layer: StyleConv,
+        noise: Tensor,  # (1, 1, res, res): the layer's stored noise
+        dtype: torch.dtype,
+    ):
         super().__init__()
-        self.upsample = layer.conv.upsample
-        self.bias = constant(GAIN * layer.activate.bias, dtype)  # (O,)
-        self.noise = constant(GAIN * layer.noise_injector.weight * noise, dtype)  # (1, 1, res, res)
-        if self.upsample:
-            blur = layer.conv.blur
-            self.pad = blur.pad
-            self.fir = constant(blur.kernel.flip(0, 1).repeat(len(self.bias), 1, 1, 1), dtype)  # (O, 1, T, T)
+        terms = layer.terms()
+        self.bias = constant(GAIN * terms.bias, dtype)  # (O,)
+        self.noise = constant(GAIN * terms.noise_strength * noise, dtype)  # (1, 1, res, res)
+        self.upsample = terms.blur is not None
+        if terms.blur is not None:
+            self.pad = terms.blur.pad
+            self.fir = constant(terms.blur.kernel.flip(0, 1).repeat(len(self.bias), 1, 1, 1), dtype)  # (O, 1, T, T)
 
-    def forward(self, x: Tensor, weight: Tensor, top: int = 0) -> Tensor:
-        """(N, C, h, w), a :class:`Modulation`'s weight -> (N, O, H, W), of whose whole the first row is row ``top``."""
-        return self.activate(self.convolve(x, weight, self.bias), top)
+    def forward(self, x: Tensor, weight: ModulatedWeight, top: int = 0) -> Tensor:
+        """(N, C, h, w) -> (N, O, H, W), whose first row is row ``top`` of the whole result."""
+        if weight.style is None or weight.demodulation is None:
+            return self._activate(self._convolve(x, weight.weight, self.bias), top)
+        x = self._convolve(x * weight.style, weight.weight)
+        return self._activate(torch.addcmul(self.bias[:, None, None], x, weight.demodulation), top)
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if not self.upsample:
             return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         x = F.conv_transpose2d(x, weight, stride=2)  # (N, O, 2h + 1, 2w + 1)
@@ -76,13 +101,13 @@ class PlainStyleConv(nn.Module):
             x, before = F.pad(x, (before, after, before, after)), 0
         return F.conv2d(x, self.fir, bias, padding=before, groups=len(self.fir))  # (N, O, 2h, 2w)
 
-    def activate(self, x: Tensor, top: int = 0) -> Tensor:
+    def _activate(self, x: Tensor, top: int) -> Tensor:
         """Add noise to ``x`` in place; leaky ReLU."""
         height, width = self.noise.shape[2:]
         top %= height
         bottom = top + x.shape[2]
+        # Where the stored noise is large enough a slice of it takes no time; repeating it copies.
         enough = bottom <= height and x.shape[3] <= width
-        # a slice takes no time, repeating gathers
         noise = self.noise if enough else ops.repeat_to(self.noise, bottom, x.shape[3])
         return F.leaky_relu(x.add_(noise[:, :, top:bottom, : x.shape[3]]), 0.2, inplace=True)
 
@@ -93,9 +118,7 @@ class ScaledStyleConv(nn.Module):
     def __init__(self, layer: StyleConv, noise: Tensor, dtype: torch.dtype):
         super().__init__()
         self.modulation = Modulation(layer, dtype)
-        self.plain = PlainStyleConv(layer, noise, dtype)
+        self.conv = FoldedStyleConv(layer, noise, dtype)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        style, demodulation = (v.to(x.dtype)[:, :, None, None] for v in self.modulation.factors(code))
-        x = self.plain.convolve(x * style, self.modulation.weight)
-        return self.plain.activate(torch.addcmul(self.plain.bias[:, None, None], x, demodulation))
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        return self.conv(x, self.modulation.scaled(codes, x.dtype))

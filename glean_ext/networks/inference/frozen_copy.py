@@ -12,7 +12,7 @@ from glean_ext.errors import InputError
 
 
 def constant(value: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
-    """A frozen copy; convolution weights are stored channels-last, the layout that CPUs and tensor cores work in."""
+    """A frozen copy; convolution weights are stored channels-last, the layout that CPUs and tensor cores use."""
     value = value.detach().to(dtype, copy=True)
     layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
     return nn.Parameter(value.contiguous(memory_format=layout), requires_grad=False)
@@ -22,7 +22,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def converted(module: ModuleT, dtype: torch.dtype) -> ModuleT:
-    """A frozen copy in another precision; there is no copy in the first one in between."""
+    """A frozen copy in another precision, without a temporary copy in the module's own."""
     return copy.deepcopy(module, {id(param): constant(param, dtype) for param in module.parameters()})
 
 

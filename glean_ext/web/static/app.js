@@ -1,38 +1,38 @@
-// The page: choose an image, send it, follow the job, show what came of it. Whatever has a name is set as text.
+// The page: choose an image, send it, follow the job, show the result. Names and messages are set as text, not as HTML.
 
 import { showComparison } from "/compare.js";
 
-const POLL = 400; // milliseconds
-const TINY = 64; // pixels; smaller pictures are shown with their pixels
+const POLL_MS = 400;
+const TINY = 64; // pixels; up to this size single pixels are shown sharp
 const KINDS = {
-  face: "The whole image is given to the model.",
-  photo: "Every face is found, restored and put back; the rest stays as it is.",
+  face: "The model restores the whole image.",
+  photo: "The model restores every face that is found; the rest of the photo stays as it is.",
 };
 const byId = (id) => document.getElementById(id);
 
 let options = null;
 let chosen = null; // {file, name}
-let running = false; // from sending until the job has ended: progress is shown, and nothing else can be restored
-let job = null; // id of the one that runs, once it is sent
-let example = 0; // counts clicks, so that a slow example does not replace a later choice
+let running = false; // from sending until the job has ended: progress is shown, and no other image can be restored
+let job = null; // id of the running job, once its image is sent
+let choices = 0; // counts choices, so that an example that loads slowly does not replace a later one
 
-// --- asking the server ---
+// --- requests ---
 
-class Told extends Error {} // a line for the reader
+class UserError extends Error {} // its message is shown on the page
 
-async function answer(address, request = {}) {
+async function request(address, settings = {}) {
   try {
-    return await fetch(address, request);
+    return await fetch(address, settings);
   } catch {
-    throw new Told("The server does not answer. Is it still running?");
+    throw new UserError("The server does not answer. Is it still running?");
   }
 }
 
-async function ask(address, request = {}) {
-  const response = await answer(address, request);
+async function requestJson(address, settings = {}) {
+  const response = await request(address, settings);
   const content = response.status === 204 ? null : await response.json().catch(() => null);
   if (!response.ok) {
-    throw Object.assign(new Told(content?.error ?? `The server answered with ${response.status}.`), {
+    throw Object.assign(new UserError(content?.error ?? `The server answered with ${response.status}.`), {
       status: response.status,
     });
   }
@@ -48,8 +48,8 @@ function show(...ids) {
 }
 
 function fail(error) {
-  if (!(error instanceof Told)) console.error(error);
-  byId("alert").textContent = error instanceof Told ? error.message : "The page failed. Reload it.";
+  if (!(error instanceof UserError)) console.error(error);
+  byId("alert").textContent = error instanceof UserError ? error.message : "The page failed. Reload it.";
   show("alert", ...(byId("preview-image").hidden ? [] : ["preview"]));
   bringIntoView();
 }
@@ -60,9 +60,9 @@ function bringIntoView() {
 }
 
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(tag), properties);
+  created.append(...children);
+  return created;
 }
 
 function markTiny(image) {
@@ -101,7 +101,7 @@ function showProgress(status) {
 
 function choose(file, name = file.name) {
   if (file.size > options.upload_bytes) {
-    throw new Told(`${name} is larger than ${options.upload_bytes / 1e6} MB. Scale it down.`);
+    throw new UserError(`${name} is larger than ${options.upload_bytes / 1e6} MB. Scale it down.`);
   }
   chosen = { file, name };
   byId("chosen").textContent = name;
@@ -112,23 +112,23 @@ function choose(file, name = file.name) {
   show("preview");
 }
 
-async function chooseExample(one) {
-  const mine = ++example;
-  const response = await answer(`/examples/${one.file}`);
+async function chooseExample(example) {
+  const mine = ++choices;
+  const response = await request(`/examples/${example.file}`);
   const content = await response.blob();
-  if (mine !== example) return;
-  choose(content, one.file);
-  document.querySelector(`input[name="kind"][value="${one.kind}"]`).checked = true;
-  byId("model").value = one.model;
-  tellChoice();
+  if (mine !== choices) return;
+  choose(content, example.file);
+  document.querySelector(`input[name="kind"][value="${example.kind}"]`).checked = true;
+  byId("model").value = example.model;
+  showChoice();
 }
 
 function kind() {
   return document.querySelector('input[name="kind"]:checked').value;
 }
 
-function tellChoice() {
-  const model = options.models.find((one) => one.name === byId("model").value);
+function showChoice() {
+  const model = options.models.find(({ name }) => name === byId("model").value);
   byId("model-hint").textContent = model.about;
   const photo = document.querySelector('input[name="kind"][value="photo"]');
   photo.disabled = !model.photos;
@@ -141,7 +141,7 @@ function tellChoice() {
 
 async function restore() {
   if (running) return;
-  if (!chosen) throw new Told("Choose an image first.");
+  if (!chosen) throw new UserError("Choose an image first.");
   const { file, name } = chosen;
   const order = new URLSearchParams({ name, model: byId("model").value, kind: kind(), fidelity: byId("fidelity").value });
   byId("progress-text").textContent = "Sending";
@@ -153,7 +153,7 @@ async function restore() {
     show("preview");
     bringIntoView();
     const headers = { "Content-Type": "application/octet-stream" };
-    ({ id } = await ask(`/api/jobs?${order}`, { method: "POST", headers, body: file }));
+    ({ id } = await requestJson(`/api/jobs?${order}`, { method: "POST", headers, body: file }));
     job = id;
     byId("cancel").hidden = false;
     status = await follow(id);
@@ -161,28 +161,28 @@ async function restore() {
     running = false;
     job = null;
   }
-  if (status.state === "failed") throw new Told(status.error);
+  if (status.state === "failed") throw new UserError(status.error);
   if (status.state === "cancelled") return show("preview");
   return showResult(id, status);
 }
 
-/** The status with which a job ends. */
+/** Show the progress of a job until it has ended; returns its last status. */
 async function follow(id) {
   for (;;) {
-    const status = await ask(`/api/jobs/${id}`).catch((error) => {
+    const status = await requestJson(`/api/jobs/${id}`).catch((error) => {
       if (error.status) throw error;
       byId("progress-text").textContent = `${error.message} Trying again.`;
       return null;
     });
     if (status && !["waiting", "running"].includes(status.state)) return status;
     if (status) showProgress(status);
-    await new Promise((resolve) => setTimeout(resolve, POLL));
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
 
 async function showResult(id, { name, result, notices }) {
   const picture = (which) => `/api/jobs/${id}/${which}.png`;
-  const shown = showComparison(picture("before"), picture("result"), result.width, result.height);
+  const comparison = showComparison(picture("before"), picture("result"), result.width, result.height);
   const enlarged = result.from === result.size ? "" : " (before: enlarged by bicubic interpolation)";
   byId("caption").textContent = `${name}: ${result.from} → ${result.size} pixels${enlarged}`;
   byId("download").href = picture("result");
@@ -193,9 +193,9 @@ async function showResult(id, { name, result, notices }) {
   byId("faces").replaceChildren(...Array.from({ length: result.faces }, (_, number) => face(picture, number, name)));
   show("result");
   try {
-    await shown;
+    await comparison;
   } catch {
-    throw new Told("The result is gone, or the server does not answer. Restore it again.");
+    throw new UserError("The result is gone, or the server does not answer. Restore it again.");
   }
   byId("result").focus({ preventScroll: true });
   bringIntoView();
@@ -203,7 +203,7 @@ async function showResult(id, { name, result, notices }) {
 
 function face(picture, number, name) {
   const images = [
-    element("img", { src: picture(`crop-${number}`), alt: `Face ${number + 1} as it was` }),
+    element("img", { src: picture(`crop-${number}`), alt: `Face ${number + 1} before` }),
     element("img", { src: picture(`face-${number}`), alt: `Face ${number + 1} restored` }),
   ];
   const download = `${name.replace(/\.[^.]*$/, "")}-face-${number + 1}.png`;
@@ -211,12 +211,12 @@ function face(picture, number, name) {
   return element("li", {}, link);
 }
 
-// --- wiring ---
+// --- events ---
 
-function guarded(act) {
+function guarded(action) {
   return async (event) => {
     try {
-      await act(event);
+      await action(event);
     } catch (error) {
       fail(error);
     }
@@ -224,7 +224,7 @@ function guarded(act) {
 }
 
 function takeFile(files) {
-  example++;
+  choices++;
   if (files.length) choose(files[0], files[0].name || "pasted.png");
 }
 
@@ -250,12 +250,12 @@ function listen() {
     event.preventDefault();
     return restore();
   }));
-  byId("form").addEventListener("input", tellChoice);
+  byId("form").addEventListener("input", showChoice);
   byId("cancel").addEventListener("click", guarded(async () => {
-    if (job) await ask(`/api/jobs/${job}`, { method: "DELETE" });
+    if (job) await requestJson(`/api/jobs/${job}`, { method: "DELETE" });
     byId("progress-text").textContent = "Cancelling";
   }));
-  // Nobody can ask for a job of a page that was closed or reloaded, and others wait behind it.
+  // The job of a page that was closed or reloaded is of no use, and other jobs wait for its end.
   addEventListener("pagehide", () => {
     if (job) fetch(`/api/jobs/${job}`, { method: "DELETE", keepalive: true });
   });
@@ -272,19 +272,19 @@ function listen() {
 }
 
 async function start() {
-  options = await ask("/api/options");
+  options = await requestJson("/api/options");
   byId("model").replaceChildren(...options.models.map(({ name }) => element("option", { value: name, textContent: name })));
-  byId("examples").replaceChildren(...options.examples.map((one) => {
-    const image = element("img", { src: `/examples/${one.file}`, alt: one.label });
+  byId("examples").replaceChildren(...options.examples.map((example) => {
+    const image = element("img", { src: `/examples/${example.file}`, alt: example.label });
     image.addEventListener("load", () => markTiny(image));
-    const button = element("button", { type: "button", title: one.label }, image);
-    button.addEventListener("click", guarded(() => chooseExample(one)));
+    const button = element("button", { type: "button", title: example.label }, image);
+    button.addEventListener("click", guarded(() => chooseExample(example)));
     return element("li", {}, button);
   }));
   byId("keeping").textContent =
-    "Images go to the machine that serves this page and nowhere else, and are deleted there after " +
-    `${options.keep_minutes} minutes at most.`;
-  tellChoice();
+    "Images are sent only to the machine that serves this page, and are deleted there after at most " +
+    `${options.keep_minutes} minutes.`;
+  showChoice();
   listen();
 }
 

@@ -1,41 +1,42 @@
-// The comparison: two pictures over each other, and a split that the pointer or, by a hidden range input, keys move.
+// The comparison: two pictures on top of each other, and a split that the pointer moves, or keys through a hidden range
+// input.
 
 const compare = document.getElementById("compare");
 const split = document.getElementById("split");
 const before = document.getElementById("before");
 const after = document.getElementById("after");
 
-function place() {
+function applySplit() {
   compare.style.setProperty("--split", `${split.value}%`);
   split.setAttribute("aria-valuetext", `${Math.round(split.value)} percent original`);
 }
 
-function follow(event) {
+function moveSplit(event) {
   const box = compare.getBoundingClientRect();
   split.value = (100 * (event.clientX - box.left)) / box.width;
-  place();
+  applySplit();
 }
 
-split.addEventListener("input", place);
+split.addEventListener("input", applySplit);
 
-// Range inputs alone will not do: on some phones only their thumb can be moved.
+// A range input alone is not enough: on some phones only its thumb can be moved.
 compare.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   event.preventDefault();
   compare.setPointerCapture(event.pointerId);
   split.focus({ preventScroll: true });
-  follow(event);
+  moveSplit(event);
 });
 compare.addEventListener("pointermove", (event) => {
-  if (compare.hasPointerCapture(event.pointerId)) follow(event);
+  if (compare.hasPointerCapture(event.pointerId)) moveSplit(event);
 });
 
-/** Show two pictures of one size, split in the middle; resolves when both are there. */
+/** Show two pictures of the same size, split in the middle; resolves when both are loaded. */
 export async function showComparison(beforeUrl, afterUrl, width, height) {
   compare.style.setProperty("--aspect", `${width} / ${height}`);
   before.src = beforeUrl;
   after.src = afterUrl;
   split.value = 50;
-  place();
+  applySplit();
   await Promise.all([before.decode(), after.decode()]);
 }

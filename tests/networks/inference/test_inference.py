@@ -99,7 +99,8 @@ def test_bands_are_used(monkeypatch):
     """Bands of three rows make more calls than whole images, so the tests above do test them."""
     fast, lq = prepare_for_inference(network(GLEAN)), pixels(1, 3, 8, 8)
     calls = []
-    fast.upper.rises[0].register_forward_pre_hook(lambda rise, inputs: calls.append(rise._rows_of_a_band(inputs[0])))
+    block = fast.high_res.blocks[0]
+    block.register_forward_pre_hook(lambda block, inputs: calls.append(block.band_rows(inputs[0])))
     fast(lq)
     monkeypatch.setattr(inference, "BAND_BYTES", 1)
     monkeypatch.setattr(inference, "MIN_ROWS", 3)
@@ -109,13 +110,13 @@ def test_bands_are_used(monkeypatch):
 
 def test_a_band_stays_below_its_bytes():
     fast = prepare_for_inference(network(GLEAN), torch.bfloat16)
-    rise = fast.upper.rises[-1]
+    block = fast.high_res.blocks[-1]
     x = torch.zeros(1, 1, 4096, 2048, dtype=torch.bfloat16)
     # What makes the image is given bank and decoder, twice the 16 channels of 32x32, at four pixels for one.
     row = 4 * 2 * 16 * 2048 * 2
-    rows = rise._rows_of_a_band(x)
+    rows = block.band_rows(x)
     assert rows * row <= inference.BAND_BYTES < 2 * rows * row
-    assert rise._rows_of_a_band(x.expand(64, -1, -1, -1)) == inference.MIN_ROWS
+    assert block.band_rows(x.expand(64, -1, -1, -1)) == inference.MIN_ROWS
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -162,7 +163,7 @@ def test_modulation_makes_the_weight_of_the_definition():
     conv, code = layer.conv, torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
     weight = conv.weight_orig[0] * conv.style(code)[0, :, None, None]
     weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt() * 2**0.5
-    torch.testing.assert_close(Modulation(layer)(code), weight.transpose(0, 1))
+    torch.testing.assert_close(Modulation(layer).folded(code).weight, weight.transpose(0, 1))
 
 
 # ---------------------------------------------------------------- what is left
@@ -231,7 +232,7 @@ def test_the_demo_model_in_bf16():
 
     config = load_config(Path(__file__).parents[3] / "configs" / "demo_glean_x8.py")
     net = build_network(config.model.generator)
-    checkpoints.load_restorer(net, "glean-ext://demo_glean_x8.safetensors")
+    checkpoints.load_network_weights(net, "glean-ext://demo_glean_x8.safetensors")
     net.eval()
     soft = F.interpolate(pixels(4, 3, 3, 3), size=(8, 8), mode="bilinear")
     lq = torch.cat([soft, pixels(2, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)])

@@ -1,4 +1,4 @@
-"""Hooks that keep a training right: the bank, checkpoints, random numbers, collapse, damaged files."""
+"""Stops a training whose losses or weights are no longer finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from glean_ext.errors import InputError
 
 
 class NaNGuardHook(Hook):
-    """Stops training at the first loss that is not finite, and keeps weights that are not out of checkpoints.
+    """Stops training at the first loss that is not finite, and never lets weights that are not finite be saved.
 
     Raises:
         InputError: It names the iteration, the losses, the files of the batch and the last good checkpoint.
@@ -32,38 +32,16 @@ class NaNGuardHook(Hook):
         if bad:
             self._stop(runner, f"{len(bad)} tensors are not finite, {bad[0]} for one; nothing was saved")
 
-    def _stop(self, runner: Runner, what: str) -> None:
-        try:  # mmengine's note of the last one names that which is not saved
+    def _stop(self, runner: Runner, reason: str) -> None:
+        try:  # not mmengine's "last_checkpoint", which already names the one that is not saved
             last = newest_whole_checkpoint(runner.work_dir)
         except InputError:
             last = None
         where = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
         raise InputError(
-            f"training collapsed at iteration {runner.iter + 1}: {what}. {where}. Lower the learning rates, clip "
+            f"training collapsed at iteration {runner.iter + 1}: {reason}. {where}. Lower the learning rates, clip "
             "gradients (optim_wrapper.generator.clip_grad), or train in fp32."
         )
-
-
-class SkippedFilesHook(Hook):
-    """Counts the damaged files that ``SRFolderDataset(unreadable='skip')`` replaced; warns of each once."""
-
-    def before_train(self, runner: Runner) -> None:
-        self.files: set[str] = set()
-        self.times = 0
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: object = None
-    ) -> None:
-        for sample in (data_batch or {}).get("data_samples", ()):
-            for path in sample.metainfo.get("skipped", ()):
-                self.times += 1
-                if path not in self.files:
-                    self.files.add(path)
-                    runner.logger.warning(f"{path} is damaged and was skipped.")
-
-    def after_train(self, runner: Runner) -> None:
-        if self.files:
-            runner.logger.warning(f"{len(self.files)} damaged files were skipped, {self.times} times in all.")
 
 
 def batch_files(data_batch: dict | None) -> list[str]:

@@ -11,23 +11,23 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from glean_ext.datasets.resumable_sampler import seeded
-from glean_ext.engine.hooks.visualization import _average
+from glean_ext.engine.bank_samples import averaged_bank, draw
 from glean_ext.errors import InputError
 from glean_ext.metrics.fid import InceptionFeatures, frechet_distance
 from glean_ext.networks import StyleGAN2Generator
 
 
 class BankFIDHook(Hook):
-    """FID of a bank in training: random images of the average of its weights against the training images.
+    """FID of a bank in training: images of the average of its weights against the training images.
 
-    It goes to the log and to the runner's visualizer. It depends on the number of images, of which papers take 50,000.
-    The same images are compared however many processes there are, and each time.
+    The value goes to the log and to the runner's visualizer. It depends on the number of images; papers take 50,000.
+    Each evaluation compares the same latent codes and training images, in any number of processes.
 
     Args:
         pretrained: Inception's weights, see :class:`~glean_ext.metrics.fid.InceptionFeatures`.
-        interval: Iterations between evaluations; there is one at the end, too.
-        images: Of each kind; of the training images at most all there are.
-        batch_size: Images looked at at a time, in each process.
+        interval: Iterations between evaluations; the last iteration is evaluated, too.
+        images: The number of drawn images, and of training images unless there are fewer.
+        batch_size: Images per batch and process.
 
     Raises:
         InputError: As ``InceptionFeatures``; fewer than two images.
@@ -41,12 +41,12 @@ class BankFIDHook(Hook):
         self.interval = interval
         self.images = images
         self.batch_size = batch_size
-        with seeded(0):  # random numbers are drawn before the weights are read
+        with seeded(0):  # random values are drawn before the weights are read
             self.network = InceptionFeatures(pretrained)
         self._real: Tensor | None = None  # (images, 2048), in the first process
 
     def before_train(self, runner: Runner) -> None:
-        self.network.to(_average(runner).constant_input.input.device)
+        self.network.to(averaged_bank(runner).constant_input.input.device)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -57,7 +57,7 @@ class BankFIDHook(Hook):
             dataset = runner.train_dataloader.dataset
             count = min(self.images, len(dataset))
             self._real = self._features(lambda i: _training_image(dataset, i * len(dataset) // count), count)
-        bank = _average(runner)
+        bank = averaged_bank(runner)
         training = bank.training
         bank.eval()
         drawn = self._features(lambda i: _drawn_image(bank, i), self.images)
@@ -69,9 +69,9 @@ class BankFIDHook(Hook):
 
     @torch.no_grad()
     def _features(self, image: Callable[[int], Tensor], count: int) -> Tensor:
-        """(count, 2048) of images 0 to ``count - 1``, each (3, H, W) uint8, in the first process; elsewhere nothing."""
+        """(count, 2048) of images 0 to ``count - 1``, each (3, H, W) uint8; whole in the first process only."""
         rank, processes = get_dist_info()
-        own = range(rank, -(-count // processes) * processes, processes)  # the same number for every process
+        own = range(rank, -(-count // processes) * processes, processes)  # the same number in every process
         features: list[Tensor] = []
         for start in range(0, len(own), self.batch_size):
             images = torch.stack([image(i % count) for i in own[start : start + self.batch_size]])
@@ -80,11 +80,9 @@ class BankFIDHook(Hook):
 
 
 def _training_image(dataset: Sequence, index: int) -> Tensor:
-    with seeded(index):  # its transforms draw random numbers
+    with seeded(index):  # for the random transforms
         return dataset[index]["data_samples"].gt_img
 
 
 def _drawn_image(bank: StyleGAN2Generator, seed: int) -> Tensor:
-    z = torch.randn(1, bank.style_channels, generator=torch.Generator().manual_seed(seed))
-    image = bank(z.to(bank.constant_input.input.device))[0]
-    return (image.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    return draw(bank, torch.randn(1, bank.style_channels, generator=torch.Generator().manual_seed(seed)))[0]

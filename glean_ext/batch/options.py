@@ -1,0 +1,167 @@
+"""Everything that a run of many files depends on, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from glean_ext.batch.output_plan import require_suffix
+from glean_ext.errors import InputError
+from glean_ext.inference.backend import ONNX
+from glean_ext.inference.size_policy import SizePolicy
+
+ALPHAS = ("upsample", "restore")
+WHEN_NO_FACE = ("keep", "whole", "error")
+MAX_CRF = 51
+
+
+def require(holds: bool, parameter: str, value: object, rule: str) -> None:
+    """Refuse a parameter's value.
+
+    Raises:
+        InputError: ``holds`` is false.
+    """
+    if not holds:
+        raise InputError(f"{{{parameter}}} is {value}, but it must be {rule}.", parameter)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A config and its checkpoint, or an ONNX model without one.
+
+    Raises:
+        InputError: A checkpoint is missing, or given for an ONNX model.
+    """
+
+    config: str
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_onnx and self.checkpoint is not None:
+            raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
+        if not self.is_onnx and self.checkpoint is None:
+            raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
+
+    @property
+    def is_onnx(self) -> bool:
+        return self.config.lower().endswith(ONNX)
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """How whole photographs are treated, whose faces are found, restored and put back.
+
+    Args:
+        fidelity: In [0, 1], share of the input in the faces of the result: 0 restores, 1 keeps the input.
+        only_center_face: Restore the face nearest to the middle only.
+        aligned: Inputs are aligned faces already.
+        min_face: Smaller faces, in pixels of the input, are left alone; None: 32 pixels or more.
+        max_faces: Photographs with more faces are refused; None: any number is restored.
+        when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
+        save_faces: Folder for the aligned faces, before and after; None: they are not written.
+        background: What enlarges all but the faces; None is MATLAB's bicubic.
+
+    Raises:
+        InputError: A value out of range.
+    """
+
+    fidelity: float = 0.0
+    only_center_face: bool = False
+    aligned: bool = False
+    min_face: float | None = None
+    max_faces: int | None = 200
+    when_no_face: Literal["keep", "whole", "error"] = "keep"
+    save_faces: Path | None = None
+    background: ModelSource | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.fidelity <= 1, "fidelity", self.fidelity, "between 0 (restores) and 1 (keeps the input)")
+        require(self.min_face is None or self.min_face > 0, "min_face", self.min_face, "a positive number of pixels")
+        require(self.max_faces is None or self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
+        known = self.when_no_face in WHEN_NO_FACE
+        require(known, "when_no_face", repr(self.when_no_face), f"one of {', '.join(WHEN_NO_FACE)}")
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What is restored, with which network, and what is written.
+
+    Args:
+        model: The network.
+        inputs: Files, folders, and patterns with ``*``, ``?``, ``[...]`` and ``**``.
+        output: A file, for one input; else a folder, which is made when it is not there. With a slash at its end it
+            is a folder, whatever its name.
+        device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
+        dtype: As in :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
+        compile: A mode of ``torch.compile``; None leaves that out.
+        cfg_options: ``key=value`` changes to the config.
+        batch: Images that go through the network together, where they have one size.
+        size_policy: What happens to images of other sizes than the network takes.
+        suffix: Is put after the names of results.
+        overwrite: Replace outputs that exist.
+        skip_existing: Leave outputs alone that exist. Without either they are an error.
+        outscale: Size of results in sizes of their inputs; None: what the network makes, of photographs 1.
+        alpha: Transparency gets the result's size by bicubic (``'upsample'``), or goes through the network
+            (``'restore'``).
+        compare: Also write ``NAME_compare.png``: before, bicubic, and after.
+        crf: x264's constant rate factor of videos, 0 (lossless) to 51.
+        photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
+
+    Raises:
+        InputError: A value out of range, or options that exclude each other.
+    """
+
+    model: ModelSource
+    inputs: tuple[str | os.PathLike, ...]
+    output: str | os.PathLike
+    device: str | None = None
+    dtype: str | None = None
+    compile: str | None = None
+    cfg_options: tuple[str, ...] = ()
+    batch: int = 1
+    size_policy: SizePolicy = field(default_factory=SizePolicy)
+    suffix: str = ""
+    overwrite: bool = False
+    skip_existing: bool = False
+    outscale: float | None = None
+    alpha: Literal["upsample", "restore"] = "upsample"
+    compare: bool = False
+    crf: float = 10.0
+    photo: PhotoOptions | None = None
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
+        require_outscale(self.outscale)
+        require_alpha(self.alpha)
+        require_suffix(self.suffix)
+        if self.overwrite and self.skip_existing:
+            raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
+        if self.photo is not None and self.alpha == "restore":
+            raise InputError(
+                "{alpha=restore} has no effect with {photo}: transparency is upsampled. Leave it out.",
+                ("alpha", "photo"),
+            )
+
+    def of_frames(self) -> dict[str, object]:
+        """What the frames of a video depend on, besides the networks: with others an interrupted one starts again."""
+        photo = None
+        if self.photo is not None:
+            photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
+        return {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+
+
+def require_outscale(outscale: float | None) -> None:
+    """Raise InputError unless ``outscale`` is None or a positive number."""
+    holds = outscale is None or 0 < outscale < math.inf
+    require(holds, "outscale", "" if outscale is None else f"{outscale:g}", "a positive number")
+
+
+def require_alpha(alpha: str) -> None:
+    """Raise InputError unless ``alpha`` is one of :data:`ALPHAS`."""
+    require(alpha in ALPHAS, "alpha", repr(alpha), f"one of {', '.join(ALPHAS)}")

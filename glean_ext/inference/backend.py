@@ -1,0 +1,85 @@
+"""What runs a network behind an :class:`~glean_ext.inference.image_restorer.ImageRestorer`, and how it is chosen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from glean_ext.errors import InputError
+from glean_ext.inference.memory_budget import Memory
+from glean_ext.size_requirements import SizeRequirements
+
+if TYPE_CHECKING:  # takes seconds to load
+    import torch
+
+Array = np.ndarray
+ONNX = ".onnx"
+
+
+class OutOfMemory(InputError):
+    """The device has too little memory for images of this size."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What restores images of sizes it takes: a ``TorchBackend`` or an ``OnnxBackend``.
+
+    What it raises as InputError does not name the image.
+    """
+
+    takes: SizeRequirements
+
+    def __call__(self, lq: Array) -> Array:
+        """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
+
+    def restore(self, images: Sequence[Array]) -> list[Array]:
+        """Images of one size, (h, w, 3) uint8 or uint16 RGB, together: each as (H, W, 3) of its dtype."""
+
+    def memory(self) -> Memory:
+        """What a forward takes, and what there is. Any thread may ask."""
+
+
+def load_backend(
+    config: str | os.PathLike | Mapping | Backend,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    cfg_options: Sequence[str] = (),
+    dtype: str | None = None,
+    compile: str | None = None,
+) -> Backend:
+    """What these arguments of :class:`~glean_ext.inference.image_restorer.ImageRestorer` name.
+
+    Raises:
+        InputError: It cannot be used.
+    """
+    given = {"checkpoint": checkpoint, "device": device, "cfg_options": cfg_options, "dtype": dtype, "compile": compile}
+    if isinstance(config, Backend):
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(f"The network is loaded already, so {', '.join(useless)} cannot be chosen. Leave it out.")
+        return config
+    if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
+        from glean_ext.inference.onnx_backend import OnnxBackend
+
+        onnx = OnnxBackend(config)
+        on_cpu, same = str(device or "cpu") == "cpu", dtype in (None, onnx.metadata.dtype)
+        given |= {"device": None if on_cpu else device, "dtype": None if same else dtype}
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"{config} is an ONNX model, in {onnx.metadata.dtype} on the CPU: "
+                f"{', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",
+                parameter=useless,
+                hint="Leave it out, or give a config and a checkpoint.",
+            )
+        return onnx
+    if checkpoint is None:
+        raise InputError(
+            f"{config} is no ONNX model: it needs a checkpoint, too.",
+            parameter=("checkpoint", "config"),
+            hint="Give {config} and {checkpoint}, or an .onnx file.",
+        )
+    from glean_ext.inference.torch_backend import TorchBackend
+
+    return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile)
