@@ -219,8 +219,7 @@ def _mesh_crop(box: np.ndarray, eyes: np.ndarray) -> np.ndarray:
     x, y = eyes[1] - eyes[0]
     angle = np.degrees(np.arctan2(y, x))
     matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, MESH_SIDE / side)
-    matrix[:, 2] += MESH_SIDE / 2 - centre
-    return matrix
+    return np.column_stack([matrix[:, :2], matrix[:, 2] + MESH_SIDE / 2 - centre])
 
 
 def _drawn_face() -> np.ndarray:
