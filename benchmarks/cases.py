@@ -149,7 +149,7 @@ class Inference(Workload):
 
 
 def onnx_network(path: str) -> Forward:
-    """The network of an ONNX file, run by onnxruntime with as many threads as torch has."""
+    """The network of an ONNX file, run by onnxruntime with as many threads as torch uses."""
     network = OnnxBackend(path, torch.get_num_threads())
     return lambda lq: torch.from_numpy(network(lq.numpy()))
 

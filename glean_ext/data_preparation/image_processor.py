@@ -19,7 +19,7 @@ from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, Source
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.data_preparation.writers import PNG_LEVEL
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import decode_rgb
 from glean_ext.utils.imresize import imresize
 
@@ -62,7 +62,9 @@ class ImageProcessor:
             image = decode_rgb(self.source.read(entry), entry.key)
             cropped = crop_and_resize(image, self.options, self.face_crop)
         except InputError as error:
-            return ImageRecord(entry.key, entry.stamp, name, "unreadable", str(error))
+            # What is not the file's own damage, such as its permissions, may be better in the next run.
+            stamp = entry.stamp if isinstance(error, UnreadableImageError) else ""
+            return ImageRecord(entry.key, stamp, name, "unreadable", str(error))
         except RejectedImageError as error:
             return ImageRecord(entry.key, entry.stamp, name, error.kind, f"{entry.key}: {error.reason}.")
         sizes = {}
@@ -92,7 +94,7 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         workers: Number of processes; with one worker, or few images, this process does the work.
 
     Raises:
-        InputError: Files cannot be written, or a process was killed.
+        InputError: Files cannot be written.
     """
     from torch.utils.data import DataLoader  # takes seconds to import
 
@@ -111,13 +113,22 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         multiprocessing_context="spawn" if several else None,
         in_order=False,
     )
+    with _set_up_processes():
+        results = iter(loader)
+    for result in results:
+        if isinstance(result, InputError):
+            raise result
+        yield result
+
+
+@contextmanager
+def killed_processes_as_input_errors() -> Iterator[None]:
+    """Report a process of :func:`process_all` that was killed in one line.
+
+    Around all code that runs meanwhile: torch raises the error wherever the main thread is.
+    """
     try:
-        with _set_up_processes():
-            results = iter(loader)
-        for result in results:
-            if isinstance(result, InputError):
-                raise result
-            yield result
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or "Traceback" in str(error):
             raise

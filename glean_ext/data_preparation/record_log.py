@@ -30,7 +30,8 @@ class ImageRecord(NamedTuple):
 
     Attributes:
         key: Its path in the source.
-        stamp: Changes when the file does, see :class:`~glean_ext.data_preparation.readers.Entry`.
+        stamp: Changes when the file does, see :class:`~glean_ext.data_preparation.readers.Entry`; empty: the next run
+            reads the file again.
         name: File name in the output.
         kind: Why it was rejected, in a word; empty for a usable image.
         reason: The same in a sentence.
@@ -129,7 +130,7 @@ class RecordLog:
                     file.write(b'{"complete": ""}\n' + b"".join(map(_to_line, records)))
                     file.flush()
                     os.fsync(file.fileno())
-            except OSError:
+            except BaseException:
                 with suppress(OSError):
                     os.truncate(self.path, size)  # no line stays that is not whole
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ STAGING = ".staging"  # folder of images whose split is not known yet
 BATCH = 200  # images moved, and committed to an LMDB, at a time
 PNG_LEVEL = 4  # of zlib; 6, Pillow's default, saves 2 % of the space in more than twice the time
 PAGE = 4096  # bytes; LMDB gives whole pages to a value
+TEMPORARY = re.compile(r"\.(records|report|images|contact_sheet|meta_info(_train|_test)?)-[^.]*\.[a-z]+")
 SPARE = 1 << 24  # bytes of an LMDB for its own needs
 
 
@@ -208,6 +210,13 @@ class PreparedOutput:
     def _format_lines(self, records: Iterable[ImageRecord], split: str, kind: str) -> list[str]:
         width, height = self.shapes[kind]
         return [f"{record.name} ({height},{width},3)\n" for record in records if record.split == split]
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files of a run that was killed; images in the staging folder are used."""
+        for folder in self.folder, *self.folder.glob("*.lmdb"):
+            for path in folder.iterdir():
+                if TEMPORARY.fullmatch(path.name):
+                    path.unlink()
 
     def close(self) -> None:
         for store in self._stores.values():

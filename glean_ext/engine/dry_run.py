@@ -156,7 +156,8 @@ def _disk(cfg: Config, size: int) -> str:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 2  # the best one, and one being written
+    # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
+    kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3
     if kept * size > free:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB left, but {kept} checkpoints of {size / 1e9:.2f} GB are kept there.",

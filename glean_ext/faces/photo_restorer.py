@@ -13,6 +13,7 @@ import numpy as np
 
 from glean_ext.errors import InputError
 from glean_ext.faces.alignment import align
+from glean_ext.faces.colour_matching import Tone
 from glean_ext.faces.colour_matching import match_colours as matched
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.face_mask import blend, face_mask, paste
@@ -86,7 +87,8 @@ class PhotoRestorer:
             whole. ``'error'``: InputError.
         background: Enlarges or improves the photograph around the faces: (h, w, 3) -> (H, W, 3) RGB of one dtype. Its
             result is resized to the output's size. None is MATLAB's bicubic.
-        match_colours: Give restored faces the colours of the input, see :mod:`glean_ext.faces.colour_matching`.
+        match_colours: Give restored faces the colours of the input, see :mod:`glean_ext.faces.colour_matching`. Gray
+            and toned photographs stay gray and keep their tone, whatever colours the networks make.
         save_faces: Keep the crops in the result: about 3 MB a face at 1024x1024.
         face_size: Side of the aligned crops in pixels, for models that take any size; None: the training size.
         batch: Number of crops that are restored before they are put back.
@@ -164,28 +166,30 @@ class PhotoRestorer:
         """
         if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
+        tone = Tone.of(rgb) if self.match_colours else None
         if self.aligned:
-            restored = self.restorer.restore(rgb)
-            return PhotoResult(blend(imresize(rgb, size=size_of(restored)), restored, 1 - self.fidelity))
+            restored = _toned(self.restorer.restore(rgb), tone)
+            image = blend(imresize(rgb, size=size_of(restored)), restored, 1 - self.fidelity)
+            return PhotoResult(_toned_if_gray(image, tone))
         scale = self.restorer.takes.scale if self.outscale == "model" else self.outscale
         size = scaled(size_of(rgb), scale, name)
         faces = self.find(rgb, name) if faces is None else faces
         if not faces:
-            return self._without_faces(rgb, size, name)
-        image = self._background(rgb, size)
+            return self._without_faces(rgb, size, name, tone)
+        image = self._background(rgb, size, tone)
         done: list[RestoredFace] = []
         for start in range(0, len(faces), self.batch):
             batch = faces[start : start + self.batch]
-            crops = [align(rgb, face.quad, self.size) for face in batch]
+            crops = [_toned_if_gray(align(rgb, face.quad, self.size), tone) for face in batch]
             for face, crop, restored in zip(batch, crops, self.restore_batch(crops), strict=True):
                 mask = face_mask(face)
                 if self.match_colours:
-                    restored = matched(restored, crop, mask)
+                    restored = _toned(matched(restored, crop, mask), tone)
                 paste(image, restored, face, mask, scale, 1 - self.fidelity)
                 done.append(RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face))
             if progress is not None:
                 progress(len(done), len(faces))
-        return PhotoResult(image, tuple(done))
+        return PhotoResult(_toned_if_gray(image, tone), tuple(done))
 
     def find(self, rgb: Array, name: str = "the photo") -> list[Face]:
         """The faces to restore, from left to right; any thread may call it.
@@ -207,25 +211,36 @@ class PhotoRestorer:
             faces = [min(faces, key=lambda face: np.hypot(*(face.box.reshape(2, 2).mean(axis=0) - centre)))]
         return faces
 
-    def _without_faces(self, rgb: Array, size: tuple[int, int], name: str) -> PhotoResult:
+    def _without_faces(self, rgb: Array, size: tuple[int, int], name: str, tone: Tone | None) -> PhotoResult:
         if self.when_no_face == "error":
             raise InputError(
                 f"{name}: no face was found.",
                 parameter=("when_no_face", "min_face", "aligned"),
                 hint="Lower {min_face} if faces are small; an aligned face needs {aligned}.",
             )
-        image = self._background(rgb, size)
+        image = self._background(rgb, size, tone)
         if self.when_no_face == "keep":
             return PhotoResult(image, notice=f"{name}: no face was found; nothing was restored.")
-        restored = imresize(self.restorer.restore(rgb), size=size)
-        image = blend(image, restored, 1 - self.fidelity)
+        restored = imresize(_toned(self.restorer.restore(rgb), tone), size=size)
+        image = _toned_if_gray(blend(image, restored, 1 - self.fidelity), tone)
         return PhotoResult(image, notice=f"{name}: no face was found; it was restored as a whole.")
 
-    def _background(self, rgb: Array, size: tuple[int, int]) -> Array:
+    def _background(self, rgb: Array, size: tuple[int, int], tone: Tone | None) -> Array:
         image = self.background(rgb) if self.background else rgb
         if image.dtype != rgb.dtype or image.ndim != 3 or image.shape[2] != 3:
             raise TypeError(f"background must return (H, W, 3) {rgb.dtype} RGB, but made {image.shape} {image.dtype}.")
-        return imresize(image, size=size)  # a copy even where the size stays
+        if self.background:
+            image = _toned(image, tone)
+        return _toned_if_gray(imresize(image, size=size), tone)  # a copy even where the size stays
+
+
+def _toned(image: Array, tone: Tone | None) -> Array:
+    return image if tone is None else tone.apply(image)
+
+
+def _toned_if_gray(image: Array, tone: Tone | None) -> Array:
+    """Resampling and blending round the channels one by one, which gray photographs must not show."""
+    return tone.apply(image) if tone is not None and tone.gray else image
 
 
 def _check_ranges(

@@ -17,7 +17,6 @@ from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedConv2d, EqualizedLinear
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import MIN_SIZE, Size, SquarePadding, channels_by_resolution, resolutions
-from glean_ext.size_requirements import MIN_INPUT
 
 
 class ConvLayer(nn.Sequential):
@@ -105,7 +104,7 @@ class StyleGAN2Discriminator(nn.Module):
 
     def __init__(
         self,
-        in_size: Size,  # pixels: side of the image, a power of two from 8 on; or (height, width)
+        in_size: Size,  # pixels: side of the image, a power of two from 4 on; or (height, width)
         img_channels: int = 3,  # of the image
         channel_multiplier: float = 2,  # width from 64x64 on: 2 is configuration f
         max_channels: int = 512,  # limit of the width
@@ -118,7 +117,7 @@ class StyleGAN2Discriminator(nn.Module):
         init_cfg: dict | None = None,  # the weights' file; None: random weights
     ):
         super().__init__()
-        self.padding = SquarePadding("in_size", in_size, MIN_INPUT)
+        self.padding = SquarePadding("in_size", in_size)
         side = self.padding.side
         channels = channels_by_resolution(side, channel_multiplier, max_channels)
         self.mbstd_cfg = {"group_size": 4, "channel_groups": 1, **(mbstd_cfg or {})}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from glean_ext.errors import UnreadableImageError
-from glean_ext.utils.colour_profiles import convert_to_srgb, gray_to_srgb_16_bits, is_rgb_profile
+from glean_ext.utils.colour_profiles import convert_gray_to_srgb, convert_to_srgb, is_rgb_profile
 from glean_ext.utils.image_metadata import orientation
 from glean_ext.utils.picture import Picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
@@ -65,8 +65,11 @@ def decode(image: Image.Image, name: str) -> Picture:
         raise UnreadableImageError(
             f"{name} has floating-point pixels, whose range is unknown. Save it with 8 or 16 bits."
         )
-    if icc is not None and image.mode in ("L", "LA", "CMYK") and not is_rgb_profile(icc):
-        return _convert_by_profile(image, icc)
+    if icc is not None and image.mode == "CMYK":
+        rgb = convert_to_srgb(image, icc)
+        return Picture(np.array(rgb or image.convert("RGB")), not_carried=() if rgb else (UNUSED_PROFILE,))
+    if icc is not None and image.mode in ("L", "LA") and not is_rgb_profile(icc):
+        return _convert_gray(image, icc)
     if image.has_transparency_data:
         rgba = np.array(image.convert("RGBA"))
         return _picture(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]), icc)
@@ -86,15 +89,17 @@ def _picture(pixels: Array, alpha: Array | None, icc: bytes | None, converted: b
     return Picture(pixels, alpha, icc) if is_rgb_profile(icc) else Picture(pixels, alpha, not_carried=(UNUSED_PROFILE,))
 
 
-def _convert_by_profile(image: Image.Image, icc: bytes) -> Picture:
-    """Gray, gray with transparency or CMYK."""
+def _convert_gray(image: Image.Image, icc: bytes) -> Picture:
+    """Modes L and LA, by a profile of gray."""
     alpha = None
-    if image.mode != "CMYK" and image.has_transparency_data:
+    if image.has_transparency_data:
         image = image.convert("LA")
         alpha = np.array(image.getchannel("A"))
-        image = image.getchannel("L")
-    rgb = convert_to_srgb(image, icc)
-    return _picture(np.array(rgb or image.convert("RGB")), alpha, icc, converted=rgb is not None)
+    gray = np.array(image.getchannel("L"))
+    pixels = convert_gray_to_srgb(gray, icc)
+    if pixels is not None:
+        return _picture(pixels, alpha, icc, converted=True)
+    return _picture(np.repeat(gray[..., None], 3, axis=2), alpha, icc)
 
 
 def decode_16_bits(image: Image.Image, name: str, layout: str, content: Path | bytes) -> Picture:
@@ -144,7 +149,7 @@ def _decode_16_bit_gray(image: Image.Image, name: str, icc: bytes | None) -> Pic
             raise UnreadableImageError(f"{name} has 32-bit pixels, whose range is unknown. Save it with 8 or 16 bits.")
         gray = gray.astype(np.uint16)
     alpha = np.where(gray == transparent, 0, 65535).astype(np.uint16) if isinstance(transparent, int) else None
-    pixels = None if icc is None or is_rgb_profile(icc) else gray_to_srgb_16_bits(gray, icc)
+    pixels = None if icc is None or is_rgb_profile(icc) else convert_gray_to_srgb(gray, icc)
     if pixels is not None:
         return _picture(pixels, alpha, icc, converted=True)
     return _picture(np.repeat(gray[..., None], 3, axis=2), alpha, icc)

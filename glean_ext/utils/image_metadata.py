@@ -38,7 +38,7 @@ NAMED_TAGS = {
 }
 DAMAGED_EXIF = "the EXIF metadata, which is damaged"
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation\s*=\s*["\']|<tiff:Orientation>\s*)[2-8]')
-MAX_DPI = 1e6
+MIN_DPI, MAX_DPI = 1, 1e6  # exclusive; files without a resolution may have 1
 
 
 class Metadata(NamedTuple):
@@ -128,4 +128,4 @@ def _dpi(value: Any) -> tuple[float, float] | None:
         x, y = (float(number) for number in value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (x, y) if all(math.isfinite(number) and 0 < number < MAX_DPI for number in (x, y)) else None
+    return (x, y) if all(math.isfinite(number) and MIN_DPI < number < MAX_DPI for number in (x, y)) else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+
+from glean_ext.errors import Notice
 
 MAX_NAMES = 8  # in a message; further names are counted
 
@@ -15,3 +18,8 @@ def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(str, names[:shown])) + more
+
+
+def log_notice(notice: Notice) -> None:
+    """What is done with notices where nothing else is chosen: they are logged."""
+    logging.getLogger(__name__).info("%s", notice)

@@ -71,7 +71,7 @@ TRAIN_FAULTS = {
     ),
     "model.gan_loss.gan_type=vanila": "config: GAN type vanila is not implemented. (in GANLoss)",
     "model.generator.in_size=10": (
-        "config: in_size must be a power of two of at least 8, but it is 10. (in GLEANStyleGANv2)"
+        "config: in_size must be a power of two of at least 4, but it is 10. (in GLEANStyleGANv2)"
     ),
     "model.type=GLEEN": f"config: there is no model 'GLEEN'. {NO_SUCH_TYPE}",
     "model.generator.type=GLEAM": f"config: there is no model 'GLEAM'. {NO_SUCH_TYPE}",

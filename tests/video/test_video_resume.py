@@ -70,7 +70,7 @@ def stop_after(frames, error):
     return restore
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_run_continues_and_ends_alike(run, source, tmp_path, lines, how):
     whole = run(source, "whole.mp4", fingerprint="x2")
     target, folder = tmp_path / "out.mp4", tmp_path / ".out.mp4.segments"
@@ -182,6 +182,20 @@ def test_a_network_of_another_size_under_the_same_fingerprint(run, source, tmp_p
         run(source, restore=lambda frames: frames)
     assert not (tmp_path / "out.mp4").exists()
     assert run(source).resumed == 20
+
+
+@pytest.mark.parametrize("fingerprint", ["x2", "x3"])
+def test_the_next_run_removes_everything_a_killed_one_left(run, source, tmp_path, lines, fingerprint):
+    """Files under their temporary names, too, whether it continues the killed run or starts again."""
+    whole = run(source, "whole.mp4").frames
+    with pytest.raises(KeyboardInterrupt):
+        run(source, restore=stop_after(25, KeyboardInterrupt()), fingerprint="x2")
+    folder = tmp_path / ".out.mp4.segments"
+    for name in ("whole.mp4", ".000002-1a2b3c4d.mp4", ".job-1a2b3c4d.json", "000007.mp4"):
+        (folder / name).write_bytes(b"partial")
+    assert run(source, fingerprint=fingerprint).frames == whole == 60
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "whole.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
 def test_two_processes_do_not_write_one_target(run, source, tmp_path):

@@ -1,4 +1,4 @@
-"""Chatter of libraries is dropped, and nothing else is."""
+"""Messages of libraries on stderr are dropped, and no other lines; it works without a stderr, too."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from glean_ext.utils.image_io import read_picture
 from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
 ROOT = Path(__file__).parents[2]
-CHATTER = re.compile(b"chatter")
+UNWANTED = re.compile(b"chatter")
 
 
 def test_chatter_alone_is_dropped(capfd):
-    with filter_stderr(CHATTER):
+    with filter_stderr(UNWANTED):
         os.write(2, b"chatter 1\nfirst\nchatter 2\nsecond\n")
     assert capfd.readouterr().err == "first\nsecond\n"
     with filter_stderr(MEDIAPIPE):
@@ -34,11 +34,11 @@ def test_chatter_alone_is_dropped(capfd):
 
 
 def test_all_is_shown_when_the_block_fails(capfd):
-    with pytest.raises(ZeroDivisionError), filter_stderr(CHATTER):
+    with pytest.raises(ZeroDivisionError), filter_stderr(UNWANTED):
         os.write(2, b"chatter\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "chatter\n"
-    with pytest.raises(InputError), filter_stderr(CHATTER):  # says itself what is wrong
+    with pytest.raises(InputError), filter_stderr(UNWANTED):  # says itself what is wrong
         os.write(2, b"chatter\n")
         raise InputError("a.tif is damaged.")
     assert capfd.readouterr().err == ""
@@ -47,7 +47,7 @@ def test_all_is_shown_when_the_block_fails(capfd):
 def test_threads_wait_for_each_other(capfd):
     def work(name: str) -> None:
         for number in range(50):
-            with filter_stderr(CHATTER):
+            with filter_stderr(UNWANTED):
                 os.write(2, f"chatter\n{name}{number}\n".encode())
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
@@ -101,3 +101,64 @@ main(["demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", "a.png", "-o", "
         text=True,
     )
     assert done.returncode == -signal.SIGABRT and "std::bad_alloc" in done.stderr
+
+
+# ---------------------------------------------------------------- no stderr, no temporary folder
+
+READ_A_TIFF = "from glean_ext.utils.image_io import read_picture; print(read_picture('a.tif').pixels.shape)"
+FIND_A_FACE = (
+    "from glean_ext.faces.detection import FaceFinder; from skimage import data;"
+    "print(len(FaceFinder().find(data.astronaut()[:256, 100:356])))"
+)
+
+
+def run(folder: Path, code: str, redirection: str = "", **environment: str) -> tuple[int, str]:
+    """Exit status and stdout of Python code; ``redirection`` is the shell's."""
+    Image.new("RGB", (8, 9)).save(folder / "a.tif")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(folder)} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(("code", "expected"), [(READ_A_TIFF, "(9, 8, 3)\n"), (FIND_A_FACE, "1\n")])
+@pytest.mark.parametrize(
+    ("before", "redirection"),
+    [("", "2>&-"), ("", "0<&- 2>&-"), ("import sys; sys.stderr = None;", ""), ("import os; os.close(2);", "")],
+)
+def test_without_a_stderr(tmp_path, code, expected, before, redirection):
+    assert run(tmp_path, before + code, redirection) == (0, expected)
+
+
+def test_stderr_that_nobody_reads(tmp_path):
+    code = (
+        "import os, re; from glean_ext.utils.stderr_filter import filter_stderr; r, w = os.pipe(); os.dup2(w, 2);"
+        "os.close(w); os.close(r)\nwith filter_stderr(re.compile(b'x')): os.write(2, b'y')\nprint('done')"
+    )
+    assert run(tmp_path, code) == (0, "done\n")
+
+
+def test_a_file_with_the_descriptor_of_a_closed_stderr_is_left_alone(tmp_path):
+    code = (
+        "import os, re; from glean_ext.utils.stderr_filter import filter_stderr; file = open('b', 'wb', 0);"
+        "print(file.fileno())\nwith filter_stderr(re.compile(b'x')): file.write(b'x1')"
+    )
+    assert run(tmp_path, code, "2>&-") == (0, "2\n")
+    assert (tmp_path / "b").read_bytes() == b"x1"
+
+
+@pytest.mark.parametrize("code", [READ_A_TIFF, f"import os; del os.memfd_create; {READ_A_TIFF}"])
+def test_without_a_temporary_folder(tmp_path, code):
+    missing = "import tempfile; tempfile.tempdir = '/missing';"
+    assert run(tmp_path, missing + code) == (0, "(9, 8, 3)\n")
+
+
+def test_lines_pass_through_a_temporary_file_where_memory_files_are_missing(capfd, monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    with filter_stderr(UNWANTED):
+        os.write(2, b"chatter 1\nfirst\n")
+    assert capfd.readouterr().err == "first\n"
