@@ -1,7 +1,6 @@
 """GLEAN super-resolution: restore images with a pre-trained generator as latent bank.
 
-What is listed in ``__all__`` is the public API. Each name is loaded when it is first used, so that importing this package
-takes no time.
+``__all__`` is the public API. Each name is loaded when it is first used, so that importing this package takes no time.
 """
 
 from importlib import import_module

@@ -59,7 +59,7 @@ def test_a_card_describes_its_config(card):
     if not card.demo:  # shipped files are in fp16
         assert round(sum(p.numel() for p in net.parameters()) * 4 / 1e6) == pytest.approx(card.megabytes, abs=1)
     in_size, out_size = generator.in_size, generator.out_size
-    if net.in_size is None:
+    if net.size_requirements.any_size:
         assert card.sizes == f"any size from {in_size}x{in_size}, {out_size // in_size} times larger"
     else:
         assert card.sizes == f"{in_size}x{in_size} -> {out_size}x{out_size}"
