@@ -67,7 +67,7 @@ def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys
 def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
     break_it()
     with pytest.raises(InputError, match=message):
-        dry_run(config("train_dataloader.batch_size=5"))
+        dry_run(config("train_dataloader.batch_size=4"))
 
 
 def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):
