@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from torch import nn
@@ -43,7 +45,25 @@ DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the con
 )
 
 
-class TrainingRunner(Runner):
+class QuietRunner(Runner):
+    """mmengine's runner, which leaves long messages (config, environment, hooks) to the log file."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """As mmengine's."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                logger.info(f"The config, the environment and the list of hooks are in {handler.baseFilename}.")
+            else:
+                handler.addFilter(_is_short)
+        return logger
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or "\n" not in record.getMessage()
+
+
+class TrainingRunner(QuietRunner):
     """mmengine's runner, in which every process adds its state to a checkpoint.
 
     mmengine saves in the first process only, and calls the hooks' ``before_save_checkpoint`` there. Hooks with a
@@ -169,7 +189,7 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     use_gloo_on_cpus(cfg)
     config_checks.make_work_dir(cfg)
     with config_mistakes_as_input_errors():
-        runner = Runner.from_cfg(cfg)
+        runner = QuietRunner.from_cfg(cfg)
         checkpoints.load_network_weights(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
         keep = _KeepMetrics()
         runner.register_hook(keep)

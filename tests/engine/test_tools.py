@@ -37,6 +37,11 @@ def test_train_tool_resumes_where_it_stopped(home, run):
     assert (code, errors) == (0, [])
     assert Recorder.last.iterations == [0, 1]
     assert Path("work_dirs/config/last_checkpoint").read_text() == str(home / "work_dirs/config/iter_2.pth")
+    (log,) = Path("work_dirs/config").glob("*/*.log")
+    assert f"The config, the environment and the list of hooks are in {log.absolute()}." in stdout
+    for long in "System environment:", "max_keep_ckpts", "Hooks will be executed in the following order":
+        assert long in log.read_text() and long not in stdout
+    assert len(stdout.splitlines()) < 40
     end = torch.load("work_dirs/config/iter_2.pth")
     code, stdout, errors = run("train", "config.py", "--resume", *options, "--cfg-options", "train_cfg.max_iters=3")
     assert (code, errors) == (0, [])
