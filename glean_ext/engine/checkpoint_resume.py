@@ -18,7 +18,6 @@ from glean_ext.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-PARTIAL = re.compile(r"\.(iter_|best_).*-[0-9a-f]{8}\.pth")  # the temporary names of atomic_path
 REQUIRED_PARTS = {"meta", "state_dict", "optimizer", "message_hub"}  # of a checkpoint that a run resumes from
 
 
@@ -80,14 +79,6 @@ def find_fault(path: Path) -> str | None:
         return str(error)
     missing = REQUIRED_PARTS - content.keys()
     return f"it holds no {', '.join(sorted(missing))}" if missing else None
-
-
-def remove_partial_checkpoints(folder: str | os.PathLike) -> None:
-    """Delete the temporary files of checkpoints that a killed run was writing to ``folder``."""
-    for path in Path(folder).glob(".*.pth"):
-        if PARTIAL.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-            logger.info("removed %s, a checkpoint that was not written to its end", path)
 
 
 def images_per_iteration(runner: Runner) -> int:

@@ -424,7 +424,7 @@ def test_no_checkpoint_is_deleted_before_its_successor_is_written(validating, na
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):
     Path("work").mkdir()
     partial = [".iter_8-0a1b2c3d.pth", ".best_PSNR_iter_8-ffffffff.pth"]
-    others = [".iter_8.pth", ".mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]
+    others = [".iter_8.pth", "mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]
     for name in *partial, *others:
         Path("work", name).touch()
     train("work", "train_cfg.max_iters=1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -11,7 +12,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from glean_ext.engine.checkpoint_resume import remove_partial_checkpoints
+from glean_ext.utils.files import remove_leftovers
 
 
 class CheckpointHook(MMEngineCheckpointHook):
@@ -28,7 +29,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """As mmengine's; also deletes partial checkpoints, which a killed run leaves."""
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, LocalBackend):
-            remove_partial_checkpoints(self.out_dir)
+            remove_leftovers(Path(self.out_dir), ".pth")
         self.file_backend = DeferredRemoval(self.file_backend)
 
     def after_train_iter(
