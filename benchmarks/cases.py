@@ -325,7 +325,7 @@ def random_vgg(kind: str) -> Iterator[Path]:
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in get_model(kind, weights=None).state_dict().items()}
     generator = torch.Generator().manual_seed(SEED)
-    state = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    state = {name: torch.zeros(1, dtype=torch.float16).expand(shape) for name, shape in shapes.items()}
     for name, shape in shapes.items():
         if name.startswith("features.") and len(shape) == 4:
             state[name] = torch.empty(shape)
