@@ -12,9 +12,6 @@ from mmengine import Config
 from glean_ext.datasets import check_dataloader
 from glean_ext.errors import InputError
 
-DISCRIMINATORS = ("StyleGANv2Discriminator", "StyleGAN2Discriminator")  # with a minibatch standard deviation
-GROUP_SIZE = 4  # of its images, unless mbstd_cfg says otherwise
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -100,7 +97,6 @@ def check_training(cfg: Config) -> None:
     check_dataloader(cfg)
     _check_optimizers(cfg)
     _check_schedules(cfg)
-    _check_batch_size(cfg)
 
 
 def make_work_dir(cfg: Config) -> None:
@@ -175,18 +171,3 @@ def _check_schedules(cfg: Config) -> None:
                     f"config: {name} counts epochs, but training counts iterations, so the learning rate would never "
                     f"change. Set {name}.by_epoch=False."
                 )
-
-
-def _check_batch_size(cfg: Config) -> None:
-    discriminator = cfg.model.get("discriminator") or {}
-    batch = cfg.train_dataloader.get("batch_size")
-    if discriminator.get("type") not in DISCRIMINATORS or batch is None:
-        return
-    group = (discriminator.get("mbstd_cfg") or {}).get("group_size", GROUP_SIZE)
-    if batch > group and batch % group:
-        fitting = max(k for k in range(1, group) if batch % k == 0)
-        raise InputError(
-            f"config: train_dataloader.batch_size is {batch}, but the discriminator compares the images of each "
-            f"process in groups of {group}. Take {batch // group * group} or {(batch // group + 1) * group} images, or "
-            f"set model.discriminator.mbstd_cfg=dict(group_size={fitting})."
-        )

@@ -138,9 +138,12 @@ def _validate(runner: Runner) -> list[Sequence]:
     for evaluator, loader in evaluations(runner.val_loop) if runner.val_loop else ():
         with config_mistakes_as_input_errors():
             batch = next(iter(loader))
+            outputs = runner.model.val_step(batch)
             if hasattr(evaluator, "prepare_metrics"):  # MMagic's
                 evaluator.prepare_metrics(unwrap(runner.model), loader)
-            evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
+                evaluator.process(data_samples=outputs, data_batch=batch, metrics=evaluator.metrics)
+            else:
+                evaluator.process(data_samples=outputs, data_batch=batch)
         end_workers(loader)
         datasets.append(loader.dataset)
     return datasets

@@ -28,6 +28,7 @@ from glean_ext.engine.hooks.resumed_settings_hook import ResumedSettingsHook
 from glean_ext.engine.hooks.skipped_files_hook import SkippedFilesHook
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
+from glean_ext.networks.discriminators import require_batch
 
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides the weights
@@ -119,6 +120,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
         runner = TrainingRunner.from_cfg(cfg)
         for hook in [*(kind() for kind in DEFAULT_HOOKS), *hooks]:
             runner.register_hook(hook)
+        if (discriminator := getattr(unwrap(runner.model), "discriminator", None)) is not None:
+            require_batch(discriminator, cfg.train_dataloader.get("batch_size", 1))
         if cfg.get("load_from"):
             check_checkpoint(runner.model, cfg.load_from)
         runner.train()

@@ -115,6 +115,7 @@ def test_two_processes_resume_bit_for_bit(home, children):
         assert same(straight.get(part), resumed.get(part)), part
     first, second = half["random_states"], half["random_states"]["other_processes"][0]
     assert second.keys() == first.keys() - {"other_processes", "sampler", "batch"}
+    assert first["batch"] == 2 * load_config("config.py").train_dataloader.batch_size
     if load_config("config.py").randomness.get("diff_rank_seed"):
         assert half["augmentation"]["signs"][1] == 2 * 2 * 2, "2 iterations of 2 images in 2 processes"
         assert not torch.equal(first["torch"], second["torch"])
