@@ -257,6 +257,14 @@ def test_list_entries_are_found_by_path_or_name(tmp_path):
     )
 
 
+def test_a_whole_path_comes_before_a_name_that_several_files_have(tmp_path):
+    for name in "1.png", "a/1.png", "a/1.jpg":
+        save(picture(1), tmp_path / "raw" / name)
+    entries, _ = open_source(tmp_path / "raw").find()
+    (tmp_path / "list.txt").write_text("1.png\na/1.jpg\n")
+    assert find_listed(entries, tmp_path / "list.txt") == {"1.png", "a/1.jpg"}
+
+
 def test_lists_of_every_spelling(tmp_path, monkeypatch):
     """Spaces, comments, Windows' encoding and line ends, absolute paths, and paths relative to different folders."""
     for name in "my cat.png", "sub/b.png", "c # d.png", "e.png", "f.png":
