@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.faces.alignment import ffhq_quad, from_crop, side, transform, turned, warp
 from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
+MEDIAPIPE_VERSION = "0.10.21"  # later versions have no ``solutions``
 # Indices into the 478-point mesh. Right and left are the person's. Each eye has the six points of the 68-point
 # annotation, whose mean is the eye's landmark in FFHQ's alignment script.
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
@@ -113,11 +114,7 @@ class FaceFinder:
 
     def __init__(self) -> None:
         with filter_stderr(MEDIAPIPE):
-            solutions = _mediapipe_solutions()
-            self._detector = solutions.face_detection.FaceDetection(0.5, model_selection=0)
-            self._mesher = solutions.face_mesh.FaceMesh(
-                static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=0.5
-            )
+            self._detector, self._mesher = _load_networks()
             self._detector.process(drawn := _drawn_face())  # the networks also log at their first face
             self._mesher.process(drawn)
         self._lock = threading.Lock()  # mediapipe's graphs take one image at a time
@@ -277,14 +274,31 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return common / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common)
 
 
-def _mediapipe_solutions() -> Any:
+def _load_networks() -> tuple[Any, Any]:
+    """BlazeFace and the face mesh.
+
+    Raises:
+        InputError: mediapipe is missing, or has another version or interface.
+    """
+    fix = f"pip install mediapipe=={MEDIAPIPE_VERSION}"
     try:
         import mediapipe
-    except ImportError as error:
+    except Exception as error:  # also of the libraries that it imports, whose versions must fit
         raise InputError(
-            f"mediapipe, which finds the faces, cannot be imported ({error}). pip install mediapipe==0.10.21"
+            f"mediapipe, which finds the faces, cannot be imported ({first_line(error)}). {fix}"
         ) from error
-    return mediapipe.solutions
+    try:
+        detector = mediapipe.solutions.face_detection.FaceDetection(0.5, model_selection=0)
+        mesher = mediapipe.solutions.face_mesh.FaceMesh(
+            static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=0.5
+        )
+    except Exception as error:  # other versions raise errors of several types
+        version = getattr(mediapipe, "__version__", "of an unknown version")
+        raise InputError(
+            f"mediapipe, which finds the faces, is installed as {version}, which does not work here "
+            f"({first_line(error)}). {fix}"
+        ) from error
+    return detector, mesher
 
 
 def _drawn_face() -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -217,7 +218,56 @@ def test_mediapipe_is_imported_late_and_says_nothing():
     assert (ran.stdout, ran.stderr) == ("1\n", "")
 
 
+FIX = r"\. pip install mediapipe==0\.10\.21$"
+
+
 def test_missing_mediapipe_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(InputError, match=r"^mediapipe, which finds the faces, .*pip install mediapipe==0\.10\.21$"):
         FaceFinder()
+
+
+def test_a_mediapipe_that_fails_on_import(monkeypatch, tmp_path):
+    """As with a protobuf of another version, whose error has several lines."""
+    (tmp_path / "mediapipe.py").write_text("raise TypeError('Descriptors cannot be created.\\nIf this call came from')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mediapipe", raising=False)
+    reason = r"cannot be imported \(Descriptors cannot be created\)"
+    with pytest.raises(InputError, match=rf"^mediapipe, which finds the faces, {reason}{FIX}"):
+        FaceFinder()
+
+
+def other_mediapipe(version: str | None, **solutions: object) -> ModuleType:
+    module = ModuleType("mediapipe")
+    if version is not None:
+        module.__version__ = version
+    if solutions:
+        module.solutions = SimpleNamespace(**solutions)
+    return module
+
+
+def refuse(*args: object, **options: object) -> None:
+    raise RuntimeError("no graph")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (
+            other_mediapipe("0.10.35"),
+            r"0\.10\.35, which does not work here \(module 'mediapipe' has no attribute 's.*'\)",
+        ),
+        (other_mediapipe(None, pose=None), r"of an unknown version, which does not work here \(.*'face_detection'\)"),
+        (
+            other_mediapipe("0.9", face_detection=SimpleNamespace(FaceDetection=refuse)),
+            r"0\.9, which does not work here \(no graph\)",
+        ),
+    ],
+)
+def test_other_versions_of_mediapipe_are_told(monkeypatch, module, reason):
+    monkeypatch.setitem(sys.modules, "mediapipe", module)
+    with pytest.raises(
+        InputError, match=rf"^mediapipe, which finds the faces, is installed as {reason}{FIX}"
+    ) as caught:
+        FaceFinder()
+    assert "\n" not in str(caught.value)
