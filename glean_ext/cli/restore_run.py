@@ -11,8 +11,10 @@ from glean_ext.batch.output_plan import Job, Plan
 from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, restore_files
 from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError, Notice
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
+from glean_ext.zoo import CARDS
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import RestoredVideo
@@ -31,6 +33,8 @@ def run(options: RestoreOptions) -> None:
     if not plan.jobs:
         console.show(f"all {plan.skipped} outputs exist; there is nothing to do")
         return
+    if line := download_line(options):
+        console.show(line)
     alone = plan.outputs.alone
     with ProgressBar(console, transient=alone, disable=alone and not console.is_terminal) as bar:
         report = restore_files(options, Display(console, bar, plan).callbacks, plan)
@@ -49,6 +53,15 @@ class PlainConsole(Console):
     def on_broken_pipe(self) -> None:
         """Leave the error to :func:`glean_ext.cli.run`."""
         raise
+
+
+def download_line(options: RestoreOptions) -> str:
+    """What is downloaded before a model of the zoo can run; empty where nothing is."""
+    card = next((card for card in CARDS if card.weights == options.model.checkpoint), None)
+    if card is None or not is_url(card.weights) or (path := cache_folder() / cached_name(card.weights)).is_file():
+        return ""
+    what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
+    return f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to {path}"
 
 
 def left_out(plan: Plan) -> list[str]:

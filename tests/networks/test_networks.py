@@ -23,7 +23,7 @@ from glean_ext.networks import (
     precision,
     prepare_for_inference,
 )
-from glean_ext.networks.discriminators import minibatch_stddev
+from glean_ext.networks.discriminators import minibatch_stddev, require_batch
 from glean_ext.networks.shapes import channels_by_resolution
 
 
@@ -203,6 +203,47 @@ def test_minibatch_stddev_by_hand():
 def test_minibatch_stddev_names_the_batch_size():
     with pytest.raises(ValueError, match=r"a batch of 6 does not fit: take at most 4 images or a multiple of 4"):
         minibatch_stddev(torch.zeros(6, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("batch", "group_size"), [(1, 4), (2, 4), (3, 4), (4, 4), (8, 4), (12, 4), (6, 3), (5, 8)])
+def test_minibatch_stddev_equals_mmagics(mmagic_models, batch, group_size):
+    from mmagic.models.editors.stylegan2.stylegan2_modules import ModMBStddevLayer
+
+    x = torch.randn(batch, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    for groups in 1, 3:
+        expected = ModMBStddevLayer(group_size, groups)(x)
+        assert expected.shape == (batch, 6 + groups, 4, 4)
+        torch.testing.assert_close(minibatch_stddev(x, group_size, groups), expected)
+
+
+@pytest.mark.parametrize("batch", [5, 6, 7, 9])
+def test_unfit_batches_are_refused_before_training(mmagic_models, batch):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    message = (
+        f"The discriminator compares images in groups of 4, so a batch of {batch} does not fit: take at most 4 images "
+        "or a multiple of 4 (train_dataloader.batch_size, which is per GPU), or set "
+        "model.discriminator.mbstd_cfg.group_size."
+    )
+    narrow = StyleGAN2Discriminator(8, max_channels=8)
+    for discriminator in narrow, nn.Sequential(narrow), Reference(8):
+        with pytest.raises(InputError) as error:
+            require_batch(discriminator, batch)
+        assert str(error.value) == message
+    with pytest.raises(InputError) as error:
+        narrow(torch.zeros(batch, 3, 8, 8))
+    assert str(error.value) == message
+    require_batch(nn.Linear(1, 1), batch)
+    for fits in 1, 2, 3, 4, 8, 12:
+        require_batch(narrow, fits)
+    require_batch(StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_size": batch}), batch)
+
+
+def test_mistakes_in_mbstd_cfg_are_found_when_the_network_is_built():
+    with pytest.raises(TypeError, match="group_sise"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_sise": 2})
+    with pytest.raises(ValueError, match=r"^mbstd_cfg.channel_groups must divide 8, but it is 3\.$"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"channel_groups": 3})
 
 
 # ---------------------------------------------------------------- the network itself
