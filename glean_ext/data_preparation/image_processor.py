@@ -110,7 +110,6 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         batch_size=None,
         num_workers=min(workers, len(chunks)) if several else 0,
         collate_fn=_keep,
-        worker_init_fn=_ignore_interrupts,
         multiprocessing_context="spawn" if several else None,
         in_order=False,
     )
@@ -144,18 +143,17 @@ def _keep(result: object) -> object:
     return result
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C is left to the parent, which ends the other processes; they also end when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
 def _set_up_processes() -> Iterator[None]:
-    """Processes that start meanwhile compute with one thread, and Ctrl-C does not end them during their imports."""
+    """Processes that start meanwhile compute with one thread, and signals to all processes do not reach them.
+
+    The parent ends them. A process that Ctrl-C ends during its imports writes a traceback, and one that is ended by
+    SIGTERM looks as if it were out of memory.
+    """
     before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
-    resource_tracker.ensure_running()  # its start would unblock Ctrl-C
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # its start would unblock signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -9,18 +9,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from glean_ext.errors import InputError
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import TEMPORARY, atomic_path
 
 NAME = "records.jsonl"
-# Names of the temporary files of everything that is written into the output folder.
-TEMPORARY = re.compile(r"\.(records|report|images|contact_sheet|meta_info(_train|_test)?)-[^.]*\.[a-z]+")
 VERSION = "2"  # of the rules by which images are made; a folder of another version is not continued
 
 
@@ -73,7 +70,7 @@ class RecordLog:
         self.path, self.options = folder / NAME, options | {"version": VERSION}
         self.records: dict[str, ImageRecord] = {}
         self.complete = ""
-        foreign = folder.is_dir() and any(not TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
+        foreign = folder.is_dir() and any(not TEMPORARY.fullmatch(path.stem) for path in folder.iterdir())
         if foreign and not self.path.is_file():
             raise InputError(
                 f"{folder} is not empty, and this tool did not make it. Give a new folder as {{out}}.", "out"

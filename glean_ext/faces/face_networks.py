@@ -63,14 +63,16 @@ def load_face_networks() -> FaceNetworks:
     """mediapipe's where it has them, else LiteRT's.
 
     Raises:
-        InputError: Neither is installed.
+        InputError: Neither is installed, or neither works.
     """
+    reasons = []
     for kind in MediapipeNetworks, LiteRTNetworks:
         try:
             return kind()
-        except (ImportError, AttributeError) as error:  # a mediapipe without solutions
+        except Exception as error:  # other versions raise errors of several types, on import or when they are made
+            reasons.append(f"{kind.name}: {first_line(error)}")
             logger.debug("%s cannot be used: %s", kind.name, first_line(error))
-    raise InputError(f"finding faces needs ai-edge-litert, which is not installed. {INSTALL}")
+    raise InputError(f"nothing that finds faces works here ({'; '.join(reasons)}). {INSTALL}")
 
 
 class MediapipeNetworks:

@@ -24,7 +24,7 @@ except ImportError:  # Windows: nothing is locked, and nothing that was left beh
     fcntl = None  # type: ignore[assignment]
 
 NAMED = 40  # characters
-TEMPORARY = re.compile(r"\..*-[0-9a-f]{8}")  # the stem of a temporary name
+TEMPORARY = re.compile(r"\..*\.partial-[0-9a-f]{8}")  # the stem of a temporary name
 
 _searched: set[tuple[str, str]] = set()  # folders and suffixes whose leftovers are removed already
 _searching = threading.Lock()
@@ -77,7 +77,7 @@ def temporary_name(target: Path) -> Path:
 
     It has a part of the target's name only: with all of it, it might be too long for the file system.
     """
-    return target.with_name(f".{target.stem[:NAMED]}-{secrets.token_hex(4)}{target.suffix}")
+    return target.with_name(f".{target.stem[:NAMED]}.partial-{secrets.token_hex(4)}{target.suffix}")
 
 
 def remove_leftovers(folder: Path, suffix: str) -> None:

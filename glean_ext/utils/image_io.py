@@ -103,6 +103,13 @@ def read_picture(path: str | os.PathLike) -> Picture:
     return _read(path, str(path), metadata=True)
 
 
+def decode_picture(content: bytes, name: str) -> Picture:
+    """As :func:`read_picture`, from the bytes of an image file; messages call it ``name``."""
+    if not content:
+        raise _empty(name)
+    return _read(content, name, metadata=True)
+
+
 def _read(source: Path | bytes, name: str, metadata: bool = False) -> Picture:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _without_codec_messages(source), opened(file, name) as image:

@@ -22,6 +22,7 @@ from support.preparation import TOOL, content, fault, names, picture, run, save,
 from glean_ext import cli
 from glean_ext.data_preparation.readers import Entry, FolderSource
 from glean_ext.errors import InputError
+from glean_ext.utils import files
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
 
@@ -251,22 +252,24 @@ def many(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_continues(many, tmp_path, how):
     out = tmp_path / "out"
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"
     process = start(many / "raw", out, *options, start_new_session=True)
     wait_for_images(out, 10)
     children = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
+    if how != signal.SIGKILL:
+        os.killpg(process.pid, how)  # as a terminal and batch systems do
     else:
         process.kill()
     _, errors = process.communicate(timeout=60)
     assert len(children) >= 3
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert "Interrupted. The next run continues from here.\n" in errors and errors.endswith("\ninterrupted\n")
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        assert "Interrupted. The next run continues from here.\n" in errors and errors.endswith(
+            "\ninterrupted\n" if how == signal.SIGINT else "\nterminated\n"
+        )
         assert "Traceback" not in errors
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{child}").exists() for child in children):  # no process is left
@@ -293,7 +296,7 @@ def test_a_killed_worker_ends_the_run_with_one_line(many, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
     """Temporary files of everything that is written, in folders and databases, and images that nobody waits for."""
     for lmdb_too in False, True:
         out = tmp_path / f"out{lmdb_too}"
@@ -306,6 +309,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
         (out / ".mine.json").write_text("a file of the user")
         if lmdb_too:
             (out / "train_GT.lmdb/.meta_info-01234567.txt").write_text("half")
+        monkeypatch.setattr(files, "_searched", set())  # as in a new process
         run(raw, out, lmdb=lmdb_too)
         after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         changed = {path for path in before | after if before.get(path) != after.get(path)}

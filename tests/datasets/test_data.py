@@ -303,6 +303,16 @@ def test_misspelt_prefix(folder, prefix):
     )
 
 
+@pytest.mark.parametrize("scale", [0, -2, 2.0, "2", None])
+def test_scales_that_make_no_sense(folder, scale):
+    assert fault(dataset, folder, scale=scale) == (
+        f"SRFolderDataset.scale is {scale!r}, but it must be a whole number, 1 or more."
+    )
+    assert fault(dataset, folder, unreadable="ignore") == (
+        "SRFolderDataset.unreadable is 'ignore', but it must be 'stop' or 'skip'."
+    )
+
+
 def test_annotation_file_that_is_missing_or_wrong(folder):
     assert fault(dataset, folder, ann_file="no.txt") == (
         f"{folder}/no.txt: there is no such annotation file. Set ann_file='' to take all images."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -86,16 +87,48 @@ def test_overlapping_detections_are_averaged_by_score():
     assert second.box[0, 0] == pytest.approx(0.6)
 
 
-def test_without_any_network_one_line_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(InputError, match=r"ai-edge-litert, which is not installed\. pip install 'glean-ext\[faces\]'"):
-        load_face_networks()
+def other_mediapipe(**solutions: object) -> ModuleType:
+    module = ModuleType("mediapipe")
+    if solutions:
+        module.solutions = SimpleNamespace(**solutions)
+    return module
 
 
-def test_a_mediapipe_without_solutions_is_passed_over(monkeypatch):
-    class Later:
-        pass
+def refuse(*args: object, **options: object) -> None:
+    raise RuntimeError("no graph")
 
-    monkeypatch.setitem(sys.modules, "mediapipe", Later())
+
+OTHERS = [
+    (None, "import of mediapipe halted; None in sys.modules"),
+    (other_mediapipe(), "module 'mediapipe' has no attribute 'solutions'"),
+    (other_mediapipe(pose=None), "'types.SimpleNamespace' object has no attribute 'face_detection'"),
+    (other_mediapipe(face_detection=SimpleNamespace(FaceDetection=refuse)), "no graph"),
+]
+
+
+@pytest.mark.parametrize(("module", "reason"), OTHERS)
+def test_a_mediapipe_that_does_not_work_is_passed_over(monkeypatch, module, reason):
+    monkeypatch.setitem(sys.modules, "mediapipe", module)
     assert load_face_networks().name == "LiteRT"
+
+
+@pytest.mark.parametrize(("module", "reason"), OTHERS)
+def test_without_any_network_one_line_says_why(monkeypatch, module, reason):
+    monkeypatch.setitem(sys.modules, "mediapipe", module)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(InputError) as caught:
+        load_face_networks()
+    assert str(caught.value) == (
+        f"nothing that finds faces works here (mediapipe: {reason}; LiteRT: import of ai_edge_litert.interpreter "
+        "halted; None in sys.modules). pip install 'glean-ext[faces]'"
+    )
+
+
+def test_a_mediapipe_that_fails_on_import(monkeypatch, tmp_path):
+    """As with a protobuf of another version, whose error has several lines."""
+    (tmp_path / "mediapipe.py").write_text("raise TypeError('Descriptors cannot be created.\\nIf this call came from')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mediapipe", raising=False)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(InputError, match=r"\(mediapipe: Descriptors cannot be created; LiteRT: .*\)\. pip"):
+        load_face_networks()

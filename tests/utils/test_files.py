@@ -52,15 +52,15 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(folder):
         process.send_signal(signal.SIGKILL)
     left = names(folder)
     assert len(left) == 2
-    others = [".b-0a1b2c3d.json", ".b-0a1b2c3.png", ".b-0A1B2C3D.png", "b-0a1b2c3d.png", ".b-0a1b2c3d.png.txt"]
+    others = [".b.partial-0a1b2c3d.json", ".b.partial-0a1b2c3.png", ".b-0a1b2c3d.png", "b.partial-0a1b2c3d.png"]
     for name in others:
         (folder / name).touch()
-    (folder / ".link-0a1b2c3d.png").symlink_to(others[0])
+    (folder / ".link.partial-0a1b2c3d.png").symlink_to(others[0])
     with atomic_path("c.png") as partial:
         partial.write_text("c")
-    assert names(folder) == sorted([*others, ".link-0a1b2c3d.png", "c.png"])
+    assert names(folder) == sorted([*others, ".link.partial-0a1b2c3d.png", "c.png"])
     write_json({}, "d.json")
-    assert ".b-0a1b2c3d.json" not in names(folder)
+    assert ".b.partial-0a1b2c3d.json" not in names(folder)
 
 
 def test_what_a_living_process_writes_is_left_alone(folder):
@@ -128,7 +128,7 @@ def test_file_systems_without_locks(folder, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
-    (folder / ".b-0a1b2c3d.png").touch()
+    (folder / ".b.partial-0a1b2c3d.png").touch()
     with atomic_path("a.png") as partial:
         partial.write_text("a")
-    assert names(folder) == [".b-0a1b2c3d.png", "a.png"]
+    assert names(folder) == [".b.partial-0a1b2c3d.png", "a.png"]
