@@ -30,6 +30,7 @@ from glean_ext.engine import runner as runners
 from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import SavedImageMetric
+from glean_ext.utils.files import temporary_name
 
 INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
 CONFIG = f"""
@@ -423,10 +424,11 @@ def test_no_checkpoint_is_deleted_before_its_successor_is_written(validating, na
 
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):
     Path("work").mkdir()
-    partial = [".iter_8-0a1b2c3d.pth", ".best_PSNR_iter_8-ffffffff.pth"]
-    others = [".iter_8.pth", "mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]
-    for name in *partial, *others:
+    others = [".iter_8.pth", ".mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]
+    for name in others:
         Path("work", name).touch()
+    for name in "iter_8.pth", "best_PSNR_iter_8.pth":
+        temporary_name(Path("work", name)).touch()
     train("work", "train_cfg.max_iters=1")
     left = {path.name for path in Path("work").iterdir() if path.is_file()}
     assert left == {*others, "iter_1.pth", "last_checkpoint", "config.py"}
