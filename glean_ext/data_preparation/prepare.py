@@ -52,7 +52,7 @@ def log_notice(notice: Notice) -> None:
 
 
 def prepare(
-    source_path: Path,
+    source: Path,
     out: Path,
     options: PreparationOptions,
     lists: Mapping[str, str] | None = None,
@@ -68,7 +68,7 @@ def prepare(
     followed.
 
     Args:
-        source_path: Folder, zip or LMDB of raw images.
+        source: Folder, zip or LMDB of raw images.
         out: Output folder.
         options: How.
         lists: Only these files, in this split: ``{'train': path, 'test': path}``, where ``train`` may be ``'rest'``; or
@@ -87,18 +87,18 @@ def prepare(
     """
     start = time.perf_counter()
     lists = lists or {}
-    _check_paths(source_path, out)
-    source = open_source(source_path)
-    entries, left_out = source.find()
+    _check_paths(source, out)
+    opened = open_source(source)
+    entries, left_out = opened.find()
     if not entries:
-        raise InputError(f"{source_path} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
-    wanted = choose_images(entries, lists, source_path)
+        raise InputError(f"{source} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
+    wanted = choose_images(entries, lists, source)
     chosen = {entry.key: entry for entry in entries if entry.key in wanted}
-    described = {"source": str(source_path.resolve()), **options.describe(), **_describe_lists(lists)}
+    described = {"source": str(source.resolve()), **options.describe(), **_describe_lists(lists)}
     facts = {"options": described, "images": len(entries), "other files": len(left_out)}
     facts |= {"not listed": len(entries) - len(chosen), "left out": left_out}
     output = PreparedOutput(out, options)
-    processor = ImageProcessor(source, output.staging, options, face_crop)
+    processor = ImageProcessor(opened, output.staging, options, face_crop)
     with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
         output.remove_leftovers()
         preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)

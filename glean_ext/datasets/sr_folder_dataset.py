@@ -118,6 +118,8 @@ class SRFolderDataset(BasicImageDataset):
     def _list_names(self) -> list[str]:
         """The images of the ground-truth folder, relative to it."""
         folder = self.data_prefix["gt"]
+        if folder.endswith(".lmdb"):
+            raise InputError(f"{folder} is a database, whose images a list has to name. Set ann_file of the dataset.")
         listing = list_files(folder, EXTENSIONS, self.recursive, follow_links=True)
         if not listing.files:
             raise InputError(f"{folder} holds no images. Put PNG or JPEG files there.")

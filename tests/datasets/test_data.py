@@ -105,7 +105,7 @@ def test_pairs_are_read_from_files(folder):
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_channel_order_is_told(folder, paired):
+def test_channel_order_is_recorded(folder, paired):
     """MMagic's preprocessor takes images of unknown order for BGR and turns only the ground truth: false metrics."""
     save(noise(9, 8, 8), folder / "LR/0.png")
     prefix = {"gt": "GT", "img": "LR"} if paired else {"gt": "GT"}
@@ -289,6 +289,10 @@ def test_missing_and_empty_folders(folder):
     assert fault(dataset, folder, {"gt": "GT", "img": "LR"}) == (
         f"{folder}/LR: there is no such folder. Set data_root and data_prefix.img of the dataset to where the images "
         "are."
+    )
+    (folder / "GT.lmdb").mkdir()
+    assert fault(dataset, folder, {"gt": "GT.lmdb"}) == (
+        f"{folder}/GT.lmdb is a database, whose images a list has to name. Set ann_file of the dataset."
     )
     (folder / "empty").mkdir()
     (folder / "empty/notes.txt").write_text("")
