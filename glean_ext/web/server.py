@@ -49,7 +49,7 @@ def serve(
     """
     limits = limits or Limits()
     with listen(host, port) as listener:
-        _end_cleanly_on_signals()
+        end_cleanly_on_signals()
         worker = ModelWorker(specs, device, limits)
         with results_folder() as folder:
             server = make_server(make_app(worker, folder, limits, allowed_names(host)))
@@ -186,7 +186,7 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _end_cleanly_on_signals() -> None:
+def end_cleanly_on_signals() -> None:
     """SIGTERM ends the process cleanly, also before uvicorn handles it, and SIGHUP does what SIGTERM does."""
     signal.signal(signal.SIGTERM, _exit)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it

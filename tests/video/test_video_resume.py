@@ -19,7 +19,7 @@ from glean_ext.video import encoder
 from glean_ext.video.encoder import EncodingOptions
 from glean_ext.video.frame_properties import Colour
 from glean_ext.video.restore_video import restore_video
-from glean_ext.video.segment_writer import Segments
+from glean_ext.video.segment_writer import RESTORER_STATE, Segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +134,21 @@ def test_nothing_is_written_after_a_failure(tmp_path, monkeypatch):
         segments.finish()
         assert segments.frames == 4
         assert [path.name for path in segments.folder.glob("0*.mp4")] == ["000000.mp4"]
+
+
+@pytest.mark.parametrize("complete", [0, 1])
+def test_the_restorer_s_state_lives_as_long_as_segments(tmp_path, complete):
+    """It belongs to their frames: without them it would be another run's."""
+    target, colour = tmp_path / "out.mp4", Colour(6, False, 2, 2)
+    options = EncodingOptions(segment=2)
+    with Segments(target, {}, Fraction(25), options, print) as segments:
+        segments.write([picture(0), picture(1)], colour)
+        (segments.folder / RESTORER_STATE).write_text("[]")
+        if not complete:
+            (segments.folder / "000000.mp4").write_bytes(b"damaged")
+    with Segments(target, {}, Fraction(25), options, print) as segments:
+        assert segments.frames == 2 * complete
+        assert (segments.folder / RESTORER_STATE).exists() == bool(complete)
 
 
 def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):

@@ -82,6 +82,17 @@ def test_photo_without_faces(site):
     np.testing.assert_array_equal(site.picture(job), image)
 
 
+def test_more_faces_than_are_shown_one_by_one(tmp_path):
+    two = np.tile(read_rgb(EXAMPLES / "astronaut.jpg"), (1, 2, 1))
+    limits = replace(LIMITS, max_faces=2, faces=1)
+    with serving(ModelWorker(SHIPPED[:1], "cpu", limits), tmp_path, limits) as site:
+        job = site.submit(encode(two), kind="photo", name="two.png")
+        status = site.wait(job)
+        assert (status["state"], status["result"]["faces"]) == ("done", 1)
+        assert [site.get(f"/api/jobs/{job}/face-{number}.png").status for number in (0, 1)] == [200, 404]
+    assert status["notices"] == ["1 of 2 faces are shown one by one; all are in the result."]
+
+
 def test_photos_of_too_many_faces(tmp_path):
     two = np.tile(read_rgb(EXAMPLES / "astronaut.jpg"), (1, 2, 1))
     limits = replace(LIMITS, max_faces=1)

@@ -19,7 +19,7 @@ from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
-from glean_ext.web.server import address, listen, max_connections, results_folder, write_line
+from glean_ext.web.server import address, end_cleanly_on_signals, listen, max_connections, results_folder, write_line
 
 
 def test_models_to_offer():
@@ -151,6 +151,9 @@ def test_folders_of_killed_servers_are_removed_and_no_others(monkeypatch, tmp_pa
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "lock").touch()
     (tmp_path / "glean-web-link").symlink_to(tmp_path / "elsewhere")
+    if os.getuid() == 0:  # root could remove other users' folders
+        (tmp_path / "glean-web-foreign" / "lock").touch()
+        os.chown(tmp_path / "glean-web-foreign", 12345, 12345)
     with results_folder() as first, results_folder() as second:
         assert first != second and first.is_dir()
         assert first.stat().st_mode & 0o077 == 0
@@ -184,6 +187,24 @@ def test_a_full_temporary_folder_fails_the_job_and_not_the_server(site_with, mon
 def test_connections_fit_into_the_open_files(monkeypatch, files, connections):
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
     assert max_connections() == connections
+
+
+def test_nohup_is_respected():
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_cleanly_on_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+        assert ended.value.code == 128 + signal.SIGTERM
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        end_cleanly_on_signals()
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_lines_are_written_only_where_a_terminal_is(monkeypatch, capsys):
