@@ -31,7 +31,9 @@ from glean_ext.engine.amp_optim_wrapper import MixedPrecisionOptimWrapper  # noq
 from glean_ext.engine.checkpoint_resume import AtomicBackend  # noqa: E402
 from glean_ext.engine.hooks.bank_fid_hook import BankFIDHook  # noqa: E402
 from glean_ext.engine.hooks.bank_samples_hook import BankSamplesHook  # noqa: E402
+from glean_ext.engine.hooks.checkpoint_hook import CheckpointHook  # noqa: E402
 from glean_ext.engine.hooks.comparison_hook import ComparisonHook  # noqa: E402
+from glean_ext.engine.hooks.ema_hook import EMAHook  # noqa: E402
 from glean_ext.engine.hooks.frozen_bank_hook import FrozenBankHook  # noqa: E402
 from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook  # noqa: E402
 from glean_ext.engine.resumable_train_loop import ResumableTrainLoop  # noqa: E402
@@ -55,7 +57,9 @@ TABLE: dict[Registry, dict[str, type]] = {
     HOOKS: {
         "BankFIDHook": BankFIDHook,
         "BankSamplesHook": BankSamplesHook,
+        "CheckpointHook": CheckpointHook,  # in place of mmengine's, which deletes before it writes
         "ComparisonHook": ComparisonHook,
+        "EMAHook": EMAHook,  # in place of mmengine's, whose checkpoints several processes cannot resume
         "FrozenBankHook": FrozenBankHook,
         "ProgressBarHook": ProgressBarHook,
     },
@@ -73,6 +77,10 @@ TABLE: dict[Registry, dict[str, type]] = {
 for registry, entries in TABLE.items():
     for name, entry in entries.items():
         registry.register_module(name=name, module=entry, force=True)
+
+for name in compat.LEFT_OUT:
+    if name not in MODELS:
+        MODELS.register_module(name=name, module=compat.refusing(name))
 
 compat.offer_inferencers(
     mmagic_inferencer.GLEANInferencer,

@@ -166,3 +166,19 @@ def test_saved_files_have_the_permissions_of_any_new_file(tmp_path):
     checkpoints.save({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     (tmp_path / "b").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+# ---------------------------------------------------------------- what the package names
+
+
+def test_shipped_configs_name_weights_by_https_and_hash():
+    """So that nobody on the way can change them."""
+    from glean_ext.utils.downloads import expected_hash
+
+    texts = [path.read_text() for path in (ROOT / "configs").rglob("*") if path.suffix in (".py", ".yml")]
+    texts = [re.sub(r"'\s*'", "", text) for text in texts]  # joins what is written in two lines
+    urls = {url for text in texts for url in re.findall(r"https?://[^\s'\"]+\.(?:pth|pt|pkl|safetensors)", text)}
+    assert len(urls) == 10
+    for url in urls:
+        assert url.startswith("https://") and len(expected_hash(url)) in (8, 64), url
+    assert not [text for text in texts if "http://" in text]

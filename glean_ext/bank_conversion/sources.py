@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,5 +196,14 @@ def _misfit(module: Module) -> str:
             value = layer.attributes.get(demand.attribute)
             equal = isinstance(value, int | float | str) and value == demand.value
             if re.fullmatch(demand.modules, path) and not equal:
-                return f"{path or 'it'} has {demand.attribute}={reprlib.repr(value)} ({demand.meaning})"
+                return f"{path or 'it'} has {demand.attribute}={_short(value)} ({demand.meaning})"
     return ""
+
+
+def _short(value: object) -> str:
+    """A setting of a file for a message; a file can hold values of any length."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() < 64):
+        return repr(value)
+    return f"a {type(value).__name__}"

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +20,7 @@ from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, Source
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.data_preparation.writers import PNG_LEVEL
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import decode_rgb
 from glean_ext.utils.imresize import imresize
 
@@ -62,7 +63,9 @@ class ImageProcessor:
             image = decode_rgb(self.source.read(entry), entry.key)
             cropped = crop_and_resize(image, self.options, self.face_crop)
         except InputError as error:
-            return ImageRecord(entry.key, entry.stamp, name, "unreadable", str(error))
+            # What is not the file's own damage, such as its permissions, may be better in the next run.
+            stamp = entry.stamp if isinstance(error, UnreadableImageError) else ""
+            return ImageRecord(entry.key, stamp, name, "unreadable", str(error))
         except RejectedImageError as error:
             return ImageRecord(entry.key, entry.stamp, name, error.kind, f"{entry.key}: {error.reason}.")
         sizes = {}
@@ -92,7 +95,7 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         workers: Number of processes; with one worker, or few images, this process does the work.
 
     Raises:
-        InputError: Files cannot be written, or a process was killed.
+        InputError: Files cannot be written.
     """
     from torch.utils.data import DataLoader  # takes seconds to import
 
@@ -111,13 +114,22 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         multiprocessing_context="spawn" if several else None,
         in_order=False,
     )
+    with _set_up_processes():
+        results = iter(loader)
+    for result in results:
+        if isinstance(result, InputError):
+            raise result
+        yield result
+
+
+@contextmanager
+def killed_processes_as_input_errors() -> Iterator[None]:
+    """Report a process of :func:`process_all` that was killed in one line.
+
+    Around all code that runs meanwhile: torch raises the error wherever the main thread is.
+    """
     try:
-        with _set_up_processes():
-            results = iter(loader)
-        for result in results:
-            if isinstance(result, InputError):
-                raise result
-            yield result
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or "Traceback" in str(error):
             raise
@@ -142,17 +154,12 @@ def _set_up_processes() -> Iterator[None]:
     """Processes that start meanwhile compute with one thread, and Ctrl-C does not end them during their imports."""
     before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
-    mask = None
-    if hasattr(signal, "pthread_sigmask"):
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()  # its start would unblock Ctrl-C
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # its start would unblock Ctrl-C
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in ONE_THREAD:
             del os.environ[name]
         os.environ.update(before)

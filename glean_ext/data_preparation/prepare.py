@@ -16,14 +16,20 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
-from glean_ext.data_preparation.image_processor import ImageProcessor, Task, process_all
+from glean_ext.data_preparation.image_processor import (
+    ImageProcessor,
+    Task,
+    killed_processes_as_input_errors,
+    process_all,
+)
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, open_source
 from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
@@ -94,30 +100,27 @@ def prepare(
     output = PreparedOutput(out, options)
     processor = ImageProcessor(source, output.staging, options, face_crop)
     with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
+        output.remove_leftovers()
         preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
         return preparation.run(chosen, wanted, facts, start)
 
 
+@dataclass(frozen=True)
 class Preparation:
     """One run on an output folder."""
 
-    def __init__(
-        self,
-        processor: ImageProcessor,
-        output: PreparedOutput,
-        log: RecordLog,
-        workers: int,
-        bar: ProgressBar,
-        notify: Notify,
-    ):
-        self.processor, self.output, self.log = processor, output, log
-        self.workers, self.bar, self.notify = workers, bar, notify
+    processor: ImageProcessor
+    output: PreparedOutput
+    log: RecordLog
+    workers: int
+    bar: ProgressBar
+    notify: Notify
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
         out, records = self.output.folder, self.log.records
-        stamps = "\n".join(f"{key}\t{entry.stamp}" for key, entry in entries.items())
-        state = hashlib.sha256(stamps.encode()).hexdigest()
+        stamps = {key: entry.stamp for key, entry in entries.items()}
+        state = hashlib.sha256(json.dumps([stamps, facts]).encode()).hexdigest()
         if self.log.complete == state and self._is_complete(records.values()):
             self.notify(Notice(f"{out} is complete, there is nothing to do."))
             return json.loads((out / "report.json").read_text())
@@ -146,19 +149,24 @@ class Preparation:
         self.log.finish(final.values(), state)
         return report
 
-    def _is_complete(self, records: Iterable[ImageRecord]) -> bool:
+    def _is_complete(self, records: Collection[ImageRecord]) -> bool:
         placed = [record for record in records if record.split]
-        return (self.output.folder / "report.json").is_file() and not self.output.find_missing(placed, finished=True)
+        all_read = all(record.stamp for record in records)
+        report = self.output.folder / "report.json"
+        return all_read and report.is_file() and not self.output.find_missing(placed, finished=True)
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
-        """Write images; save the records every few seconds, and whatever ends the run."""
+        """Write images. Their records are saved every few seconds, and when an error ends the run."""
         if not tasks:
             return
         task = self.bar.add_task(what, total=len(tasks))
         unsaved: list[ImageRecord] = []
         saved = time.monotonic()
         try:
-            with closing(process_all(self.processor, tasks, self.workers)) as results:
+            with (
+                killed_processes_as_input_errors(),
+                closing(process_all(self.processor, tasks, self.workers)) as results,
+            ):
                 for records in results:
                     unsaved.extend(records)
                     self.bar.advance(task, len(records))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
 
@@ -24,19 +24,24 @@ class Entry:
     Attributes:
         key: Its path in the source, with ``/``: printable and different from all others.
         locator: What the source finds it by.
+        size: Bytes, unpacked.
         stamp: Changes when the file does.
     """
 
     key: str
     locator: Any
+    size: int
     stamp: str
 
 
-class FolderSource:
-    """A folder and its subfolders; links are followed, a folder that contains itself is read once."""
+class Source:
+    """Image files. Another process that gets a source opens it again."""
 
     def __init__(self, path: Path):
         self.path = path
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path,)
 
     def find(self) -> tuple[list[Entry], list[str]]:
         """The image files by extension, sorted by key, and the paths of everything else.
@@ -44,106 +49,103 @@ class FolderSource:
         Raises:
             InputError: A part of the source cannot be read.
         """
-        listing = list_files(self.path, EXTENSIONS, follow_links=True)
-        found = []
-        for path in listing.files:
-            relative = path.relative_to(self.path)
-            status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is rejected when it is read
-            found.append((_printable(relative.as_posix()), str(relative), f"{status.st_size} {status.st_mtime_ns}"))
-        left_out = [_printable(path.relative_to(self.path).as_posix()) for path in listing.left_out + listing.hidden]
-        return _entries(found), sorted(left_out)
+        raise NotImplementedError
+
+    def _read(self, entry: Entry) -> bytes:
+        raise NotImplementedError
 
     def read(self, entry: Entry) -> bytes:
         """The content of a file.
 
         Raises:
+            UnreadableImageError: It is damaged.
             InputError: It cannot be read, or is larger than :data:`MAX_BYTES`.
         """
-        path = self.path / entry.locator
+        if entry.size > MAX_BYTES:
+            raise InputError(f"{entry.key} has {entry.size} bytes, and {MAX_BYTES} is the limit. Scale the image down.")
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise _too_large(entry.key, path.stat().st_size)
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{entry.key} cannot be read ({error.strerror or error}).") from error
+            return self._read(entry)
+        except InputError:
+            raise
+        except Exception as error:  # decompressors raise errors of nearly every type
+            if isinstance(error, OSError) and error.errno is not None:  # by the system
+                raise InputError(f"{entry.key} cannot be read ({error.strerror}).") from error
+            raise UnreadableImageError(
+                f"{entry.key} is truncated or damaged ({first_line(error)}). Download or copy {self.path} again."
+            ) from error
 
 
-class ZipSource:
-    """A zip file. Members are read into memory one at a time: their names are never used as paths to write to.
+class FolderSource(Source):
+    """A folder and its subfolders; links are followed, a folder that contains itself is read once."""
 
-    Raises:
-        InputError: The file is damaged.
-    """
+    def find(self) -> tuple[list[Entry], list[str]]:
+        listing = list_files(self.path, EXTENSIONS, follow_links=True)
+        found = []
+        for path in listing.files:
+            relative = path.relative_to(self.path)
+            status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is rejected when it is read
+            found.append((relative.as_posix(), relative, status.st_size, status.st_mtime_ns))
+        left_out = [_printable(path.relative_to(self.path).as_posix()) for path in listing.left_out + listing.hidden]
+        return _entries(found), sorted(left_out)
+
+    def _read(self, entry: Entry) -> bytes:
+        return (self.path / entry.locator).read_bytes()
+
+
+class ZipSource(Source):
+    """A zip file. Members are read into memory one at a time: their names are never used as paths to write to."""
 
     def __init__(self, path: Path):
-        self.path = path
+        super().__init__(path)
         try:
             self.file = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
             raise InputError(f"{path} is a damaged zip file ({error}). Download or copy it again.") from error
         self.members = self.file.infolist()
 
-    def __reduce__(self) -> tuple:
-        """Another process opens the file again."""
-        return ZipSource, (self.path,)
-
     def find(self) -> tuple[list[Entry], list[str]]:
         found, left_out = [], []
         for i, member in enumerate(self.members):
             if _is_image(member.filename):
-                found.append((_printable(member.filename), i, f"{member.file_size} {member.CRC}"))
+                found.append((member.filename, i, member.file_size, member.CRC))
             elif not member.is_dir():
                 left_out.append(_printable(member.filename))
         return _entries(found), sorted(left_out)
 
-    def read(self, entry: Entry) -> bytes:
+    def _read(self, entry: Entry) -> bytes:
         member = self.members[entry.locator]
-        if member.file_size > MAX_BYTES:
-            raise _too_large(entry.key, member.file_size)
         if member.flag_bits & 1:
             raise InputError(f"{entry.key} is encrypted. Unpack the zip with its password, and give the folder.")
-        try:
-            return self.file.read(member)  # at most file_size bytes, even if the packed data would give more
-        except (OSError, EOFError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"{entry.key} is truncated or damaged ({error}). Download or copy the zip again."
-            ) from error
+        return self.file.read(member)  # at most file_size bytes, even if the packed data would give more
 
 
-class LMDBSource:
-    """An LMDB whose values are image files, as LSUN is distributed.
-
-    Raises:
-        InputError: The database is damaged.
-    """
+class LMDBSource(Source):
+    """An LMDB whose values are image files, as LSUN is distributed."""
 
     def __init__(self, path: Path):
+        super().__init__(path)
+        with self._damage_as_input_error():
+            import lmdb
+
+            self.database = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
+
+    @contextmanager
+    def _damage_as_input_error(self) -> Iterator[None]:
         import lmdb
 
-        self.path = path
         try:
-            self.database = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
+            yield
         except lmdb.Error as error:
-            raise InputError(f"{path} is a damaged LMDB ({error}). Download or copy it again.") from error
-
-    def __reduce__(self) -> tuple:
-        """Another process opens the database again."""
-        return LMDBSource, (self.path,)
+            raise InputError(f"{self.path} is a damaged LMDB ({error}). Download or copy it again.") from error
 
     def find(self) -> tuple[list[Entry], list[str]]:
-        with self.database.begin(buffers=True) as reader:
+        with self._damage_as_input_error(), self.database.begin(buffers=True) as reader:
             found = [(bytes(key), len(value)) for key, value in reader.cursor()]
-        return _entries((_printable(os.fsdecode(key)), key, str(size)) for key, size in found), []
+        return _entries((os.fsdecode(key), key, size, "") for key, size in found), []
 
-    def read(self, entry: Entry) -> bytes:
+    def _read(self, entry: Entry) -> bytes:
         with self.database.begin() as reader:
-            content = reader.get(entry.locator, b"")
-        if len(content) > MAX_BYTES:
-            raise _too_large(entry.key, len(content))
-        return content
-
-
-Source = FolderSource | ZipSource | LMDBSource
+            return reader.get(entry.locator, b"")
 
 
 def open_source(path: str | os.PathLike) -> Source:
@@ -173,18 +175,14 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _entries(found: Iterable[tuple[str, Any, str]]) -> list[Entry]:
-    """Sorted by key. A key that occurs again, which is possible in zips, gets a number."""
+def _entries(found: Iterable[tuple[str, Any, int, object]]) -> list[Entry]:
+    """From name, locator, size and stamp. A name that occurs again, which is possible in zips, gets a number."""
     entries: dict[str, Entry] = {}
     counts: dict[str, int] = {}
-    for key, locator, stamp in sorted(found, key=lambda file: (file[0], str(file[1]))):
-        unique = key
+    for name, locator, size, stamp in sorted(found, key=lambda file: (file[0], str(file[1]))):
+        key = unique = _printable(name)
         while unique in entries:
             counts[key] = counts.get(key, 1) + 1
             unique = f"{key} ({counts[key]})"
-        entries[unique] = Entry(unique, locator, stamp)
+        entries[unique] = Entry(unique, locator, size, f"{size} {stamp}")
     return sorted(entries.values(), key=lambda entry: entry.key)
-
-
-def _too_large(key: str, size: int) -> InputError:
-    return InputError(f"{key} has {size} bytes, and {MAX_BYTES} is the limit. Scale the image down.")

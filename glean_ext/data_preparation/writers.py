@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glean_ext.data_preparation.options import PreparationOptions
-from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
+from glean_ext.data_preparation.record_log import TEMPORARY, ImageRecord, write_errors_as_input_errors
 from glean_ext.utils.files import atomic_path
 
 SPLITS = ("train", "test")
@@ -208,6 +208,13 @@ class PreparedOutput:
     def _format_lines(self, records: Iterable[ImageRecord], split: str, kind: str) -> list[str]:
         width, height = self.shapes[kind]
         return [f"{record.name} ({height},{width},3)\n" for record in records if record.split == split]
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files of a run that was killed; images in the staging folder are used."""
+        for folder in self.folder, *self.folder.glob("*.lmdb"):
+            for path in folder.iterdir():
+                if TEMPORARY.fullmatch(path.name):
+                    path.unlink()
 
     def close(self) -> None:
         for store in self._stores.values():

@@ -25,7 +25,6 @@ from glean_ext.networks.shapes import (
     size_requirements,
     square_paddings,
 )
-from glean_ext.size_requirements import MIN_INPUT
 
 DECODERS = ("full", "slim", "none")
 
@@ -55,7 +54,7 @@ class GLEANStyleGANv2(nn.Module):
 
     def __init__(
         self,
-        in_size: Size,  # pixels: side of the input, a power of two from 8 on; or (height, width)
+        in_size: Size,  # pixels: side of the input, a power of two from 4 on; or (height, width)
         out_size: Size,  # pixels: side of the output, a larger power of two; or (height, width) as in_size
         img_channels: int = 3,  # of the input and of the output image
         rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
@@ -82,7 +81,7 @@ class GLEANStyleGANv2(nn.Module):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
         require_one_of("decoder", decoder, DECODERS)
-        self.lq_padding, self.gt_padding = square_paddings(in_size, out_size, MIN_INPUT)
+        self.lq_padding, self.gt_padding = square_paddings(in_size, out_size)
         self.in_size, self.out_size = self.lq_padding.size, self.gt_padding.size
         self.size_requirements = size_requirements(self.lq_padding, self.gt_padding, any_size=False)
         low, high = self.lq_padding.side, self.gt_padding.side

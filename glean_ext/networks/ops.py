@@ -18,10 +18,12 @@ from glean_ext.networks.conv2d_gradfix import convolution
 from glean_ext.networks.shapes import assert_shape
 
 
-def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> Tensor:
-    """The outer product of ``taps`` with themselves, scaled to sum to ``gain``: (T, T)."""
-    line = torch.tensor(taps, dtype=torch.float32)
-    kernel = line[:, None] * line[None, :]
+def fir_kernel(taps: Sequence[float] | Sequence[Sequence[float]], gain: float = 1.0) -> Tensor:
+    """A filter (T, T) that sums to ``gain``: the outer product of ``taps`` (T,) with themselves, or ``taps`` (T, T)."""
+    kernel = torch.as_tensor(taps, dtype=torch.float32)
+    if kernel.ndim == 1:
+        kernel = kernel[:, None] * kernel[None, :]
+    assert_shape(kernel, (len(taps), len(taps)))
     return kernel * (gain / kernel.sum())
 
 

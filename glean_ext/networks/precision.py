@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -21,6 +22,29 @@ def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManag
         log_fp32_fallback()
         return nullcontext()
     return torch.autocast(device.type, torch.float16 if device.type == "cuda" else torch.bfloat16)
+
+
+def runs_in_fp16(net: nn.Module, device: torch.device) -> bool:
+    """Whether fp16 is what autocast around ``net`` computes in, or ``net`` or a part of it can switch to it."""
+    fp16_around = torch.get_autocast_dtype(device.type) == torch.float16
+    return fp16_around or any(getattr(module, "fp16_enabled", False) for module in net.modules())
+
+
+@contextmanager
+def full_precision(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Compute ``net`` in fp32: without the autocast around it and without those that it or its parts open.
+
+    It works for MMagic's networks, too, whose layers have a switch ``fp16_enabled`` each.
+    """
+    switched_on = [module for module in net.modules() if getattr(module, "fp16_enabled", False)]
+    for module in switched_on:
+        module.fp16_enabled = False  # type: ignore[assignment]
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for module in switched_on:
+            module.fp16_enabled = True  # type: ignore[assignment]
 
 
 @cache

@@ -28,13 +28,19 @@ def channels_by_resolution(out_size: int, channel_multiplier: float = 2, max_cha
     """Channels of the bank's feature maps, for every resolution 4, 8, ... out_size.
 
     The rule of StyleGAN2 (Karras et al., CVPR 2020; configuration f is ``channel_multiplier=2``):
-    ``16384 * channel_multiplier / resolution``, at most ``max_channels``.
+    ``16384 * channel_multiplier / resolution``, at most ``max_channels``. As in MMagic, a multiplier above 2 widens
+    the resolutions from 64 on only, and their limit with them.
 
     >>> channels_by_resolution(64, channel_multiplier=0.25, max_channels=128)
     {4: 128, 8: 128, 16: 128, 32: 128, 64: 64}
+    >>> channels_by_resolution(128, channel_multiplier=4)
+    {4: 512, 8: 512, 16: 512, 32: 512, 64: 1024, 128: 512}
     """
     require_power_of_two("out_size", out_size, MIN_SIZE)
-    table = {res: min(max_channels, int(16384 * channel_multiplier) // res) for res in resolutions(MIN_SIZE, out_size)}
+    limits = max_channels, int(max_channels * max(1, channel_multiplier / 2))
+    table = {
+        res: min(limits[res >= 64], int(16384 * channel_multiplier) // res) for res in resolutions(MIN_SIZE, out_size)
+    }
     if min(table.values()) < 1:
         raise ValueError(
             f"channel_multiplier={channel_multiplier} and max_channels={max_channels} leave a resolution "

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 GROWTH, SLACK = 8, 32 << 20  # memory that the content of a file may take: 8 times its size, and 32 MiB
-INSTRUCTION = 32  # bytes that an instruction of a pickle counts for
+INSTRUCTION = 32  # bytes that an instruction of a pickle counts for, unless it makes a larger object
+LARGER = {
+    pickle.EMPTY_SET: 216,
+    pickle.FROZENSET: 216,
+    pickle.EMPTY_DICT: 64,
+    pickle.EMPTY_LIST: 56,
+    pickle.MEMOIZE: 64,
+}
+MAX_NAME = 100  # characters of a name that a message repeats
+COSTS = {code[0]: nbytes for code, nbytes in LARGER.items()}
 PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 UNSUPPORTED = (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
 
@@ -24,8 +33,8 @@ class ForbiddenNameError(pickle.UnpicklingError):
     """A pickle names something that is not known to be harmless."""
 
     def __init__(self, name: str):
-        super().__init__(f"it names {name}")
-        self.name = name
+        self.name = "".join(letter if letter.isprintable() else "?" for letter in name[:MAX_NAME])
+        super().__init__(f"it names {self.name}")
 
 
 class Budget:
@@ -42,7 +51,7 @@ class Budget:
         """
         self.left -= nbytes
         if self.left < 0:
-            raise pickle.UnpicklingError("its content would take many times the memory that the file has bytes")
+            raise pickle.UnpicklingError("its content would take far more memory than the file has bytes")
 
 
 class Function:
@@ -83,7 +92,7 @@ class _Instructions(dict):
             self[code[0]] = method
 
     def __getitem__(self, code: int) -> Callable:
-        self.budget.spend(INSTRUCTION)
+        self.budget.spend(COSTS.get(code, INSTRUCTION))
         if code not in self:
             raise pickle.UnpicklingError(f"it has an unknown instruction {bytes([code])!r}")
         return super().__getitem__(code)

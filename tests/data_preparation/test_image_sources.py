@@ -78,7 +78,7 @@ def test_one_rule_for_formats_and_hidden_names(tmp_path):
 
 
 def test_a_name_that_many_members_of_a_zip_have_takes_no_quadratic_time(tmp_path):
-    found = [("a.png", number, "") for number in range(20_000)]
+    found = [("a.png", number, 0, "") for number in range(20_000)]
     start = time.process_time()
     entries = _entries(found)
     assert time.process_time() - start < 3

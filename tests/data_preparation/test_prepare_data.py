@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import lmdb
@@ -19,6 +20,8 @@ from PIL import Image
 from support.preparation import TOOL, content, fault, names, picture, run, save, start
 
 from glean_ext import cli
+from glean_ext.data_preparation.readers import Entry, FolderSource
+from glean_ext.errors import InputError
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
 
@@ -160,6 +163,21 @@ def test_the_source_may_change_between_runs(tmp_path, raw, lmdb_too):
             assert keys[0] == keys[1] and len(keys[0]) == report[split]
 
 
+def test_finished_images_are_not_written_again(tmp_path, raw):
+    run(raw, tmp_path / "out", split=1.0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    save(picture(20), raw / "20.png")
+    run(raw, tmp_path / "out", split=1.0)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    assert after.keys() - before.keys() == {tmp_path / "out/train/GT/20.png"} and before.items() <= after.items()
+
+
+def test_the_report_follows_files_that_are_left_out(tmp_path, raw):
+    assert run(raw, tmp_path / "out")["left out"] == []
+    (raw / "notes.txt").write_text("x")
+    assert run(raw, tmp_path / "out")["left out"] == ["notes.txt"]
+
+
 def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     out = tmp_path / "out"
     run(raw, out)
@@ -185,6 +203,16 @@ def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     (out / "records.jsonl").write_bytes(b"no database " * 99)
     assert fault(run, raw, out) == (
         f"{out}/records.jsonl is damaged (line 1 is not one of its own). Give a new folder as out."
+    )
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path, raw):
+    out = tmp_path / "out"
+    run(raw, out)
+    log = (out / "records.jsonl").read_text()
+    (out / "records.jsonl").write_text(log.replace('"version": "2"', '"version": "1"'))
+    assert fault(run, raw, out) == (
+        f"{out} was begun with version = 1, but now it is 2. Give the same options, or a new folder as out."
     )
 
 
@@ -248,6 +276,101 @@ def test_an_interrupted_run_continues(many, tmp_path, how):
     run(many / "raw", out, 96, lr_scale=8)
     assert content(out) == content(many / "whole") and len(content(out)) == 800
     assert not (out / ".staging").exists()
+
+
+def test_a_killed_worker_ends_the_run_with_one_line(many, tmp_path):
+    out = tmp_path / "out"
+    process = start(many / "raw", out, "--size", "96", "--lr-scale", "8", "--workers", "2")
+    wait_for_images(out, 10)
+    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == (
+        "error: A process was killed while it made images, perhaps for lack of memory. Set --workers to fewer "
+        "processes; the next run continues from here."
+    )
+    assert "Traceback" not in errors
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
+    """Temporary files of everything that is written, in folders and databases, and images that nobody waits for."""
+    for lmdb_too in False, True:
+        out = tmp_path / f"out{lmdb_too}"
+        run(raw, out, lmdb=lmdb_too)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for name in ".report-0a1b2c3d.json", ".records-0a1b2c3d.jsonl", ".images-01234567.csv":
+            (out / name).write_text("half")
+        (out / ".meta_info_train-01234567.txt").write_text("half")
+        (out / ".contact_sheet-01234567.png").write_text("half")
+        (out / ".mine.json").write_text("a file of the user")
+        if lmdb_too:
+            (out / "train_GT.lmdb/.meta_info-01234567.txt").write_text("half")
+        run(raw, out, lmdb=lmdb_too)
+        after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        changed = {path for path in before | after if before.get(path) != after.get(path)}
+        assert changed - {*out.glob("*/lock.mdb")} == {out / ".mine.json"}
+        (out / ".staging/GT").mkdir(parents=True)
+        (out / ".staging/GT/0.png").write_bytes(b"half an image")
+        (out / ".staging/GT/gone.png").write_bytes(b"of an image that is not in the source any more")
+        save(picture(30), raw / f"more{lmdb_too}.png")
+        run(raw, out, lmdb=lmdb_too)
+        run(raw, tmp_path / f"fresh{lmdb_too}", lmdb=lmdb_too)
+        assert content(out) == content(tmp_path / f"fresh{lmdb_too}") and not (out / ".staging").exists()
+        (raw / f"more{lmdb_too}.png").unlink()
+
+
+def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.records-0a1b2c3d.jsonl").write_text("half")
+    assert run(raw, tmp_path / "out")["train"] == 9
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
+    from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
+
+    out = tmp_path / "out"
+    run(raw, out)
+    before = content(out)
+    whole = (out / "records.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (out / "records.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:50])
+    run(raw, out)
+    assert content(out) == before and (out / "records.jsonl").read_bytes() == whole
+    options = json.loads(lines[0])["options"]
+    with closing(RecordLog(out, {name: options[name] for name in options if name != "version"})) as log:
+        assert log.complete
+        log.append([ImageRecord("x", "1", "x.png")])
+        assert not log.complete and log.records["x"].stamp == "1"
+        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt()))
+            log.append([ImageRecord("y", "1", "y.png")])
+        log.append([ImageRecord("z", "1", "z.png")])
+    added = [json.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()[len(lines) :]]
+    assert [line.get("key", line) for line in added] == [{"complete": ""}, "x", {"complete": ""}, "z"]
+    (out / "records.jsonl").write_bytes(b"".join(lines[:3]) + b"{}\n" + lines[4])
+    assert fault(run, raw, out) == (
+        f"{out}/records.jsonl is damaged (line 4 is not one of its own). Give a new folder as out."
+    )
+
+
+def test_files_that_could_not_be_read_are_read_again(tmp_path, raw, monkeypatch):
+    """A damaged file stays rejected until it changes; a file that the system did not give out is tried again."""
+    (raw / "0.png").write_bytes(b"damaged")
+    read = FolderSource.read
+
+    def refuse(source: FolderSource, entry: Entry) -> bytes:
+        if entry.key == "1.png":
+            raise InputError("1.png cannot be read (Permission denied).")
+        return read(source, entry)
+
+    monkeypatch.setattr(FolderSource, "read", refuse)
+    assert run(raw, tmp_path / "out")["rejected"] == {"unreadable": 2}
+    monkeypatch.setattr(FolderSource, "read", read)
+    report = run(raw, tmp_path / "out")
+    assert [reject["file"] for reject in report["rejects"]] == ["0.png"]
+    assert run(raw, tmp_path / "out") == report
 
 
 def test_a_full_disk_stops_with_one_line_and_the_next_run_continues(tmp_path):

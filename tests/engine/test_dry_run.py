@@ -70,10 +70,10 @@ def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
 
 
 def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):
-    """Three are kept, the best one, and one that is being written."""
+    """Three are kept, and one is being written, the best one, and its successor."""
     usage = shutil.disk_usage(home)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=1_000_000))
     with pytest.raises(
-        InputError, match=r"has 0.0 GB left, but 5 checkpoints of 0.00 GB are kept there. Choose another"
+        InputError, match=r"has 0.0 GB left, but 6 checkpoints of 0.00 GB are kept there. Choose another"
     ):
         dry_run(config())

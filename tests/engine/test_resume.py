@@ -20,7 +20,7 @@ import torch
 from mmengine.hooks import Hook
 from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, make_home
+from support.training import BASES, NETWORK, make_home, same
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -29,6 +29,7 @@ from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.engine import runner as runners
 from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
 from glean_ext.errors import InputError
+from glean_ext.metrics.base import SavedImageMetric
 
 INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
 CONFIG = f"""
@@ -153,16 +154,6 @@ def test_flips_depend_on_the_position_alone(home):
 
 
 # ---------------------------------------------------------------- resuming
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 PARTS_TRAINED = "generator", "discriminator"
@@ -357,6 +348,88 @@ def test_a_full_disk_stops_training_and_leaves_the_last_checkpoint(home):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert newest_whole_checkpoint("work") == Path("work/iter_4.pth")
     assert train("work", resume=True).iter == 16
+
+
+VALIDATION = """
+train_cfg['val_interval'] = 4
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
+val_evaluator = [dict(type='Given')]
+default_hooks['checkpoint'].update(save_best='Given', max_keep_ckpts=1)
+"""
+
+
+class Given(SavedImageMetric):
+    """Gives the values of the validations one after another."""
+
+    metric = "Given"
+    values: list[float]
+
+    def measure(self, output, sample) -> float:
+        return 0.0
+
+    def compute_metrics(self, results) -> dict[str, float]:
+        return {"Given": Given.values.pop(0)}
+
+
+@pytest.fixture
+def validating(home) -> None:
+    """Validations every 4 iterations, in which Given.values are measured; one checkpoint is kept besides the best."""
+    from mmagic.registry import METRICS
+
+    METRICS.register_module(module=Given, force=True)
+    config = Path("config.py")
+    text = config.read_text().replace("val_dataloader = val_cfg = val_evaluator = ", "")
+    config.write_text(text + VALIDATION)
+
+
+def checkpoint_files() -> set[str]:
+    return {path.name for path in Path("work").glob("*.pth")}
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "best"),
+    [("greater", [3.0, 4.0, 2.0, 1.0], 8), ("less", [3.0, 4.0, 2.0, 5.0], 12), ("greater", [1.0, 2.0, 3.0, 4.0], 16)],
+)
+def test_the_best_checkpoint_by_its_rule_is_kept(validating, rule, values, best):
+    Given.values = list(values)
+    train("work", f"default_hooks.checkpoint.rule={rule}")
+    assert checkpoint_files() == {"iter_16.pth", f"best_Given_iter_{best}.pth"}
+    assert torch.load(f"work/best_Given_iter_{best}.pth", weights_only=True)["meta"]["iter"] == best
+
+
+class Disk(Exception):
+    """The disk is full, or the process is killed."""
+
+
+@pytest.mark.parametrize("name", ["iter_8.pth", "best_Given_iter_8.pth"])
+def test_no_checkpoint_is_deleted_before_its_successor_is_written(validating, name):
+    put = AtomicBackend.put
+
+    def fail(self, obj: bytes, filepath: str | Path) -> None:
+        if Path(filepath).name == name:
+            raise Disk
+        put(self, obj, filepath)
+
+    Given.values = [1.0, 2.0, 3.0, 4.0]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Disk):
+        patch.setattr(AtomicBackend, "put", fail)
+        train("work", "default_hooks.checkpoint.rule=greater")
+    last = 4 if name.startswith("iter") else 8
+    assert checkpoint_files() == {f"iter_{last}.pth", "best_Given_iter_4.pth"}
+    Given.values = [2.0, 3.0, 4.0]
+    assert train("work", "default_hooks.checkpoint.rule=greater", resume=True).iter == 16
+    assert checkpoint_files() == {"iter_16.pth", "best_Given_iter_16.pth"}
+
+
+def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):
+    Path("work").mkdir()
+    partial = [".iter_8-0a1b2c3d.pth", ".best_PSNR_iter_8-ffffffff.pth"]
+    others = [".iter_8.pth", ".mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]
+    for name in *partial, *others:
+        Path("work", name).touch()
+    train("work", "train_cfg.max_iters=1")
+    left = {path.name for path in Path("work").iterdir() if path.is_file()}
+    assert left == {*others, "iter_1.pth", "last_checkpoint", "config.py"}
 
 
 def test_collapse_is_reported_with_what_is_needed(home):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,9 @@ from glean_ext.networks import (
     build_network,
     ops,
     precision,
+    prepare_for_inference,
 )
-from glean_ext.networks.discriminators import minibatch_stddev
+from glean_ext.networks.discriminators import minibatch_stddev, require_batch
 from glean_ext.networks.shapes import channels_by_resolution
 
 
@@ -42,6 +44,7 @@ def largest_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
 def test_glean_equals_mmagic(mmagic_models, in_size, out_size, batch):
     from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
 
+    torch.manual_seed(0)
     reference = randomize(Reference(in_size, out_size, num_rrdbs=4)).eval()
     ours = GLEANStyleGANv2(in_size, out_size, num_rrdbs=4).eval()
     assert list(ours.state_dict()) == list(reference.state_dict())
@@ -50,6 +53,49 @@ def test_glean_equals_mmagic(mmagic_models, in_size, out_size, batch):
     expected = reference(lq)
     assert expected.std() > 0.1
     assert largest_error(ours(lq), expected) < 1e-5
+
+
+NARROW = {"in_size": 8, "out_size": 16, "rrdb_channels": 8, "num_rrdbs": 1, "style_channels": 8, "num_mlps": 1}
+SAME_ARGUMENTS = {
+    "4 to 8": {"in_size": 4, "out_size": 8},
+    "4 to 64": {"in_size": 4, "out_size": 64},
+    "configuration e": {"in_size": 32, "out_size": 64, "channel_multiplier": 1},
+    "wider than 512": {"out_size": 64, "channel_multiplier": 3},
+    "wide encoder": {"in_size": 64, "out_size": 128, "channel_multiplier": 4},
+    "two taps": {"blur_kernel": [1, 1]},
+    "six taps": {"blur_kernel": [1, 5, 10, 10, 5, 1]},
+    "asymmetric taps": {"blur_kernel": [1, -2, 4, 1]},
+    "two-dimensional filter": {"blur_kernel": [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]},
+    "no mapping layer": {"num_mlps": 0},
+    "no trunk": {"num_rrdbs": 0},
+    "one channel of everything": {"img_channels": 1, "rrdb_channels": 1, "style_channels": 1},
+    "four image channels": {"img_channels": 4},
+    "integers of numpy": {"in_size": np.int64(8), "out_size": np.int64(16)},
+    "without effect": {"default_style_mode": "single", "eval_style_mode": "mix", "mix_prob": 0.1, "bgr2rgb": True},
+}
+
+
+@pytest.mark.parametrize("changes", SAME_ARGUMENTS.values(), ids=SAME_ARGUMENTS)
+@torch.no_grad()
+def test_same_arguments_same_outputs(mmagic_models, changes):
+    from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
+
+    arguments = NARROW | changes
+    torch.manual_seed(0)
+    reference = randomize(Reference(**arguments)).eval()
+    ours = GLEANStyleGANv2(**arguments).eval()
+    assert list(ours.state_dict()) == list(reference.state_dict())
+    for name, tensor in reference.state_dict().items():
+        if name.endswith("kernel"):  # constants that are not drawn
+            torch.testing.assert_close(ours.state_dict()[name], tensor)
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    side = arguments["in_size"]
+    lq = torch.rand(2, arguments.get("img_channels", 3), side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = reference(lq)
+    assert expected.std() > 0.05
+    assert largest_error(ours(lq), expected) < 1e-5
+    assert largest_error(prepare_for_inference(ours)(lq), expected) < 1e-5
 
 
 def test_full_size_state_dicts_agree_both_ways(mmagic_models):
@@ -62,13 +108,14 @@ def test_full_size_state_dicts_agree_both_ways(mmagic_models):
     assert sum(p.numel() for p in ours.parameters()) == pytest.approx(175.5e6, rel=1e-3)  # PAPER: measured on MMagic
 
 
-@pytest.mark.parametrize("in_size", [32, 64])
+@pytest.mark.parametrize(("in_size", "multiplier"), [(32, 2), (64, 2), (4, 2), (64, 4)])
 @torch.no_grad()
-def test_discriminator_equals_mmagic(mmagic_models, in_size):
+def test_discriminator_equals_mmagic(mmagic_models, in_size, multiplier):
     from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
 
-    reference = randomize(Reference(in_size))
-    ours = StyleGAN2Discriminator(in_size)
+    torch.manual_seed(0)
+    reference = randomize(Reference(in_size, channel_multiplier=multiplier))
+    ours = StyleGAN2Discriminator(in_size, channel_multiplier=multiplier)
     assert list(ours.state_dict()) == list(reference.state_dict())
     ours.load_state_dict(reference.state_dict(), strict=True)
     image = torch.randn(8, 3, in_size, in_size, generator=torch.Generator().manual_seed(1))
@@ -79,6 +126,7 @@ def test_discriminator_equals_mmagic(mmagic_models, in_size):
 def test_bank_images_equal_mmagic(mmagic_models):
     from mmagic.models.editors.stylegan2 import StyleGAN2Generator as Reference
 
+    torch.manual_seed(0)
     reference = randomize(Reference(64, 512)).eval()
     ours = StyleGAN2Generator(64, 512)
     ours.load_state_dict(reference.state_dict(), strict=True)
@@ -157,6 +205,47 @@ def test_minibatch_stddev_names_the_batch_size():
         minibatch_stddev(torch.zeros(6, 1, 4, 4))
 
 
+@pytest.mark.parametrize(("batch", "group_size"), [(1, 4), (2, 4), (3, 4), (4, 4), (8, 4), (12, 4), (6, 3), (5, 8)])
+def test_minibatch_stddev_equals_mmagics(mmagic_models, batch, group_size):
+    from mmagic.models.editors.stylegan2.stylegan2_modules import ModMBStddevLayer
+
+    x = torch.randn(batch, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    for groups in 1, 3:
+        expected = ModMBStddevLayer(group_size, groups)(x)
+        assert expected.shape == (batch, 6 + groups, 4, 4)
+        torch.testing.assert_close(minibatch_stddev(x, group_size, groups), expected)
+
+
+@pytest.mark.parametrize("batch", [5, 6, 7, 9])
+def test_unfit_batches_are_refused_before_training(mmagic_models, batch):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    message = (
+        f"The discriminator compares images in groups of 4, so a batch of {batch} does not fit: take at most 4 images "
+        "or a multiple of 4 (train_dataloader.batch_size, which is per GPU), or set "
+        "model.discriminator.mbstd_cfg.group_size."
+    )
+    narrow = StyleGAN2Discriminator(8, max_channels=8)
+    for discriminator in narrow, nn.Sequential(narrow), Reference(8):
+        with pytest.raises(InputError) as error:
+            require_batch(discriminator, batch)
+        assert str(error.value) == message
+    with pytest.raises(InputError) as error:
+        narrow(torch.zeros(batch, 3, 8, 8))
+    assert str(error.value) == message
+    require_batch(nn.Linear(1, 1), batch)
+    for fits in 1, 2, 3, 4, 8, 12:
+        require_batch(narrow, fits)
+    require_batch(StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_size": batch}), batch)
+
+
+def test_mistakes_in_mbstd_cfg_are_found_when_the_network_is_built():
+    with pytest.raises(TypeError, match="group_sise"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_sise": 2})
+    with pytest.raises(ValueError, match=r"^mbstd_cfg.channel_groups must divide 8, but it is 3\.$"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"channel_groups": 3})
+
+
 # ---------------------------------------------------------------- the network itself
 
 
@@ -165,18 +254,36 @@ def test_channel_table_is_stylegan2s():
         zip((4, 8, 16, 32, 64, 128, 256, 512, 1024), (512,) * 5 + (256, 128, 64, 32), strict=True)
     )
     assert channels_by_resolution(128, channel_multiplier=1)[128] == 128
+    assert channels_by_resolution(256, channel_multiplier=3) == {
+        4: 512,
+        8: 512,
+        16: 512,
+        32: 512,
+        64: 768,
+        128: 384,
+        256: 192,
+    }
+    assert channels_by_resolution(128, channel_multiplier=4, max_channels=100) == {
+        4: 100,
+        8: 100,
+        16: 100,
+        32: 100,
+        64: 200,
+        128: 200,
+    }
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((24, 64), "in_size must be a power of two of at least 8, but it is 24."),
-        ((4, 64), "in_size must be a power of two of at least 8, but it is 4."),
+        ((24, 64), "in_size must be a power of two of at least 4, but it is 24."),
+        ((2, 64), "in_size must be a power of two of at least 4, but it is 2."),
+        ((True, 64), "in_size must be a power of two of at least 4, but it is 1."),
         ((64, 64), "in_size must be smaller than out_size, but they are 64 and 64."),
         ((8, 48), "out_size must be a power of two of at least 8, but it is 48."),
         ((16.0, 64), "in_size must be one whole number or (height, width), but it is 16.0."),
         (((8, 8, 8), 64), "in_size must be one whole number or (height, width), but it is (8, 8, 8)."),
-        (((18, 24), (72, 96)), "The longer side of in_size must be a power of two of at least 8, but it is 24."),
+        (((18, 24), (72, 96)), "The longer side of in_size must be a power of two of at least 4, but it is 24."),
         (((7, 16), (28, 64)), "in_size=(7, 16) cannot be centred: make both sides even."),
         (((12, 16), 64), "in_size and out_size must have one aspect, but they are (12, 16) and 64."),
         (((12, 16), (16, 12)), "in_size must be smaller than out_size, but they are (12, 16) and (16, 12)."),

@@ -31,6 +31,17 @@ def make_home(folder: Path, config: str, images: int) -> None:
         Image.fromarray(pixels).save(folder / f"data/GT/{i}.png")
 
 
+def same(a: object, b: object) -> bool:
+    """Whether two contents of checkpoints are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
 def save_bank(path: Path) -> None:
     """A bank with seeded weights."""
     with torch.random.fork_rng(devices=[]):

@@ -132,12 +132,10 @@ class ToRGB(nn.Module):
         style_channels: int,  # S
         out_channels: int = 3,  # of the image
         upsample: bool = True,  # False at 4x4, where no image lies below
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the filter that upsamples the image below
     ):
         super().__init__()
-        if upsample:
-            surplus = len(blur_kernel) - 2
-            self.upsample = Blur(blur_kernel, pad=((surplus + 1) // 2 + 1, surplus // 2), gain=4, up=2)
+        if upsample:  # always by these taps, as in MMagic; blur_kernel is for the features
+            self.upsample = Blur((1, 3, 3, 1), pad=(2, 1), gain=4, up=2)
         self.conv = ModulatedConv(in_channels, out_channels, 1, style_channels, demodulate=False)
         self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
 
@@ -296,7 +294,7 @@ class StyleGAN2Generator(Synthesis):
         self.to_rgbs = nn.ModuleList()
         for res in resolutions(2 * MIN_SIZE, out_size):
             self.convs.update(self.style_convs(res))
-            self.to_rgbs.append(ToRGB(self.channels[res], style_channels, out_channels, blur_kernel=blur_kernel))
+            self.to_rgbs.append(ToRGB(self.channels[res], style_channels, out_channels))
 
         self.store_noise(0, MIN_SIZE)
         for res in resolutions(2 * MIN_SIZE, out_size):

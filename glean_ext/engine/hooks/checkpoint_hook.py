@@ -1,0 +1,87 @@
+"""Saves checkpoints; an old one is deleted only when its successor is on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
+
+from glean_ext.engine.checkpoint_resume import remove_partial_checkpoints
+
+
+class CheckpointHook(MMEngineCheckpointHook):
+    """mmengine's hook of the same name, with the same arguments, that is safe when the disk is full or the run killed.
+
+    mmengine deletes the best checkpoint, and the oldest one, before it writes the next: a full disk or a kill at that
+    moment leaves none. Here the old one is deleted after that, so the disk needs space for one more.
+    """
+
+    file_backend: Any
+    out_dir: str
+
+    def before_train(self, runner: Runner) -> None:
+        """As mmengine's; also deletes partial checkpoints, which a killed run leaves."""
+        super().before_train(runner)
+        if is_main_process() and isinstance(self.file_backend, LocalBackend):
+            remove_partial_checkpoints(self.out_dir)
+        self.file_backend = DeferredRemoval(self.file_backend)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        with self._save_then_remove():
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        with self._save_then_remove():
+            super().after_train_epoch(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        with self._save_then_remove():
+            super().after_val_epoch(runner, metrics)
+
+    @contextmanager
+    def _save_then_remove(self) -> Iterator[None]:
+        yield
+        backend = getattr(self, "file_backend", None)  # a validation without training has none
+        if isinstance(backend, DeferredRemoval):
+            best = getattr(self, "best_ckpt_path_dict", {}).values()
+            backend.remove_now(keep={self.last_ckpt, getattr(self, "best_ckpt_path", None), *best})
+
+
+class DeferredRemoval:
+    """A storage backend of mmengine that does not remove files until :meth:`remove_now` is called.
+
+    Args:
+        backend: Does everything else.
+    """
+
+    def __init__(self, backend: Any):
+        self.backend = backend
+        self._files: list[str] = []
+        self._folders: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, filepath: str) -> None:
+        self._files.append(filepath)
+
+    def rmtree(self, dir_path: str) -> None:
+        self._folders.append(dir_path)
+
+    def remove_now(self, keep: set[str | None]) -> None:
+        """Remove what was to be removed, except for ``keep``: paths that have been written again since."""
+        files, self._files = self._files, []
+        folders, self._folders = self._folders, []
+        for path in files:
+            if path not in keep and self.backend.isfile(path):
+                self.backend.remove(path)
+        for path in folders:
+            if path not in keep and self.backend.isdir(path):
+                self.backend.rmtree(path)

@@ -1,0 +1,22 @@
+"""The moving average of a restorer's weights."""
+
+from __future__ import annotations
+
+from mmengine.hooks import EMAHook as MMEngineEMAHook
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+from glean_ext.engine.unwrap import unwrap, view_without_wrappers
+
+
+class EMAHook(MMEngineEMAHook):
+    """mmengine's hook of the same name, for models whose networks each have a wrapper for distributed training, too.
+
+    mmengine averages the wrapped networks, and the wrappers become part of the keys of the checkpoint: it could be
+    resumed neither by several processes nor by one.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Start the average at the model's weights."""
+        self.src_model = view_without_wrappers(unwrap(runner.model))
+        self.ema_model = MODELS.build(self.ema_cfg, default_args={"model": self.src_model})
