@@ -97,7 +97,7 @@ class PhotoRestorer:
         finder: A :class:`FaceFinder` to share; None makes one.
 
     Raises:
-        InputError: An argument that cannot be used, or mediapipe is not installed.
+        InputError: An argument that cannot be used, or nothing that finds faces is installed.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import GLEANStyleGANv2
-from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
 from glean_ext.utils.imresize import imresize
 
@@ -44,7 +43,7 @@ class FFHQShape:
         torch.manual_seed(0)
         narrow = {"rrdb_channels": 8, "num_rrdbs": 1, "style_channels": 16, "num_mlps": 2}
         self.net = randomize(GLEANStyleGANv2(64, 1024, channel_multiplier=0.125, max_channels=16, **narrow)).eval()
-        self.takes = SizeRequirements.of(self.net)
+        self.takes = self.net.size_requirements
 
     def restore(self, rgb: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

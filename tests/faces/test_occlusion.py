@@ -167,3 +167,17 @@ def test_head_outline_worked_by_hand(alone):
 
 def turned(face: Face) -> Face:
     return replace(face, mesh=face.mesh[:, ::-1] * [1, -1])
+
+
+@pytest.mark.parametrize("shift", [(-220, 0), (0, -190), (380, 0), (-220, 230)])
+def test_a_face_across_the_border_is_pasted_where_it_is(alone, shift):
+    """As in a photo with a margin, which is then cut off."""
+    moved, margin = replace(alone, mesh=alone.mesh + shift), 150
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    wide = np.zeros((SIZE[1] + 2 * margin, SIZE[0] + 2 * margin, 3), np.uint8)
+    green = np.full((128, 128, 3), (0, 255, 0), np.uint8)
+    paste(image, green, moved, face_mask(moved), 1)
+    paste(wide, green, replace(moved, mesh=moved.mesh + margin), face_mask(moved), 1)
+    expected = wide[margin:-margin, margin:-margin]
+    assert (expected[..., 1] > 200).sum() > 500
+    assert np.abs(image.astype(int) - expected).max() <= 2

@@ -195,7 +195,9 @@ def test_transparency_is_laid_over_white_before_the_profile_is_applied():
     assert np.abs(flat - [[0, 0, 255], [255, 255, 255]]).max() <= 3
 
 
-def test_pixels_of_srgb_are_not_touched(tmp_path):
+def test_pixels_of_srgb_are_not_touched(tmp_path, monkeypatch):
+    is_srgb(SRGB)  # is remembered
+    monkeypatch.setattr("glean_ext.utils.picture.convert_to_srgb", None)
     pixels = noise(16, 16, 3, dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=SRGB)
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), pixels)

@@ -69,6 +69,16 @@ def test_a_small_png_that_promises_many_pixels_takes_no_memory(tmp_path, depth, 
     )
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("gray", 1), ("gray and alpha", 2), ("RGB", 3), ("RGBA", 4)])
+def test_the_bound_is_the_highest_compression(kind, channels):
+    content = bomb(1000, 1000, 16, COLOUR_TYPES[kind])
+    rows = 1032 * len(content) // (1000 * 2 * channels)
+    with pytest.raises(UnreadableImageError, match=rf"cannot hold 1000x{rows + 1} pixels"):
+        decode_rgb(bomb(1000, rows + 1, 16, COLOUR_TYPES[kind]), "x")
+    with pytest.raises(UnreadableImageError, match=r"^x is truncated or damaged \((?!.*cannot hold)"):  # by the decoder
+        decode_rgb(bomb(1000, rows, 16, COLOUR_TYPES[kind]), "x")
+
+
 def test_the_same_from_bytes():
     with pytest.raises(UnreadableImageError, match=r"^x is truncated or damaged \(\d+ bytes cannot hold 9400x9400"):
         decode_rgb(bomb(9400, 9400, 16, 2), "x")

@@ -231,6 +231,27 @@ def test_what_is_written_is_read_again(tmp_path, dtype, with_alpha, icc):
     assert [entry.name for entry in path.parent.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_16_bits_of_many_rows(tmp_path, with_alpha):
+    """More rows than are filtered, compressed and reordered at a time; OpenCV reads the same."""
+    ramp = np.arange(150 * 7 * 4, dtype=np.uint16).reshape(150, 7, 4) * 13 + noise(150, 7, 4) // 64
+    alpha = np.ascontiguousarray(ramp[..., 3]) if with_alpha else None
+    path = tmp_path / "a.png"
+    write_picture(Picture(np.ascontiguousarray(ramp[..., :3]), alpha), path)
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(stored, ramp[..., [2, 1, 0, 3][: 3 + with_alpha]])
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.pixels, ramp[..., :3])
+    np.testing.assert_array_equal(picture.alpha, alpha)
+
+
+def test_premultiplied_colours_of_many_rows(tmp_path):
+    stored = np.full((150, 3, 4), 10000, np.uint16)
+    stored[..., 3] = 20000
+    (tmp_path / "a.tif").write_bytes(tiff16(stored, 1, extra=1))
+    assert (read_picture(tmp_path / "a.tif").pixels == 32768).all()  # 10000 * 65535 / 20000
+
+
 def test_what_cannot_be_written(tmp_path):
     picture = Picture(noise(2, 2, 3))
     with pytest.raises(InputError, match=r"a\.jpg: images are written as PNG\. Name it .*a\.png\."):
