@@ -11,7 +11,7 @@ from pathlib import Path
 
 from glean_ext.errors import InputError
 
-NAMED = 40  # characters
+MAX_STEM = 40  # characters of a name that its temporary name keeps
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         InputError: The file cannot be written: no rights, no space, a file where a folder should be.
     """
     target = Path(target)
-    # Part of the name is enough to know it by, and all of it might be too much for the file system with what is added.
-    partial = target.with_name(f".{target.stem[:NAMED]}-{secrets.token_hex(4)}{target.suffix}")
+    # The whole name and what is added to it could be longer than the file system allows.
+    partial = target.with_name(f".{target.stem[:MAX_STEM]}-{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -31,7 +31,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
     finally:
-        with suppress(OSError):  # it became the target, or was never made
+        with suppress(OSError):  # it became the target, or was never written
             partial.unlink()
 
 
