@@ -149,7 +149,7 @@ class Inference(Workload):
 
 
 def onnx_network(path: str) -> Forward:
-    """The network of an ONNX file, run by onnxruntime with as many threads as torch has."""
+    """The network of an ONNX file, run by onnxruntime with as many threads as torch uses."""
     network = OnnxBackend(path, torch.get_num_threads())
     return lambda lq: torch.from_numpy(network(lq.numpy()))
 
@@ -316,16 +316,16 @@ def our_model(model: Mapping, vgg: Path) -> dict:
 
 @contextmanager
 def random_vgg(kind: str) -> Iterator[Path]:
-    """A file of a VGG with random weights in torchvision's cache, from where MMagic's loss always loads its weights.
+    """Random weights for a VGG's features: the file that is returned, and the same in torchvision's cache.
 
-    The classifier, which no loss uses, is stored as one number a layer.
+    MMagic's loss always loads torchvision's file. There the classifier, which no loss uses, is one number a layer.
     """
     from torchvision.models import get_model, get_model_weights
 
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in get_model(kind, weights=None).state_dict().items()}
     generator = torch.Generator().manual_seed(SEED)
-    state = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    state = {name: torch.zeros(1, dtype=torch.float16).expand(shape) for name, shape in shapes.items()}
     for name, shape in shapes.items():
         if name.startswith("features.") and len(shape) == 4:
             state[name] = torch.empty(shape)
@@ -335,9 +335,13 @@ def random_vgg(kind: str) -> Iterator[Path]:
         path = Path(folder) / "hub" / "checkpoints" / Path(get_model_weights(kind).IMAGENET1K_V1.url).name
         path.parent.mkdir(parents=True)
         torch.save(state, path)
+        features = Path(folder) / "features.pth"
+        torch.save(
+            {name: tensor.contiguous() for name, tensor in state.items() if name.startswith("features.")}, features
+        )
         os.environ["TORCH_HOME"] = folder
         try:
-            yield path
+            yield features
         finally:
             os.environ.pop("TORCH_HOME")
             os.environ.update(before)

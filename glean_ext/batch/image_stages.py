@@ -10,6 +10,7 @@ import numpy as np
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.restore_pictures import PictureRestorer, PreparedPicture
 from glean_ext.inference.size_policy import size_of
+from glean_ext.utils.array_conversion import to_8_bits
 from glean_ext.utils.image_io import Picture, read_picture, write_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.outcome import Outcome
@@ -61,10 +62,6 @@ def compared(before: Array, after: Array) -> Array:
     """(h, w, 3) and (H, W, 3), uint8 or uint16 -> (H, 2 W + GAP, 3) uint8, the first one enlarged by bicubic."""
     height, width = size_of(after)
     sheet = np.full((height, 2 * width + GAP, 3), 255, np.uint8)
-    sheet[:, :width] = _8_bits(imresize(before, size=(height, width)))
-    sheet[:, width + GAP :] = _8_bits(after)
+    sheet[:, :width] = to_8_bits(imresize(before, size=(height, width)))
+    sheet[:, width + GAP :] = to_8_bits(after)
     return sheet
-
-
-def _8_bits(image: Array) -> Array:
-    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)

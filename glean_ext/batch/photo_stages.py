@@ -12,10 +12,11 @@ from glean_ext.batch.output_plan import Job
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
-from glean_ext.inference.image_restorer import ImageRestorer, log_notice
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.image_io import Picture, read_picture, write_picture
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
 
 
@@ -103,7 +104,7 @@ class PhotoStages:
 
     def finish(self, prepared: PreparedPhoto, result: PhotoResult) -> None:
         if result.notice:
-            self.notify(as_notice(result.notice))
+            self.notify(Notice(result.notice))
         picture, alpha = prepared.picture, prepared.picture.alpha
         if alpha is not None:
             alpha = imresize(alpha, size=size_of(result.image))
@@ -113,11 +114,7 @@ class PhotoStages:
                     path = prepared.job.face_path(self.faces_to, self.root, f"{index:02d}{kind}")
                     if image is not None and not (self.keep and path.exists()):
                         write_picture(Picture(image, icc=picture.icc), path)
-        write_result(prepared.job, Picture(result.image, alpha, picture.icc), picture.filled)
+        write_result(prepared.job, picture.with_pixels(result.image, alpha), picture.filled)
 
     def size(self, prepared: PreparedPhoto, result: PhotoResult) -> int:
         return prepared.picture.pixels.nbytes + result.image.nbytes
-
-
-def as_notice(line: str | Notice) -> Notice:
-    return line if isinstance(line, Notice) else Notice(line)

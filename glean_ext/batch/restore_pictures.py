@@ -83,7 +83,7 @@ class PictureRestorer:
             alpha = imresize(np.rint(restored[1].mean(axis=2)).astype(restored[1].dtype), size=size)
         elif picture.alpha is not None:
             alpha = imresize(prepared.parts[0].crop_to_result(picture.alpha), size=size)
-        return Picture(pixels, alpha, picture.icc)
+        return picture.with_pixels(pixels, alpha)
 
 
 def _all_of(outcomes: Sequence[Outcome[Array]]) -> Outcome[list[Array]]:

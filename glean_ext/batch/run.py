@@ -15,7 +15,8 @@ from glean_ext.batch.options import ModelSource, RestoreOptions
 from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.image_restorer import ImageRestorer, log_notice
+from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.utils.messages import log_notice
 
 if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages

@@ -14,9 +14,10 @@ import glean_ext
 from glean_ext.batch.options import ModelSource, RestoreOptions
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import Notice
-from glean_ext.inference.image_restorer import ImageRestorer, TileSizes, log_notice
+from glean_ext.inference.image_restorer import ImageRestorer, TileSizes
 from glean_ext.utils.files import write_json
 from glean_ext.utils.image_io import Picture
+from glean_ext.utils.messages import log_notice
 from glean_ext.video.restore_video import VideoResult, restore_video
 from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
 

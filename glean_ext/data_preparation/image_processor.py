@@ -9,6 +9,7 @@ import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from PIL import Image
@@ -109,7 +110,6 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         batch_size=None,
         num_workers=min(workers, len(chunks)) if several else 0,
         collate_fn=_keep,
-        worker_init_fn=_ignore_interrupts,
         multiprocessing_context="spawn" if several else None,
         in_order=False,
     )
@@ -143,27 +143,21 @@ def _keep(result: object) -> object:
     return result
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C is left to the parent, which ends the other processes; they also end when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
 def _set_up_processes() -> Iterator[None]:
-    """Processes that start meanwhile compute with one thread, and Ctrl-C does not end them during their imports."""
+    """Processes that start meanwhile compute with one thread, and signals to all processes do not reach them.
+
+    The parent ends them. A process that Ctrl-C ends during its imports writes a traceback, and one that is ended by
+    SIGTERM looks as if it were out of memory.
+    """
     before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
-    mask = None
-    if hasattr(signal, "pthread_sigmask"):
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()  # its start would unblock Ctrl-C
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # its start would unblock signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in ONE_THREAD:
             del os.environ[name]
         os.environ.update(before)

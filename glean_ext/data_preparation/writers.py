@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,14 +10,14 @@ from pathlib import Path
 
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import atomic_path, remove_leftovers
 
 SPLITS = ("train", "test")
 STAGING = ".staging"  # folder of images whose split is not known yet
 BATCH = 200  # images moved, and committed to an LMDB, at a time
 PNG_LEVEL = 4  # of zlib; 6, Pillow's default, saves 2 % of the space in more than twice the time
 PAGE = 4096  # bytes; LMDB gives whole pages to a value
-TEMPORARY = re.compile(r"\.(records|report|images|contact_sheet|meta_info(_train|_test)?)-[^.]*\.[a-z]+")
+SUFFIXES = (".json", ".jsonl", ".csv", ".png", ".txt")  # of all that is written beside the images
 SPARE = 1 << 24  # bytes of an LMDB for its own needs
 
 
@@ -214,9 +213,8 @@ class PreparedOutput:
     def remove_leftovers(self) -> None:
         """Delete the temporary files of a run that was killed; images in the staging folder are used."""
         for folder in self.folder, *self.folder.glob("*.lmdb"):
-            for path in folder.iterdir():
-                if TEMPORARY.fullmatch(path.name):
-                    path.unlink()
+            for suffix in SUFFIXES:
+                remove_leftovers(folder, suffix)
 
     def close(self) -> None:
         for store in self._stores.values():

@@ -47,7 +47,7 @@ class SRFolderDataset(BasicImageDataset):
 
     Raises:
         InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
-            ``data_prefix`` or ``unreadable`` has an unknown value.
+            ``data_prefix``, ``scale`` or ``unreadable`` has a wrong value.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class SRFolderDataset(BasicImageDataset):
     ):
         if unreadable not in ("stop", "skip"):
             raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
+        if not isinstance(scale, int) or scale < 1:
+            raise InputError(f"SRFolderDataset.scale is {scale!r}, but it must be a whole number, 1 or more.")
         if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
             raise InputError(
                 f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "

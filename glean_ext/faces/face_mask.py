@@ -20,12 +20,12 @@ Array = np.ndarray
 
 def face_mask(face: Face) -> Array:
     """(256, 256) float32 in [0, 1] over the aligned crop: 1 in the face, 0 outside, soft at its outline."""
-    inside = _filled(face, face.oval)
+    inside = cover(face, face.oval)
     inside[[0, -1]] = inside[:, [0, -1]] = 0  # the crop has no pixels to paste beyond its border
-    return _smoothstep(_signed_distance(inside) / (FEATHER * MASK_SIZE) + 0.5)
+    return smoothstep(signed_distance(inside) / (FEATHER * MASK_SIZE) + 0.5)
 
 
-def _filled(face: Face, polygon: Array) -> Array:
+def cover(face: Face, polygon: Array) -> Array:
     """(256, 256) uint8: 1 where a polygon of the photograph, (N, 2), covers the face's aligned crop."""
     points = transform(inverse(from_crop(face.quad, MASK_SIZE)), polygon)
     inside = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)
@@ -33,13 +33,14 @@ def _filled(face: Face, polygon: Array) -> Array:
     return inside
 
 
-def _signed_distance(inside: Array) -> Array:
+def signed_distance(inside: Array) -> Array:
     """Distance to the outline in pixels, positive inside and negative outside."""
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
     return distance - np.sign(distance) / 2  # OpenCV gives 1 and -1 to the pixels on either side of the outline
 
 
-def _smoothstep(ramp: Array) -> Array:
+def smoothstep(ramp: Array) -> Array:
+    """A smooth rise from 0 at 0 to 1 at 1."""
     ramp = np.clip(ramp, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
@@ -57,6 +58,8 @@ def paste(image: Array, restored: Array, face: Face, mask: Array, scale: float, 
     """
     quad = face.quad * scale
     rows, columns = np.nonzero(mask)
+    if not rows.size:  # another face hides it
+        return
     used = np.array([(x, y) for x in (columns.min(), columns.max() + 1) for y in (rows.min(), rows.max() + 1)])
     corners = transform(from_crop(quad, len(mask)), used)
     left, top = np.floor(corners.min(axis=0)).astype(int).clip(0)

@@ -16,10 +16,11 @@ from glean_ext.faces.alignment import align
 from glean_ext.faces.colour_matching import Tone
 from glean_ext.faces.colour_matching import match_colours as matched
 from glean_ext.faces.detection import Face, FaceFinder
-from glean_ext.faces.face_mask import blend, face_mask, paste
+from glean_ext.faces.face_mask import blend, paste
+from glean_ext.faces.occlusion import by_depth, visible_mask
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.size_requirements import SizeRequirements
-from glean_ext.utils.array_conversion import PIXEL_TYPES
+from glean_ext.utils.array_conversion import PIXEL_TYPES, to_8_bits
 from glean_ext.utils.imresize import imresize
 
 WhenNoFace = Literal["keep", "whole", "error"]
@@ -177,19 +178,21 @@ class PhotoRestorer:
         if not faces:
             return self._without_faces(rgb, size, name, tone)
         image = self._background(rgb, size, tone)
-        done: list[RestoredFace] = []
+        done: dict[int, RestoredFace] = {}
+        order = by_depth(faces)
         for start in range(0, len(faces), self.batch):
-            batch = faces[start : start + self.batch]
-            crops = [_toned_if_gray(align(rgb, face.quad, self.size), tone) for face in batch]
-            for face, crop, restored in zip(batch, crops, self.restore_batch(crops), strict=True):
-                mask = face_mask(face)
+            batch = order[start : start + self.batch]
+            crops = [_toned_if_gray(align(rgb, faces[index].quad, self.size), tone) for index in batch]
+            for index, crop, restored in zip(batch, crops, self.restore_batch(crops), strict=True):
+                face = faces[index]
+                mask = visible_mask(face, faces, rgb)
                 if self.match_colours:
                     restored = _toned(matched(restored, crop, mask), tone)
                 paste(image, restored, face, mask, scale, 1 - self.fidelity)
-                done.append(RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face))
+                done[index] = RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face)
             if progress is not None:
                 progress(len(done), len(faces))
-        return PhotoResult(_toned_if_gray(image, tone), tuple(done))
+        return PhotoResult(_toned_if_gray(image, tone), tuple(done[index] for index in range(len(faces))))
 
     def find(self, rgb: Array, name: str = "the photo") -> list[Face]:
         """The faces to restore, from left to right; any thread may call it.
@@ -199,7 +202,7 @@ class PhotoRestorer:
         """
         if self.finder is None:
             return []
-        faces = self.finder.find(rgb if rgb.dtype == np.uint8 else (rgb // 257).astype(np.uint8), self.min_face)
+        faces = self.finder.find(to_8_bits(rgb), self.min_face)
         if self.max_faces is not None and len(faces) > self.max_faces and not self.only_center_face:
             raise InputError(
                 f"{name} has {len(faces)} faces, more than {self.max_faces}.",

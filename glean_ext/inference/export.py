@@ -14,7 +14,6 @@ import copy
 import importlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,13 +29,13 @@ import glean_ext
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, Notice, first_line
-from glean_ext.inference.image_restorer import log_notice
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata, OnnxBackend
 from glean_ext.networks import build_network
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import atomic_path, temporary_folder_beside
+from glean_ext.utils.messages import log_notice
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 # How much of the value range a file's results may differ by from the network's, before no file is written.
@@ -105,22 +104,22 @@ def export_network(
     require_place(out, format)
     out = Path(out)
     net.requires_grad_(False).eval()
-    facts = describe(net, dtype, {**(others or {}), **_versions(format)})
+    metadata = describe(net, dtype, {**(others or {}), **_versions(format)})
 
-    with atomic_path(out) as partial, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as folder:
+    with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
         notify(Notice("capturing the network"))
         program = capture(net, dtype)
-        written = Path(folder, out.name)
+        written = folder / out.name
         write = _write_onnx if format == "onnx" else _write_torch
-        facts = write(program, net, facts, written, notify)
+        metadata = write(program, net, metadata, written, notify)
         if (weights := _weights_of(written)).exists():
             weights.replace(_weights_of(out))
         written.replace(partial)
-    return facts
+    return metadata
 
 
 def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadata:
-    """The facts of a restorer, its difference not known yet."""
+    """The metadata of a restorer; its difference is not known yet."""
     takes = cast(SizeRequirements, net.size_requirements)
     memory = bytes_per_pixel(net) if takes.any_size else 0.0
     return ModelMetadata(
@@ -163,12 +162,12 @@ class Cast(nn.Module):
 def _write_onnx(
     program: torch.export.ExportedProgram,
     net: nn.Module,
-    facts: ModelMetadata,
+    metadata: ModelMetadata,
     path: Path,
     notify: Callable[[Notice], None],
 ) -> ModelMetadata:
     notify(Notice("converting it to ONNX"))
-    free = {0: "batch", **({2: "height", 3: "width"} if facts.any_size else {})}
+    free = {0: "batch", **({2: "height", 3: "width"} if metadata.any_size else {})}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         onnx_program: Any = torch.onnx.export(
@@ -178,30 +177,30 @@ def _write_onnx(
         node.metadata_props.clear()  # where in the Python code it comes from
     size = sum(value.const_value.nbytes for value in onnx_program.model.graph.initializers.values())
 
-    def save(facts: ModelMetadata) -> None:
-        onnx_program.model.metadata_props.update(facts.to_metadata())
+    def save(metadata: ModelMetadata) -> None:
+        onnx_program.model.metadata_props.update(metadata.to_metadata())
         onnx_program.save(path, external_data=size > LARGEST_PROTOBUF)
 
-    save(facts)
+    save(metadata)
     notify(Notice("comparing it with PyTorch"))
     session = OnnxBackend(path)
-    facts = _checked(facts, net, lambda lq: torch.from_numpy(session(lq.numpy())))
-    save(facts)
-    return facts
+    metadata = _checked(metadata, net, lambda lq: torch.from_numpy(session(lq.numpy())))
+    save(metadata)
+    return metadata
 
 
 def _write_torch(
     program: torch.export.ExportedProgram,
     net: nn.Module,
-    facts: ModelMetadata,
+    metadata: ModelMetadata,
     path: Path,
     notify: Callable[[Notice], None],
 ) -> ModelMetadata:
     torch.export.save(program, path)
     notify(Notice("comparing it with the network"))
-    facts = _checked(facts, net, torch.export.load(path).module())
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(facts.to_metadata())})
-    return facts
+    metadata = _checked(metadata, net, torch.export.load(path).module())
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata.to_metadata())})
+    return metadata
 
 
 def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelMetadata]:
@@ -215,34 +214,34 @@ def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelMetadata]:
         raise InputError(f"{path}: there is no such file. Give the path of a model that tools/export.py wrote.")
     try:
         program = torch.export.load(path, extra_files=extra)
-        metadata = json.loads(extra[METADATA] or "{}")
+        stored = json.loads(extra[METADATA] or "{}")
     except Exception as error:  # zip, JSON, torch: anything
         raise InputError(
             f"{path} is damaged or no .pt2 file ({first_line(error)}). Export the network again."
         ) from error
-    return program.module(), ModelMetadata.from_metadata(metadata, path)
+    return program.module(), ModelMetadata.from_metadata(stored, path)
 
 
 @torch.inference_mode()
-def _checked(facts: ModelMetadata, net: nn.Module, run: Run) -> ModelMetadata:
-    """The facts with the largest difference of ``run`` from the network on random images."""
-    difference = max(largest_difference(net, run, lq) for lq in random_images(facts))
-    if not difference <= (most := TOLERANCE[facts.dtype]):  # NaN, too
-        half = facts.dtype == "float16"
+def _checked(metadata: ModelMetadata, net: nn.Module, run: Run) -> ModelMetadata:
+    """The metadata with the largest difference of ``run`` from the network on random images."""
+    difference = max(largest_difference(net, run, lq) for lq in random_images(metadata))
+    if not difference <= (most := TOLERANCE[metadata.dtype]):  # NaN, too
+        half = metadata.dtype == "float16"
         raise InputError(
             f"The exported network differs from the network by {difference:.2g} of the value range, more than "
             f"{most:g}; no file was written.",
             parameter="dtype",
             hint="Use {dtype=float32}." if half else "Try other versions of the [export] packages.",
         )
-    return replace(facts, max_difference=difference)
+    return replace(metadata, max_difference=difference)
 
 
-def random_images(facts: ModelMetadata) -> list[Tensor]:
+def random_images(metadata: ModelMetadata) -> list[Tensor]:
     """Batches of uniform noise in [-1, 1]: of the nominal size, and of an odd one where all are taken."""
-    height, width = facts.nominal
+    height, width = metadata.nominal
     shapes = [(1, 3, height, width), (2, 3, height, width)]
-    if facts.any_size:
+    if metadata.any_size:
         shapes[1] = (2, 3, height + 3, width + 5)
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]

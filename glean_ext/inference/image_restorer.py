@@ -5,7 +5,6 @@ Imports nothing heavy itself: PyTorch comes with :mod:`.torch_backend`, onnxrunt
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,25 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.backend import ONNX, Backend, OutOfMemory, load_backend
+from glean_ext.inference.backend import Backend, OutOfMemory, load_backend
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.size_policy import Resize, Size, SizePolicy
 from glean_ext.inference.tiling import Tiling
 from glean_ext.size_requirements import format_size
 from glean_ext.utils.array_conversion import PIXEL_TYPES, from_floats, to_floats
+from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
 
 if TYPE_CHECKING:  # takes seconds to load
     import torch
 
-__all__ = ["ONNX", "ImageRestorer", "Prepared", "TileSizes", "log_notice"]
-
 Array = np.ndarray
-
-
-def log_notice(notice: Notice) -> None:
-    """What is done with notices where nothing else is said: they are logged."""
-    logging.getLogger(__name__).info("%s", notice)
 
 
 class TileSizes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,16 +19,36 @@ if TYPE_CHECKING:  # what runs without torch asks for the memory, too
 # between small tensors (demo LightGLEAN at 56x56 to 192x192, x8 cat network at 32x32 and 64x64, on a CPU).
 USABLE = 0.8  # the share of the memory, beyond the reserve, that activations may take
 RESERVE = 256 * 2**20
-RESULT_BYTES = 3  # a pixel of a result of 8 bits
+# A pixel of a result of 8 and 16 bits, by bytes of its values: itself, with transparency, resized, and written with a
+# before/after picture (measured: up to 21.7 and 34 in all).
+RESULT_BYTES = {1: 22, 2: 36}
 JOINED_BYTES = 36  # a pixel of the rows that are being joined: fp32 RGB, and two temporaries of its conversion
 FAKE_SIDE = 64  # of the input to count with; so large that borders do not count
 GIB = 2**30
 GROUPS = Path("/sys/fs/cgroup")
-# Control group versions 2 and 1: the folder, limit, use, and what of the use is files that can be dropped.
-LIMITS = (
-    ("", "memory.max", "memory.current", "inactive_file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
+OWN_GROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 2**63 - 1  # bytes
+
+
+@dataclass(frozen=True)
+class GroupFiles:
+    """Where a version of control groups has its limits.
+
+    Attributes:
+        roots: Folders within :data:`GROUPS`; a hybrid system has version 2 in ``unified``.
+        limits: Files of limits, of which the smallest counts.
+        usage: The file of the memory in use.
+        droppable: What of the use is files that can be dropped, in ``memory.stat``.
+    """
+
+    roots: tuple[str, ...]
+    limits: tuple[str, ...]
+    usage: str
+    droppable: str
+
+
+VERSION_2 = GroupFiles(("", "unified"), ("memory.max", "memory.high"), "memory.current", "inactive_file")
+VERSION_1 = GroupFiles(("memory",), ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class Memory:
     def needs(self, tile: Size, image: Size, scale: int) -> tuple[float, float]:
         """RAM and GPU memory for an image (height, width) in tiles (height, width)."""
         height, width = min(tile[0], image[0]), min(tile[1], image[1])
-        result = scale**2 * image[1] * (RESULT_BYTES * self.depth * image[0] + JOINED_BYTES * height)
+        result = scale**2 * image[1] * (RESULT_BYTES[self.depth] * image[0] + JOINED_BYTES * height)
         forward = self.per_pixel * height * width / USABLE + RESERVE
         return (result + forward, 0) if self.gpu is None else (result, forward)
 
@@ -58,8 +80,8 @@ class Memory:
 
 
 def at_hand(device: torch.device | None = None) -> tuple[int, int | None]:
-    """Bytes of RAM and, for a GPU, of its memory that can be had now; None is the CPU."""
-    ram = min(psutil.virtual_memory().available, *group_limits())
+    """Bytes of RAM and, for a GPU, of its memory that are free for this process now; the device None is the CPU."""
+    ram = min([free_ram(), process_limit(), *group_limits()])
     if device is None or device.type != "cuda":
         return ram, None
     import torch
@@ -68,23 +90,80 @@ def at_hand(device: torch.device | None = None) -> tuple[int, int | None]:
     return ram, torch.cuda.mem_get_info(device)[0] + cached
 
 
-def group_limits(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Bytes left under each memory limit of this process's control group (containers, Slurm); [] without limits."""
-    left, names = [], {""}  # inside its container a group is the root
-    for line in own.read_text().splitlines() if own.is_file() else ():
-        _, controllers, name = line.split(":", 2)
-        if not controllers or "memory" in controllers.split(","):
-            names.add(name.lstrip("/"))
-    for kind, limit, use, files in LIMITS:
-        for name in names:
-            folder = groups / kind / name
-            try:
-                most = int((folder / limit).read_text())  # 'max': no limit
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                left.append(max(0, most - int((folder / use).read_text()) + int(stat.get(files, 0))))
-            except (OSError, ValueError):
-                continue
+def free_ram() -> int:
+    """Bytes that the machine has free, with the caches that it can drop."""
+    try:
+        return psutil.virtual_memory().available
+    except (OSError, RuntimeError, KeyError, ValueError):  # /proc is not mounted, or hides it
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return UNLIMITED
+
+
+def process_limit() -> int:
+    """Bytes of address space that this process may still take (``ulimit -v``)."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return UNLIMITED
+        return max(0, limit - psutil.Process().memory_info().vms)
+    except (ImportError, AttributeError, OSError, psutil.Error):
+        return UNLIMITED
+
+
+def group_limits(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> list[int]:
+    """Bytes left under each memory limit of this process's control group and of those that it lies in.
+
+    Containers, Slurm's jobs and steps, Kubernetes' pods and the slices of users have them; [] without limits.
+
+    Args:
+        groups: Where control groups are mounted.
+        own: Names the groups of this process. Inside of a container they may be those of the host, of which nothing
+            is mounted: then the mounted root is the container's own group.
+    """
+    names = {VERSION_2: PurePosixPath(), VERSION_1: PurePosixPath()}
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, name = [*line.split(":", 2), "", ""][:3]
+        path = PurePosixPath(name.lstrip("/"))
+        if ".." not in path.parts:  # outside of this namespace
+            if not controllers:
+                names[VERSION_2] = path
+            elif "memory" in controllers.split(","):
+                names[VERSION_1] = path
+    left = []
+    for files, path in names.items():
+        for root in files.roots:
+            for group in (path, *path.parents):
+                left += _left(groups / root / group, files)
     return left
+
+
+def _left(group: Path, files: GroupFiles) -> list[int]:
+    """Bytes left in one group, [] where it has no limit."""
+    limits = [number for name in files.limits if (number := _number(group / name)) is not None]
+    usage = _number(group / files.usage)
+    if not limits or usage is None:
+        return []
+    droppable = 0
+    with suppress(OSError, ValueError):
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        droppable = int(statistics.get(files.droppable, 0))
+    return [max(0, min(limits) - usage + droppable)]
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # 'max': no limit
+        return None
 
 
 def bytes_per_pixel(net: Any) -> float:

@@ -14,6 +14,7 @@ from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, r1_penalty
 from glean_ext.networks import channels_last
+from glean_ext.networks.precision import full_precision, runs_in_fp16
 from glean_ext.size_requirements import format_size
 
 
@@ -182,9 +183,9 @@ class GLEAN(SRGAN):
         if not self.r1_gamma or self.step_counter % self.r1_interval:
             return {"loss_d_real": self.gan_loss(self.discriminator(gt), target_is_real=True, is_disc=True)}
         gt = gt.detach().requires_grad_()
-        half = torch.get_autocast_dtype(gt.device.type) == torch.float16
         # No loss scaling applies to this gradient, and in fp16 it would underflow.
-        with torch.autocast(gt.device.type, enabled=False) if half else nullcontext():
+        fp16 = runs_in_fp16(self.discriminator, gt.device)
+        with full_precision(self.discriminator, gt.device) if fp16 else nullcontext():
             logits = self.discriminator(gt)
             penalty = self.r1_gamma * self.r1_interval * r1_penalty(logits, gt)
         return {"loss_d_real": self.gan_loss(logits, target_is_real=True, is_disc=True), "loss_r1": penalty}

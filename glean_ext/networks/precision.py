@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -23,11 +24,46 @@ def mixed_precision(device: torch.device, enabled: bool) -> AbstractContextManag
     return torch.autocast(device.type, torch.float16 if device.type == "cuda" else torch.bfloat16)
 
 
+def runs_in_fp16(net: nn.Module, device: torch.device) -> bool:
+    """Whether fp16 is what autocast around ``net`` computes in, or ``net`` or a part of it can switch to it."""
+    fp16_around = torch.get_autocast_dtype(device.type) == torch.float16
+    return fp16_around or any(getattr(module, "fp16_enabled", False) for module in net.modules())
+
+
+@contextmanager
+def full_precision(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Compute ``net`` in fp32: without the autocast around it and without those that it or its parts open.
+
+    It works for MMagic's networks, too, whose layers have a switch ``fp16_enabled`` each.
+    """
+    switched_on = [module for module in net.modules() if getattr(module, "fp16_enabled", False)]
+    for module in switched_on:
+        module.fp16_enabled = False  # type: ignore[assignment]
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for module in switched_on:
+            module.fp16_enabled = True  # type: ignore[assignment]
+
+
 @cache
 def cpu_has_bf16() -> bool:
     """Whether this CPU has instructions for bf16; on one without, bf16 takes up to 40 times as long as fp32."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older PyTorch
     return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The fastest precision for inference: bf16 where the hardware computes in it, else fp16 or fp32.
+
+    fp16 is for NVIDIA's compute capabilities 7.0 and 7.5 (V100, T4); earlier GPUs gain nothing from half precision.
+    """
+    if device.type != "cuda":
+        return torch.bfloat16 if cpu_has_bf16() else torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
 
 
 @cache

@@ -108,13 +108,15 @@ def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> n
     lines = np.swapaxes(image, 0, axis)
     rest = lines.shape[1:]
     lines = lines.reshape(in_size, -1)
-    out = np.empty((out_size, lines.shape[1]))
+    out = np.empty((out_size, lines.shape[1]), image.dtype)
     for block in _blocks(in_size, out_size, scale):
         columns = max(1, CHUNK_PIXELS // (block.stop - block.start))
         for left in range(0, lines.shape[1], columns):
             part = slice(left, left + columns)
-            used = lines[block.start : block.stop, part].astype(np.float64)
-            np.matmul(block.weights, used, out=out[block.first : block.last, part])
-    if image.dtype.kind == "u":
-        out = np.floor(np.clip(out, 0, np.iinfo(image.dtype).max) + 0.5)
-    return np.ascontiguousarray(np.swapaxes(out.astype(image.dtype).reshape(out_size, *rest), 0, axis))
+            values = block.weights @ lines[block.start : block.stop, part].astype(np.float64)
+            if image.dtype.kind == "u":
+                np.clip(values, 0, np.iinfo(image.dtype).max, out=values)
+                np.add(values, 0.5, out=values)
+                np.floor(values, out=values)
+            out[block.first : block.last, part] = values
+    return np.ascontiguousarray(np.swapaxes(out.reshape(out_size, *rest), 0, axis))

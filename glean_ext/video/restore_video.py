@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from array import array
@@ -17,21 +16,16 @@ import av
 import numpy as np
 
 from glean_ext.errors import InputError, Notice
+from glean_ext.utils.messages import log_notice
 from glean_ext.video.encoder import EncodingOptions, check_frame_size
 from glean_ext.video.formats import VIDEO_OUTPUTS
 from glean_ext.video.muxer import mux, streams_to_copy
 from glean_ext.video.reader import DisplayedFrame, VideoError, VideoSource
 from glean_ext.video.segment_writer import Segments
 
-LOGGER = logging.getLogger(__name__)
 MAX_PENDING_BATCHES = 2  # that are decoded, and that wait to be encoded, while one is restored
 SEGMENTS_VERSION = 2  # of the folder of segments
 DEFAULTS = EncodingOptions()
-
-
-def log_notice(notice: Notice) -> None:
-    """What happens to notices by default."""
-    LOGGER.info("%s", notice)
 
 
 @dataclass(frozen=True)

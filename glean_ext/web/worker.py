@@ -18,8 +18,9 @@ from glean_ext.inference.backend import load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
-from glean_ext.utils.image_io import Picture, decode_rgb
+from glean_ext.utils.image_io import decode_picture
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.picture import Picture
 from glean_ext.web.job_queue import Job
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
@@ -82,7 +83,10 @@ class ModelWorker:
         """
         self._job, order = job, job.order
         job.report("reading the image")
-        rgb, job.content = decode_rgb(job.content, order.name), b""
+        picture, job.content = decode_picture(job.content, order.name), b""
+        rgb = picture.flattened
+        if lost := _not_kept(picture):
+            job.notify(Notice(f"{order.name}: the result does not have {' and '.join(lost)}."))
         image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         job.report("saving")
         return self._keep(job, rgb, image, faces)
@@ -91,20 +95,20 @@ class ModelWorker:
         size = image.shape[0], image.shape[1]
         _save(imresize(rgb, size=size), job, "before.png")
         _save(image, job, "result.png")
-        shown = faces[: self._limits.faces]
-        for number, face in enumerate(shown):
+        displayed = faces[: self._limits.faces]
+        for number, face in enumerate(displayed):
             assert face.crop is not None and face.restored is not None
             _save(face.crop, job, f"crop-{number}.png")
             _save(face.restored, job, f"face-{number}.png")
-        if len(shown) < len(faces):
-            job.notify(Notice(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result."))
+        if len(displayed) < len(faces):
+            job.notify(Notice(f"{len(displayed)} of {len(faces)} faces are shown one by one; all are in the result."))
         width, height = size[::-1]
         return {
             "from": format_size(job.order.size),
             "size": format_size(size),
             "width": width,
             "height": height,
-            "faces": len(shown),
+            "faces": len(displayed),
         }
 
     def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
@@ -158,6 +162,15 @@ class ModelWorker:
             job.report(job.step, job.done, job.total)
         elif total > 1:
             job.report("tiles", done, total)
+
+
+def _not_kept(picture: Picture) -> list[str]:
+    """What the file has besides the 8-bit RGB pixels that the page restores, in words."""
+    transparent = picture.alpha is not None and bool((picture.alpha < np.iinfo(picture.alpha.dtype).max).any())
+    lost = ["its transparency (it is laid over white)"] if transparent else []
+    lost += ["its 16 bits"] if picture.pixels.dtype == np.uint16 else []
+    lost += ["its metadata"] if picture.exif or picture.xmp else []
+    return [*lost, *picture.not_carried]
 
 
 def _save(image: np.ndarray, job: Job, name: str) -> None:

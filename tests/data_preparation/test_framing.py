@@ -107,6 +107,10 @@ def test_face_crop_is_used_and_its_size_counts():
             {"lr_scale": 3},
             "lr_scale is 3, which does not divide 16x16 into smaller whole pixels. Give a divisor of both sides.",
         ),
+        (
+            {"size": (16, 12), "lr_scale": 8},
+            "lr_scale is 8, which does not divide 16x12 into smaller whole pixels. Give a divisor of both sides.",
+        ),
     ],
 )
 def test_options_that_make_no_sense(values, message):

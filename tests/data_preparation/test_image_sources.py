@@ -140,6 +140,25 @@ def test_members_that_cannot_be_read_are_rejected(tmp_path, raw, monkeypatch):
     )
 
 
+def test_encrypted_members_are_named_as_such(tmp_path):
+    path = make_zip(tmp_path / "raw.zip", {"a.png": png(picture(1))})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\3\4") + 6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    source = open_source(path)
+    assert fault(source.read, source.find()[0][0]) == (
+        "a.png is encrypted. Unpack the zip with its password, and give the folder."
+    )
+
+
+def test_a_damaged_database_is_one_line(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/data.mdb").write_bytes(b"no database" * 999)
+    message = fault(open_source, tmp_path / "raw")
+    assert message.startswith(f"{tmp_path}/raw is a damaged LMDB (") and message.endswith(" Download or copy it again.")
+
+
 def test_any_exception_of_a_decoder_rejects_that_file_only(tmp_path, raw, monkeypatch):
     """A PNG without its palette, and an error that no decoder documents."""
     Image.fromarray(picture(1)).convert("P").save(raw / "3.png")
@@ -236,6 +255,14 @@ def test_list_entries_are_found_by_path_or_name(tmp_path):
     assert fault(keys, "1.png\n7.png\n8.png") == (
         f"{tmp_path}/list.txt names 7.png and 1 more, which source does not have. Correct the list or source."
     )
+
+
+def test_a_whole_path_comes_before_a_name_that_several_files_have(tmp_path):
+    for name in "1.png", "a/1.png", "a/1.jpg":
+        save(picture(1), tmp_path / "raw" / name)
+    entries, _ = open_source(tmp_path / "raw").find()
+    (tmp_path / "list.txt").write_text("1.png\na/1.jpg\n")
+    assert find_listed(entries, tmp_path / "list.txt") == {"1.png", "a/1.jpg"}
 
 
 def test_lists_of_every_spelling(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from support.preparation import TOOL, content, fault, names, picture, run, save,
 from glean_ext import cli
 from glean_ext.data_preparation.readers import Entry, FolderSource
 from glean_ext.errors import InputError
+from glean_ext.utils import files
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
 
@@ -163,6 +164,15 @@ def test_the_source_may_change_between_runs(tmp_path, raw, lmdb_too):
             assert keys[0] == keys[1] and len(keys[0]) == report[split]
 
 
+def test_finished_images_are_not_written_again(tmp_path, raw):
+    run(raw, tmp_path / "out", split=1.0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    save(picture(20), raw / "20.png")
+    run(raw, tmp_path / "out", split=1.0)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    assert after.keys() - before.keys() == {tmp_path / "out/train/GT/20.png"} and before.items() <= after.items()
+
+
 def test_the_report_follows_files_that_are_left_out(tmp_path, raw):
     assert run(raw, tmp_path / "out")["left out"] == []
     (raw / "notes.txt").write_text("x")
@@ -194,6 +204,16 @@ def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     (out / "records.jsonl").write_bytes(b"no database " * 99)
     assert fault(run, raw, out) == (
         f"{out}/records.jsonl is damaged (line 1 is not one of its own). Give a new folder as out."
+    )
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path, raw):
+    out = tmp_path / "out"
+    run(raw, out)
+    log = (out / "records.jsonl").read_text()
+    (out / "records.jsonl").write_text(log.replace('"version": "2"', '"version": "1"'))
+    assert fault(run, raw, out) == (
+        f"{out} was begun with version = 1, but now it is 2. Give the same options, or a new folder as out."
     )
 
 
@@ -232,22 +252,24 @@ def many(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_continues(many, tmp_path, how):
     out = tmp_path / "out"
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"
     process = start(many / "raw", out, *options, start_new_session=True)
     wait_for_images(out, 10)
     children = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
+    if how != signal.SIGKILL:
+        os.killpg(process.pid, how)  # as a terminal and batch systems do
     else:
         process.kill()
     _, errors = process.communicate(timeout=60)
     assert len(children) >= 3
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert "Interrupted. The next run continues from here.\n" in errors and errors.endswith("\ninterrupted\n")
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        assert "Interrupted. The next run continues from here.\n" in errors and errors.endswith(
+            "\ninterrupted\n" if how == signal.SIGINT else "\nterminated\n"
+        )
         assert "Traceback" not in errors
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{child}").exists() for child in children):  # no process is left
@@ -274,7 +296,7 @@ def test_a_killed_worker_ends_the_run_with_one_line(many, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
     """Temporary files of everything that is written, in folders and databases, and images that nobody waits for."""
     for lmdb_too in False, True:
         out = tmp_path / f"out{lmdb_too}"
@@ -287,6 +309,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
         (out / ".mine.json").write_text("a file of the user")
         if lmdb_too:
             (out / "train_GT.lmdb/.meta_info-01234567.txt").write_text("half")
+        monkeypatch.setattr(files, "_searched", set())  # as in a new process
         run(raw, out, lmdb=lmdb_too)
         after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         changed = {path for path in before | after if before.get(path) != after.get(path)}
@@ -299,6 +322,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
         run(raw, tmp_path / f"fresh{lmdb_too}", lmdb=lmdb_too)
         assert content(out) == content(tmp_path / f"fresh{lmdb_too}") and not (out / ".staging").exists()
         (raw / f"more{lmdb_too}.png").unlink()
+
+
+def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.records-0a1b2c3d.jsonl").write_text("half")
+    assert run(raw, tmp_path / "out")["train"] == 9
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
@@ -314,7 +344,9 @@ def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
     assert content(out) == before and (out / "records.jsonl").read_bytes() == whole
     options = json.loads(lines[0])["options"]
     with closing(RecordLog(out, {name: options[name] for name in options if name != "version"})) as log:
+        assert log.complete
         log.append([ImageRecord("x", "1", "x.png")])
+        assert not log.complete and log.records["x"].stamp == "1"
         with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
             patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt()))
             log.append([ImageRecord("y", "1", "y.png")])

@@ -17,6 +17,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
+from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.metrics.fid import InceptionFeatures, frechet_distance
 from glean_ext.models.stylegan2_trainer_bank import TrainableBank, mixed_codes
@@ -85,6 +86,11 @@ def test_a_bank_trains_and_glean_uses_it_by_path(home, name):
         assert torch.equal(value, average[key]), key
     samples = sorted(Path("bank").rglob("samples_*.png"))
     assert [np.asarray(Image.open(path)).shape for path in samples] == [(4 * 16, 8 * 16, 3)] * 2
+    bank = runner.model.generator_ema.module
+    assert bank.training, "as before the picture"
+    last = np.asarray(Image.open(max(samples, key=lambda path: int(path.stem.split("_")[1]))))
+    np.testing.assert_array_equal(last, np.asarray(sample_sheet(bank.eval(), rows=4, columns=8)))
+    assert not np.array_equal(last, np.asarray(sample_sheet(runner.model.generator.eval(), rows=4, columns=8)))
 
 
 def test_a_trainable_bank_is_the_bank():

@@ -49,6 +49,7 @@ def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys
     assert report.images == {"training": (5, 5), "validation": (5, 5)}
     assert rows["parameters"] == f"{report.parameters:,}, {report.trained_parameters:,} of them trained"
     assert report.batch == ((2, 3, 8, 8), (2, 3, 16, 16)) and report.steps == 300_000
+    assert f", {report.step_seconds * 300_000 / 3600:.1f} h for 300,000 of them" in rows["a step"]
     assert "dry run" not in capsys.readouterr().out
     for fact in "5, 5 of them read", "bank.pth", "(2, 3, 8, 8) -> (2, 3, 16, 16)", "for 300,000 of them", "MB, ":
         assert fact in said, fact
@@ -66,7 +67,7 @@ def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys
 def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
     break_it()
     with pytest.raises(InputError, match=message):
-        dry_run(config("train_dataloader.batch_size=5"))
+        dry_run(config("train_dataloader.batch_size=4"))
 
 
 def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):

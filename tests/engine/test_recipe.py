@@ -15,6 +15,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
+from glean_ext.errors import InputError
 
 # SGD, for Adam makes steps of the same size from gradients that differ by rounding around zero; no statistics over the
 # batch.
@@ -111,7 +112,27 @@ def test_the_average_of_the_weights_is_what_is_saved(home):
     assert moved > 10
     bank = {key: value for key, value in saved.items() if key.startswith("generator.")}
     assert all(torch.equal(value, first[key]) for key, value in bank.items()) and len(bank) > 40
-    assert all(torch.equal(v, third[k]) for k, v in runner.model.generator.state_dict().items()), "training goes on"
+    assert all(torch.equal(v, third[k]) for k, v in runner.model.generator.state_dict().items()), "training continues"
+
+
+def test_learning_rates_in_proportion_to_the_batch_size(home):
+    """A batch of 4 images, of 8 for which the rates are."""
+    for scale, rate in (False, 0.1), (True, 0.05):
+        cfg = load_config("config.py", ["train_cfg.max_iters=2", "auto_scale_lr.base_batch_size=8"])
+        cfg.work_dir, cfg.log_level, cfg.experiment_name = "work", "ERROR", f"{home.name}-{scale}"
+        if scale:
+            runners.scale_learning_rates(cfg)
+        notes = Notes()
+        runner = runners.train(cfg, [notes])
+        assert notes.rates == [rate] * 2
+        assert runner.optim_wrapper["discriminator"].get_lr()["lr"] == [rate]
+    del cfg.auto_scale_lr["base_batch_size"]
+    with pytest.raises(InputError) as error:
+        runners.scale_learning_rates(cfg)
+    assert str(error.value) == (
+        "The config has no auto_scale_lr=dict(base_batch_size=...), the batch size of all GPUs together that its "
+        "learning rates are for. Add it, or train without auto_scale_lr."
+    )
 
 
 def test_warm_up_and_cosine(home):

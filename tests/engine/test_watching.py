@@ -1,19 +1,22 @@
-"""What whoever watches a training sees: losses, metrics and pictures, here and in TensorBoard."""
+"""What a training shows: losses, metrics and pictures in files and in TensorBoard, and a progress bar."""
 
 from __future__ import annotations
 
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.training import BASES, NETWORK, make_home
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
+from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook
 from glean_ext.utils.image_io import read_rgb
 
 CONFIG = f"""
@@ -65,3 +68,16 @@ def test_tensorboard_has_the_scalars_and_the_comparison(tmp_path, monkeypatch):
     # the last row is the ground truth, ten times as large
     first = shown[4 + 3 * 164 : 4 + 3 * 164 + 160 : 10, 130 : 130 + 160 : 10]
     np.testing.assert_array_equal(first, read_rgb("data/GT/0.png"))
+
+
+def test_the_progress_bar_shows_the_iteration_and_its_losses(monkeypatch, capsys):
+    monkeypatch.setattr("glean_ext.utils.progress.SECONDS_BETWEEN_LINES", 0)
+    hook, runner = ProgressBarHook(), SimpleNamespace(max_iters=5, iter=1)
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 1, outputs={"loss_pix": torch.tensor(0.5), "loss_gan": torch.tensor(2.0)})
+    runner.iter = 2
+    hook.after_train_iter(runner, 2, outputs={"loss_pix": torch.tensor(0.25)})
+    hook.after_train(runner)
+    first, second = capsys.readouterr().out.split("training ")[1:]
+    assert first.startswith("2/5") and first.rstrip().endswith(" pix 0.5000 gan 2.0000")
+    assert second.startswith("3/5") and second.rstrip().endswith(" pix 0.2500")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case, Training, shared_weights
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, r1_penalty
-from glean_ext.networks import StyleGAN2Discriminator, build_network, ops
+from glean_ext.networks import StyleGAN2Discriminator, build_network, ops, precision
 from glean_ext.networks.conv2d_gradfix import convolution
 
 ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
@@ -228,6 +228,50 @@ def test_r1_in_training(dtype):
     assert max(moved) > 1e-4
 
 
+def mmagics(in_size: int, **switches: object) -> nn.Module:
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    return Reference(in_size, **switches)
+
+
+@pytest.mark.parametrize(
+    ("make", "around"),
+    [
+        (lambda: StyleGAN2Discriminator(16, max_channels=16, fp16_enabled=True), None),
+        (lambda: StyleGAN2Discriminator(16, max_channels=16, fp16_enabled=True), torch.float16),
+        (lambda: StyleGAN2Discriminator(16, max_channels=16), torch.float16),
+        (lambda: mmagics(16, fp16_enabled=True), None),
+        (lambda: mmagics(16, num_fp16_scales=1), torch.bfloat16),
+    ],
+    ids=["own switch", "own switch in autocast", "autocast", "MMagic's switch", "MMagic's layers in autocast"],
+)
+def test_r1_is_computed_in_fp32_where_the_network_runs_in_fp16(mmagic_models, monkeypatch, make, around):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # so that the switch does switch on this CPU
+    restorer = training(r1_gamma=10.0, r1_interval=1).restorer
+    torch.manual_seed(0)
+    discriminator = restorer.discriminator = randomize(make())
+    switches = [(module, module.fp16_enabled) for module in discriminator.modules() if hasattr(module, "fp16_enabled")]
+    dtypes: set[torch.dtype] = set()
+    for module in discriminator.modules():
+        module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    gt = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
+        losses = restorer._losses_on_real(gt)
+    assert dtypes == {torch.float32}
+    assert all(module.fp16_enabled == value for module, value in switches)
+    (losses["loss_d_real"] + losses["loss_r1"]).backward()
+    found = [param.grad.clone() for param in discriminator.parameters()]
+    for module, _ in switches:
+        module.fp16_enabled = False
+    discriminator.zero_grad()
+    image = gt.clone().requires_grad_()
+    expected = 10 * r1_penalty(discriminator(image), image)
+    assert losses["loss_r1"].item() == pytest.approx(expected.item(), rel=1e-5)
+    (restorer.gan_loss(discriminator(gt), target_is_real=True, is_disc=True) + expected).backward()
+    for grad, param in zip(found, discriminator.parameters(), strict=True):
+        torch.testing.assert_close(grad, param.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_r1_needs_a_discriminator():
     for changes in {"r1_gamma": -1.0}, {"r1_gamma": 1.0, "r1_interval": 0}:
         with pytest.raises(InputError, match=r"^model.r1_gamma=.* R1 needs a discriminator, a weight of at least 0"):
@@ -319,15 +363,25 @@ def test_the_bank_keeps_no_inputs_of_its_convolutions():
 
 @pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
 def test_bf16_trains_like_fp32(kind):
-    """30 steps: pixel loss within 1% of fp32's, and it falls; R1 and style loss within 10%, the others within 5%."""
-    runs = [training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16")]
-    curves = [[subject.run() for _ in range(30)] for subject in runs]
-    assert curves[0][-1]["loss_pix"] < 0.8 * curves[0][0]["loss_pix"]
-    for full, half in zip(*curves, strict=True):
-        assert full.keys() == half.keys()
-        for name, value in full.items():
-            tolerance = {"loss_pix": 0.01, "loss_r1": 0.1, "loss_style": 0.1}.get(name, 0.05)
-            assert half[name] == pytest.approx(value, rel=tolerance), name
+    """From the same weights each loss is fp32's within its rounding, and a training of its own gets as far.
+
+    bf16 rounds to 2^-9 (0.2%) in each layer. Measured over 30 steps with equal weights: 0.3% at most, and 3.2% for R1,
+    which squares a gradient that passed the layers twice. Two trainings diverge: with fp32's own weights changed by
+    0.4% at the start, R1 is off by up to 25% within 30 steps, but the pixel loss by less than 1%.
+    """
+    full, half, own = (
+        training(dtype, kind=kind, r1_gamma=1.0, r1_interval=4) for dtype in ("float32", "bfloat16", "bfloat16")
+    )
+    curves: list[tuple[float, float]] = []
+    for _ in range(30):
+        half.restorer.load_state_dict(full.restorer.state_dict())
+        expected, losses = full.run(), half.run()
+        assert expected.keys() == losses.keys()
+        for name, value in expected.items():
+            assert losses[name] == pytest.approx(value, rel=0.1 if name == "loss_r1" else 0.01), name
+        curves.append((expected["loss_pix"], own.run()["loss_pix"]))
+    assert curves[-1][0] < 0.8 * curves[0][0]
+    assert all(pixel == pytest.approx(expected, rel=0.03) for expected, pixel in curves)
 
 
 @pytest.mark.gpu

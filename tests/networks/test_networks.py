@@ -23,7 +23,7 @@ from glean_ext.networks import (
     precision,
     prepare_for_inference,
 )
-from glean_ext.networks.discriminators import minibatch_stddev
+from glean_ext.networks.discriminators import minibatch_stddev, require_batch
 from glean_ext.networks.shapes import channels_by_resolution
 
 
@@ -205,6 +205,47 @@ def test_minibatch_stddev_names_the_batch_size():
         minibatch_stddev(torch.zeros(6, 1, 4, 4))
 
 
+@pytest.mark.parametrize(("batch", "group_size"), [(1, 4), (2, 4), (3, 4), (4, 4), (8, 4), (12, 4), (6, 3), (5, 8)])
+def test_minibatch_stddev_equals_mmagics(mmagic_models, batch, group_size):
+    from mmagic.models.editors.stylegan2.stylegan2_modules import ModMBStddevLayer
+
+    x = torch.randn(batch, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    for groups in 1, 3:
+        expected = ModMBStddevLayer(group_size, groups)(x)
+        assert expected.shape == (batch, 6 + groups, 4, 4)
+        torch.testing.assert_close(minibatch_stddev(x, group_size, groups), expected)
+
+
+@pytest.mark.parametrize("batch", [5, 6, 7, 9])
+def test_unfit_batches_are_refused_before_training(mmagic_models, batch):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
+
+    message = (
+        f"The discriminator compares images in groups of 4, so a batch of {batch} does not fit: take at most 4 images "
+        "or a multiple of 4 (train_dataloader.batch_size, which is per GPU), or set "
+        "model.discriminator.mbstd_cfg.group_size."
+    )
+    narrow = StyleGAN2Discriminator(8, max_channels=8)
+    for discriminator in narrow, nn.Sequential(narrow), Reference(8):
+        with pytest.raises(InputError) as error:
+            require_batch(discriminator, batch)
+        assert str(error.value) == message
+    with pytest.raises(InputError) as error:
+        narrow(torch.zeros(batch, 3, 8, 8))
+    assert str(error.value) == message
+    require_batch(nn.Linear(1, 1), batch)
+    for fits in 1, 2, 3, 4, 8, 12:
+        require_batch(narrow, fits)
+    require_batch(StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_size": batch}), batch)
+
+
+def test_mistakes_in_mbstd_cfg_are_found_when_the_network_is_built():
+    with pytest.raises(TypeError, match="group_sise"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"group_sise": 2})
+    with pytest.raises(ValueError, match=r"^mbstd_cfg.channel_groups must divide 8, but it is 3\.$"):
+        StyleGAN2Discriminator(8, max_channels=8, mbstd_cfg={"channel_groups": 3})
+
+
 # ---------------------------------------------------------------- the network itself
 
 
@@ -289,6 +330,28 @@ def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
     assert auto.dtype == switched.dtype == torch.float32
     assert torch.equal(auto, switched)
     assert 0 < largest_error(auto, full) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("bf16", "capability", "expected"),
+    [
+        (True, (9, 0), torch.bfloat16),
+        (True, (8, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (7, 0), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
+)
+def test_fast_dtype_of_gpus(monkeypatch, bf16, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.fast_dtype(torch.device("cuda")) == expected
+
+
+def test_fast_dtype_of_cpus(monkeypatch):
+    for has, expected in (True, torch.bfloat16), (False, torch.float32):
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda has=has: has)
+        assert precision.fast_dtype(torch.device("cpu")) == expected
 
 
 def test_r1_works_in_mixed_precision():

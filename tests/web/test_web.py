@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -97,6 +98,22 @@ def test_images_are_read_as_a_viewer_shows_them(site):
     job = site.submit(encode(image, "TIFF", exif=exif.tobytes()), model="Demo LightGLEAN")
     assert site.wait(job)["result"]["from"] == "8x16"
     np.testing.assert_array_equal(site.picture(job, "before"), imresize(np.rot90(image, -1), scale=8))
+
+
+def test_what_the_result_lacks_is_reported(site):
+    frames = [Image.fromarray(noise(8, 8, number)) for number in range(3)]
+    animation = io.BytesIO()
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
+    (notice,) = site.wait(site.submit(animation.getvalue(), name="a.gif"))["notices"]
+    assert notice == "a.gif: the result does not have 2 more frames of the animation."
+    glass, file, exif = frames[0].convert("RGBA"), io.BytesIO(), Image.Exif()
+    glass.putpixel((0, 0), (0, 0, 0, 100))
+    exif[0x010F] = "Canon"
+    glass.save(file, "PNG", exif=exif)
+    (notice,) = site.wait(site.submit(file.getvalue(), name="b.png"))["notices"]
+    assert notice == "b.png: the result does not have its transparency (it is laid over white) and its metadata."
+    opaque = encode(np.dstack([noise(8, 8), np.full((8, 8), 255, np.uint8)]))
+    assert site.wait(site.submit(opaque))["notices"] == []
 
 
 def test_many_at_once(site):
