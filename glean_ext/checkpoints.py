@@ -114,9 +114,13 @@ def local_path(source: str) -> Path:
     if source.startswith(ASSET_SCHEME):
         source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
     path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
-    return path
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return path
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror or error}). Give another file.") from error
+    raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
 
 
 def is_safetensors(path: Path) -> bool:

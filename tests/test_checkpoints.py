@@ -26,6 +26,20 @@ def test_missing_file(source):
     assert message == f"{source}: there is no such file. Give the path or URL of a checkpoint."
 
 
+def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    name = "x" * 5000 + ".pth"
+    assert fault(checkpoints.read, name) == f"{name} cannot be read (File name too long). Give another file."
+    (tmp_path / "x.pth").write_bytes(b"PK")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert fault(checkpoints.read, tmp_path / "x.pth") == (
+        f"{tmp_path / 'x.pth'} cannot be read (Permission denied). Give another file."
+    )
+
+
 def test_shipped_files_have_a_scheme_of_their_own():
     path = ROOT / "glean_ext/assets/no.safetensors"
     assert fault(checkpoints.read, "glean-ext://no.safetensors") == (

@@ -206,6 +206,8 @@ def test_small_files_take_little_memory(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) == {path.stem for path in files}
+    assert "nested too deeply, or in two modules" in found["modules"][1][0]
+    assert "nested too deeply, or in two modules" in found["chain"][1][0]
     for name, outcomes in found.items():
         assert outcomes[1][0] != "read", name
         for message, grown in outcomes:

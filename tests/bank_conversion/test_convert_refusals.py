@@ -26,6 +26,7 @@ from torch import Tensor
 
 from glean_ext import checkpoints
 from glean_ext.bank_conversion import convert_bank
+from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Generator
 
@@ -171,6 +172,17 @@ def test_a_missing_file_and_a_wrong_output(files, tmp_path):
 
 def test_the_kind_must_be_the_files(files, tmp_path):
     assert refused(files["nvidia"], tmp_path, "mmagic") == "is a nvidia checkpoint, not mmagic. Set kind='nvidia'."
+
+
+def test_the_tool_names_its_own_options(files, tmp_path):
+    small = {res: width for res, width in WIDTHS.items() if res < SIZE}
+    torch.save(rosinality_content(d=ref.rosinality_discriminator(small)), tmp_path / "a.pt")
+    for source, kind, advice in (files["nvidia"], "mmagic", "Set --kind nvidia."), (
+        tmp_path / "a.pt", "auto", "--no-discriminator converts the generator alone.",
+    ):  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            convert_bank(source, tmp_path / "bank.safetensors", kind)
+        assert caught.value.render(as_option).endswith(f". {advice}")
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -166,7 +166,7 @@ def write_all(folder: Path) -> list[Path]:
     """All of them, each smaller than 10 MiB."""
     for name, content in (pickles() | archives()).items():
         (folder / f"{name}.pth").write_bytes(content)
-    for name, network in {"modules": modules(40), "chain": chain(80)}.items():
+    for name, network in {"modules": modules(20), "chain": chain(80)}.items():
         nvidia.write({"G_ema": network}, folder / f"{name}.pth")
     nvidia.write({"G_ema": nvidia.Persistent("Generator", c_dim=lists(12))}, folder / "lists.pth")
     (folder / "header.safetensors").write_bytes(struct.pack("<Q", HUGE) + b"{}")
