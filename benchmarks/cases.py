@@ -316,10 +316,9 @@ def our_model(model: Mapping, vgg: Path) -> dict:
 
 @contextmanager
 def random_vgg(kind: str) -> Iterator[Path]:
-    """A file of a VGG with random weights in torchvision's cache, from where MMagic's loss always loads its weights.
+    """Random weights for a VGG's features: the file that is returned, and the same in torchvision's cache.
 
-    The classifier, which no loss uses, is stored as one number a layer; in fp16, because files whose content takes many
-    times their own size are refused.
+    MMagic's loss always loads torchvision's file. There the classifier, which no loss uses, is one number a layer.
     """
     from torchvision.models import get_model, get_model_weights
 
@@ -336,9 +335,13 @@ def random_vgg(kind: str) -> Iterator[Path]:
         path = Path(folder) / "hub" / "checkpoints" / Path(get_model_weights(kind).IMAGENET1K_V1.url).name
         path.parent.mkdir(parents=True)
         torch.save(state, path)
+        features = Path(folder) / "features.pth"
+        torch.save(
+            {name: tensor.contiguous() for name, tensor in state.items() if name.startswith("features.")}, features
+        )
         os.environ["TORCH_HOME"] = folder
         try:
-            yield path
+            yield features
         finally:
             os.environ.pop("TORCH_HOME")
             os.environ.update(before)

@@ -1,5 +1,5 @@
-# A narrow bank of 64x64 images on a CPU, to see the chain work: an hour gives recognisable faces. The bank that is
-# shipped was trained faster, by python -m demo.make_assets.
+# A narrow bank of 64x64 images, to try the training of banks on a CPU: an hour gives recognisable faces. The bank that
+# is shipped was trained by python -m demo.make_assets, which is faster.
 _base_ = '_base_/bank_training.py'
 
 _width = dict(channel_multiplier=0.125, max_channels=80)

@@ -1,4 +1,4 @@
-# Offline, on two CPU cores: 8x8 -> 64x64 cartoon faces, a few minutes.
+# 8x8 -> 64x64 cartoon faces, without a network connection, in a few minutes on two CPU cores.
 _base_ = [
     '_base_/runtime.py',
     '_base_/schedule_300k.py',
@@ -20,7 +20,7 @@ model = dict(
         init_cfg=_base_.bank),
     discriminator=dict(
         in_size=64, channel_multiplier=0.125, max_channels=80, init_cfg=_base_.bank_discriminator),
-    perceptual_loss=None,  # VGG's weights would need a network
+    perceptual_loss=None,  # VGG's weights would have to be downloaded
     gan_loss=dict(loss_weight=1e-3),  # the paper's 1e-2 is four times the MSE on these flat pictures and adds speckle
 )
 train_dataloader = dict(dataset=dict(scale=8))

@@ -1,7 +1,7 @@
-# Cars, 32x24 -> 512x384 (width x height). The published bank is a square network, 4x4 -> 512x512, whose images have 64
-# black rows above and below; a 3x4 start, or cropped features, would give its convolutions borders that they have never
-# seen. So GLEAN and the discriminator add the rows to what they get, and GLEAN cuts them off what it returns: data,
-# losses and metrics know 512x384 only, and the bank knows what it gets.
+# Cars, 32x24 -> 512x384 (width x height). The published bank was trained on square images, 512x512, with 64 black rows
+# above and below the car; features of another shape would have borders that its convolutions were not trained for. So
+# GLEAN and the discriminator add these rows to their input, and GLEAN crops them from its output: data, losses and
+# metrics have 512x384 pixels.
 _base_ = [
     '_base_/runtime.py',
     '_base_/schedule_300k.py',

@@ -1,4 +1,4 @@
-# It starts inside the bank and takes any size, so it sees no black rows; the discriminator does.
+# LightGLEAN takes images of any size, so it needs no black rows; the discriminator does.
 _base_ = 'glean_x16_car.py'
 
 model = dict(generator=dict(type='LightGLEANStyleGANv2'))

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
-from glean_ext.utils.downloads import download, is_url, without_secrets
+from glean_ext.utils.downloads import cache_folder, download, is_url, without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import ForbiddenNameError, Function, SkippedObject
@@ -111,7 +110,7 @@ def local_path(source: str) -> Path:
         InputError: There is no such file, or the download failed.
     """
     if is_url(source):
-        return download(source, Path(torch.hub.get_dir()) / "checkpoints" / "glean-ext")
+        return download(source, cache_folder())
     if source.startswith(ASSET_SCHEME):
         source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
     path = Path(source)

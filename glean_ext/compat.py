@@ -7,10 +7,12 @@ compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +20,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from mmengine.optim import OptimWrapper
@@ -27,13 +29,19 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 MMCV_OPS = "mmcv._ext"  # the module of compiled ops, absent from mmcv-lite
+EDITORS = "mmagic.models.editors"
 INFERENCER = "mmagic.apis.mmagic_inferencer"
+LEFT_OUT: dict[str, tuple[str, str]] = {}  # class of MMagic -> its editor, and why that cannot be imported
 LOG_STATISTICS = ("min", "max", "current", "mean")  # the methods that mmengine's log buffers are pickled with
+
+
+logger = logging.getLogger(__name__)
 
 
 def apply() -> None:
     """Make MMagic importable and usable on this machine's versions. A second call changes nothing."""
     name_numpy_bool8()
+    leave_out_broken_editors()
     supply_mmcv_ops()
     allow_training_checkpoints()
     take_folder_names_as_metainfo()
@@ -219,6 +227,53 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def leave_out_broken_editors() -> None:
+    """Let MMagic be imported though some of its editors need older versions of other libraries than are installed.
+
+    ``mmagic.models.editors`` imports every editor, so one that fails would take all of MMagic with it. Each is imported
+    on its own; one that fails is logged and kept in :data:`LEFT_OUT`. It has to run before MMagic is imported.
+    """
+    if EDITORS not in sys.modules and not any(isinstance(finder, _EditorsFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _EditorsFinder())
+
+
+class _EditorsFinder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == EDITORS else None
+        if spec is not None and spec.origin:
+            spec.loader = _EditorsLoader(name, spec.origin)
+        return spec
+
+
+class _EditorsLoader(importlib.machinery.SourceFileLoader):
+    """Runs the statements of the module one by one; an import that fails is left out."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        for statement in ast.parse(self.get_data(self.path)).body:
+            try:
+                exec(compile(ast.Module([statement], []), self.path, "exec"), vars(module))
+            except Exception as error:  # anything: an old editor meets a new library
+                if not isinstance(statement, ast.ImportFrom):
+                    raise
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                logger.info("MMagic's %s is left out: %s", statement.module, reason)
+                LEFT_OUT.update({alias.name: (str(statement.module), reason) for alias in statement.names})
+        vars(module)["__all__"] = [name for name in vars(module).get("__all__", ()) if name in vars(module)]
+
+
+def refusing(name: str) -> Callable[..., NoReturn]:
+    """A stand-in for a class of an editor that was left out; calling it says why there is no such class."""
+    editor, reason = LEFT_OUT[name]
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        raise InputError(
+            f"{name} is not available: MMagic's editor {editor} does not work with the installed versions of other "
+            f"libraries ({reason}). Install the versions that MMagic 1.2.0 was made for."
+        )
+
+    return refuse
 
 
 def supply_mmcv_ops() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.temporary_folder import temporary_folder_errors
 
 HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
 # Settings of mmengine's runner that a config may leave out and ``cfg_options`` may add.
@@ -36,7 +37,10 @@ def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = Non
     """
     path = find_config(path)
     try:
-        config = Config.fromfile(path, import_custom_modules=False)
+        with temporary_folder_errors():
+            config = Config.fromfile(path, import_custom_modules=False)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         missing = error.filename or first_line(error)
         raise InputError(f"{path}: a file that it names is missing ({missing}). Correct its _base_.") from error

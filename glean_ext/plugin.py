@@ -78,6 +78,10 @@ for registry, entries in TABLE.items():
     for name, entry in entries.items():
         registry.register_module(name=name, module=entry, force=True)
 
+for name in compat.LEFT_OUT:
+    if name not in MODELS:
+        MODELS.register_module(name=name, module=compat.refusing(name))
+
 compat.offer_inferencers(
     mmagic_inferencer.GLEANInferencer,
     mmagic_inferencer.settings,

@@ -1,51 +1,9 @@
-"""Make a StyleGAN2 of MMagic, rosinality's stylegan2-pytorch or NVIDIA's PyTorch repositories into a bank for GLEAN.
-
-The output is a .safetensors file with the generator (the averaged one where there is one) and the discriminator. Its
-path goes into a config; the arguments that belong to it are printed. NVIDIA's pickles are read without running code.
-"""
+"""Convert a StyleGAN2 checkpoint into a bank: ``glean convert-bank``, from a checkout."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
-
 from glean_ext import cli
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="IN", help="the checkpoint: path or URL")
-    parser.add_argument("out", metavar="OUT", help="the bank to write, a .safetensors file")
-    parser.add_argument(
-        "--from",
-        "--kind",
-        dest="kind",
-        default="auto",
-        choices=["mmagic", "rosinality", "nvidia", "auto"],
-        help="who wrote the checkpoint (default: auto, the file shows it)",
-    )
-    parser.add_argument("--no-discriminator", action="store_true", help="convert the generator alone")
-    parser.add_argument("--bgr", action="store_true", help="the source's images are BGR; make the bank's RGB")
-    args = parser.parse_args(argv)
-
-    from glean_ext.bank_conversion import convert_bank
-
-    bank = convert_bank(args.source, args.out, args.kind, not args.no_discriminator, args.bgr)
-    size = bank.generator["out_size"]
-    print(f"{args.source}: {bank.format}, {' and '.join(bank.taken)}, {size}x{size}")
-    for note in bank.notes:
-        print(f"note: {note}")
-    print(f"wrote {args.out}; for the config:")
-    print(f"    generator=dict({_arguments(bank.generator, args.out, 'generator_ema')})")
-    if bank.discriminator:
-        print(f"    discriminator=dict({_arguments(bank.discriminator, args.out, 'discriminator')})")
-    return 0
-
-
-def _arguments(arguments: Mapping[str, object], out: str, prefix: str) -> str:
-    pairs = [f"{key}={value!r}" for key, value in arguments.items()]
-    return ", ".join([*pairs, f"init_cfg=dict(type='Pretrained', checkpoint={out!r}, prefix={prefix!r})"])
-
+from glean_ext.cli.convert_bank import main
 
 if __name__ == "__main__":
     cli.run(main)

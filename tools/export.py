@@ -1,40 +1,9 @@
-"""Write a network as one file that runs without this package, and compare its results with the network's.
-
-onnx: an ONNX model, which onnxruntime runs without PyTorch. torch: a .pt2 program of torch.export.
-
-Input `lq` (N, 3, h, w) and output `output` (N, 3, H, W) are float32 RGB in [-1, 1]. N is free; h and w are free for
-LightGLEAN (from 8 on) and fixed for GLEAN.
-"""
+"""Export a network to one file: ``glean export``, from a checkout."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
 from glean_ext import cli
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="weights of the network, or a training checkpoint: path or URL")
-    parser.add_argument("out", metavar="OUT", help=".onnx or .pt2 file to write")
-    parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "float16"],
-        default="float32",
-        help="of weights and computation (default: float32); float16 halves the file",
-    )
-    cli.add_config_options(parser)
-    args = parser.parse_args(argv)
-
-    from glean_ext.inference.export import export
-
-    metadata = export(args.config, args.checkpoint, args.out, args.format, args.dtype, args.cfg_options, print)
-    print(f"wrote {args.out}: results differ from the network's by at most {metadata.max_difference:.2g} of the range")
-    return 0
-
+from glean_ext.cli.export import main
 
 if __name__ == "__main__":
     cli.run(main)

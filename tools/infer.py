@@ -1,4 +1,4 @@
-"""Restore images, folders, videos and whole photographs: ``glean-restore``, from a checkout."""
+"""Restore images, folders, videos and photographs: ``glean restore``, from a checkout."""
 
 from __future__ import annotations
 

@@ -1,30 +1,9 @@
-"""What a config's network costs at its nominal size, batch 1: parameters, FLOPs and memory, per part and in total.
-
-Nothing is computed for the table: FLOPs are what torch.utils.flop_counter counts, the peak of activations is the
-largest sum of tensors alive at once, without weights and without the workspaces of libraries. --memory runs a real
-forward on this machine's CPU in a process of its own and prints the peak of that process.
-"""
+"""Show what a config's network costs: ``glean model-info``, from a checkout."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
 from glean_ext import cli
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--memory", action="store_true", help="also run a forward and print the peak of its process")
-    cli.add_config_options(parser)
-    args = parser.parse_args(argv)
-
-    from glean_ext.cli.model_info import model_info
-
-    model_info(args.config, args.cfg_options, args.memory)
-    return 0
-
+from glean_ext.cli.model_info import main
 
 if __name__ == "__main__":
     cli.run(main)

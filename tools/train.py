@@ -1,46 +1,9 @@
-"""Train a restorer: python tools/train.py configs/glean_x16_ffhq.py"""
+"""Train a restorer or a bank: ``glean train``, from a checkout."""
 
 from __future__ import annotations
 
 from glean_ext import cli
-
-
-def main() -> None:
-    parser = cli.Parser(description=__doc__)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the work dir")
-    parser.add_argument("--amp", action="store_true", help="mixed precision (bf16)")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="learning rates in proportion to the batch size")
-    parser.add_argument("--dry-run", action="store_true", help="check files, bank, one step and memory; train nothing")
-    cli.add_run_options(parser)
-    args = parser.parse_args()
-
-    from glean_ext.config import load_run_config
-    from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
-
-    cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
-    cfg.resume = args.resume or cfg.get("resume", False)
-    if args.amp:
-        use_mixed_precision(cfg)
-    if args.auto_scale_lr:
-        scale_learning_rates(cfg)
-    if args.dry_run:
-        from glean_ext.engine.dry_run import dry_run
-
-        print_report(dry_run(cfg).rows())
-    else:
-        train(cfg)
-
-
-def print_report(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("dry run", "")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
+from glean_ext.cli.train import main
 
 if __name__ == "__main__":
     cli.run(main)

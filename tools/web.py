@@ -1,45 +1,9 @@
-"""Serve a page on which images are restored in a browser.
-
-An image or photo is dropped there, restored, compared with the original and downloaded. The shipped demo models are
-always offered. Other machines are not listened to unless --host says so: the page has no password.
-"""
+"""Serve the page: ``glean web``, from a checkout."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
 from glean_ext import cli
-from glean_ext.errors import InputError
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s; 0 takes a free one")
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME=CONFIG,CHECKPOINT",
-        help="offer this model, too; the first one given is chosen at first",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
-    args = parser.parse_args(argv)
-
-    from glean_ext.web.model_specs import offered
-
-    specs = offered(args.model)
-    try:
-        from glean_ext.web.server import serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
-            raise
-        raise InputError(f"{error.name} is not installed. pip install 'glean-ext[web]'") from error
-
-    serve(args.host, args.port, specs, args.device)
-    return 0
-
+from glean_ext.cli.web import main
 
 if __name__ == "__main__":
     cli.run(main)

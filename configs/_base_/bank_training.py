@@ -4,7 +4,7 @@
 _base_ = 'runtime.py'
 
 _d_interval, _g_interval = 16, 4
-_d_ratio, _g_ratio = _d_interval / (_d_interval + 1), _g_interval / (_g_interval + 1)  # lazy regularisation
+_d_ratio, _g_ratio = _d_interval / (_d_interval + 1), _g_interval / (_g_interval + 1)  # for lazy regularisation
 
 model = dict(
     type='StyleGAN2',
@@ -44,4 +44,4 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=32, enable=False)  # for --auto-scale-lr
 default_hooks = dict(checkpoint=dict(interval=10_000, save_best=None))
 custom_hooks = [dict(type='BankSamplesHook', interval=5000)]
-randomness = dict(seed=None, diff_rank_seed=True)  # else all processes would draw the same latents
+randomness = dict(seed=None, diff_rank_seed=True)  # so that each process draws other latent codes

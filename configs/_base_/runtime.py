@@ -1,10 +1,10 @@
-# What every experiment shares: the plug-in, logging, checkpoints.
+# Settings of every experiment: the plug-in, logging, checkpoints.
 custom_imports = dict(imports=['glean_ext.plugin'])
 default_scope = 'mmagic'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),  # metrics by iteration
+    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),  # log metrics by iteration
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='CheckpointHook', interval=5000, by_epoch=False, max_keep_ckpts=3, save_best='PSNR', rule='greater',
@@ -18,7 +18,7 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-# The unused parts of the bank are frozen, so DDP finds a gradient for every parameter it waits for.
+# All parameters that are trained get a gradient, since the unused parts of the bank are frozen.
 model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel', find_unused_parameters=False)
 
 log_level = 'INFO'

@@ -12,6 +12,7 @@ from glean_ext.batch.output_plan import require_suffix
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
@@ -44,6 +45,20 @@ class ModelSource:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
         if not self.is_onnx and self.checkpoint is None:
             raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
+
+    @classmethod
+    def named(cls, name: str) -> ModelSource:
+        """A model of the zoo.
+
+        Raises:
+            InputError: No model has that name, or it is a bank.
+        """
+        card = find_model(name)
+        if card.kind != "restorer":
+            raise InputError(
+                f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
+            )
+        return cls(card.config, card.weights)
 
     @property
     def is_onnx(self) -> bool:

@@ -12,12 +12,13 @@ from itertools import takewhile
 from pathlib import Path
 
 from glean_ext.errors import InputError
-from glean_ext.utils.file_listing import list_files
+from glean_ext.utils.file_listing import Listing, list_files
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.messages import summarize_names
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
+ANIMATED = ".gif"  # an image, or, where the output is named as one, a video
 COMPARE = "_compare"  # what the names of before/after pictures end with
 FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 
@@ -35,7 +36,7 @@ class Job:
 
     @property
     def is_video(self) -> bool:
-        return self.source.suffix.lower() in VIDEOS
+        return self.target.suffix.lower() in VIDEO_OUTPUTS
 
     @property
     def outputs(self) -> list[Path]:
@@ -56,6 +57,8 @@ class Plan:
         left_out: What the input folders hold besides images and videos.
         alone: The input is one file, and was given by its name.
         source: The folder, where the input is one.
+        hidden: Hidden images, videos and folders in the input folders.
+        earlier: Files that a pattern matches, but which have the names of its own results.
     """
 
     jobs: list[Job]
@@ -63,6 +66,8 @@ class Plan:
     left_out: list[Path] = field(default_factory=list)
     alone: bool = False
     source: Path | None = None
+    hidden: list[Path] = field(default_factory=list)
+    earlier: list[Path] = field(default_factory=list)
 
     @property
     def links(self) -> list[Path]:
@@ -80,11 +85,11 @@ def plan_outputs(
     """Which file is written for which input.
 
     Folders keep their tree, patterns that of what they match, and files their names, with ``suffix`` and .png (.mp4,
-    .mkv or .mov for videos). Where two inputs differ in their extension only, all outputs keep theirs: ``a.jpg.png``.
+    .mkv or .mov for videos). Inputs whose outputs would have one name keep their extensions: ``a.jpg.png``.
 
     Args:
         inputs: Files, folders, and patterns with ``*``, ``?``, ``[...]`` and ``**``.
-        output: A file, for one file; else a folder, which need not be there.
+        output: A file, for one file; else a folder, which need not be there. See :func:`names_folder`.
         suffix: Is put after the names.
         compare: Also plan before/after pictures, beside the outputs.
         recursive: Look into the folders of folders.
@@ -93,73 +98,127 @@ def plan_outputs(
         InputError: There is nothing to restore, the output is of the wrong kind, or an input or another output would be
             overwritten.
     """
-    output = Path(output)
     require_suffix(suffix)
-    matched = [pair for text in inputs for pair in _expanded(text, output)]
+    into_folder, output = names_folder(output), Path(output)
+    naming = Naming(output, suffix, compare)
+    earlier: list[Path] = []
+    matched = [pair for text in inputs for pair in _expanded(text, naming, earlier)]
     expanded = [path for path, _ in matched]
     alone = len(inputs) == 1 and Path(inputs[0]).is_file()
-    left_out: list[Path] = []
+    listing = Listing()
     if alone:
-        jobs = [_single(expanded[0], output, suffix)]
+        jobs = [_single(expanded[0], naming, into_folder)]
         folder = None if jobs[0].target == output else output
     else:
         folder = output
         reason = "there are several inputs" if len(expanded) > 1 else "a pattern may match several files"
-        _require_folder(expanded, output, reason)
-        found, left_out = _listed(matched, output, recursive)
-        by_stem = Counter(str(relative.with_suffix("")).lower() for _, relative in found)
-        full = max(by_stem.values()) > 1
-        jobs = [Job(source, output / relative.with_name(_name(relative, suffix, full))) for source, relative in found]
+        _require_folder(expanded, output, into_folder, reason)
+        found, listing = _listed(matched, output, recursive)
+        jobs = naming.jobs(found)
     if compare:
         jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
     _require_own_files(jobs)
     source = expanded[0] if len(inputs) == 1 and expanded[0].is_dir() else None
-    return Plan(jobs, folder, left_out, alone, source)
+    return Plan(jobs, folder, listing.left_out, alone, source, listing.hidden, earlier)
 
 
-def _expanded(text: str | os.PathLike, output: Path) -> list[tuple[Path, Path]]:
+def names_folder(output: str | os.PathLike) -> bool:
+    """Whether an output is a folder: it is there, its name has no extension, or a slash at its end.
+
+    >>> names_folder("run.2024/"), names_folder("run.2024"), names_folder("new")
+    (True, False, True)
+    """
+    text = os.fspath(output)
+    return os.path.basename(text) in ("", ".", "..") or Path(text).is_dir() or not Path(text).suffix
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How outputs are called.
+
+    Attributes:
+        output: The folder of the outputs.
+        suffix: Is put after the names.
+        compare: There are also before/after pictures.
+    """
+
+    output: Path
+    suffix: str
+    compare: bool
+
+    def target(self, within: Path, full: bool = False) -> Path:
+        """Where the result of the file ``within`` an input folder is written; ``full`` keeps its extension."""
+        return self.output / within.with_name(_name(within, self.suffix, full))
+
+    def jobs(self, found: Sequence[tuple[Path, Path]]) -> list[Job]:
+        """A job for each file and its path within the input; those with one output's name keep their extensions."""
+        full: set[int] = set()
+        while True:
+            targets = [self.target(within, index in full) for index, (_, within) in enumerate(found)]
+            taken = Counter(str(target).lower() for target in targets)
+            clashing = {index for index, target in enumerate(targets) if taken[str(target).lower()] > 1} - full
+            if not clashing:
+                return [Job(source, target) for (source, _), target in zip(found, targets, strict=True)]
+            full |= clashing
+
+    def results_among(self, found: Sequence[tuple[Path, Path]]) -> set[Path]:
+        """Of files and their paths within the input, those that have the name of the result of another one."""
+        made: dict[str, set[Path]] = {}
+        for source, within in found:
+            for target in self.target(within), self.target(within, full=True):
+                for path in (target, _compared(target)) if self.compare else (target,):
+                    made.setdefault(_real(path), set()).add(source)
+        return {source for source, _ in found if made.get(_real(source), set()) - {source}}
+
+
+def _expanded(text: str | os.PathLike, naming: Naming, earlier: list[Path]) -> list[tuple[Path, Path]]:
     """The files or the folder meant, each with the folder that its output's path is relative to.
 
-    What a pattern finds in an output folder below where it looks is of an earlier run.
+    Results of an earlier run, which a pattern finds in an output folder below where it looks, or by their names in the
+    folder where it looks, are left out; the latter go into ``earlier``.
     """
     path = Path(text)
     if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
         raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
     if path.exists():
         return [(path, path.parent)]
-    if glob.has_magic(str(text)):
-        found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
-        found = [path for path in found if path.is_file() and path.suffix.lower() in READABLE]
-        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        written = Path(_real(output))
-        if Path(_real(fixed)) in written.parents:
-            found = [path for path in found if written not in Path(_real(path)).parents]
-        if not found:
-            raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
-        return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
-    raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
+    if not glob.has_magic(str(text)):
+        raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
+    found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
+    found = [path for path in found if path.is_file() and path.suffix.lower() in READABLE]
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    written = Path(_real(naming.output))
+    if Path(_real(fixed)) in written.parents:
+        found = [path for path in found if written not in Path(_real(path)).parents]
+    if not found:
+        raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
+    pairs = [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
+    results = naming.results_among([(match, match.relative_to(base)) for match, base in pairs])
+    earlier += sorted(results)
+    return [(match, base) for match, base in pairs if match not in results]
 
 
-def _single(source: Path, output: Path, suffix: str) -> Job:
-    into_folder = output.is_dir() or not output.suffix
-    job = Job(source, output / _name(source, suffix, False) if into_folder else output)
+def _single(source: Path, naming: Naming, into_folder: bool) -> Job:
+    output, suffix, extension = naming.output, naming.suffix, source.suffix.lower()
+    job = Job(source, naming.target(Path(source.name)) if into_folder else output)
     if not into_folder and suffix:
         raise InputError(
             f"{{suffix={suffix}}} has no effect where the output is named. Leave it out, or give a folder.", "suffix"
         )
-    if not job.is_video and job.target.suffix.lower() != ".png":
-        raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
-    if job.is_video and job.target.suffix.lower() not in VIDEO_OUTPUTS:
+    may_be_video = extension in (*VIDEOS, ANIMATED) or extension not in READABLE
+    if extension in VIDEOS and not job.is_video:
         raise InputError(f"{output}: videos are written as {', '.join(VIDEO_OUTPUTS)}. Name it {output.stem}.mp4.")
+    if job.target.suffix.lower() != ".png" and not (job.is_video and may_be_video):
+        raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
     if job.target.exists() and job.target.samefile(source):
         raise InputError(f"{job.target} is the input and would be overwritten. Give another output.")
     return job
 
 
-def _require_folder(inputs: Sequence[Path], output: Path, reason: str) -> None:
+def _require_folder(inputs: Sequence[Path], output: Path, into_folder: bool, reason: str) -> None:
     folder = next((path for path in inputs if path.is_dir()), None)
     reason = f"{folder} is a folder" if folder else reason
-    if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not output.exists()):
+    if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not into_folder):
         raise InputError(f"{output} is a file, but {reason}. Give a folder as output.")
     for path in inputs:
         if output.exists() and path.is_dir() and output.samefile(path):
@@ -168,24 +227,25 @@ def _require_folder(inputs: Sequence[Path], output: Path, reason: str) -> None:
 
 def _listed(
     inputs: Sequence[tuple[Path, Path]], output: Path, recursive: bool
-) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Each file to restore, once, with its path in the output folder, and what is left out."""
+) -> tuple[list[tuple[Path, Path]], Listing]:
+    """Each file to restore, once, with its path in the output folder, and what the folders hold besides."""
     found: list[tuple[Path, Path]] = []
-    left_out: list[Path] = []
+    listed = Listing()
     for path, base in inputs:
         if not path.is_dir():
             found.append((path, path.relative_to(base)))
             continue
         listing = list_files(path, READABLE, recursive, skip=output)
         found += [(file, file.relative_to(path)) for file in listing.files]
-        left_out += listing.left_out
+        listed.left_out.extend(listing.left_out)
+        listed.hidden.extend(listing.hidden)
         if not listing.files:
             raise InputError(f"{path} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
     # By folder and name: a link of another name is another picture.
     once: dict[str, tuple[Path, Path]] = {}
     for file, within in found:
         once.setdefault(os.path.join(_real(file.parent), file.name), (file, within))
-    return list(once.values()), left_out
+    return list(once.values()), listed
 
 
 def _name(source: Path, suffix: str, full: bool) -> str:
@@ -234,6 +294,8 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
     existing = [job for job in plan.jobs if any(path.exists() for path in job.outputs)]
     if folder := next((path for job in plan.jobs for path in job.outputs if path.is_dir()), None):
         raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
+    if overwrite:
+        _require_no_input(plan, existing)
     if overwrite or not existing:
         return plan.jobs, 0
     if skip:
@@ -247,6 +309,18 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         parameter=("overwrite", "skip_existing"),
         hint="Give {overwrite} to replace them, or {skip_existing} to restore the others only.",
     )
+
+
+def _require_no_input(plan: Plan, existing: Sequence[Job]) -> None:
+    """Outputs that a pattern names as inputs, too, are not overwritten: they may be inputs."""
+    earlier = {_real(path) for path in plan.earlier}
+    for job in existing:
+        if job.target.name == _name(job.source, "", False) and _real(job.target) in earlier:
+            raise InputError(
+                f"{job.target} is an input, or the result of {job.source} by an earlier run, and would be overwritten.",
+                parameter="suffix",
+                hint="Give another folder, or tell results apart with {suffix}.",
+            )
 
 
 def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:

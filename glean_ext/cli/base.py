@@ -6,15 +6,19 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
+from glean_ext.cli import signals, streams
+from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError
+from glean_ext.utils.messages import printable
 
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
-LAUNCHED = "GLEAN_EXT_LAUNCHED"  # set in the processes that glean_ext.cli.launch starts
 
 
 def as_option(parameter: str, value: str | None = None) -> str:
@@ -33,18 +37,18 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
 def fail(reason: object) -> NoReturn:
     """Print one line on stderr and exit with code 2. One of several processes leaves the line to the launcher."""
-    line = " ".join((reason.render(as_option) if isinstance(reason, InputError) else str(reason)).split())
+    line = printable(reason.render(as_option) if isinstance(reason, InputError) else " ".join(str(reason).split()))
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # where torchrun looks
     if report and LAUNCHED in os.environ:
         with open(report, "w") as file:
             json.dump({"message": line, "timestamp": int(time.time())}, file)
     else:
-        print(f"error: {line}", file=sys.stderr)
+        write_error(f"error: {line}")
     raise SystemExit(2)
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells bad usage in one line."""
+    """Reports bad usage in one line."""
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}. See {self.prog} --help.")
@@ -66,14 +70,36 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a tool: 0 when done, 2 and one line for bad input, 130 for Ctrl-C; anything else is a bug and raises."""
+    """Run a tool: 0 when done, 2 and one line for bad input; anything else is a bug and raises.
+
+    Ctrl-C, SIGTERM and SIGHUP end it in the same way: what is open is closed, and the code is 128 and the signal's
+    number. A tool also runs without stdin, stdout or stderr. Where stdout cannot be written to, it ends with one line,
+    and without a line, as if by SIGPIPE, where nobody reads stdout any more.
+    """
+    streams.open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = main()
+        with signals.as_exceptions():
+            code = main()
+            streams.flush_stdout()
     except InputError as error:
         fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
+        write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
+        raise SystemExit(128 + number) from None
+    except OSError:
+        reason = streams.discard_broken_stdout()
+        if isinstance(reason, BrokenPipeError):  # its reader has seen enough
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        if reason is not None:
+            fail(f"stdout cannot be written to ({reason.strerror}). Results that were written before are complete.")
+        raise
     raise SystemExit(code or 0)
+
+
+def write_error(line: str) -> None:
+    """Write a line to stderr, if that can be."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Starts a process for each GPU by torchrun, and ends as the first of them that fails: one line, its exit code.
+"""Starts a process for each GPU by torchrun, and ends like the first one that fails: with one line and its exit code.
 
 torchrun itself would end with a traceback of its own and always with 1. The shell scripts call it:
 ``python -m glean_ext.cli.launch --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -16,15 +17,15 @@ from glean_ext import cli
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run torchrun with ``argv``; exits with 0, the code of the process that failed first, or 130 for Ctrl-C."""
+    """Run torchrun with ``argv``; exits with 0, the code of the first process that failed, or 128 + a signal."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # It logs what becomes of the files in which processes leave their line.
+    # This logger reports on the files in which processes leave their line.
     logging.getLogger("torch.distributed.elastic.multiprocessing.errors").setLevel(logging.CRITICAL)
     os.environ[cli.LAUNCHED] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun sets it, too, and says so at length
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun sets it, too, with a long message
     try:
         run.main(argv)
     except ChildFailedError as error:
@@ -33,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             cli.fail(failure.message)
         how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else "failed, see above"
         trains = any(argument.endswith("train.py") for argument in argv or sys.argv)
-        mend = " --resume goes on from the newest checkpoint." if trains else ""
-        print(f"error: process {rank} {how}.{mend}", file=sys.stderr)
+        hint = " --resume continues from the newest checkpoint." if trains else ""
+        cli.write_error(f"error: process {rank} {how}.{hint}")
         raise SystemExit(max(failure.exitcode, 1)) from None
-    except SignalException:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SignalException as error:
+        interrupted = error.sigval == signal.SIGINT
+        cli.write_error("interrupted" if interrupted else "terminated")
+        raise SystemExit(128 + error.sigval) from None
     raise SystemExit(0)
 
 

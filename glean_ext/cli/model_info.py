@@ -1,57 +1,26 @@
-"""What ``tools/model_info.py`` prints."""
+"""What a config's network costs at its nominal size, batch 1: parameters, FLOPs and memory, per part and in total.
+
+Nothing is computed for the table: FLOPs are what torch.utils.flop_counter counts, the peak of activations is the
+largest sum of tensors alive at once, without weights and without the workspaces of libraries. --memory runs a real
+forward on this machine's CPU in a process of its own and prints the peak of that process.
+"""
 
 from __future__ import annotations
 
-import os
+import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
-from glean_ext.inference.model_cost import MIB, Cost, NetworkCosts, config_costs, peak_of_a_forward
-
-TITLES = {
-    "style_codes": "style codes",
-    "generator": "bank",
-    "fusion_out": "fusion",
-    "fusion_skip": "RGB fusion (not computed)",
-}
+from glean_ext import cli
 
 
-def model_info(config: str | os.PathLike, cfg_options: Sequence[str] = (), memory: bool = False) -> dict[str, Cost]:
-    """Print the costs of a config's network at its nominal size, batch 1, and return them by part.
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--memory", action="store_true", help="also run a forward and print the peak of its process")
+    cli.add_config_options(parser)
+    args = parser.parse_args(argv)
 
-    Args:
-        config: A config file.
-        cfg_options: ``key=value`` changes to it.
-        memory: Run a real forward, too, in a process of its own, and print the peak of that process.
+    from glean_ext.cli.model_info_table import model_info
 
-    Raises:
-        InputError: A config or option that cannot be used, or ``memory`` on another system than Linux.
-    """
-    costs = config_costs(config, cfg_options)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_table(costs))
-    console.print(
-        f"Weights and stored noise: {costs.weight_bytes / MIB:.1f} MiB. Activations: what is alive at once, without "
-        "the workspaces of libraries."
-    )
-    if memory:
-        before, peak = peak_of_a_forward(config, cfg_options)
-        console.print(
-            f"A forward on this CPU: the process had {before / MIB:.0f} MiB with the network loaded, and at most "
-            f"{peak / MIB:.0f} MiB while it ran."
-        )
-    return costs.parts
-
-
-def _table(costs: NetworkCosts) -> Table:
-    table = Table("part", title=costs.title)
-    for column in "parameters", "trainable", "GFLOP", "peak of activations (MiB)":
-        table.add_column(column, justify="right")
-    for name, cost in costs.parts.items():
-        if name == "total":
-            table.add_section()
-        numbers = f"{cost.parameters:,}", f"{cost.trainable:,}", f"{cost.flops / 1e9:.2f}", f"{cost.peak / MIB:.1f}"
-        table.add_row(TITLES.get(name, name), *numbers)
-    return table
+    model_info(args.config, args.cfg_options, args.memory)
+    return 0

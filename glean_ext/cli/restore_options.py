@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glean_ext import cli
 from glean_ext.errors import InputError
+from glean_ext.zoo import DEFAULT
 
 if TYPE_CHECKING:  # takes a moment to load, which --help need not wait for
     from glean_ext.batch.options import ModelSource, RestoreOptions
@@ -18,15 +19,20 @@ PHOTO_OPTIONS = (
     *("fidelity", "only_center_face", "aligned", "min_face", "max_faces", "when_no_face", "save_faces", "background"),
 )
 BICUBIC = "bicubic"
+CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
+CONFIGS = Path(__file__).parents[1] / ".mim" / "configs"  # as glean_ext.config, which takes a moment to load
 
-USAGE = """%(prog)s CONFIG CHECKPOINT INPUT ... -o OUTPUT [options]
+USAGE = """%(prog)s INPUT ... -o OUTPUT [options]
+       %(prog)s --model NAME INPUT ... -o OUTPUT [options]
+       %(prog)s CONFIG CHECKPOINT INPUT ... -o OUTPUT [options]
        %(prog)s MODEL.onnx INPUT ... -o OUTPUT [options]"""
 
 
 DESCRIPTION = """Restore images, folders of images, and videos; images are written as PNG.
 
-CONFIG is a file or the name of a shipped config, such as glean_x16_ffhq; CHECKPOINT a path or URL. INPUT is a file, a
-folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'.
+INPUT is a file, a folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'. Without a model,
+the one for photographs of faces is taken: it finds the faces and restores them. --model takes another one by its name,
+--model list shows them. CONFIG is a file or the name of a shipped config, CHECKPOINT a path or URL.
 
 Transparency, 16 bits and colour profiles of images are kept, and the EXIF orientation is applied. GLEAN takes images of
 one size; others are resized, with a notice, or restored in tiles, or refused. LightGLEAN takes any size from 8x8 on, in
@@ -42,6 +48,10 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     """
     parser = make_parser()
     given = vars(parser.parse_args(argv))
+    name = given.pop("model", None)
+    model, inputs = split_model(given.pop("arguments"), name)
+    if name is None and model.config == DEFAULT:
+        given.setdefault("photo", True)
     photo = {name: given.pop(name) for name in PHOTO_OPTIONS if name in given}
     if photo and "photo" not in given:
         parser.error(f"{cli.as_option(next(iter(photo)))} has no effect without --photo")
@@ -49,7 +59,6 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     from glean_ext.batch.options import PhotoOptions, RestoreOptions
     from glean_ext.inference.size_policy import SizePolicy
 
-    model, inputs = split_model(given.pop("arguments"))
     if "background" in photo:
         photo["background"] = background(photo["background"])
     if given.pop("photo", False):
@@ -58,19 +67,32 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), **given)
 
 
-def split_model(arguments: Sequence[str]) -> tuple[ModelSource, tuple[str, ...]]:
-    """CONFIG CHECKPOINT INPUT ... or MODEL.onnx INPUT ...: the model and the inputs.
+def split_model(arguments: Sequence[str], name: str | None) -> tuple[ModelSource, tuple[str, ...]]:
+    """INPUT ..., CONFIG CHECKPOINT INPUT ... or MODEL.onnx INPUT ...: the model and the inputs.
+
+    Args:
+        arguments: What stands on the command line besides options.
+        name: Of a model of the zoo; then all arguments are inputs.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are too few, or no model has that name.
     """
     from glean_ext.batch.options import ModelSource
     from glean_ext.inference.backend import ONNX
 
+    if name is not None or not (arguments[0].lower().endswith(ONNX) or is_config(arguments[0])):
+        return ModelSource.named(name or DEFAULT), tuple(arguments)
     parts = 1 if arguments[0].lower().endswith(ONNX) else 2
     if len(arguments) <= parts:
         raise InputError("Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....")
     return ModelSource(*arguments[:parts]), tuple(arguments[parts:])
+
+
+def is_config(argument: str) -> bool:
+    """Whether an argument is a config rather than something to restore."""
+    if Path(argument).suffix.lower() in CONFIG_SUFFIXES:
+        return True
+    return not Path(argument).exists() and (CONFIGS / f"{Path(argument).name}.py").is_file()
 
 
 def background(arguments: Sequence[str]) -> ModelSource | None:
@@ -91,6 +113,20 @@ def background(arguments: Sequence[str]) -> ModelSource | None:
         ) from error
 
 
+class _ModelName(argparse.Action):
+    """Keeps the name; ``list`` shows all models and ends."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if values == "list":
+            from glean_ext.cli.models import show_models
+
+            show_models()
+            parser.exit()
+        setattr(namespace, self.dest, values)
+
+
 def make_parser() -> cli.Parser:
     """Options that are not given are not in what it parses: their defaults are those of the dataclasses."""
     parser = cli.Parser(
@@ -99,7 +135,10 @@ def make_parser() -> cli.Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("arguments", nargs="+", metavar="CONFIG CHECKPOINT INPUT", help="see above")
+    parser.add_argument("arguments", nargs="+", metavar="[CONFIG CHECKPOINT] INPUT", help="see above")
+    parser.add_argument(
+        "--model", action=_ModelName, metavar="NAME", help=f"a model by name; list shows all (default: {DEFAULT})"
+    )
     parser.add_argument("-o", "--output", required=True, help="file, or folder, which is made when it is not there")
     _add_run_options(parser.add_argument_group("how it runs"))
     _add_output_options(parser.add_argument_group("what is written"))

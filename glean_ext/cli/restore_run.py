@@ -11,8 +11,10 @@ from glean_ext.batch.output_plan import Job, Plan
 from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, restore_files
 from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError, Notice
-from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
+from glean_ext.zoo import CARDS
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import RestoredVideo
@@ -25,32 +27,61 @@ def run(options: RestoreOptions) -> None:
         InputError: Something given cannot be used, or files failed.
     """
     plan = plan_run(options)
-    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    console = PlainConsole()
     for line in left_out(plan.outputs):
-        console.print(line)
+        console.show(line)
     if not plan.jobs:
-        console.print(f"all {plan.skipped} outputs exist; there is nothing to do")
+        console.show(f"all {plan.skipped} outputs exist; there is nothing to do")
         return
+    if line := download_line(options):
+        console.show(line)
     alone = plan.outputs.alone
     with ProgressBar(console, transient=alone, disable=alone and not console.is_terminal) as bar:
         report = restore_files(options, Display(console, bar, plan).callbacks, plan)
     summarize(console, plan, report)
 
 
+class PlainConsole(Console):
+    """A console for lines of any text."""
+
+    def __init__(self) -> None:
+        super().__init__(soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def show(self, line: str) -> None:
+        self.print(printable(line))
+
+    def on_broken_pipe(self) -> None:
+        """Leave the error to :func:`glean_ext.cli.run`."""
+        raise
+
+
+def download_line(options: RestoreOptions) -> str:
+    """What is downloaded before a model of the zoo can run; empty where nothing is."""
+    card = next((card for card in CARDS if card.weights == options.model.checkpoint), None)
+    if card is None or not is_url(card.weights) or (path := cache_folder() / cached_name(card.weights)).is_file():
+        return ""
+    what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
+    return f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to {path}"
+
+
 def left_out(plan: Plan) -> list[str]:
-    """Lines that name what input folders hold besides images and videos."""
+    """Lines that name what the inputs hold besides what is restored."""
     links = set(plan.links)
-    others = [path.name for path in plan.left_out if path not in links]
-    lines = [f"left out, no images: {summarize_names(others)}"] if others else []
-    if links:
-        lines.append(f"left out, links to folders: {summarize_names([path.name for path in plan.links])}")
-    return lines
+    groups = {
+        "no images": [path for path in plan.left_out if path not in links],
+        "links to folders": [path for path in plan.left_out if path in links],
+        "hidden": plan.hidden,
+        "results of an earlier run": plan.earlier,
+    }
+    return [
+        f"left out, {kind}: {summarize_names([path.name for path in paths])}" for kind, paths in groups.items() if paths
+    ]
 
 
 class Display:
     """Progress bars, and lines above them."""
 
-    def __init__(self, console: Console, bar: ProgressBar, plan: RunPlan):
+    def __init__(self, console: PlainConsole, bar: ProgressBar, plan: RunPlan):
         self.console, self.bar = console, bar
         self.files = bar.add_task("restoring", total=len(plan.jobs), visible=not plan.outputs.alone)
         self.tiles = bar.add_task("tiles", visible=False)
@@ -64,7 +95,7 @@ class Display:
         )
 
     def show_notice(self, notice: Notice) -> None:
-        self.console.print(notice.render(as_option))
+        self.console.show(notice.render(as_option))
 
     def show_tile(self, done: int, total: int) -> None:
         if done == 1:
@@ -83,10 +114,10 @@ class Display:
             parts.append(f"{faces} faces in the new ones" if result.resumed else f"{faces} faces")
         parts.append(f"{result.seconds:.1f} s, {new / result.seconds:.1f} frames/s")
         share = f"{video.network_seconds / result.seconds:.0%} of the time in the network"
-        self.console.print(f"{'; '.join(parts)}, {share}")
+        self.console.show(f"{'; '.join(parts)}, {share}")
 
 
-def summarize(console: Console, plan: RunPlan, report: RunReport) -> None:
+def summarize(console: PlainConsole, plan: RunPlan, report: RunReport) -> None:
     """Show what became of the files.
 
     Raises:
@@ -96,10 +127,10 @@ def summarize(console: Console, plan: RunPlan, report: RunReport) -> None:
         for reason in report.failures.values():
             raise reason
         if report.faces:
-            console.print(f"{report.faces} face{'s' * (report.faces > 1)} restored")
+            console.show(f"{report.faces} face{'s' * (report.faces > 1)} restored")
         return
     for line in summary_lines(report):
-        console.print(line)
+        console.show(line)
     if report.failures:
         total = report.done + len(report.failures)
         source = f" in {plan.outputs.source}" if plan.outputs.source else ""

@@ -6,8 +6,10 @@ process at a time writes.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +18,9 @@ from typing import NamedTuple
 from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a second run is not noticed
-    fcntl = None  # type: ignore[assignment]
-
 NAME = "records.jsonl"
+# Names of the temporary files of everything that is written into the output folder.
+TEMPORARY = re.compile(r"\.(records|report|images|contact_sheet|meta_info(_train|_test)?)-[^.]*\.[a-z]+")
 VERSION = "2"  # of the rules by which images are made; a folder of another version is not continued
 
 
@@ -74,7 +73,8 @@ class RecordLog:
         self.path, self.options = folder / NAME, options | {"version": VERSION}
         self.records: dict[str, ImageRecord] = {}
         self.complete = ""
-        if folder.is_dir() and not self.path.is_file() and any(folder.iterdir()):
+        foreign = folder.is_dir() and any(not TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
+        if foreign and not self.path.is_file():
             raise InputError(
                 f"{folder} is not empty, and this tool did not make it. Give a new folder as {{out}}.", "out"
             )
@@ -150,27 +150,23 @@ class RecordLog:
 
     def close(self) -> None:
         """Let another process write."""
-        if self._lock is not None:
-            os.close(self._lock)
+        os.close(self._lock)
 
 
 def _to_line(content: ImageRecord | dict) -> bytes:
     return json.dumps(content._asdict() if isinstance(content, ImageRecord) else content).encode() + b"\n"
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> int:
     """Keep other processes from writing to a folder until the descriptor is closed, or this process ends."""
-    if fcntl is None:
-        return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise InputError(f"{folder} is being written by another run. Wait for it to end.") from error
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
+    except OSError:
+        pass  # a file system without locks
     return descriptor
 
 

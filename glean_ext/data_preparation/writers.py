@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glean_ext.data_preparation.options import PreparationOptions
-from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
+from glean_ext.data_preparation.record_log import TEMPORARY, ImageRecord, write_errors_as_input_errors
 from glean_ext.utils.files import atomic_path
 
 SPLITS = ("train", "test")
@@ -18,7 +17,6 @@ STAGING = ".staging"  # folder of images whose split is not known yet
 BATCH = 200  # images moved, and committed to an LMDB, at a time
 PNG_LEVEL = 4  # of zlib; 6, Pillow's default, saves 2 % of the space in more than twice the time
 PAGE = 4096  # bytes; LMDB gives whole pages to a value
-TEMPORARY = re.compile(r"\.(records|report|images|contact_sheet|meta_info(_train|_test)?)-[^.]*\.[a-z]+")
 SPARE = 1 << 24  # bytes of an LMDB for its own needs
 
 

@@ -1,10 +1,85 @@
-"""Checks of a config before anything is built from it."""
+"""Checks of a config before anything is built from it: what would only show after hours, or as a riddle."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from mmengine import Config
 
+from glean_ext.datasets import check_dataloader
 from glean_ext.errors import InputError
+
+DISCRIMINATORS = ("StyleGANv2Discriminator", "StyleGAN2Discriminator")  # with a minibatch standard deviation
+GROUP_SIZE = 4  # of its images, unless mbstd_cfg says otherwise
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of number that a setting takes.
+
+    Args:
+        whole: Without fractions.
+        least: The smallest value.
+        above: Values are larger than ``least``, not equal to it.
+    """
+
+    whole: bool = True
+    least: float = 1
+    above: bool = False
+
+    def accepts(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.whole and value % 1):
+            return False
+        return value > self.least if self.above else value >= self.least
+
+    def __str__(self) -> str:
+        name = "a whole number" if self.whole else "a number"
+        return f"{name} above {self.least:g}" if self.above else f"{name} of at least {self.least:g}"
+
+
+COUNT = Kind()
+COUNT_OR_ZERO = Kind(least=0)
+COUNT_OR_NEVER = Kind(least=-1)  # mmengine's -1
+WEIGHT = Kind(whole=False, least=0)
+POSITIVE = Kind(whole=False, least=0, above=True)
+
+# Settings and what they take; * is any name or position. None is always allowed: it means that something is not used.
+NUMBERS = {
+    "train_cfg.max_iters": COUNT,
+    "train_cfg.val_interval": COUNT,
+    "train_cfg.val_begin": COUNT_OR_ZERO,
+    "train_dataloader.dataset.scale": COUNT,
+    "val_dataloader.dataset.scale": COUNT,
+    "test_dataloader.dataset.scale": COUNT,
+    "model.pixel_loss.loss_weight": WEIGHT,
+    "model.gan_loss.loss_weight": WEIGHT,
+    "model.perceptual_loss.perceptual_weight": WEIGHT,
+    "model.perceptual_loss.style_weight": WEIGHT,
+    "model.r1_gamma": WEIGHT,
+    "model.r1_interval": COUNT,
+    "model.train_cfg.disc_steps": COUNT,
+    "model.train_cfg.disc_repeat": COUNT,
+    "model.train_cfg.disc_init_steps": COUNT_OR_ZERO,
+    "model.discriminator.mbstd_cfg.*": COUNT,
+    "optim_wrapper.accumulative_counts": COUNT,
+    "optim_wrapper.optimizer.lr": POSITIVE,
+    "optim_wrapper.*.accumulative_counts": COUNT,
+    "optim_wrapper.*.optimizer.lr": POSITIVE,
+    "optim_wrapper.*.clip_grad.max_norm": POSITIVE,
+    "param_scheduler.T_max": COUNT,
+    "param_scheduler.*.T_max": COUNT,
+    "param_scheduler.*.*.T_max": COUNT,
+    "default_hooks.logger.interval": COUNT,
+    "default_hooks.checkpoint.interval": COUNT_OR_NEVER,
+    "default_hooks.checkpoint.max_keep_ckpts": COUNT_OR_NEVER,
+    "custom_hooks.*.interval": COUNT_OR_NEVER,
+    "auto_scale_lr.base_batch_size": COUNT,
+    "log_processor.window_size": COUNT,
+}
+SECTIONS = ("model", "train_cfg", "train_dataloader", "optim_wrapper", "default_hooks")  # that are dicts
 
 
 def require(cfg: Config, *settings: str) -> None:
@@ -15,29 +90,103 @@ def require(cfg: Config, *settings: str) -> None:
 
 
 def check_training(cfg: Config) -> None:
-    """Everything that can be checked of a config for training.
+    """Check a config for training.
 
     Raises:
         InputError: The first mistake.
     """
-    check_optimizers(cfg)
+    _check_sections(cfg)
+    _check_numbers(cfg)
+    check_dataloader(cfg)
+    _check_optimizers(cfg)
+    _check_schedules(cfg)
+    _check_batch_size(cfg)
 
 
-def check_test(cfg: Config) -> None:
-    """Everything that can be checked of a config for a test.
+def make_work_dir(cfg: Config) -> None:
+    """Make the folder for logs and checkpoints.
 
     Raises:
-        InputError: The first mistake.
+        InputError: It is not set, or cannot be made.
     """
+    require(cfg, "work_dir")
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{cfg.work_dir} cannot be made a folder ({error.strerror}).",
+            parameter="work_dir",
+            hint="Choose another {work_dir}.",
+        ) from error
 
 
-def check_optimizers(cfg: Config) -> None:
+def _check_sections(cfg: Config) -> None:
+    for name in SECTIONS:
+        if name in cfg and not isinstance(cfg[name], Mapping):
+            raise InputError(f"config: {name} is {cfg[name]!r}, but it must be a dict. configs/_base_ has examples.")
+
+
+def _check_numbers(cfg: Config) -> None:
+    for pattern, kind in NUMBERS.items():
+        for name, value in _find(cfg.to_dict(), pattern.split("."), ()):
+            if value is not None and not kind.accepts(value):
+                raise InputError(f"config: {name} is {value!r}, but it must be {kind}. Correct it.")
+
+
+def _find(content: Any, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+    """The settings that a pattern of :data:`NUMBERS` names, and their values."""
+    if not pattern:
+        yield ".".join(path), content
+        return
+    first, *rest = pattern
+    if isinstance(content, Mapping):
+        items = [(str(key), value) for key, value in content.items()]
+    elif isinstance(content, list):
+        items = [(str(index), value) for index, value in enumerate(content)]
+    else:
+        items = []
+    for key, value in items:
+        if first in ("*", key):
+            yield from _find(value, rest, (*path, key))
+
+
+def _check_optimizers(cfg: Config) -> None:
     """Refuse unknown optimisers, of which mmengine would say ``None is not a callable object``."""
     from mmagic.registry import OPTIMIZERS
 
     for name, wrapper in cfg.optim_wrapper.items():
         if name == "discriminator" and not cfg.model.get("discriminator"):
-            continue  # it is dropped
+            continue  # not used
         kind = wrapper.get("optimizer", {}).get("type") if isinstance(wrapper, dict) else None
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
             raise InputError(f"config: optim_wrapper.{name}: there is no optimizer {kind!r}. Correct the type.")
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Refuse schedules that count epochs: a training by iterations is one epoch, so the rate would never change."""
+    if "max_iters" not in cfg.train_cfg:
+        return
+    for pattern in "param_scheduler", "param_scheduler.*", "param_scheduler.*.*":
+        for name, scheduler in _find(cfg.to_dict(), pattern.split("."), ()):
+            if not isinstance(scheduler, Mapping) or "type" not in scheduler:
+                continue
+            if scheduler.get("by_epoch", True) and not scheduler.get("convert_to_iter_based"):
+                raise InputError(
+                    f"config: {name} counts epochs, but training counts iterations, so the learning rate would never "
+                    f"change. Set {name}.by_epoch=False."
+                )
+
+
+def _check_batch_size(cfg: Config) -> None:
+    discriminator = cfg.model.get("discriminator") or {}
+    batch = cfg.train_dataloader.get("batch_size")
+    if discriminator.get("type") not in DISCRIMINATORS or batch is None:
+        return
+    group = (discriminator.get("mbstd_cfg") or {}).get("group_size", GROUP_SIZE)
+    if batch > group and batch % group:
+        fitting = max(k for k in range(1, group) if batch % k == 0)
+        raise InputError(
+            f"config: train_dataloader.batch_size is {batch}, but the discriminator compares the images of each "
+            f"process in groups of {group}. Take {batch // group * group} or {(batch // group + 1) * group} images, or "
+            f"set model.discriminator.mbstd_cfg=dict(group_size={fitting})."
+        )

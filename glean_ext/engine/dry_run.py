@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import resource
 import shutil
 import tempfile
@@ -16,7 +17,9 @@ from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from glean_ext.compat import end_workers
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
+from glean_ext.engine.hooks.evaluation_check_hook import evaluations
 from glean_ext.engine.runner import train
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
@@ -67,13 +70,12 @@ def dry_run(cfg: Config) -> DryRunReport:
         InputError: Whatever would stop the training: a mistake in the config, a missing or damaged file, a bank that
             does not fit, shapes that do not match, a loss that is not finite, a disk too small for the checkpoints.
     """
-    images: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         steps = _StepsHook()
         runner = _train_steps(cfg, scratch, steps)
-        for split, dataset in ("training", runner.train_dataloader.dataset), ("validation", _validate(cfg, runner)):
-            if dataset is not None:
-                images[split] = len(dataset), _read(dataset)
+        images = {"training": _read([runner.train_dataloader.dataset])}
+        if validation := _validate(runner):
+            images["validation"] = _read(validation)
         checkpoint_size = Path(scratch, f"iter_{STEPS}.pth").stat().st_size
 
     net = unwrap(unwrap(runner.model).get_submodule("generator"))
@@ -86,7 +88,7 @@ def dry_run(cfg: Config) -> DryRunReport:
         batch=steps.shapes,
         losses=steps.losses,
         step_seconds=steps.seconds,
-        steps=cfg.train_cfg.max_iters,
+        steps=int(cfg.train_cfg.max_iters),
         peak_memory=steps.memory,
         checkpoints=_disk(cfg, checkpoint_size),
     )
@@ -119,42 +121,56 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     cfg.work_dir, cfg.resume, cfg.log_level = scratch, False, "ERROR"
     cfg.experiment_name = Path(scratch).name  # a name of its own, since mmengine keeps loggers by this name
     cfg.train_cfg.max_iters = STEPS
-    for key in "val_cfg", "val_dataloader", "val_evaluator", "test_cfg", "test_dataloader", "test_evaluator":
+    cfg.train_cfg.val_begin = STEPS + 1  # everything that a validation needs is built, but it is not run
+    for key in "test_cfg", "test_dataloader", "test_evaluator":
         cfg[key] = None
-    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False}
+    best = {key: cfg.default_hooks.get("checkpoint", {}).get(key) for key in ("save_best", "rule")}
+    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks", ()) if hook["type"] != "ProgressBarHook"]
     return train(cfg, hooks=[steps])
 
 
 @torch.no_grad()
-def _validate(cfg: Config, runner: Runner) -> Sequence | None:
-    """Restore one validation batch; returns the data set, None when the config has no validation."""
-    if not cfg.get("val_dataloader"):
-        return None
-    with config_mistakes_as_input_errors():
-        loader = runner.build_dataloader({**cfg.val_dataloader, "num_workers": 0, "persistent_workers": False})
-        runner.build_evaluator(list(cfg.val_evaluator))
-        runner.model.eval()
-        runner.model.val_step(next(iter(loader)))
-    return loader.dataset
+def _validate(runner: Runner) -> list[Sequence]:
+    """Restore one batch of each validation set and measure it; returns the data sets."""
+    datasets: list[Sequence] = []
+    runner.model.eval()
+    for evaluator, loader in evaluations(runner.val_loop) if runner.val_loop else ():
+        with config_mistakes_as_input_errors():
+            batch = next(iter(loader))
+            if hasattr(evaluator, "prepare_metrics"):  # MMagic's
+                evaluator.prepare_metrics(unwrap(runner.model), loader)
+            evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
+        end_workers(loader)
+        datasets.append(loader.dataset)
+    return datasets
 
 
-def _read(dataset: Sequence) -> int:
-    """Read images for :data:`READING_SECONDS`; returns how many."""
+def _read(datasets: Sequence) -> tuple[int, int]:
+    """Read images for :data:`READING_SECONDS`; returns how many there are, and how many of them were read."""
     end = time.perf_counter() + READING_SECONDS
-    for count in range(len(dataset)):
-        if time.perf_counter() > end:
-            return count
-        info = dataset.get_data_info(count)  # type: ignore[attr-defined]
-        for path in {value for key, value in info.items() if key.endswith("_path")}:
-            read_rgb(path)
-    return len(dataset)
+    total, count = sum(map(len, datasets)), 0
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            if time.perf_counter() > end:
+                return total, count
+            info = dataset.get_data_info(index)
+            for path in {value for key, value in info.items() if key.endswith("_path")}:
+                read_rgb(path)
+            count += 1
+    return total, count
 
 
 def _disk(cfg: Config, size: int) -> str:
     folder = Path(cfg.work_dir).absolute()
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
+            parameter="work_dir",
+            hint="Choose another {work_dir}.",
+        )
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
     kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3

@@ -14,11 +14,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from glean_ext import checkpoints
+from glean_ext.datasets import check_dataloader
 from glean_ext.engine import config_checks
 from glean_ext.engine.checkpoint_resume import newest_whole_checkpoint
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors, import_plugins
 from glean_ext.engine.distribution import check_processes, use_gloo_on_cpus
 from glean_ext.engine.hooks.adaptive_augmentation_hook import AdaptiveAugmentationHook
+from glean_ext.engine.hooks.evaluation_check_hook import EvaluationCheckHook
 from glean_ext.engine.hooks.nan_guard_hook import NaNGuardHook
 from glean_ext.engine.hooks.plain_keys_hook import PlainKeysHook
 from glean_ext.engine.hooks.random_state_hook import RandomStateHook
@@ -36,6 +38,7 @@ DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the con
     NaNGuardHook,
     SkippedFilesHook,
     AdaptiveAugmentationHook,
+    EvaluationCheckHook,
 )
 
 
@@ -108,6 +111,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
     _drop_unused_optimizers(cfg)
     check_processes(cfg)
     use_gloo_on_cpus(cfg)
+    config_checks.make_work_dir(cfg)
     if cfg.get("resume") and not cfg.get("load_from"):
         newest = newest_whole_checkpoint(cfg.work_dir)
         cfg.load_from = str(newest) if newest else None
@@ -157,14 +161,16 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     for key in "val_cfg", "val_dataloader", "val_evaluator", "load_from", "resume":
         cfg.pop(key, None)
     import_plugins(cfg)
-    config_checks.check_test(cfg)
+    check_dataloader(cfg)
     check_processes(cfg)
     use_gloo_on_cpus(cfg)
+    config_checks.make_work_dir(cfg)
     with config_mistakes_as_input_errors():
         runner = Runner.from_cfg(cfg)
         checkpoints.load_network_weights(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
         keep = _KeepMetrics()
         runner.register_hook(keep)
+        runner.register_hook(EvaluationCheckHook())
         runner.test()
         return {name: float(value) for name, value in keep.metrics.items()}
 

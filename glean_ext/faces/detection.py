@@ -1,8 +1,8 @@
 """Faces in photographs, found at any size and rotation, with the landmarks that alignment needs.
 
-Detection and landmarks are mediapipe's (BlazeFace, arXiv 1907.05047; face mesh, arXiv 1907.06724), whose weights come
-with its wheel. BlazeFace takes 128x128 pixels and finds faces that are about upright. So it gets the photograph in
-overlapping tiles of several sizes, each rotated by quarter turns; the face mesh then confirms or rejects what it found.
+The networks are those of :mod:`glean_ext.faces.face_networks`. BlazeFace takes 128x128 pixels and finds faces that are
+about upright. So it gets the photograph in overlapping tiles of several sizes, each rotated by quarter turns; the face
+mesh then confirms or rejects what it found.
 
 Points are (x, y) in pixels of the photograph, as in :mod:`glean_ext.faces.alignment`.
 """
@@ -13,16 +13,15 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from glean_ext.errors import InputError
 from glean_ext.faces.alignment import ffhq_quad, from_crop, side, transform, turned, warp
-from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
+from glean_ext.faces.face_networks import EYE_KEYPOINTS, FaceNetworks, RawDetection, load_face_networks
 
-# Indices into the 478-point mesh. Right and left are the person's. Each eye has the six points of the 68-point
+# Indices into the mesh. Right and left are the person's. Each eye has the six points of the 68-point
 # annotation, whose mean is the eye's landmark in FFHQ's alignment script.
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
 LEFT_EYE = (362, 385, 387, 263, 373, 380)
@@ -50,7 +49,7 @@ class Face:
     """A face in a photograph.
 
     Attributes:
-        mesh: (478, 2) points.
+        mesh: (478, 2) or (468, 2) points, see :mod:`glean_ext.faces.face_networks`.
         score: The detector's, in [0, 1].
     """
 
@@ -86,7 +85,7 @@ class Face:
 
 
 def _look_at(photo: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """(256, 256, 3): a square of the photograph for mediapipe's networks, with the border pixels repeated beyond it.
+    """(256, 256, 3): a square of the photograph for the networks, with the border pixels repeated beyond it.
 
     A mirrored border would mislead the networks where it cuts a face. With up to 30% of a face cut off, its landmarks
     are exact to 1% of the aligned crop's side.
@@ -103,24 +102,20 @@ class Detection(NamedTuple):
 
 
 class FaceFinder:
-    """Finds faces and their meshes with mediapipe's networks, on the CPU.
+    """Finds faces and their meshes on the CPU.
 
-    Several threads may share one instance.
+    Any number of threads may share one.
+
+    Args:
+        networks: What runs the networks; None: what is installed, see ``face_networks.load_face_networks``.
 
     Raises:
-        InputError: mediapipe is not installed, or has another version.
+        InputError: Nothing that runs them is installed.
     """
 
-    def __init__(self) -> None:
-        with filter_stderr(MEDIAPIPE):
-            solutions = _mediapipe_solutions()
-            self._detector = solutions.face_detection.FaceDetection(0.5, model_selection=0)
-            self._mesher = solutions.face_mesh.FaceMesh(
-                static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=0.5
-            )
-            self._detector.process(drawn := _drawn_face())  # the networks also log at their first face
-            self._mesher.process(drawn)
-        self._lock = threading.Lock()  # mediapipe's graphs take one image at a time
+    def __init__(self, networks: FaceNetworks | None = None) -> None:
+        self.networks = networks or load_face_networks()
+        self._lock = threading.Lock()  # the networks take one image at a time
 
     def find(self, photo: np.ndarray, min_face: float | None = None) -> list[Face]:
         """The faces of a photograph, from left to right.
@@ -156,8 +151,8 @@ class FaceFinder:
             size = max(1, round(zoom * width)), max(1, round(zoom * height))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         for turns in all_turns:
-            found = self._detector.process(np.ascontiguousarray(np.rot90(image, turns)))
-            for detection in found.detections or ():
+            found = self.networks.detect(np.ascontiguousarray(np.rot90(image, turns)))
+            for detection in found:
                 yield _detection(detection, unturned(turns, height, width))
 
     def _confirm(self, photo: np.ndarray, detection: Detection) -> Face | None:
@@ -190,9 +185,8 @@ class FaceFinder:
         return Face((first + second) / 2, best.score)
 
     def _mesh(self, photo: np.ndarray, quad: np.ndarray) -> np.ndarray | None:
-        """(478, 2) points of the face in the middle of ``quad``, or None without a face there."""
-        found = self._mesher.process(_look_at(photo, quad)).multi_face_landmarks or ()
-        meshes = [np.array([(point.x, point.y) for point in face.landmark]) * CROP_SIZE for face in found]
+        """(M, 2) points of the face in the middle of ``quad``, or None without a face there."""
+        meshes = [mesh * CROP_SIZE for mesh in self.networks.meshes(_look_at(photo, quad))]
         meshes = [mesh for mesh in meshes if overlap(_box(mesh), EXPECTED_BOX) > NMS_IOU]
         if not meshes:
             return None
@@ -212,13 +206,11 @@ def _box(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
-def _detection(found: Any, to_image: np.ndarray) -> Detection:
-    """From mediapipe's detection, whose coordinates are fractions of the image that it was given."""
-    box, keypoints = found.location_data.relative_bounding_box, found.location_data.relative_keypoints
-    corners = np.array([(box.xmin, box.ymin), (box.xmin + box.width, box.ymin + box.height)])
-    right_eye, left_eye = transform(to_image, np.array([(point.x, point.y) for point in keypoints[:2]]))
+def _detection(found: RawDetection, to_image: np.ndarray) -> Detection:
+    """From a network's detection, whose coordinates are fractions of the image that it was given."""
+    right_eye, left_eye = transform(to_image, found.keypoints[EYE_KEYPOINTS])
     right = left_eye - right_eye
-    return Detection(found.score[0], _box(transform(to_image, corners)), right / max(np.hypot(*right), 1e-6))
+    return Detection(found.score, _box(transform(to_image, found.box)), right / max(np.hypot(*right), 1e-6))
 
 
 def unturned(turns: int, height: int, width: int) -> np.ndarray:
@@ -275,24 +267,3 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
     common = float(np.prod(sides))
     return common / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common)
-
-
-def _mediapipe_solutions() -> Any:
-    try:
-        import mediapipe
-    except ImportError as error:
-        raise InputError(
-            f"mediapipe, which finds the faces, cannot be imported ({error}). pip install mediapipe==0.10.21"
-        ) from error
-    return mediapipe.solutions
-
-
-def _drawn_face() -> np.ndarray:
-    """A drawing that both networks detect as a face."""
-    drawing = np.full((CROP_SIZE, CROP_SIZE, 3), 30, np.uint8)
-    middle = CROP_SIZE // 2
-    cv2.ellipse(drawing, (middle, middle), (55, 70), 0, 0, 360, (200, 160, 140), -1)
-    for x in middle - 25, middle + 25:
-        cv2.circle(drawing, (x, middle - 15), 8, (40, 30, 30), -1)
-    cv2.ellipse(drawing, (middle, middle + 35), (22, 7), 0, 0, 360, (140, 60, 60), -1)
-    return cv2.GaussianBlur(drawing, (0, 0), 3)

@@ -19,7 +19,7 @@ from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.face_mask import blend, face_mask, paste
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.size_requirements import SizeRequirements
-from glean_ext.utils.array_conversion import PIXEL_TYPES
+from glean_ext.utils.array_conversion import PIXEL_TYPES, to_8_bits
 from glean_ext.utils.imresize import imresize
 
 WhenNoFace = Literal["keep", "whole", "error"]
@@ -199,7 +199,7 @@ class PhotoRestorer:
         """
         if self.finder is None:
             return []
-        faces = self.finder.find(rgb if rgb.dtype == np.uint8 else (rgb // 257).astype(np.uint8), self.min_face)
+        faces = self.finder.find(to_8_bits(rgb), self.min_face)
         if self.max_faces is not None and len(faces) > self.max_faces and not self.only_center_face:
             raise InputError(
                 f"{name} has {len(faces)} faces, more than {self.max_faces}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from glean_ext.errors import InputError
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.size_requirements import SizeRequirements
+from glean_ext.zoo import find_model, has_model
 
 if TYPE_CHECKING:  # takes seconds to load
     import torch
@@ -40,6 +42,27 @@ class Backend(Protocol):
 
     def memory(self) -> Memory:
         """What a forward takes, and what there is. Any thread may ask."""
+
+
+def resolve_model(
+    config: str | os.PathLike | Mapping, checkpoint: str | os.PathLike | None
+) -> tuple[str | os.PathLike | Mapping, str | os.PathLike]:
+    """Config and checkpoint of a model: its weights are those of the zoo where it is named without a checkpoint.
+
+    Raises:
+        InputError: There is no checkpoint, and ``config`` is no model's name.
+    """
+    if checkpoint is not None:
+        return config, checkpoint
+    if isinstance(config, str) and (has_model(config) or not (Path(config).suffix or Path(config).exists())):
+        card = find_model(config)
+        return card.config, card.weights
+    source = "The config" if isinstance(config, Mapping) else config
+    raise InputError(
+        f"{source} is no ONNX model: it needs a checkpoint, too.",
+        parameter=("checkpoint", "config"),
+        hint="Give {config} and {checkpoint}, or an .onnx file.",
+    )
 
 
 def load_backend(
@@ -74,12 +97,6 @@ def load_backend(
                 hint="Leave it out, or give a config and a checkpoint.",
             )
         return onnx
-    if checkpoint is None:
-        raise InputError(
-            f"{config} is no ONNX model: it needs a checkpoint, too.",
-            parameter=("checkpoint", "config"),
-            hint="Give {config} and {checkpoint}, or an .onnx file.",
-        )
     from glean_ext.inference.torch_backend import TorchBackend
 
     return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile)

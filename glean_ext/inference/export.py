@@ -14,7 +14,6 @@ import copy
 import importlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +34,7 @@ from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata
 from glean_ext.networks import build_network
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import atomic_path, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -107,10 +106,10 @@ def export_network(
     net.requires_grad_(False).eval()
     metadata = describe(net, dtype, {**(others or {}), **_versions(format)})
 
-    with atomic_path(out) as partial, tempfile.TemporaryDirectory(dir=out.parent, prefix=".") as folder:
+    with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
         notify(Notice("capturing the network"))
         program = capture(net, dtype)
-        written = Path(folder, out.name)
+        written = folder / out.name
         write = _write_onnx if format == "onnx" else _write_torch
         metadata = write(program, net, metadata, written, notify)
         if (weights := _weights_of(written)).exists():

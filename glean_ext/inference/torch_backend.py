@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
-from glean_ext.inference.backend import OutOfMemory
+from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.networks import build_network, prepare_for_inference
+from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.utils.array_conversion import from_tensor, to_tensor
 from glean_ext.utils.dtypes import DTYPES
@@ -50,7 +50,7 @@ class TorchBackend:
     def __init__(
         self,
         config: str | os.PathLike | Mapping,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         cfg_options: Sequence[str] = (),
         dtype: str | None = None,
@@ -59,14 +59,9 @@ class TorchBackend:
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"{{dtype}} is {dtype!r}, but it must be one of {', '.join(DTYPES)}.", "dtype")
         self.device = pick_device(device)
-        if isinstance(config, Mapping):
-            generator = generator_config(config, "config")
-        else:
-            generator = generator_config(load_config(config, cfg_options), config)
-        net = build_network(generator)
+        net = load_network(config, checkpoint, cfg_options)
         self.takes = net.size_requirements
-        load_network_weights(net, checkpoint)
-        self.net, self.dtype, self._autocast = prepared(net.requires_grad_(False).eval(), dtype, self.device)
+        self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
 
@@ -136,6 +131,32 @@ class TorchBackend:
     @cached_property
     def _bytes_per_pixel(self) -> float:
         return bytes_per_pixel(self.net)
+
+
+def load_network(
+    config: str | os.PathLike | Mapping, checkpoint: str | os.PathLike | None = None, cfg_options: Sequence[str] = ()
+) -> GLEANStyleGANv2 | LightGLEANStyleGANv2:
+    """The network of a config with its weights, frozen and in evaluation mode, on the CPU.
+
+    ``net(lq)``: (N, 3, h, w) float32 in [-1, 1], RGB -> (N, 3, H, W). ``prepare_for_inference`` makes it faster.
+
+    >>> net = load_network("demo_glean_x8")
+    >>> net.in_size, net.out_size
+    (8, 64)
+
+    Args:
+        config: A model's name (:func:`glean_ext.zoo.list_models`), a config file, or a dict with ``model.generator``.
+        checkpoint: The network's weights or a training checkpoint, as path or URL; None: those of the named model.
+        cfg_options: ``key=value`` changes to a config file.
+
+    Raises:
+        InputError: A config or checkpoint that cannot be used.
+    """
+    config, checkpoint = resolve_model(config, checkpoint)
+    loaded = config if isinstance(config, Mapping) else load_config(config, cfg_options)
+    net = build_network(generator_config(loaded, "config" if isinstance(config, Mapping) else config))
+    load_network_weights(net, checkpoint)
+    return net.requires_grad_(False).eval()
 
 
 def prepared(

@@ -28,6 +28,8 @@ class SavedImageMetric(BaseSampleWiseMetric):
         collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
     """
 
+    names: tuple[str, ...] = ()  # of its values, where it has other ones than ``metric``
+
     def __init__(self, prefix: str | None = None, collect_device: str = "cpu"):
         super().__init__(collect_device=collect_device, prefix=prefix)
 

@@ -21,6 +21,7 @@ class LRConsistency(SavedImageMetric):
     """
 
     metric = "LR_PSNR"
+    names = ("LR_PSNR", "LR_MAE")
 
     def measure(self, output: Tensor, sample: dict) -> tuple[float, float]:
         """PSNR and mean absolute error of one image."""

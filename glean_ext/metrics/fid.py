@@ -97,8 +97,12 @@ class RestorationFID(NetworkMetric):
     def prepare(self, module: nn.Module, dataloader: DataLoader) -> None:
         """Called once before the first evaluation."""
         super().prepare(module, dataloader)
-        if self.size < 2:
-            raise InputError(f"FID needs at least 2 images, but the dataset has {self.size}. Remove RestorationFID.")
+        self.check_count(self.size)
+
+    def check_count(self, images: int) -> None:
+        """Raise InputError for a data set with too few images."""
+        if images < 2:
+            raise InputError(f"FID needs at least 2 images, but the dataset has {images}. Remove RestorationFID.")
 
     def measure(self, output: Tensor, sample: dict) -> Tensor:
         """(2, 2048): the features of one output and of its ground truth."""

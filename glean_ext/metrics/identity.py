@@ -73,6 +73,7 @@ class IdentitySimilarity(SavedImageMetric):
     """
 
     metric = "Identity"
+    names = ("Identity", "Identity_distance", "Identity_missing")
 
     def __init__(self, prefix: str | None = None, collect_device: str = "cpu"):
         super().__init__(prefix, collect_device)

@@ -42,11 +42,14 @@ class NIQE(MMagicNIQE):
 
     def process_image(self, gt: Tensor, pred: Tensor, mask: Tensor) -> float:
         """NIQE of ``pred``, (3, H, W) BGR in [0, 255]."""
-        height, width = pred.shape[1:] if self.input_order == "CHW" else pred.shape[:2]
+        self.check_size(*(pred.shape[1:] if self.input_order == "CHW" else pred.shape[:2]))
+        return float(super().process_image(gt, pred, mask))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError for images that are too small."""
         rows, columns = ((side - 2 * self.crop_border) // BLOCK for side in (height, width))
         if rows * columns < 2 or min(rows, columns) < 1:
             raise InputError(
                 f"NIQE needs images of at least {BLOCK}x{2 * BLOCK} pixels, but the output has {width}x{height}. "
                 "Remove NIQE from the evaluator."
             )
-        return float(super().process_image(gt, pred, mask))

@@ -57,14 +57,18 @@ class LPIPS(NetworkMetric):
     def measure(self, output: Tensor, sample: dict) -> dict[str, float]:
         """The distance of one output to its ground truth."""
         gt = self.image(sample, "gt_img")
-        if min(output.shape[1:]) < self.backbone.smallest:
-            raise InputError(
-                f"LPIPS with {self.backbone.name} needs images of at least {self.backbone.smallest} pixels a side, but "
-                f"the output has {output.shape[2]}x{output.shape[1]}. Remove LPIPS from the evaluator."
-            )
+        self.check_size(*output.shape[1:])
         with torch.no_grad():
             distance = self.network(*(x[None].float() / 127.5 - 1 for x in (output, gt)))
         return {self.metric: distance.item()}
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError for images that are too small."""
+        if min(height, width) < self.backbone.smallest:
+            raise InputError(
+                f"LPIPS with {self.backbone.name} needs images of at least {self.backbone.smallest} pixels a side, but "
+                f"the output has {width}x{height}. Remove LPIPS from the evaluator."
+            )
 
 
 def load_lpips(net: str, pretrained: str | None) -> nn.Module:

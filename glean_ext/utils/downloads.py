@@ -27,6 +27,13 @@ DATE = re.compile(r"(19|20)\d\d[01]\d[0-3]\d")  # eight digits, too
 HASH_IN_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})$")
 
 
+def cache_folder() -> Path:
+    """Where downloads are kept: a folder in torch's own cache, which ``TORCH_HOME`` and ``XDG_CACHE_HOME`` move."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(caches, "torch"))  # as torch.hub does, which takes seconds to load
+    return Path(os.path.expanduser(home), "hub", "checkpoints", "glean-ext")
+
+
 def is_url(source: str) -> bool:
     """Whether ``source`` is a URL that :func:`download` takes."""
     return source.lower().startswith(("http://", "https://"))

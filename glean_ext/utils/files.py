@@ -1,38 +1,143 @@
-"""Files appear whole or not at all: written to a temporary name in the same folder, then renamed."""
+"""Files appear whole or not at all: written to a temporary name in the same folder, then renamed.
+
+A process holds a lock on its temporary files while it lives, so what a killed one left behind can be told from what is
+being written; whoever writes there next removes it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glean_ext.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and nothing that was left behind is removed
+    fcntl = None  # type: ignore[assignment]
+
 NAMED = 40  # characters
+TEMPORARY = re.compile(r"\..*-[0-9a-f]{8}")  # the stem of a temporary name
+
+_searched: set[tuple[str, str]] = set()  # folders and suffixes whose leftovers are removed already
+_searching = threading.Lock()
 
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """A temporary path to write to; it becomes ``target`` when the block ends well and vanishes when it fails.
 
+    It is an empty file at first. Temporary files with the suffix of ``target`` which a killed process left in the
+    folder are removed.
+
     Raises:
         InputError: The file cannot be written: no rights, no space, a file where a folder should be.
     """
-    target = Path(target)
-    # Part of the name is enough to know it by, and all of it might be too much for the file system with what is added.
-    partial = target.with_name(f".{target.stem[:NAMED]}-{secrets.token_hex(4)}{target.suffix}")
+    target, partial = Path(target), None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(target)
+        remove_leftovers(target.parent, target.suffix)
+        partial, lock = _create(target)
+        try:
+            yield partial
+            partial.replace(target)
+        finally:
+            os.close(lock)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
     finally:
-        with suppress(OSError):  # it became the target, or was never made
-            partial.unlink()
+        if partial is not None:
+            with suppress(OSError):  # it became the target
+                partial.unlink()
+
+
+@contextmanager
+def temporary_folder_beside(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` for files that it is made from; removed after the block, or as :func:`atomic_path`."""
+    folder = temporary_name(target)
+    folder.mkdir()
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def temporary_name(target: Path) -> Path:
+    """A new name beside ``target`` and with its suffix.
+
+    It has a part of the target's name only: with all of it, it might be too long for the file system.
+    """
+    return target.with_name(f".{target.stem[:NAMED]}-{secrets.token_hex(4)}{target.suffix}")
+
+
+def remove_leftovers(folder: Path, suffix: str) -> None:
+    """Remove what killed processes left in a folder under temporary names with this suffix; once per process."""
+    key = os.path.realpath(folder), suffix
+    with _searching:
+        if fcntl is None or key in _searched:
+            return
+        _searched.add(key)
+        with suppress(OSError), os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if entry.name.endswith(suffix)]
+    for path in found:
+        if TEMPORARY.fullmatch(path.name.removesuffix(suffix)) and not path.is_symlink():
+            _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    lock = _lock(path, wait=False)
+    if lock is None:
+        return
+    try:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(lock)
+
+
+def _create(target: Path) -> tuple[Path, int]:
+    """A new, empty, locked file, and the descriptor that holds the lock."""
+    while True:
+        partial = temporary_name(target)
+        created = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(created, fcntl.LOCK_EX)
+            if os.path.exists(partial):  # else another process took it for a leftover before it was locked
+                return partial, created
+        except BaseException:
+            os.close(created)
+            raise
+        os.close(created)
+
+
+def _lock(path: Path, wait: bool = True) -> int | None:
+    """The descriptor that holds a lock on a file or folder; None where it cannot be locked."""
+    if fcntl is None:
+        return None
+    opened = None
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        if opened is not None:
+            os.close(opened)
+        return None
+    return opened
 
 
 def write_json(content: object, path: str | os.PathLike) -> None:

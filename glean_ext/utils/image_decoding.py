@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from glean_ext.errors import UnreadableImageError
+from glean_ext.utils.array_conversion import ROWS
 from glean_ext.utils.colour_profiles import convert_gray_to_srgb, convert_to_srgb, is_rgb_profile
 from glean_ext.utils.image_metadata import orientation
 from glean_ext.utils.picture import Picture
@@ -56,6 +57,8 @@ def decode(image: Image.Image, name: str) -> Picture:
     """
     icc = _profile(image)
     image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError("its palette is missing")
     method = FLIPS_AND_ROTATIONS.get(orientation(image))
     if method is not None:
         image = image.transpose(method)
@@ -73,7 +76,8 @@ def decode(image: Image.Image, name: str) -> Picture:
     if image.has_transparency_data:
         rgba = np.array(image.convert("RGBA"))
         return _picture(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]), icc)
-    return _picture(np.array(image.convert("RGB")), None, None if image.mode == "LAB" else icc)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return _picture(np.array(rgb), None, None if image.mode == "LAB" else icc)
 
 
 def _profile(image: Image.Image) -> bytes | None:
@@ -122,17 +126,34 @@ def decode_16_bits(image: Image.Image, name: str, layout: str, content: Path | b
     turn = orientation(image) if image.format == "PNG" else 1  # OpenCV applies the orientation of TIFF itself
     image.close()  # frees Pillow's pixels before OpenCV needs the memory
     encoded = np.fromfile(content, np.uint8) if isinstance(content, Path) else np.frombuffer(content, np.uint8)
-    with filter_stderr(CODECS):
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    try:
+        with filter_stderr(CODECS):
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise MemoryError if error.code == cv2.Error.StsNoMem else error from error
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
         raise UnreadableImageError(f"{name} has 16-bit colours in a way that is not read. Save it as PNG.")
+    _swap_red_and_blue(decoded)  # from BGR
     upright = _upright(decoded, turn)
-    pixels = np.ascontiguousarray(upright[..., 2::-1])  # from BGR
+    pixels = np.ascontiguousarray(upright[..., :3])
     has_alpha = upright.shape[2] == 4 and not LAYOUT_WITHOUT_ALPHA.match(layout)
     alpha = np.ascontiguousarray(upright[..., 3]) if has_alpha else None
     if LAYOUT_PREMULTIPLIED.match(layout) and alpha is not None:
-        pixels = np.rint(pixels * (65535 / np.maximum(alpha, 1)[..., None])).clip(0, 65535).astype(np.uint16)
+        _divide_by_alpha(pixels, alpha)
     return _picture(pixels, alpha, icc)
+
+
+def _swap_red_and_blue(pixels: Array) -> None:
+    """In place, and in blocks of rows to save memory, as below."""
+    for top in range(0, len(pixels), ROWS):
+        block = pixels[top : top + ROWS]
+        block[..., [0, 2]] = block[..., [2, 0]]
+
+
+def _divide_by_alpha(pixels: Array, alpha: Array) -> None:
+    for top in range(0, len(pixels), ROWS):
+        block, opacity = pixels[top : top + ROWS], alpha[top : top + ROWS]
+        block[:] = np.rint(block * (65535 / np.maximum(opacity, 1)[..., None])).clip(0, 65535)
 
 
 def _upright(pixels: Array, turn: int) -> Array:

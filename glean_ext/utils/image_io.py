@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ FORMATS = {
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 TIFF_SIGNATURES = b"II", b"MM"
+PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits a channel, colour type
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
 
 _opening = threading.Lock()  # warnings' filters belong to the whole process
 
@@ -150,7 +154,29 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+            if image.format == "PNG":
+                _require_enough_bytes(file, name)
             yield image
+
+
+def _require_enough_bytes(file: Path | BinaryIO, name: str) -> None:
+    """Refuse a PNG that is too short for its pixels: Pillow allocates all of them, and leaves missing rows black.
+
+    Raises:
+        UnreadableImageError: Even with the highest compression its pixels need more bytes than the file has.
+    """
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        position = stream.tell()
+        stream.seek(0)
+        header = stream.read(PNG_HEADER.size)
+        length = stream.seek(0, os.SEEK_END)
+        stream.seek(position)
+    width, height, depth, colour_type = PNG_HEADER.unpack(header)
+    decoded = height * (width * depth * PNG_CHANNELS.get(colour_type, 1) // 8)
+    if decoded > MAX_DEFLATE_RATIO * length:
+        raise UnreadableImageError(
+            f"{name} is truncated or damaged ({length} bytes cannot hold {width}x{height} pixels). Get the file again."
+        )
 
 
 @contextmanager

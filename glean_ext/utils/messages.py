@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 
 from glean_ext.errors import Notice
 
 MAX_NAMES = 8  # in a message; further names are counted
+CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode's control and format characters, and separators of lines
+JOINERS = ("\u200c", "\u200d", "\u00ad")  # in words and emoji, and soft hyphens: format characters without harm
 
 
 def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
@@ -18,6 +21,18 @@ def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(str, names[:shown])) + more
+
+
+def printable(text: str) -> str:
+    r"""The text in one line that does nothing to a terminal: control characters, which names may have, are escaped.
+
+    >>> print(printable("a\x1b[2J\n.png"), printable("\u202egnp.a"))
+    a\x1b[2J\n.png \u202egnp.a
+    """
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in CONTROLS and letter not in JOINERS else letter
+        for letter in text
+    )
 
 
 def log_notice(notice: Notice) -> None:

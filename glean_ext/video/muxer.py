@@ -213,16 +213,14 @@ def _video_packets(
 
 def _other_packets(container: InputContainer, copies: dict[int, Stream], offset: Fraction) -> Iterator[Packet]:
     """The packets of the copied streams, up to where the file breaks off."""
-    last: dict[int, int] = {}
     with suppress(av.FFmpegError):
         for packet in container.demux([container.streams[index] for index in copies]):
             index = packet.stream.index
             dts = packet.dts if packet.dts is not None else packet.pts
             if dts is None and is_cover(packet.stream):
                 dts = 0
-            if not packet.size or dts is None or dts <= last.get(index, dts - 1):
+            if not packet.size or dts is None:
                 continue
-            last[index] = dts
             shift = round(offset / packet.time_base)
             packet.dts = dts - shift
             packet.pts = (dts if packet.pts is None else packet.pts) - shift

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -26,7 +27,8 @@ from glean_ext.web.model_specs import ModelSpec
 from glean_ext.web.request_guard import RequestGuard, allowed_names, is_loopback
 from glean_ext.web.worker import ModelWorker
 
-CONNECTIONS = 256  # at the same time, each with up to two open files; further requests get status 503
+CONNECTIONS = 256  # at the same time, where as many files may be open; further requests get status 503
+OTHER_FILES = 64  # that the process opens besides those of connections
 FOLDER_PREFIX = "glean-web-"
 
 
@@ -83,10 +85,16 @@ def make_server(app: RequestGuard) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=max_connections(),
         timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)
+
+
+def max_connections() -> int:
+    """How many connections fit into the number of open files that this process may have: each needs up to two."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if files == resource.RLIM_INFINITY else max(2, min(CONNECTIONS, (files - OTHER_FILES) // 2))
 
 
 @contextmanager

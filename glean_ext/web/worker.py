@@ -91,20 +91,20 @@ class ModelWorker:
         size = image.shape[0], image.shape[1]
         _save(imresize(rgb, size=size), job, "before.png")
         _save(image, job, "result.png")
-        shown = faces[: self._limits.faces]
-        for number, face in enumerate(shown):
+        displayed = faces[: self._limits.faces]
+        for number, face in enumerate(displayed):
             assert face.crop is not None and face.restored is not None
             _save(face.crop, job, f"crop-{number}.png")
             _save(face.restored, job, f"face-{number}.png")
-        if len(shown) < len(faces):
-            job.notify(Notice(f"{len(shown)} of {len(faces)} faces are shown one by one; all are in the result."))
+        if len(displayed) < len(faces):
+            job.notify(Notice(f"{len(displayed)} of {len(faces)} faces are shown one by one; all are in the result."))
         width, height = size[::-1]
         return {
             "from": format_size(job.order.size),
             "size": format_size(size),
             "width": width,
             "height": height,
-            "faces": len(shown),
+            "faces": len(displayed),
         }
 
     def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:

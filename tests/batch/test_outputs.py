@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from glean_ext.batch.output_plan import Job, plan_outputs, require_own_faces, require_writable, without_existing
+from glean_ext.cli.restore_run import left_out
 from glean_ext.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +100,90 @@ def test_several_inputs_and_patterns(tree):
 
 def test_extensions_are_kept_where_they_tell_files_apart(tree):
     (tree / "in" / "a.gif").touch()
-    assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.JPG.png"]
+    assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.png"]
+
+
+def test_a_name_depends_on_its_own_source_or_its_own_clash(tree):
+    """So a file that is added to a folder renames no result but that of the file it clashes with."""
+    before = targets(["in"], "out")
+    (tree / "in" / "b.png").touch()
+    after = targets(["in"], "out")
+    assert {source: after[source] for source in before if source != "in/b.JPG"} == {
+        source: target for source, target in before.items() if source != "in/b.JPG"
+    }
+    assert (after["in/b.JPG"], after["in/b.png"]) == ("out/b.JPG.png", "out/b.png.png")
+    (tree / "in" / "a.mp4").touch()  # a video's result has another name than that of a.png
+    assert targets(["in"], "out")["in/a.png"] == "out/a.png" and targets(["in"], "out")["in/a.mp4"] == "out/a.mp4"
+    (tree / "in" / "b.png.tif").touch()  # whose plain name is the long one of b.png
+    assert targets(["in"], "out")["in/b.png.tif"] == "out/b.png.tif.png"
+    (tree / "in" / "A.webp").touch()  # some file systems take A for a
+    assert (
+        targets(["in"], "out")["in/A.webp"] == "out/A.webp.png"
+        and targets(["in"], "out")["in/a.png"] == "out/a.png.png"
+    )
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("output", ["run.2024/", "run.2024/.", "x.png/", "deep/run.mp4/"])
+def test_a_slash_at_its_end_makes_a_folder(tree, there, output):
+    if there:
+        (tree / output).mkdir(parents=True)
+    folder = str(Path(output))
+    assert targets(["single.jpg"], output) == {"single.jpg": f"{folder}/single.png"}
+    assert targets(["in/film.MOV"], output, suffix="_x") == {"in/film.MOV": f"{folder}/film_x.mov"}
+    assert plan_outputs(["single.jpg"], output).folder == Path(folder)
+    assert targets(["single.jpg", "other.jpg"], output)["other.jpg"] == f"{folder}/other.png"
+    assert targets(["more"], output) == {"more/a.tif": f"{folder}/a.png"}
+
+
+def test_a_pattern_leaves_out_its_results_in_its_own_folder(tree):
+    """With a suffix, or as another format, also where all before it were such results."""
+    for name in "a_x8.png", "a_x8_x8.png", "b_x8.png", "other_x8.png":
+        (tree / "in" / name).touch()
+    plan = plan_outputs(["in/*"], "in", suffix="_x8")
+    assert [str(job.source) for job in plan.jobs] == ["in/a.png", "in/b.JPG", "in/film.MOV", "in/other_x8.png"]
+    assert plan.earlier == [Path("in/a_x8.png"), Path("in/a_x8_x8.png"), Path("in/b_x8.png")]
+    assert len(without_existing(plan, False, True)[0]) == 2 and len(without_existing(plan, True, False)[0]) == 4
+    for name in "single.png", "other.jpg.png", "other_compare.png":
+        (tree / name).touch()
+    plan = plan_outputs(["*.*"], ".", compare=True)
+    assert targets(["*.*"], ".", compare=True) == {"other.jpg": "other.png", "single.jpg": "single.png"}
+    assert len(plan.earlier) == 3
+    assert fault(lambda: without_existing(plan, True, False)) == (
+        "single.png is an input, or the result of single.jpg by an earlier run, and would be overwritten. Give another "
+        "folder, or tell results apart with suffix."
+    )
+
+
+def test_videos_by_the_name_of_the_output(tree):
+    """GIFs are images, and videos where the output is named as one; so are files of unknown extensions."""
+    for name in "a.gif", "film.dat", "cam.ts", "cam.TS":
+        (tree / name).touch()
+        assert plan_outputs([name], "x.mp4").jobs[0].is_video
+    assert targets(["a.gif"], "out") == {"a.gif": "out/a.png"} and not plan_outputs(["a.gif"], "out").jobs[0].is_video
+    assert targets(["cam.ts"], "out") == {"cam.ts": "out/cam.mp4"}
+    assert fault(lambda: plan_outputs(["single.jpg"], "x.mp4")) == "x.mp4: images are written as PNG. Name it x.png."
+
+
+def test_listing_is_linear(tree, monkeypatch):
+    """Four times as many files that are no images: four times as many calls of the system."""
+    calls = []
+    for name in "stat", "lstat", "readlink":
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, real=real, **kwargs: calls.append(args) or real(*args, **kwargs))
+
+    def count(files: int) -> int:
+        folder = tree / str(files)
+        folder.mkdir()
+        for index in range(files):
+            (folder / f"{index}.txt").touch()
+        (folder / "a.png").touch()
+        calls.clear()
+        plan = plan_outputs([folder], "out")
+        assert len(plan.left_out) == files and len(left_out(plan)) == 1
+        return len(calls)
+
+    assert count(1200) < 6 * count(300)
 
 
 def test_patterns_leave_out_what_was_written(tree):

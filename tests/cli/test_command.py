@@ -22,6 +22,7 @@ from glean_ext.cli import restore as command
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import printable
 
 ROOT = Path(__file__).parents[2]
 GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
@@ -135,6 +136,28 @@ def test_names_of_any_kind(tmp_path):
     assert "left out, no images: \\udcfe.txt\n" in done.stdout
 
 
+@pytest.mark.parametrize("letter", ["\x1b[2J", "\n", "\r", "\x07", "\x9b31m", "\u202e", "\u2028"])
+def test_control_characters_of_names_are_escaped(restore, tmp_path, letter):
+    """In lists, notices, failures and the error at the end."""
+    folder_of(tmp_path / f"in{letter}", f"a{letter}.png")
+    (tmp_path / f"in{letter}" / f"b{letter}.png").write_text("text")
+    (tmp_path / f"in{letter}" / f"c{letter}.txt").touch()
+    write_picture(Picture(noise(9, 9)), tmp_path / f"in{letter}" / f"d{letter}.png")
+    code, stdout, stderr = restore(*GLEAN, f"in{letter}", "-o", f"out{letter}")
+    shown = repr(letter)[1:-1]
+    assert code == 2 and letter not in stdout.replace("\n", "" if letter == "\n" else "\n") and stderr.count("\n") == 1
+    assert letter not in stderr.rstrip("\n")
+    for text in f"no images: c{shown}.txt", f"d{shown}.png has 9x9 pixels", f"failed: in{shown}/b{shown}.png is no":
+        assert text in stdout
+    assert f"images in in{shown} failed (b{shown}.png)" in stderr and f"others are in out{shown}." in stderr
+    code, stdout, stderr = restore(*GLEAN, f"no{letter}.png", "-o", "x.png")
+    assert stderr.startswith(f"error: no{shown}.png: ") and stderr.count("\n") == 1
+
+
+def test_joiners_of_emoji_are_kept():
+    assert printable("👩\u200d👩.png é") == "👩\u200d👩.png é"
+
+
 # ---------------------------------------------------------------- outputs that exist
 
 
@@ -160,8 +183,11 @@ def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
     assert "not allowed with argument" in fault(*GLEAN, "in", "-o", "out", "--overwrite", "--skip-existing")
 
 
-def test_ctrl_c_leaves_whole_files_only(tmp_path):
-    """A real process and a real signal, in the middle of the work; then the rest."""
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated")]
+)
+def test_signals_leave_whole_files_only(tmp_path, number, word):
+    """A real process and a real signal, in the middle of the work."""
     for index in range(400):
         write_picture(Picture(noise(seed=index)), tmp_path / "in" / f"{index:03d}.png")
     out, arguments = tmp_path / "out", [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"]
@@ -170,13 +196,32 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path):
     deadline = time.monotonic() + 60
     while not (out.is_dir() and len(written(out)) > 3) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "interrupted\n")
+    assert (process.returncode, stderr) == (128 + number, f"{word}\n")
     names = written(out)
     assert 3 < len(names) < 400 and all(re.fullmatch(r"\d{3}\.png", name) for name in names)
     for name in names:
         assert read_rgb(out / name).shape == (64, 64, 3)
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    """As under nohup."""
+    code = (
+        "import os, signal\n"
+        "from glean_ext import cli\n"
+        "def main():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)  # the second one does not disturb what closes\n"
+        "        print('closed')\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "cli.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "closed\n", "terminated\n")
 
 
 # ---------------------------------------------------------------- what belongs to a picture

@@ -156,7 +156,7 @@ def test_images_that_differ_in_extension_keep_theirs(infer, weights, config, tmp
     for name in ("a.png", "a.bmp", "b.png"):
         save_noise(tmp_path / "in" / name)
     assert infer(config, weights, tmp_path / "in", "-o", tmp_path / "out")[0] == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.bmp.png", "a.png.png", "b.png.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.bmp.png", "a.png.png", "b.png"]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "L", "1", "RGBA", "LA", "P", "CMYK"])

@@ -163,6 +163,15 @@ def test_the_source_may_change_between_runs(tmp_path, raw, lmdb_too):
             assert keys[0] == keys[1] and len(keys[0]) == report[split]
 
 
+def test_finished_images_are_not_written_again(tmp_path, raw):
+    run(raw, tmp_path / "out", split=1.0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    save(picture(20), raw / "20.png")
+    run(raw, tmp_path / "out", split=1.0)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train/GT").iterdir()}
+    assert after.keys() - before.keys() == {tmp_path / "out/train/GT/20.png"} and before.items() <= after.items()
+
+
 def test_the_report_follows_files_that_are_left_out(tmp_path, raw):
     assert run(raw, tmp_path / "out")["left out"] == []
     (raw / "notes.txt").write_text("x")
@@ -194,6 +203,16 @@ def test_other_options_and_other_folders_are_refused(tmp_path, raw):
     (out / "records.jsonl").write_bytes(b"no database " * 99)
     assert fault(run, raw, out) == (
         f"{out}/records.jsonl is damaged (line 1 is not one of its own). Give a new folder as out."
+    )
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path, raw):
+    out = tmp_path / "out"
+    run(raw, out)
+    log = (out / "records.jsonl").read_text()
+    (out / "records.jsonl").write_text(log.replace('"version": "2"', '"version": "1"'))
+    assert fault(run, raw, out) == (
+        f"{out} was begun with version = 1, but now it is 2. Give the same options, or a new folder as out."
     )
 
 
@@ -301,6 +320,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw):
         (raw / f"more{lmdb_too}.png").unlink()
 
 
+def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.records-0a1b2c3d.jsonl").write_text("half")
+    assert run(raw, tmp_path / "out")["train"] == 9
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
     from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
 
@@ -314,7 +340,9 @@ def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
     assert content(out) == before and (out / "records.jsonl").read_bytes() == whole
     options = json.loads(lines[0])["options"]
     with closing(RecordLog(out, {name: options[name] for name in options if name != "version"})) as log:
+        assert log.complete
         log.append([ImageRecord("x", "1", "x.png")])
+        assert not log.complete and log.records["x"].stamp == "1"
         with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
             patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt()))
             log.append([ImageRecord("y", "1", "y.png")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +227,40 @@ def test_all_formats_are_used_and_what_is_left_out_is_named(tmp_path, caplog):
     assert [Path(path).name for path in files(dataset(tmp_path, recursive=True))][-1] == "g.PNG"
     assert "3 other files or folders are left out: .Trash-0, .hidden.png, notes.txt. " in caplog.text
     assert "recursive" not in caplog.text
+
+
+def test_many_other_files_take_linear_time(folder, monkeypatch):
+    """Not one look at the folder, or at another file, for each file."""
+    for i in range(2000):
+        (folder / f"GT/{i}.txt").touch()
+    calls = {"stat": 0, "scandir": 0}
+    for name in calls:
+        original = getattr(os, name)
+
+        def count(*arguments, name=name, original=original, **more):
+            calls[name] += 1
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(os, name, count)
+    assert len(dataset(folder)) == 3
+    assert calls["stat"] < 3 * 2000 and calls["scandir"] < 10
+
+
+def test_one_of_several_processes_warns(folder, caplog, monkeypatch):
+    (folder / "GT/notes.txt").touch()
+    for rank, warnings in (0, 1), (1, 0):
+        monkeypatch.setattr("glean_ext.datasets.sr_folder_dataset.get_dist_info", lambda rank=rank: (rank, 2))
+        caplog.clear()
+        dataset(folder)
+        assert caplog.text.count("notes.txt") == warnings
+
+
+def test_images_are_ordered_by_their_paths_as_text(folder):
+    """The order decides what a seed means, so that it must stay."""
+    for name in "sub/2.png", "sub-x/1.png", "Sub.png":
+        save(noise(1), folder / "GT" / name)
+    names = [str(Path(path).relative_to(folder / "GT")) for path in files(dataset(folder, recursive=True))]
+    assert names == ["0.png", "1.png", "2.png", "Sub.png", "sub-x/1.png", "sub/2.png"]
 
 
 def test_linked_folders_are_read_once(folder):

@@ -42,7 +42,8 @@ BANK = f"""
 _base_ = {str(ROOT / "configs/bank_256.py")!r}
 _width = dict(channel_multiplier=0.125, max_channels=16)
 model = dict(
-    generator=dict(out_size=16, style_channels=16, num_mlps=2, **_width), discriminator=dict(in_size=16, **_width))
+    generator=dict(out_size=16, style_channels=16, num_mlps=2, **_width),
+    discriminator=dict(in_size=16, augment=dict(target=0.0, ramp_images=100), **_width))
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='data'))
 train_cfg = dict(max_iters=4)
 default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
@@ -50,7 +51,7 @@ custom_hooks = []
 randomness = dict(seed=0)
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 """
-PARTS = "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "random_states"
+PARTS = "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "random_states", "augmentation"
 
 
 def train_rank(rank: int, processes: int, port: str, home: str, options: list[str], resume: bool) -> None:
@@ -115,6 +116,7 @@ def test_two_processes_resume_bit_for_bit(home, children):
     first, second = half["random_states"], half["random_states"]["other_processes"][0]
     assert second.keys() == first.keys() - {"other_processes", "sampler", "batch"}
     if load_config("config.py").randomness.get("diff_rank_seed"):
+        assert half["augmentation"]["signs"][1] == 2 * 2 * 2, "2 iterations of 2 images in 2 processes"
         assert not torch.equal(first["torch"], second["torch"])
 
 

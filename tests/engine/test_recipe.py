@@ -111,7 +111,7 @@ def test_the_average_of_the_weights_is_what_is_saved(home):
     assert moved > 10
     bank = {key: value for key, value in saved.items() if key.startswith("generator.")}
     assert all(torch.equal(value, first[key]) for key, value in bank.items()) and len(bank) > 40
-    assert all(torch.equal(v, third[k]) for k, v in runner.model.generator.state_dict().items()), "training goes on"
+    assert all(torch.equal(v, third[k]) for k, v in runner.model.generator.state_dict().items()), "training continues"
 
 
 def test_warm_up_and_cosine(home):

@@ -77,7 +77,7 @@ TRAIN_FAULTS = {
     "model.generator.type=GLEAM": f"config: there is no model 'GLEAM'. {NO_SUCH_TYPE}",
     "train_dataloader.dataset.type=Fol": f"config: there is no dataset 'Fol'. {NO_SUCH_TYPE}",
     "train_dataloader.batchsize=2": (
-        "config: DataLoader.__init__() got an unexpected keyword argument 'batchsize' (in dataloader)"
+        "train_dataloader.batchsize: dataloaders have no such setting. Correct it, or leave it out."
     ),
     "train_dataloader.dataset.data_root=no": (
         f"no/GT: there is no such folder. Set data_root and data_prefix.gt {WHERE}"
@@ -123,8 +123,8 @@ TRAIN_FAULTS = {
 
 @pytest.mark.parametrize(("option", "message"), TRAIN_FAULTS.items(), ids=TRAIN_FAULTS)
 def test_train_tool_tells_mistakes_in_one_line(fault, option, message):
-    told = fault("train", "config.py", "--cfg-options", *NO_VALIDATION, option)
-    assert told == message
+    found = fault("train", "config.py", "--cfg-options", *NO_VALIDATION, option)
+    assert found == message
 
 
 def test_train_tool_tells_of_no_config(fault):
@@ -269,25 +269,25 @@ def test_the_checkpoint_that_is_given_is_the_one_tested(home, net):
 
 
 def test_test_tool_tells_mistakes_in_one_line(home, fault):
-    def told(checkpoint: str, *options: str) -> str:
+    def message_of(checkpoint: str, *options: str) -> str:
         message = fault("test", "config.py", checkpoint, "--json", "m.json", "--cfg-options", "launcher=none", *options)
         assert not Path("m.json").exists()
         return message
 
     torch.save(GLEANStyleGANv2(**NETWORK | {"rrdb_channels": 12}).state_dict(), "wide.pth")
     torch.save(GLEANStyleGANv2(**NETWORK).state_dict(), "net.pth")
-    assert told("no.pth") == "no.pth: there is no such file. Give the path or URL of a checkpoint."
-    assert told("wide.pth").startswith(
+    assert message_of("no.pth") == "no.pth: there is no such file. Give the path or URL of a checkpoint."
+    assert message_of("wide.pth").startswith(
         "wide.pth does not fit GLEANStyleGANv2: 23 have another shape (encoder.0.0.conv_f"
     )
-    assert told("net.pth", "test_dataloader=None") == (
+    assert message_of("net.pth", "test_dataloader=None") == (
         "config: it has no test_dataloader. Add it; configs/_base_ has examples."
     )
-    assert told("net.pth", "test_dataloader.dataset.data_prefix.gt=no") == (
+    assert message_of("net.pth", "test_dataloader.dataset.data_prefix.gt=no") == (
         f"data/no: there is no such folder. Set data_root and data_prefix.gt {WHERE}"
     )
-    assert told("net.pth", "test_evaluator.0.type=PNSR") == f"config: there is no metric 'PNSR'. {NO_SUCH_TYPE}"
-    assert told("net.pth", "test_evaluator.0.crop=1") == (
+    assert message_of("net.pth", "test_evaluator.0.type=PNSR") == f"config: there is no metric 'PNSR'. {NO_SUCH_TYPE}"
+    assert message_of("net.pth", "test_evaluator.0.crop=1") == (
         "config: PSNR.__init__() got an unexpected keyword argument 'crop'"
     )
 

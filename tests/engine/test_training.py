@@ -234,7 +234,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_resumed(home):
 
 
 def test_a_start_from_another_trainings_weights(home):
-    """A checkpoint from a training without discriminator: the generator is taken whole, the rest starts anew."""
+    """A checkpoint of a training without discriminator: the generator is taken whole, the rest starts from scratch."""
     first = train(home, "train_cfg.max_iters=1", "model.discriminator=None", "model.gan_loss=None", work_dir="first")
     train(home, "train_cfg.max_iters=1", "load_from=first/iter_1.pth", "randomness.seed=1")
     assert Recorder.last.iterations == [0]

@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from glean_ext.cli.model_info import model_info
+from glean_ext.cli.model_info_table import model_info
 from glean_ext.errors import InputError
 from glean_ext.inference.model_cost import measure, peak_of_a_forward
 from glean_ext.networks import build_network

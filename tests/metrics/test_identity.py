@@ -58,7 +58,7 @@ def test_identity_is_dlibs(embedder):
     box = max(dlib.get_frontal_face_detector()(gt, 1), key=lambda box: box.area())
     shape = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))(gt, box)
     net = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
-    a, b = (np.array(net.compute_face_descriptor(rgb, shape)) for rgb in (gt, output))  # aligns by itself
+    a, b = (np.array(net.compute_face_descriptor(rgb, shape)) for rgb in (gt, output))  # with its own alignment
     assert evaluate(metrics.IdentitySimilarity(), (output, gt, None)) == pytest.approx(
         {"Identity": cosine(a, b), "Identity_distance": float(np.linalg.norm(a - b)), "Identity_missing": 0}, rel=1e-6
     )

@@ -24,6 +24,8 @@ from glean_ext.networks import (
     prepare_for_inference,
 )
 from glean_ext.networks.discriminators import minibatch_stddev, require_batch
+from glean_ext.networks.encoder import StyleCodes
+from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import channels_by_resolution
 
 
@@ -305,6 +307,69 @@ def test_unknown_argument_is_named(tiny_cfg):
         build_network({**tiny_cfg, "in_sizee": 8})
     with pytest.raises(InputError, match=r"model.generator.type is 'GLEAM', but it must be one of"):
         build_network({"type": "GLEAM"})
+
+
+def test_initial_weights_are_distributed_like_mmagics(mmagic_models):
+    from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
+
+    arguments = {"in_size": 8, "out_size": 16, "num_rrdbs": 1}
+    ours, theirs = GLEANStyleGANv2(**arguments).state_dict(), Reference(**arguments).state_dict()
+    for name, tensor in theirs.items():
+        if tensor.std() == 0 or tensor.numel() == 1:  # biases, noise strengths
+            assert torch.equal(ours[name], tensor), name
+        elif tensor.numel() >= 5000:
+            assert ours[name].std().item() == pytest.approx(tensor.std().item(), rel=0.1), name
+            assert abs(ours[name].mean()) < 0.1 * tensor.std(), name
+
+
+def test_styles_and_demodulation_stay_in_fp32_under_autocast():
+    linear, codes = EqualizedLinear(16, 16, activation=True), StyleCodes(2, 3, 8, unused=1)
+    x, features = torch.randn(2, 16), torch.randn(2, 32)
+    weight = torch.randn(4, 16, 3, 3)
+    expected = linear(x), codes(features), ops.demodulation(weight, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear(x), codes(features), ops.demodulation(weight, x)
+        half = ops.demodulation(weight.bfloat16(), x.bfloat16())
+    for ours, right in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(ours, right)
+    torch.testing.assert_close(half, expected[2], rtol=1e-2, atol=0)
+    assert half.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_fresh_noise_differs_between_images_and_calls():
+    bank = randomize(StyleGAN2Generator(16, 16, 2, 0.125, 16))
+    codes = torch.randn(1, bank.num_latents, 16).expand(2, -1, -1)
+    first, second = bank.synthesis(codes, fresh_noise=True), bank.synthesis(codes, fresh_noise=True)
+    assert not torch.allclose(first[0], first[1]) and not torch.allclose(first, second)
+    stored = bank.synthesis(codes)
+    assert torch.equal(stored[0], stored[1]) and torch.equal(stored, bank.synthesis(codes))
+    for layer in (bank.conv1, *bank.convs.values()):
+        layer.noise_injector.weight.zero_()
+    assert torch.equal(bank.synthesis(codes, fresh_noise=True), bank.synthesis(codes))
+
+
+@torch.no_grad()
+def test_shapes_that_would_broadcast_are_refused(tiny_cfg):
+    net = build_network(tiny_cfg | {"decoder": "slim"})
+    bank, x, codes = net.generator, torch.zeros(2, 16, 8, 8), torch.zeros(2, 4, 16)
+    light = build_network(tiny_cfg | {"type": "LightGLEANStyleGANv2"}).generator
+    calls = {
+        "codes of one image for two": lambda: bank.block(x, 16, codes[:1]),
+        "codes of two images for one": lambda: light(x[:1], codes),
+        "codes without layers": lambda: bank.start(codes[:, 0]),
+        "noise of one pixel": lambda: bank.style_conv(2)(x, codes[:, 0], torch.zeros(1, 1, 1, 1)),
+        "noise of every channel": lambda: bank.style_conv(2)(x, codes[:, 0], torch.zeros(1, 16, 8, 8)),
+        "features of one pixel": lambda: net.decoder(x, [torch.zeros(2, 16, 1, 1)]),
+        "features of one image": lambda: net.decoder(x, [torch.zeros(1, 16, 16, 16)]),
+        "style of one channel": lambda: ops.modulated_conv2d(x, torch.zeros(4, 16, 3, 3), torch.zeros(2, 1)),
+        "bias of one channel": lambda: ops.bias_leaky_relu(x, torch.zeros(1)),
+        "image of one pixel": lambda: bank.to_rgbs[0](x, codes[:, 0], torch.zeros(2, 3, 1, 1)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(AssertionError, match=r"^expected a tensor of shape .*, but got "):
+            call()
+            pytest.fail(name)
 
 
 def test_every_trainable_parameter_gets_a_gradient_and_the_bank_none(tiny_cfg):

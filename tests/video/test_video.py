@@ -14,6 +14,7 @@ from support.videos import AUDIO_RATE, doubled, picture, psnr, read_video, worst
 
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.video import restore_video as video_module
+from glean_ext.video.reader import VideoSource
 from glean_ext.video.restore_video import VideoResult, restore_video
 
 
@@ -215,6 +216,20 @@ def test_variable_frame_rate(run, tmp_path, lines, name):
     content, result = run(source, name, segment=5)
     assert content.times == [Fraction(tick, 1000) for tick in ticks]
     assert 2.4 < content.end < 2.5 and result.frames == 13 and lines == []
+
+
+def test_time_stamps_that_do_not_grow_are_corrected(tmp_path, lines, monkeypatch):
+    source = write_video(tmp_path / "in.mkv", 5, audio=())
+    decoded = VideoSource._decoded
+
+    def with_other_times(self):
+        for frame, frame.pts in zip(decoded(self), [0, 40, 40, 30, 160], strict=True):
+            yield frame
+
+    monkeypatch.setattr(VideoSource, "_decoded", with_other_times)
+    with VideoSource(source, lambda notice: lines.append(str(notice))) as video:
+        assert [frame.pts for frame in video.frames()] == [0, 40, 41, 42, 160]
+    assert lines == [f"{source}: time stamps that did not grow from frame to frame were corrected."]
 
 
 def test_a_video_that_starts_after_its_audio(run, tmp_path):

@@ -104,6 +104,15 @@ def test_wherever_an_mp4_breaks_off_that_is_reported(tmp_path, audio):
             np.testing.assert_array_equal(frame.rgb, decoded[frame.pts * video.time_base])
 
 
+def test_a_video_that_breaks_off_in_its_last_frame(tmp_path, lines):
+    source = fast_start(tmp_path / "in.mp4", audio=())
+    source.write_bytes(source.read_bytes()[:-3])
+    with VideoSource(source, lambda notice: lines.append(str(notice))) as video:
+        assert len(list(video.frames())) == 59
+    # The frame that is stored last is displayed before another one.
+    assert lines == [f"{source} breaks off after frame 58, at 2.40 seconds; the frames up to there were restored."]
+
+
 def test_damage_in_the_middle(run, tmp_path, lines):
     source = fast_start(tmp_path / "in.mp4", audio=())
     with av.open(str(source)) as file:
@@ -129,6 +138,19 @@ def test_damaged_audio_does_not_cost_the_video(run, tmp_path, lines):
     copied = read_video(tmp_path / "out.mp4")
     assert len(copied.rgb) == 60 and len(copied.packets[1]) > 20
     assert lines == [f"{source}: 1 damaged packets of audio or other streams were left out."]
+
+
+def test_audio_whose_time_starts_again_is_reported(run, tmp_path, lines):
+    """As in two transport streams that were put together with ``cat``."""
+    source = write_video(tmp_path / "in.ts", 25)
+    audio = read_video(source).packets[1]
+    source.write_bytes(2 * source.read_bytes())
+    assert run(source).frames == 50
+    assert [packet for packet, _ in read_video(tmp_path / "out.mp4").packets[1]] == [data[7:] for data, _ in audio]
+    assert lines == [
+        f"{source}: time stamps that did not grow from frame to frame were corrected.",
+        f"{source}: {len(audio)} damaged packets of audio or other streams were left out.",
+    ]
 
 
 def test_audio_that_cannot_be_copied_at_all(run, tmp_path, lines):

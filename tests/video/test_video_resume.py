@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from support.videos import doubled, picture, write_video
 
 from glean_ext.errors import InputError
 from glean_ext.video import encoder
+from glean_ext.video.encoder import EncodingOptions
+from glean_ext.video.frame_properties import Colour
 from glean_ext.video.restore_video import restore_video
+from glean_ext.video.segment_writer import Segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,6 +118,22 @@ def test_what_is_restored_is_written_though_the_next_fails(run, source, tmp_path
         with pytest.raises(KeyboardInterrupt):
             run(source, restore=stop_after(frames, KeyboardInterrupt()), batch=10, fingerprint=str(frames))
         assert len(list((tmp_path / ".out.mp4.segments").glob("0*.mp4"))) == frames // 10
+
+
+def test_nothing_is_written_after_a_failure(tmp_path, monkeypatch):
+    """Else a segment could be complete with a frame missing in the middle."""
+    frames, colour = doubled([picture(number) for number in range(12)]), Colour(6, False, 2, 2)
+    with Segments(tmp_path / "out.mp4", {}, Fraction(25), EncodingOptions(segment=4), print) as segments:
+        segments.write(frames[:5], colour)
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=r"cannot be written \(No space left"):
+            patch.setattr(
+                encoder.Encoder, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+            )
+            segments.write(frames[5:6], colour)
+        segments.write(frames[6:], colour)
+        segments.finish()
+        assert segments.frames == 4
+        assert [path.name for path in segments.folder.glob("0*.mp4")] == ["000000.mp4"]
 
 
 def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):

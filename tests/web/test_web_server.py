@@ -19,7 +19,7 @@ from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
-from glean_ext.web.server import address, listen, results_folder, write_line
+from glean_ext.web.server import address, listen, max_connections, results_folder, write_line
 
 
 def test_models_to_offer():
@@ -178,6 +178,12 @@ def test_a_full_temporary_folder_fails_the_job_and_not_the_server(site_with, mon
     assert status["error"] == "me.png: the server could not keep the result (No space left on device)."
     assert site.files() == []
     assert site.wait(site.submit(FACE))["state"] == "done"
+
+
+@pytest.mark.parametrize(("files", "connections"), [(1024, 256), (-1, 256), (576, 256), (574, 255), (256, 96), (10, 2)])
+def test_connections_fit_into_the_open_files(monkeypatch, files, connections):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    assert max_connections() == connections
 
 
 def test_lines_are_written_only_where_a_terminal_is(monkeypatch, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -30,6 +30,7 @@ class AdaptiveAugmentationHook(Hook):
     def __init__(self, interval: int = 4):
         self.interval = interval
         self._augmentation: Augmentation | None = None
+        self._saved_signs = torch.zeros(2)
         self._signs = torch.zeros(2)  # since the last change: the sum of the signs, and the number of images
 
     def before_run(self, runner: Runner) -> None:
@@ -40,14 +41,20 @@ class AdaptiveAugmentationHook(Hook):
         if self._augmentation is not None and not isinstance(unwrap(runner.model), StyleGAN2):
             raise InputError("model.discriminator.augment is for the training of banks. Remove it.")
 
+    def gather_state(self, runner: Runner) -> None:
+        """Called in all processes before a checkpoint is saved, which only the first one does."""
+        if self._augmentation is not None:
+            self._saved_signs = self._of_all_processes(next(runner.model.parameters()).device).cpu()
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._augmentation is not None:
-            checkpoint["augmentation"] = {"p": self._augmentation.p, "signs": self._signs}
+            checkpoint["augmentation"] = {"p": self._augmentation.p, "signs": self._saved_signs}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._augmentation is not None and is_resuming(runner) and "augmentation" in checkpoint:
             self._augmentation.p = checkpoint["augmentation"]["p"]
-            self._signs = checkpoint["augmentation"]["signs"].cpu()  # mmengine loads checkpoints to the GPU
+            if is_main_process():  # they are the sum of all processes
+                self._signs = checkpoint["augmentation"]["signs"].cpu()  # mmengine loads checkpoints to the GPU
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -57,10 +64,13 @@ class AdaptiveAugmentationHook(Hook):
         logits = runner.message_hub.get_info("disc_pred_real")  # set by MMagic's trainer
         self._signs += torch.tensor([logits.detach().sign().sum().item(), len(logits)])
         if self.every_n_train_iters(runner, self.interval):
-            signs = self._signs.to(logits.device)
-            all_reduce(signs)
-            total, images = signs.tolist()
+            total, images = self._of_all_processes(logits.device).tolist()
             self._augmentation.adapt(total / images, int(images))
             self._signs.zero_()
             runner.message_hub.update_scalar("train/real_sign", total / images)
         runner.message_hub.update_scalar("train/augment_p", self._augmentation.p)
+
+    def _of_all_processes(self, device: torch.device) -> torch.Tensor:
+        signs = self._signs.to(device, copy=True)
+        all_reduce(signs)
+        return signs

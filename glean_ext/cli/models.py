@@ -1,0 +1,69 @@
+"""List the models: what each is for, the sizes it takes and makes, and whether it is downloaded already."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from glean_ext import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", help="show all that is known of this model")
+    parser.add_argument("--banks", action="store_true", help="list latent banks, which GLEAN is trained with, too")
+    args = parser.parse_args(argv)
+    show_model(args.name) if args.name else show_models(banks=args.banks)
+    return 0
+
+
+def show_models(banks: bool = False) -> None:
+    """Print a table of the models."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from glean_ext.zoo import CARDS, DEFAULT
+
+    table = Table(Column("model", no_wrap=True), "what it is for", "pixels", "MB", "weights")
+    for card in CARDS:
+        if banks or card.kind == "restorer":
+            purpose = f"{card.purpose} (default)" if card.name == DEFAULT else card.purpose
+            table.add_row(card.name, purpose, card.sizes, str(card.megabytes), where(card.weights))
+    Console().print(table)
+
+
+def show_model(name: str) -> None:
+    """Print the card of a model.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    from rich.console import Console
+
+    from glean_ext.zoo import find_model
+
+    card = find_model(name)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    rows = {
+        "name": card.name,
+        "purpose": card.purpose,
+        "pixels": card.sizes,
+        "config": card.config,
+        "weights": f"{card.weights} ({card.megabytes} MB or more, {where(card.weights)})",
+        "SHA-256": card.sha256 if len(card.sha256) == 64 else f"{card.sha256}... (the digits that are published)",
+        "licence": card.licence,
+        "source": card.source,
+    }
+    if card.aliases:
+        rows["also called"] = ", ".join(card.aliases)
+    for key, value in rows.items():
+        console.print(f"{key:11}  {value}")
+
+
+def where(weights: str) -> str:
+    """``'shipped'``, ``'downloaded'`` or ``'not downloaded'``."""
+    from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+
+    if not is_url(weights):
+        return "shipped"
+    return "downloaded" if (cache_folder() / cached_name(weights)).is_file() else "not downloaded"

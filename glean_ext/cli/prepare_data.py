@@ -1,0 +1,114 @@
+"""Prepare a data set: glean prepare-data SOURCE OUT --size 1024
+
+SOURCE is a folder with subfolders, a zip, or an LMDB of images. OUT gets train/GT and test/GT, lists of their names for
+ann_file, and a report. Damaged and too small images are rejected, and images that show the same are found, so that they
+never get into different splits. An interrupted run continues when the same command is run again. Presets hold the
+options of published data sets; options on the command line override them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from glean_ext import cli
+
+LISTS = ("train", "test")
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text} is no size: give 256, or WIDTHxHEIGHT such as 512x384")
+    return int(sides[0]), int(sides[-1])
+
+
+def _list(text: str) -> tuple[str, str]:
+    split, found, path = text.partition("=")
+    return (split, path) if found and split in LISTS else ("all", text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from glean_ext.data_preparation.options import CROPS, DUPLICATES, FITS, PRESETS
+
+    parser = cli.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", type=Path, help="folder, zip or LMDB of images")
+    add("out", metavar="OUT", type=Path, help="new folder, or one that this tool made")
+    add("--preset", choices=PRESETS, help="options of a published data set")
+    add("--size", type=_size, help="of the images: 1024, or WIDTHxHEIGHT")
+    add("--crop", choices=CROPS, help="crop to the middle (default), to the largest face aligned as in FFHQ, or not")
+    add("--fit", choices=FITS, help="with --crop none, how other shapes are fitted (default: they are rejected)")
+    add("--letterbox", action="store_true", help="pad images that are not square to a black square")
+    add("--enlarge", action="store_true", help="enlarge small images instead of rejecting them")
+    add("--split", type=float, help="share of training images (default: 0.99)")
+    add("--seed", type=int, help="another seed gives another split (default: 0)")
+    add(
+        "--list",
+        type=_list,
+        action="append",
+        metavar="[SPLIT=]FILE",
+        help="only the files that FILE names; with train= or test= in this split; train=rest: all others",
+    )
+    add(
+        "--duplicates",
+        choices=DUPLICATES,
+        help="drop images that show the same (default), exact copies, or none; what shows the same shares a split",
+    )
+    add("--lr-scale", type=int, metavar="N", help="also write low-resolution images, N times smaller")
+    add("--lmdb", action="store_true", help="write LMDB databases instead of folders")
+    add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    given = vars(parser.parse_args(argv))
+
+    from rich.console import Console
+
+    from glean_ext.data_preparation.options import PRESETS, PreparationOptions
+    from glean_ext.data_preparation.prepare import prepare
+    from glean_ext.utils.progress import ProgressBar
+
+    source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
+    lists = given.pop("list", [])
+    names = [split for split, _ in lists]
+    if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
+        parser.error("argument --list: give one FILE, or one for each of train= and test=")
+    if workers is not None and workers < 1:
+        parser.error("argument --workers: give 1 or more")
+    values = dict(PRESETS.get(given.pop("preset", ""), {}))
+    if given.get("crop", "none") != "none":
+        values.pop("fit", None)  # how a preset fits whole images does not apply to cropped ones
+    values |= given
+    if "size" not in values:
+        parser.error("--size is needed, or a --preset")
+    options = PreparationOptions(**values)
+    face_crop = None
+    if options.crop == "face":
+        from glean_ext.faces.largest_face import LargestFace
+
+        face_crop = LargestFace(small=options.enlarge)
+    bar = ProgressBar(Console(stderr=True))
+
+    def notify(notice: object) -> None:
+        bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+
+    _print_summary(prepare(source, out, options, dict(lists), workers, face_crop, bar, notify), out)
+    return 0
+
+
+def _print_summary(report: dict, out: Path) -> None:
+    from glean_ext.utils.messages import summarize_names
+
+    print(f"{report['train']} training and {report['test']} test images of {report['images']} in {report['seconds']} s")
+    for what in "rejected", "duplicates dropped", "duplicates kept":
+        if report[what]:
+            print(f"{what}: " + ", ".join(f"{count} {kind}" for kind, count in report[what].items()))
+    if report["left out"]:
+        print(f"left out, no images or hidden: {summarize_names(report['left out'])}")
+    print(f"{out}: report.json, images.csv, contact_sheet.png")

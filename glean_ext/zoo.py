@@ -1,0 +1,243 @@
+"""Models by name: which config, which weights, what for, and under which licence.
+
+A name works wherever a config and a checkpoint are taken: ``glean-restore --model glean_x16_ffhq``,
+``ImageRestorer("demo_glean_x8")``. Weights are downloaded when they are first needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from glean_ext.errors import InputError
+
+GLEAN_URL = "https://download.openmmlab.com/mmediting/restorers/glean/"
+BANK_URL = "https://download.openmmlab.com/mmediting/stylegan2/official_weights/"
+GLEAN_SOURCE = "MMEditing's model page of GLEAN, CVPR 2021"
+BANK_SOURCE = "MMEditing's conversion of NVIDIA's StyleGAN2, CVPR 2020"
+# The networks are under MMagic's Apache-2.0; what they were trained from and on has licences of its own.
+FFHQ_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on FFHQ (CC BY-NC-SA 4.0)"
+LSUN_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on LSUN"
+BANK_LICENCE = "NVIDIA Source Code License-NC (non-commercial)"
+DEMO_LICENCE = "Apache-2.0; drawn after ToonHead by Johan Melin, CC BY 4.0"
+DEFAULT = "glean_in128out1024_ffhq"  # for photographs of faces: trained on blur, noise and JPEG
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model.
+
+    Attributes:
+        name: Its name here.
+        purpose: What it restores, for people who choose.
+        config: The name of its config in ``configs/``.
+        weights: The URL (https) of its weights, or ``glean-ext://NAME`` for those shipped with this package.
+        sha256: The file's SHA-256, as many hex digits of it as are published: all 64 for shipped files, the 8 in the
+            names of OpenMMLab's files for the others.
+        megabytes: Size of the network's weights in fp32 (10^6 bytes); a downloaded file may hold more than them.
+        licence: Of weights and training data.
+        source: Who published it.
+        sizes: Input and output size in pixels.
+        kind: ``'restorer'`` or ``'bank'``.
+        demo: Trained on cartoons, to show that the machine works: photographs are out of its domain.
+        aliases: Other names, such as MMagic's for the config.
+    """
+
+    name: str
+    purpose: str
+    config: str
+    weights: str
+    sha256: str
+    megabytes: int
+    licence: str
+    source: str
+    sizes: str
+    kind: str = "restorer"
+    demo: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the file of weights."""
+        return self.weights.rpartition("/")[2]
+
+
+CARDS = (
+    ModelCard(
+        name="glean_in128out1024_ffhq",
+        purpose="photographs of faces with blur, noise and JPEG artefacts",
+        config="glean_in128out1024_ffhq",
+        weights=GLEAN_URL + "glean_in128out1024_4x2_300k_ffhq_celebahq_20210812-acbcb04f.pth",
+        sha256="acbcb04f",
+        megabytes=697,
+        licence=FFHQ_LICENCE,
+        source=GLEAN_SOURCE,
+        sizes="128x128 -> 1024x1024",
+        aliases=(
+            "glean_in128out1024_4xb2-300k_ffhq-celeba-hq",
+            "glean_in128out1024-fp16_4xb2-300k_ffhq-celeba-hq",
+            "glean_in128out1024_ffhq_amp",
+        ),
+    ),
+    ModelCard(
+        name="glean_x16_ffhq",
+        purpose="tiny, clean photographs of faces",
+        config="glean_x16_ffhq",
+        weights=GLEAN_URL + "glean_ffhq_16x_20210527-61a3afad.pth",
+        sha256="61a3afad",
+        megabytes=702,
+        licence=FFHQ_LICENCE,
+        source=GLEAN_SOURCE,
+        sizes="64x64 -> 1024x1024",
+        aliases=("glean_x16_2xb8_ffhq", "glean_x16-fp16_2xb8_ffhq", "glean_x16_ffhq_amp"),
+    ),
+    ModelCard(
+        name="glean_x8_cat",
+        purpose="small, clean photographs of cats",
+        config="glean_x8_cat",
+        weights=GLEAN_URL + "glean_cat_8x_20210614-d3ac8683.pth",
+        sha256="d3ac8683",
+        megabytes=650,
+        licence=LSUN_LICENCE,
+        source=GLEAN_SOURCE,
+        sizes="32x32 -> 256x256",
+        aliases=("glean_x8_2xb8_cat", "glean_x8-fp16_2xb8_cat", "glean_x8_cat_amp"),
+    ),
+    ModelCard(
+        name="glean_x16_cat",
+        purpose="tiny, clean photographs of cats",
+        config="glean_x16_cat",
+        weights=GLEAN_URL + "glean_cat_16x_20210527-68912543.pth",
+        sha256="68912543",
+        megabytes=688,
+        licence=LSUN_LICENCE,
+        source=GLEAN_SOURCE,
+        sizes="16x16 -> 256x256",
+        aliases=("glean_x16_2xb8_cat",),
+    ),
+    ModelCard(
+        name="demo_glean_x8",
+        purpose="a demonstration on 8x8 cartoon faces; not for photographs",
+        config="demo_glean_x8",
+        weights="glean-ext://demo_glean_x8.safetensors",
+        sha256="c69294ceacb714b551d8af7c2ea7965c5b1dba890178bf1486ce44ba37f8b26a",
+        megabytes=6,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes="8x8 -> 64x64",
+        demo=True,
+    ),
+    ModelCard(
+        name="demo_lightglean_x8",
+        purpose="a demonstration on cartoon faces of any size; not for photographs",
+        config="demo_lightglean_x8",
+        weights="glean-ext://demo_lightglean_x8.safetensors",
+        sha256="426c047da321ced04f66893fcc2228b7d584fb7a526088eaeec9aab4b2b6f658",
+        megabytes=4,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes="any size from 8x8, 8 times larger",
+        demo=True,
+    ),
+    ModelCard(
+        name="stylegan2_ffhq_1024",
+        purpose="the bank of faces, to train GLEAN with",
+        config="bank_1024",
+        weights=BANK_URL + "stylegan2-ffhq-config-f-official_20210327_171224-bce9310c.pth",
+        sha256="bce9310c",
+        megabytes=121,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes="1024x1024",
+        kind="bank",
+    ),
+    ModelCard(
+        name="stylegan2_cat_256",
+        purpose="the bank of cats, to train GLEAN with",
+        config="bank_256",
+        weights=BANK_URL + "stylegan2-cat-config-f-official_20210327_172444-15bc485b.pth",
+        sha256="15bc485b",
+        megabytes=120,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes="256x256",
+        kind="bank",
+    ),
+    ModelCard(
+        name="stylegan2_car_512",
+        purpose="the bank of cars, to train GLEAN with",
+        config="bank_512",
+        weights=BANK_URL + "stylegan2-car-config-f-official_20210327_172340-8cfe053c.pth",
+        sha256="8cfe053c",
+        megabytes=121,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes="512x384 in the middle of 512x512",
+        kind="bank",
+    ),
+    ModelCard(
+        name="stylegan2_church_256",
+        purpose="the bank of churches, to train GLEAN with",
+        config="bank_256",
+        weights=BANK_URL + "stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth",
+        sha256="1d42b7d1",
+        megabytes=120,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes="256x256",
+        kind="bank",
+    ),
+    ModelCard(
+        name="stylegan2_horse_256",
+        purpose="the bank of horses, to train GLEAN with",
+        config="bank_256",
+        weights=BANK_URL + "stylegan2-horse-config-f-official_20210327_173203-ef3e69ca.pth",
+        sha256="ef3e69ca",
+        megabytes=120,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes="256x256",
+        kind="bank",
+    ),
+    ModelCard(
+        name="demo_bank",
+        purpose="the bank of cartoon faces that the demo models stand on",
+        config="bank_demo_64",
+        weights="glean-ext://demo_bank.safetensors",
+        sha256="a51b26c638472ff4cd14c143f16d5dd0a3549e6ffca09c6bf1d165940c59b0d9",
+        megabytes=2,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes="64x64",
+        kind="bank",
+        demo=True,
+    ),
+)
+_BY_NAME = {name: card for card in CARDS for name in (card.name, *card.aliases)}
+
+
+def list_models(kind: str | None = "restorer") -> list[str]:
+    """The names of the models; ``kind`` is ``'restorer'``, ``'bank'``, or None for both.
+
+    >>> list_models()[0]
+    'glean_in128out1024_ffhq'
+    """
+    return [card.name for card in CARDS if kind in (None, card.kind)]
+
+
+def find_model(name: str) -> ModelCard:
+    """The card of a model by its name or by an alias.
+
+    Raises:
+        InputError: No model has that name; the nearest names are in the hint.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(f"no model is called {name!r}.", "model", f"{hint}{{model=list}} shows all of them.")
+
+
+def has_model(name: str) -> bool:
+    """Whether a model has that name or alias."""
+    return name in _BY_NAME

@@ -1,0 +1,86 @@
+"""``glean``: its commands, and that those which need no network answer without loading one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import glean_ext
+from glean_ext.cli.main import COMMANDS
+from glean_ext.utils.downloads import cache_folder, cached_name
+from glean_ext.zoo import CARDS, find_model
+
+# The modules that take seconds to load.
+HEAVY = "{'torch', 'mmengine', 'mmagic', 'cv2', 'av', 'onnxruntime'}"
+
+
+def glean(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``glean``; the last line of stdout names what heavy modules it loaded."""
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(sorted("
+        f"{HEAVY} & set(sys.modules)))); from glean_ext.cli.main import console_script; console_script()"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+def test_usage_names_every_command():
+    done = glean("--help")
+    assert done.returncode == 0 and done.stdout.endswith("[]\n")
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert glean().returncode == 2
+    assert glean("--version").stdout.splitlines()[0] == f"glean-ext {glean_ext.__version__}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_nothing_heavy(name):
+    done = glean(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: glean {name}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "error: glean has no command 'trian'. Did you mean train? glean --help lists all.\n"),
+        (["zzz"], "error: glean has no command 'zzz'. glean --help lists all.\n"),
+        (["models", "glean_x8_dog"], "error: no model is called 'glean_x8_dog'. Did you mean glean_x8_cat or"),
+    ],
+)
+def test_a_misspelt_word_is_answered_at_once_with_the_nearest(arguments, message):
+    done = glean(*arguments)
+    assert done.returncode == 2 and done.stderr.startswith(message)
+    assert done.stdout == "[]\n"
+
+
+def test_models_are_listed_with_what_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "160")
+    card = find_model("glean_x8_cat")
+    path = cache_folder() / cached_name(card.weights)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    lines = glean("models", "--banks").stdout.splitlines()
+    assert all(any(card.name in line and f" {card.megabytes} " in line for line in lines) for card in CARDS)
+    assert next(line for line in lines if "glean_x8_cat " in line).rstrip(" │").endswith(" downloaded")
+    assert next(line for line in lines if "glean_x16_cat " in line).rstrip(" │").endswith("not downloaded")
+    assert next(line for line in lines if "demo_glean_x8 " in line).rstrip(" │").endswith("shipped")
+    one = glean("models", "glean_x8_2xb8_cat").stdout
+    assert card.weights in one and card.licence in one and "d3ac8683..." in one
+
+
+def test_the_cache_is_the_one_of_torch(monkeypatch, tmp_path):
+    import torch
+
+    for home in None, str(tmp_path):
+        monkeypatch.setenv("TORCH_HOME", home) if home else monkeypatch.delenv("TORCH_HOME", raising=False)
+        assert str(cache_folder()) == f"{torch.hub.get_dir()}/checkpoints/glean-ext"
+
+
+def test_python_m_is_the_same():
+    done = subprocess.run([sys.executable, "-m", "glean_ext", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"glean-ext {glean_ext.__version__}\n"
