@@ -206,13 +206,17 @@ def test_styles_and_demodulation_stay_in_fp32_under_autocast():
 def test_fresh_noise_differs_between_images_and_calls():
     bank = randomize(StyleGAN2Generator(16, 16, 2, 0.125, 16))
     codes = torch.randn(1, bank.num_latents, 16).expand(2, -1, -1)
-    first, second = bank.synthesis(codes, fresh_noise=True), bank.synthesis(codes, fresh_noise=True)
-    assert not torch.allclose(first[0], first[1]) and not torch.allclose(first, second)
     stored = bank.synthesis(codes)
     assert torch.equal(stored[0], stored[1]) and torch.equal(stored, bank.synthesis(codes))
-    for layer in (bank.conv1, *bank.convs.values()):
+    layers = bank.conv1, *bank.convs.values()
+    for layer in layers:
         layer.noise_injector.weight.zero_()
     assert torch.equal(bank.synthesis(codes, fresh_noise=True), bank.synthesis(codes))
+    for layer in layers:  # each draws its own
+        layer.noise_injector.weight.fill_(1)
+        first, second = (bank.synthesis(codes, fresh_noise=True) for _ in range(2))
+        assert not torch.allclose(first[0], first[1]) and not torch.allclose(first, second)
+        layer.noise_injector.weight.zero_()
 
 
 @torch.no_grad()
