@@ -12,6 +12,7 @@ import torch
 from mmengine import Config
 from mmengine.registry import DefaultScope
 from support.networks import TINY, randomize
+from support.seeding import seed
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
@@ -20,6 +21,7 @@ from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_network
 from glean_ext.networks.shapes import SquarePadding
 
+__all__ = ["seed"]  # a fixture that every test here uses
 CONFIGS = Path(__file__).parents[1] / "configs"
 FAMILY = sorted({*CONFIGS.glob("*.py"), *CONFIGS.glob("ablations/*.py")} - {*CONFIGS.glob("bank_*.py")})  # restorers
 TITLES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in FAMILY]

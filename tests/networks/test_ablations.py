@@ -46,13 +46,13 @@ def below(names: set[str], *prefixes: str) -> set[str]:
 def test_without_injection_only_the_codes_tell_the_bank_of_the_input():
     net, lq = make(inject_at=[]), noise(2, 3, 16, 16)
     features, codes = net.encoder(lq)
-    answers = net._bank_features({res: torch.randn_like(f) for res, f in features.items()}, codes)
+    bank_features = net._bank_features({res: torch.randn_like(f) for res, f in features.items()}, codes)
     x = net.generator.start(codes)
     for res in 8, 16, 32, 64:
         x = net.generator.block(x, res, codes)
         if res > 16:
-            assert torch.equal(answers.pop(0), x)
-    assert not answers and x.std() > 0.1
+            assert torch.equal(bank_features.pop(0), x)
+    assert not bank_features and x.std() > 0.1
     assert below(keys(net), "fusion_") == set()
 
 

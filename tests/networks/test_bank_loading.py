@@ -229,6 +229,7 @@ compat.apply()
 from glean_ext.networks import GLEANStyleGANv2
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+torch.manual_seed(0)
 
 class Model(BaseModel):
     def __init__(self):

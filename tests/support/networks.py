@@ -31,6 +31,11 @@ def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
     return net
 
 
+def largest_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """The largest difference as a share of the reference's range."""
+    return ((ours - reference).abs().max() / (reference.max() - reference.min())).item()
+
+
 def quick_config_dump(patch: pytest.MonkeyPatch) -> None:
     """The config in the log is not made pretty."""
     patch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
