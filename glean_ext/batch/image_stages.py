@@ -9,9 +9,10 @@ import numpy as np
 
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.restore_pictures import PictureRestorer, PreparedPicture
+from glean_ext.errors import InputError
 from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.array_conversion import to_8_bits
-from glean_ext.utils.image_io import Picture, read_picture, write_picture
+from glean_ext.utils.image_io import ImageTooLargeError, Picture, read_picture, write_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.outcome import Outcome
 
@@ -35,7 +36,7 @@ class PictureStages:
         self.pictures = pictures
 
     def prepare(self, job: Job) -> PreparedJob:
-        return PreparedJob(job, self.pictures.prepare(read_picture(job.source), str(job.source)))
+        return PreparedJob(job, self.pictures.prepare(read_source(job), str(job.source)))
 
     def restore(self, batch: Sequence[PreparedJob]) -> list[Outcome[list[Array]]]:
         return self.pictures.restore([item.content for item in batch])
@@ -45,6 +46,18 @@ class PictureStages:
 
     def size(self, prepared: PreparedJob, result: list[Array]) -> int:
         return prepared.content.picture.pixels.nbytes + sum(part.nbytes for part in result)
+
+
+def read_source(job: Job) -> Picture:
+    """The picture of a job.
+
+    Raises:
+        InputError: As :func:`~glean_ext.utils.image_io.read_picture`.
+    """
+    try:
+        return read_picture(job.source)
+    except ImageTooLargeError as error:
+        raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
 
 
 def write_result(job: Job, picture: Picture, before: Array) -> None:

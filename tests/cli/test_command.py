@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageCms
+from PIL import Image, ImageCms
 
 from glean_ext import cli
 from glean_ext.cli import restore as command
@@ -428,6 +428,27 @@ def test_images_too_large_are_refused(fault, tmp_path, size):
     (tmp_path / "a.png").write_bytes(header_alone(*size))
     assert fault(*GLEAN, "a.png", "-o", "b.png").startswith("a.png is ")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_large_photographs_are_allowed(restore, fault, tmp_path):
+    """By default as telephones make them; what is refused says how to allow it."""
+    limit = Image.MAX_IMAGE_PIXELS
+    write_picture(Picture(np.zeros((10_000, 10_800, 3), np.uint8)), tmp_path / "large.png")  # 108 megapixels
+    assert restore(*GLEAN, "large.png", "-o", "out.png")[0] == 0
+    write_picture(Picture(noise(40, 50)), tmp_path / "a.png")
+    assert fault(*GLEAN, "a.png", "-o", "b.png", "--max-pixels", "1999") == (
+        "a.png is too large: Image size (2000 pixels) exceeds limit of 1999 pixels. Crop it or scale it down. Or give "
+        "a larger --max-pixels."
+    )
+    assert restore(*GLEAN, "a.png", "-o", "b.png", "--max-pixels", "2e3")[0] == 0
+    photo = *GLEAN, "a.png", "-o", "c.png", "--photo", "--outscale", "2", "--max-pixels"
+    assert fault(*photo, "7999") == (
+        "a.png: with outscale 2 the result would have 100x80 pixels, but between 1 and 0.007999 million are written. "
+        "Give another --outscale, or a larger --max-pixels."
+    )
+    assert restore(*photo, "8000")[0] == 0
+    assert fault(*photo, "0") == "--max-pixels is 0, but it must be at least 1."
+    assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_full_disk(tmp_path):
