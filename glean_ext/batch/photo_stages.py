@@ -87,7 +87,7 @@ class PhotoStages:
         return self._faces
 
     def prepare(self, job: Job) -> PreparedPhoto:
-        picture = read_source(job)
+        picture = read_source(job, self.notify)
         return PreparedPhoto(job, picture, self.photos.find(picture.filled, str(job.source)))
 
     def restore(self, batch: Sequence[PreparedPhoto]) -> list[Outcome[PhotoResult]]:

@@ -168,7 +168,7 @@ class _Networks:
         started = time.monotonic()
         options, images = self.options, self.plan.images
         pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
-        stages: Any = self.photo_stages or PictureStages(pictures)
+        stages: Any = self.photo_stages or PictureStages(pictures, self.notify)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is reported
             report = pipeline.run(images, stages, options.batch, self.callbacks.on_file)

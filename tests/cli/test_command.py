@@ -237,6 +237,22 @@ def test_16_bits_and_profiles_are_kept(restore, light, tmp_path):
     assert result.pixels.dtype == np.uint16 and (result.pixels % 257 != 0).mean() > 0.9
 
 
+def test_what_a_result_does_not_hold_is_named(restore, tmp_path):
+    """Frames of animations, with --photo too; files that hold no more are not mentioned."""
+    frames = [Image.fromarray(noise(8, 8, seed=seed)) for seed in range(5)]
+    (tmp_path / "in").mkdir()
+    for name in "a.gif", "b.webp":
+        frames[0].save(tmp_path / "in" / name, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / "in" / "c.png")
+    for options in (), ("--photo",):
+        code, stdout, _ = restore(*GLEAN, "in", "-o", "out", "--overwrite", *options)
+        lines = [line for line in stdout.splitlines() if "holds more than its result" in line]
+        assert code == 0 and [line[:9] for line in sorted(lines)] == ["in/a.gif ", "in/b.webp"]
+        assert all("4 more frames" in line for line in lines)
+    code, stdout, _ = restore(*GLEAN, "in/a.gif", "-o", "a.mp4")
+    assert code == 0 and "a.mp4: 5 frames of 64x64; " in stdout
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_transparency(restore, light, tmp_path, dtype):
     picture = Picture(noise(9, 12, dtype=dtype), noise(9, 12, 1, dtype=dtype))
