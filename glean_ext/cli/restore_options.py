@@ -64,7 +64,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     if given.pop("photo", False):
         given["photo"] = PhotoOptions(**photo)
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
-    return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), **given)
+    cfg_options = tuple(given.pop("cfg_options"))
+    return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), cfg_options=cfg_options, **given)
 
 
 def split_model(arguments: Sequence[str], name: str | None) -> tuple[ModelSource, tuple[str, ...]]:

@@ -71,7 +71,7 @@ class ModelMetadata:
         """
         if metadata.get(FORMAT_KEY) != FORMAT:
             what = "another version of glean_ext" if FORMAT_KEY in metadata else "another program"
-            raise InputError(f"{path} was exported by {what}. Export the network anew with tools/export.py.")
+            raise InputError(f"{path} was exported by {what}. Export the network again with tools/export.py.")
         try:
             height, width = map(int, metadata["nominal_size"].split(","))
             return cls(
@@ -86,7 +86,7 @@ class ModelMetadata:
             )
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{path} has damaged metadata ({error}). Export the network anew with tools/export.py."
+                f"{path} has damaged metadata ({error}). Export the network again with tools/export.py."
             ) from error
 
 
@@ -112,7 +112,7 @@ class OnnxBackend:
         if names != [INPUT, OUTPUT]:
             raise InputError(
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
-                "Export the network anew with tools/export.py."
+                "Export the network again with tools/export.py."
             )
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
@@ -185,5 +185,5 @@ def _open_session(path: Path, threads: int | None) -> Any:
         return session(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's have no common base
         raise InputError(
-            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network anew with tools/export.py."
+            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network again with tools/export.py."
         ) from error

@@ -116,7 +116,7 @@ def _resize_axis(image: np.ndarray, axis: int, out_size: int, scale: float) -> n
             values = block.weights @ lines[block.start : block.stop, part].astype(np.float64)
             if image.dtype.kind == "u":
                 np.clip(values, 0, np.iinfo(image.dtype).max, out=values)
-                values += 0.5
+                np.add(values, 0.5, out=values)
                 np.floor(values, out=values)
             out[block.first : block.last, part] = values
     return np.ascontiguousarray(np.swapaxes(out.reshape(out_size, *rest), 0, axis))

@@ -365,10 +365,10 @@ def test_models_of_others(exported, tmp_path):
     assert message().startswith(f"{path} has damaged metadata (")
     entries["glean_ext_format"].value = "1"
     assert message() == (
-        f"{path} was exported by another version of glean_ext. Export the network anew with tools/export.py."
+        f"{path} was exported by another version of glean_ext. Export the network again with tools/export.py."
     )
     del model.metadata_props[:]
-    assert message() == f"{path} was exported by another program. Export the network anew with tools/export.py."
+    assert message() == f"{path} was exported by another program. Export the network again with tools/export.py."
 
 
 def test_output_that_is_not_finite(exported):
