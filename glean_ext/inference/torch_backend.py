@@ -18,8 +18,13 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
+<<<<<<< HEAD
 from glean_ext.networks.precision import cpu_has_bf16
 from glean_ext.utils.array_conversion import from_tensor, upload
+=======
+from glean_ext.networks.precision import fast_dtype
+from glean_ext.utils.array_conversion import from_tensor, to_tensor
+>>>>>>> main
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
 
@@ -172,9 +177,8 @@ def prepared(
 
 
 def default_dtype(device: torch.device) -> str:
-    """``'bfloat16'`` where the hardware has instructions for it, else ``'float32'``."""
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
-    return "bfloat16" if fast else "float32"
+    """The name of the fastest dtype for a device, see :func:`glean_ext.networks.precision.fast_dtype`."""
+    return str(fast_dtype(device)).removeprefix("torch.")
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:

@@ -22,6 +22,7 @@ from glean_ext.networks.encoder import feature_extractor, set_checkpointing
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import Size, require_one_of, size_requirements, square_paddings
 from glean_ext.size_requirements import MIN_INPUT
+from glean_ext.utils.downloads import without_secrets
 
 logger = logging.getLogger(__name__)
 DECODERS = ("slim", "full")
@@ -132,10 +133,9 @@ class LightGLEANStyleGANv2(nn.Module):
         self.generator.load_state_dict({key: state[key] for key in own}, strict=True)
         with torch.no_grad():
             self.style_codes.copy_(whole.mean_style().expand_as(self.style_codes))
-        logger.info(
-            "LightGLEAN took %d of the %d tensors in %s and the mean latent. It does not use: %s.",
-            len(own), len(state), init_cfg["checkpoint"], self._unused(state.keys() - own.keys()),
-        )  # fmt: skip
+        source, unused = without_secrets(str(init_cfg["checkpoint"])), self._unused(state.keys() - own.keys())
+        message = "LightGLEAN took %d of the %d tensors in %s and the mean latent. It does not use: %s."
+        logger.info(message, len(own), len(state), source, unused)
 
     def _unused(self, keys: Iterable[str]) -> str:
         """The tensors of the whole bank with these keys, counted by the part that they belong to."""

@@ -68,7 +68,19 @@ def bias_leaky_relu(x: Tensor, bias: Tensor, slope: float = 0.2, gain: float = m
     return F.leaky_relu(torch.add(bias, x, alpha=gain), slope, inplace=True)
 
 
-def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
+EPS = 1e-8  # of demodulation
+
+
+def normalized_style(style: Tensor) -> tuple[Tensor, Tensor]:
+    """A style divided by its largest factor, and the ``eps`` by which :func:`demodulation` cancels that division.
+
+    fp16 overflows past 65504, which a style times features may exceed. (N, C) -> (N, C) within [-1, 1], (N, 1)
+    """
+    largest = style.abs().amax(1, keepdim=True).clamp_min(1e-8)  # (N, 1)
+    return style / largest, EPS / largest.square()
+
+
+def demodulation(weight: Tensor, style: Tensor, eps: float | Tensor = EPS) -> Tensor:
     """The factors that bring the output of a modulated convolution back to unit variance (CVPR 2020, eq. 3).
 
     ``d[n, o] = 1 / sqrt(sum_i (style[n, i] * |weight[o, i]|)^2 + eps)``. They depend only on the squared sum of each
@@ -77,6 +89,7 @@ def demodulation(weight: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
     Args:
         weight: (O, C, k, k)
         style: (N, C)
+        eps: Added to the squared sums; a number or (N, 1).
 
     Returns:
         (N, O), fp32.
@@ -112,10 +125,10 @@ def modulated_conv2d(
         (N, O, H, W), or (N, O, 2H + k - 2, 2W + k - 2) when upsampling.
     """
     assert_shape(style, x.shape[:2])
+    eps: float | Tensor = EPS
     if demodulate and x.dtype == torch.float16:
-        # Demodulation cancels any common factor of a style, and fp16 overflows past 65504.
-        style = style / style.abs().amax(1, keepdim=True).clamp_min(1e-8)
+        style, eps = normalized_style(style)
     x = conv2d(x * style.to(x.dtype)[:, :, None, None], weight, upsample)
     if demodulate:
-        x = x * demodulation(weight, style).to(x.dtype)[:, :, None, None]
+        x = x * demodulation(weight, style, eps).to(x.dtype)[:, :, None, None]
     return x

@@ -54,6 +54,18 @@ def cpu_has_bf16() -> bool:
     return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The fastest precision for inference: bf16 where the hardware computes in it, else fp16 or fp32.
+
+    fp16 is for NVIDIA's compute capabilities 7.0 and 7.5 (V100, T4); earlier GPUs gain nothing from half precision.
+    """
+    if device.type != "cuda":
+        return torch.bfloat16 if cpu_has_bf16() else torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
+
+
 @cache
 def log_fp32_fallback() -> None:
     """Log, once, that this CPU computes in fp32 although mixed precision was requested."""

@@ -13,7 +13,7 @@ from support.networks import TINY, randomize
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
-from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
+from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, build_network
 
 pytest_plugins = ["support.checkpoint_files"]
 
@@ -172,6 +172,42 @@ def test_unknown_init_cfg(init_cfg):
         "init_cfg must be dict(type='Pretrained', checkpoint='<path or URL>', prefix='<prefix>'), but it is "
         f"{init_cfg}."
     )
+
+
+@pytest.mark.parametrize("place", ["cuda:1", torch.device("meta")])
+def test_another_map_location_is_refused(bank_file, place):
+    parts = (
+        tiny(init_cfg=pretrained(bank_file, map_location=place)),
+        build_network(TINY | {"type": "LightGLEANStyleGANv2", "init_cfg": pretrained(bank_file, map_location=place)}),
+        StyleGAN2Discriminator(
+            16, max_channels=16, init_cfg=pretrained(bank_file, "discriminator", map_location=place)
+        ),
+    )
+    for part in parts:
+        before = snapshot(part)
+        assert fault(part.init_weights).startswith(
+            f"init_cfg.map_location is '{place}', but weights are read on the CPU"
+        )
+        assert_same(part.state_dict(), before)
+
+
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+def test_messages_and_logs_leave_out_the_secrets_of_a_url(bank, monkeypatch, caplog, kind):
+    url = "https://me:password@example.org/bank.pth?token=secret"
+    monkeypatch.setattr(checkpoints, "read", lambda source: bank.state_dict())
+    fits = TINY | {"type": kind, "init_cfg": pretrained(url, prefix=None)}
+    message = fault(build_network(fits | {"out_size": 32}).init_weights)
+    assert message.startswith("https://example.org/bank.pth?token=... holds a bank of other sizes: out_size is 16 in ")
+    with caplog.at_level("INFO", "glean_ext"):
+        build_network(fits).init_weights()
+    assert not any("secret" in line or "password" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("place", [None, "cpu", torch.device("cpu")])
+def test_the_cpu_as_map_location(bank, bank_file, place):
+    net = tiny(init_cfg=pretrained(bank_file, "generator", map_location=place))
+    net.init_weights()
+    assert_same(net.generator.state_dict(), bank.state_dict())
 
 
 def test_the_running_mean_of_the_styles_may_be_left_over(bank, tmp_path):

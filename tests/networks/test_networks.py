@@ -332,6 +332,28 @@ def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
     assert 0 < largest_error(auto, full) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("bf16", "capability", "expected"),
+    [
+        (True, (9, 0), torch.bfloat16),
+        (True, (8, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (7, 0), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
+)
+def test_fast_dtype_of_gpus(monkeypatch, bf16, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.fast_dtype(torch.device("cuda")) == expected
+
+
+def test_fast_dtype_of_cpus(monkeypatch):
+    for has, expected in (True, torch.bfloat16), (False, torch.float32):
+        monkeypatch.setattr(precision, "cpu_has_bf16", lambda has=has: has)
+        assert precision.fast_dtype(torch.device("cpu")) == expected
+
+
 def test_r1_works_in_mixed_precision():
     net = randomize(StyleGAN2Discriminator(16, channel_multiplier=0.125, max_channels=16))
     gradients = []

@@ -8,6 +8,7 @@ from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import bank_sizes
 from glean_ext.networks.shapes import require_one_of
+from glean_ext.utils.downloads import without_secrets
 
 BANKS = ("frozen", "tuned", "absent")
 BANK_INITS = ("pretrained", "random")
@@ -47,10 +48,10 @@ def load_bank(generator: nn.Module, init_cfg: dict) -> None:
         checkpoints.load_pretrained(generator, init_cfg)
     except InputError as error:
         if differences := _differences(generator, init_cfg):
+            source = without_secrets(str(init_cfg["checkpoint"]))
             raise InputError(
-                f"{init_cfg['checkpoint']} holds a bank of other sizes: {'; '.join(differences)}. A bank must draw "
-                "images as large as the output and be as wide as the config says: set the file's sizes, or take "
-                "another file."
+                f"{source} holds a bank of other sizes: {'; '.join(differences)}. A bank must draw images as large as "
+                "the output and be as wide as the config says: set the file's sizes, or take another file."
             ) from error
         raise
 

@@ -89,20 +89,17 @@ class FastGLEAN(nn.Module):
         features = [by_size[res] for res in sorted(by_size)]
         # The bank up to the input's resolution: (N, C, h, h).
         x = self.low_res(features, codes)
-        # Bank and decoder above it: the image (N, 3, H, H). Each image has its own weights.
-        codes = codes[:, -len(self.modulations) :]
-        images = [
-            self.high_res(f_0[None], x[None], self._weights(code[None]))
-            for f_0, x, code in zip(features[-1], x, codes, strict=True)
-        ]
+        # Bank and decoder above it: the image (N, 3, H, H).
+        parts = features[-1], x, codes[:, -len(self.modulations) :]
+        groups = zip(*(part.split(images_together(x)) for part in parts), strict=True)
+        images = [self.high_res(f_0, x, self._weights(codes)) for f_0, x, codes in groups]
         return self.gt_padding.crop(torch.cat(images)).float().contiguous()
 
     def _weights(self, codes: Tensor) -> list[ModulatedWeight]:
-        """The weights of the bank's layers above the input's resolution for one image's codes, (1, K, S)."""
-        return [
-            cast(Modulation, modulation).folded(code, self.dtype)
-            for modulation, code in zip(self.modulations, codes.unbind(1), strict=True)
-        ]
+        """The weights of the bank's layers above the input's resolution, (N, K, S); one image has weights of its own"""
+        make = Modulation.folded if len(codes) == 1 else Modulation.scaled
+        layers = zip(self.modulations, codes.unbind(1), strict=True)
+        return [make(cast(Modulation, modulation), code, self.dtype) for modulation, code in layers]
 
 
 def drop_unused_codes(encoder: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from glean_ext.networks import GLEANStyleGANv2, build_network, prepare_for_infer
 from glean_ext.networks.banks.stylegan2 import ModulatedConv
 from glean_ext.networks.decoder import PixelShuffleUp
 from glean_ext.networks.inference import banded_upsampling as inference
+from glean_ext.networks.inference import fast_networks, folded_style_conv
 from glean_ext.networks.inference.decoder_stages import TransposedUp, four_pixels_at_once
 from glean_ext.networks.inference.folded_style_conv import Modulation
 
@@ -92,6 +94,48 @@ def test_light_equals_plain_at_any_size(size):
     net, lq = network(LIGHT), pixels(2, 3, *size)
     expected = net(lq)
     assert (prepare_for_inference(net)(lq) - expected).abs().max() < 1e-5 * span(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_a_batch_that_is_computed_together_equals_its_images(monkeypatch, variant, dtype):
+    """As on a GPU: one call for all images, whole images instead of bands, filters on channels-first memory."""
+    net, lq = network(VARIANTS[variant]), pixels(3, 3, *((6, 8) if "square" in variant else (8, 8)))
+    fast = prepare_for_inference(net, dtype)
+    batches: list[int] = []
+    fast.high_res.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    filters: list[torch.dtype] = []
+    by_image = fast(lq)
+    monkeypatch.setattr(fast_networks, "images_together", len)
+    monkeypatch.setattr(folded_style_conv, "prefers_channels_first", lambda x: filters.append(x.dtype) or True)
+    together = fast(lq)
+    assert batches == [1, 1, 1, 3]
+    assert set(filters) == {dtype}
+    expected = net(lq)
+    assert together.is_contiguous()
+    if dtype == torch.float32:
+        assert (together - expected).abs().max() < 1e-5 * span(expected)
+    else:
+        assert psnr(together, expected) > (40 if dtype == torch.bfloat16 else 55)
+    assert psnr(together, by_image) > {torch.float32: 100, torch.bfloat16: 40, torch.float16: 55}[dtype]
+
+
+@torch.no_grad()
+def test_styles_of_any_size_in_fp16():
+    """A style's size is taken out before fp16 could overflow; demodulation makes up for it, its epsilon included."""
+    net, lq = network(GLEAN), pixels(2, 3, 8, 8)
+    for factor in 1e-6, 1e-4, 1e6:
+        scaled = copy.deepcopy(net)
+        for layer in scaled.generator.convs.values():
+            layer.conv.style_modulation.linear.weight_orig.mul_(factor)
+            layer.conv.style_modulation.bias.mul_(factor)
+        expected = scaled(lq)
+        assert expected.std() > 0.01
+        assert psnr(prepare_for_inference(scaled, torch.float16)(lq), expected) > 50
+        assert (prepare_for_inference(scaled)(lq) - expected).abs().max() < 1e-5 * span(expected)
+        with torch.autocast("cpu", torch.float16):
+            assert psnr(scaled(lq), expected) > 50
 
 
 @torch.no_grad()
