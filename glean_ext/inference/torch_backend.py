@@ -18,13 +18,8 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
-<<<<<<< HEAD
-from glean_ext.networks.precision import cpu_has_bf16
-from glean_ext.utils.array_conversion import from_tensor, upload
-=======
 from glean_ext.networks.precision import fast_dtype
-from glean_ext.utils.array_conversion import from_tensor, to_tensor
->>>>>>> main
+from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
 
