@@ -170,6 +170,16 @@ def test_pictures_that_fail_leave_the_others():
     assert restore_pictures(restorer, [], []) == []
 
 
+def test_transparency_is_cropped_as_the_picture_is():
+    """30x20 is cropped to the 20 columns in the middle, of which the last 5 are opaque: a quarter of the result."""
+    restorer = ImageRestorer(MODEL.config, MODEL.checkpoint, "cpu", SizePolicy("resize", "crop"), dtype="float32")
+    alpha = np.zeros((20, 30), np.uint8)
+    alpha[:, 20:] = 255
+    (outcome,) = restore_pictures(restorer, [Picture(noise(20, 30), alpha)], ["a"])
+    result = outcome.unwrap().alpha
+    assert result.shape == (64, 64) and (result[:, :46] < 8).all() and (result[:, 50:] > 247).all()
+
+
 def test_a_network_is_shared():
     first = ImageRestorer(MODEL.config, MODEL.checkpoint, "cpu", dtype="float32")
     second = ImageRestorer(first.network, size_policy="tile")

@@ -449,6 +449,21 @@ def test_an_exporter_that_fails_takes_one_line(fault, home, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_value_of_an_onnx_model_that_is_not_finite_is_an_error(exported, monkeypatch, value):
+    model = OnnxBackend(exported("glean"))
+
+    class Session:
+        def run(self, outputs, inputs):
+            output = np.zeros((1, 3, 16, 16), np.float32)
+            output[0, 1, 2, 3] = value
+            return [output]
+
+    monkeypatch.setattr(model, "_session", Session())
+    with pytest.raises(InputError, match=r"the network's output is not finite\. Export another checkpoint\."):
+        model(np.zeros((1, 3, 8, 8), np.float32))
+
+
 def test_an_onnxruntime_that_is_none(exported, monkeypatch):
     """A folder of that name in the folder at hand is imported as an empty package."""
     path = exported("glean")

@@ -125,6 +125,20 @@ def test_one_bad_result_does_not_take_the_batch_with_it(home):
     assert list(map(str, notices)) == ["3 images did not go through the network together; they go one by one."]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_value_that_is_not_finite_is_an_error(home, value):
+    network = make(home).network
+
+    def spoil(module, inputs, output):
+        output = output.clone()
+        output[0, 0, 0, 0] = value
+        return output
+
+    network.net.register_forward_hook(spoil)
+    with pytest.raises(InputError, match=r"^the network's output is not finite\."):
+        network(to_floats(noise()))
+
+
 # ---------------------------------------------------------------- too little memory
 
 
