@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.restore_pictures import PictureRestorer, PreparedPicture
+from glean_ext.errors import InputError, Notice
 from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.array_conversion import to_8_bits
-from glean_ext.utils.image_io import Picture, read_picture, write_picture
+from glean_ext.utils.image_io import ImageTooLargeError, Picture, read_picture, write_picture
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
 
 Array = np.ndarray
@@ -29,13 +31,18 @@ class PreparedJob:
 
 
 class PictureStages:
-    """Pictures restored as a whole, or in tiles; see :class:`glean_ext.batch.pipeline.Stages`."""
+    """Pictures restored as a whole, or in tiles; see :class:`glean_ext.batch.pipeline.Stages`.
 
-    def __init__(self, pictures: PictureRestorer):
-        self.pictures = pictures
+    Args:
+        pictures: What restores them.
+        notify: Gets a notice for each file that holds more than its result.
+    """
+
+    def __init__(self, pictures: PictureRestorer, notify: Callable[[Notice], None] = log_notice):
+        self.pictures, self.notify = pictures, notify
 
     def prepare(self, job: Job) -> PreparedJob:
-        return PreparedJob(job, self.pictures.prepare(read_picture(job.source), str(job.source)))
+        return PreparedJob(job, self.pictures.prepare(read_source(job, self.notify), str(job.source)))
 
     def restore(self, batch: Sequence[PreparedJob]) -> list[Outcome[list[Array]]]:
         return self.pictures.restore([item.content for item in batch])
@@ -45,6 +52,21 @@ class PictureStages:
 
     def size(self, prepared: PreparedJob, result: list[Array]) -> int:
         return prepared.content.picture.pixels.nbytes + sum(part.nbytes for part in result)
+
+
+def read_source(job: Job, notify: Callable[[Notice], None]) -> Picture:
+    """The picture of a job; what its file holds besides is named in a notice.
+
+    Raises:
+        InputError: As :func:`~glean_ext.utils.image_io.read_picture`.
+    """
+    try:
+        picture = read_picture(job.source)
+    except ImageTooLargeError as error:
+        raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
+    if picture.not_carried:
+        notify(Notice(f"{job.source} holds more than its result: {', '.join(picture.not_carried)}."))
+    return picture
 
 
 def write_result(job: Job, picture: Picture, before: Array) -> None:

@@ -17,6 +17,7 @@ from glean_ext.zoo import find_model
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
+MAX_PIXELS = 200_000_000  # the largest photographs of telephones; a result of 8 bits takes 4.4 GB until it is written
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -124,6 +125,8 @@ class RestoreOptions:
         compare: Also write ``NAME_compare.png``: before, bicubic, and after.
         crf: x264's constant rate factor of videos, 0 (lossless) to 51.
         photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
+        max_pixels: Images with more pixels are not read, and results with more are not written: small files may hold
+            huge images.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -146,11 +149,13 @@ class RestoreOptions:
     compare: bool = False
     crf: float = 10.0
     photo: PhotoOptions | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
         require_alpha(self.alpha)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glean_ext.batch.image_stages import write_result
+from glean_ext.batch.image_stages import read_source, write_result
 from glean_ext.batch.options import PhotoOptions
 from glean_ext.batch.output_plan import Job
 from glean_ext.errors import InputError, Notice
@@ -14,7 +14,7 @@ from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import size_of
-from glean_ext.utils.image_io import Picture, read_picture, write_picture
+from glean_ext.utils.image_io import Picture, write_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
@@ -87,7 +87,7 @@ class PhotoStages:
         return self._faces
 
     def prepare(self, job: Job) -> PreparedPhoto:
-        picture = read_picture(job.source)
+        picture = read_source(job, self.notify)
         return PreparedPhoto(job, picture, self.photos.find(picture.filled, str(job.source)))
 
     def restore(self, batch: Sequence[PreparedPhoto]) -> list[Outcome[PhotoResult]]:

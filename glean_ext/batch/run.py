@@ -16,6 +16,7 @@ from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_fac
 from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.utils.image_io import pixel_limit
 from glean_ext.utils.messages import log_notice
 
 if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
@@ -126,7 +127,8 @@ def restore_files(
     plan = plan or plan_run(options)
     if not plan.jobs:
         return RunReport(skipped=plan.skipped)
-    return _Networks(options, callbacks or RunCallbacks(), plan).restore()
+    with pixel_limit(options.max_pixels):
+        return _Networks(options, callbacks or RunCallbacks(), plan).restore()
 
 
 class _Networks:
@@ -166,7 +168,7 @@ class _Networks:
         started = time.monotonic()
         options, images = self.options, self.plan.images
         pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
-        stages: Any = self.photo_stages or PictureStages(pictures)
+        stages: Any = self.photo_stages or PictureStages(pictures, self.notify)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is reported
             report = pipeline.run(images, stages, options.batch, self.callbacks.on_file)

@@ -64,7 +64,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     if given.pop("photo", False):
         given["photo"] = PhotoOptions(**photo)
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
-    return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), **given)
+    cfg_options = tuple(given.pop("cfg_options"))
+    return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), cfg_options=cfg_options, **given)
 
 
 def split_model(arguments: Sequence[str], name: str | None) -> tuple[ModelSource, tuple[str, ...]]:
@@ -176,6 +177,13 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         help="transparency is upsampled (default), or restored by the network",
     )
     group.add_argument("--crf", type=float, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)")
+    group.add_argument(
+        "--max-pixels",
+        type=_whole,
+        metavar="N",
+        help="neither read nor write images with more pixels, of which small files may say they have very many "
+        "(default 200e6)",
+    )
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 
@@ -214,3 +222,11 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
         metavar="MODEL",
         help="enlarges all but the faces: bicubic (default), CONFIG CHECKPOINT, or MODEL.onnx; give it last",
     )
+
+
+def _whole(text: str) -> int:
+    """A whole number, also written as 300e6."""
+    number = float(text)
+    if number != int(number):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number")
+    return int(number)

@@ -11,7 +11,6 @@ inside: inputs and outputs are float32 all the same.
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import warnings
@@ -19,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -36,6 +34,7 @@ from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
+from glean_ext.utils.optional_packages import import_optional, version_errors
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 # How much of the value range a file's results may differ by from the network's, before no file is written.
@@ -89,7 +88,7 @@ def require_place(out: str | os.PathLike, format: str) -> None:
     if out.is_dir():
         raise InputError(f"{out} is a folder. Give the name of a file.")
     for package in PACKAGES[format]:
-        _require(package)
+        import_optional(package, f"{{format={format}}}", EXTRA, "format")
 
 
 def export_network(
@@ -168,7 +167,7 @@ def _write_onnx(
 ) -> ModelMetadata:
     notify(Notice("converting it to ONNX"))
     free = {0: "batch", **({2: "height", 3: "width"} if metadata.any_size else {})}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), version_errors(PACKAGES["onnx"], "{format=onnx}", EXTRA, "format"):
         warnings.simplefilter("ignore")  # of the exporter, about itself
         onnx_program: Any = torch.onnx.export(
             program, (), input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(free,), dynamo=True, verbose=False
@@ -254,13 +253,6 @@ def largest_difference(net: Run, run: Run, lq: Tensor) -> float:
 
 def _weights_of(model: Path) -> Path:
     return model.with_name(f"{model.name}.data")
-
-
-def _require(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(f"{{format=onnx}} needs {package}, which is not installed: {EXTRA}", "format") from error
 
 
 def _versions(format: str) -> dict[str, str]:

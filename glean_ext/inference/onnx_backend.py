@@ -23,6 +23,7 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.inference.memory_budget import Memory, at_hand
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import from_floats, to_floats
+from glean_ext.utils.optional_packages import import_optional, version_errors
 
 INPUT, OUTPUT = "lq", "output"
 VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
@@ -70,7 +71,7 @@ class ModelMetadata:
         """
         if metadata.get(FORMAT_KEY) != FORMAT:
             what = "another version of glean_ext" if FORMAT_KEY in metadata else "another program"
-            raise InputError(f"{path} was exported by {what}. Export the network anew with tools/export.py.")
+            raise InputError(f"{path} was exported by {what}. Export the network again with tools/export.py.")
         try:
             height, width = map(int, metadata["nominal_size"].split(","))
             return cls(
@@ -85,7 +86,7 @@ class ModelMetadata:
             )
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{path} has damaged metadata ({error}). Export the network anew with tools/export.py."
+                f"{path} has damaged metadata ({error}). Export the network again with tools/export.py."
             ) from error
 
 
@@ -111,7 +112,7 @@ class OnnxBackend:
         if names != [INPUT, OUTPUT]:
             raise InputError(
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
-                "Export the network anew with tools/export.py."
+                "Export the network again with tools/export.py."
             )
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
@@ -170,20 +171,19 @@ class OnnxBackend:
 
 
 def _open_session(path: Path, threads: int | None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"{path} needs onnxruntime, which is not installed: {EXTRA}") from error
+    onnxruntime = import_optional("onnxruntime", str(path), EXTRA)
     if not path.is_file():
         what = "is a folder, not a model" if path.is_dir() else "there is no such file"
         raise InputError(f"{path}: {what}. Give the path of a model that tools/export.py wrote.")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal: what fails is raised
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    with version_errors(("onnxruntime",), str(path), EXTRA):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # fatal: what fails is raised
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's have no common base
         raise InputError(
-            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network anew with tools/export.py."
+            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network again with tools/export.py."
         ) from error

@@ -100,16 +100,16 @@ def scaled(size: Size, scale: float, name: str) -> Size:
     """``scale`` times ``size``, rounded.
 
     Raises:
-        InputError: It would be empty, or have more pixels than Pillow reads without taking it for a bomb.
+        InputError: It would be empty, or have more pixels than :func:`~glean_ext.utils.image_io.pixel_limit` allows.
     """
     height, width = (round(length * scale) for length in size)
     limit = Image.MAX_IMAGE_PIXELS or math.inf
     if not 0 < height * width <= limit:
         raise InputError(
             f"{name}: with outscale {scale:g} the result would have {width}x{height} pixels, but between 1 and "
-            f"{limit / 1e6:.0f} million are written.",
-            parameter="outscale",
-            hint="Give another {outscale}.",
+            f"{limit / 1e6:g} million are written.",
+            parameter=("outscale", "max_pixels"),
+            hint="Give another {outscale}, or a larger {max_pixels}.",
         )
     return height, width
 

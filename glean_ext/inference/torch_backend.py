@@ -19,7 +19,7 @@ from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
 from glean_ext.networks.precision import fast_dtype
-from glean_ext.utils.array_conversion import from_tensor, to_tensor
+from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
 
@@ -94,13 +94,13 @@ class TorchBackend:
         Raises:
             InputError: As :meth:`__call__`.
         """
-        output = self._run(lambda: torch.cat([to_tensor(image) for image in images]).to(self.device))  # (N, 3, H, W)
+        output = self._run(lambda: upload(images, self.device))  # (N, 3, H, W)
         return [from_tensor(result, image.dtype) for result, image in zip(output, images, strict=True)]
 
     @torch.inference_mode()
-    def _run(self, upload: Callable[[], Tensor]) -> Tensor:
+    def _run(self, make_input: Callable[[], Tensor]) -> Tensor:
         try:
-            lq = upload()
+            lq = make_input()
             if self.device.type == "cpu" and 12 * self.takes.scale**2 * lq.numel() / 3 >= LARGE:
                 return_freed_memory()  # holes of the heap, of no use to the tensors of this forward
             with self._autocast:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # torch takes seconds to import, and processes that only read images do not need it
+    import torch
     from torch import Tensor
 
 
@@ -57,6 +59,29 @@ def to_tensor(image: np.ndarray) -> Tensor:
     import torch
 
     return torch.from_numpy(to_floats(image))
+
+
+def upload(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Images of one size, (H, W, 3) uint8 or uint16 -> (N, 3, H, W) float32 in [-1, 1] on a device.
+
+    To other devices than the CPU the integers are moved, which are a quarter or half of the floats.
+    """
+    import torch
+
+    if device.type == "cpu":
+        return torch.cat([to_tensor(image) for image in images])
+    batches = []
+    for image in images:
+        signed = image.view(np.int16) if image.dtype == np.uint16 else image  # few devices know uint16
+        pixels = torch.from_numpy(np.ascontiguousarray(signed))  # (H, W, 3)
+        if device.type == "cuda":
+            pixels = pixels.pin_memory().to(device, non_blocking=True)
+        pixels = pixels.to(device).permute(2, 0, 1)[None]  # (1, 3, H, W)
+        if image.dtype == np.uint16:
+            pixels = pixels.to(torch.int32).bitwise_and_(0xFFFF)
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        batches.append(values.div_(float(_half_range(image.dtype))).sub_(1))
+    return torch.cat(batches)
 
 
 def to_uint8(tensor: Tensor) -> np.ndarray:

@@ -25,8 +25,8 @@ from glean_ext.utils.png_writer import write_picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "Picture", "decode_rgb", "image_files", "opened", "pillow_rgb", "read_picture", "read_rgb",
-    "require_image", "write_picture", "write_png",
+    "EXTENSIONS", "FORMATS", "ImageTooLargeError", "Picture", "decode_rgb", "image_files", "opened", "pillow_rgb",
+    "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture", "write_png",
 ]  # fmt: skip
 
 # Pillow's name of the format -> extensions. Formats that start another program (EPS) or accept any file (TGA) are out.
@@ -46,7 +46,25 @@ PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits a channel, colour 
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
 
+
+class ImageTooLargeError(InputError):
+    """An image file of more pixels than are read."""
+
+
 _opening = threading.Lock()  # warnings' filters belong to the whole process
+
+
+@contextmanager
+def pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Within the block, images and frames of up to ``max_pixels`` are read and written, by all threads.
+
+    It is Pillow's own limit, ``Image.MAX_IMAGE_PIXELS``, which stands against small files of huge images.
+    """
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
@@ -196,7 +214,7 @@ def _decoder_errors(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         # Pillow names twice its limit and raises beyond it; here nothing larger than the limit itself is read.
         reason = re.sub(r"limit of .*", f"limit of {Image.MAX_IMAGE_PIXELS} pixels", first_line(error))
-        raise InputError(f"{name} is too large: {reason}. Crop it or scale it down.") from error
+        raise ImageTooLargeError(f"{name} is too large: {reason}. Crop it or scale it down.") from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"{name} is no image, or of a format that is not read ({', '.join(FORMATS)} are). Save it as PNG."

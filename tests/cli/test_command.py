@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageCms
+from PIL import Image, ImageCms
 
 from glean_ext import cli
 from glean_ext.cli import restore as command
@@ -237,6 +237,22 @@ def test_16_bits_and_profiles_are_kept(restore, light, tmp_path):
     assert result.pixels.dtype == np.uint16 and (result.pixels % 257 != 0).mean() > 0.9
 
 
+def test_what_a_result_does_not_hold_is_named(restore, tmp_path):
+    """Frames of animations, with --photo too; files that hold no more are not mentioned."""
+    frames = [Image.fromarray(noise(8, 8, seed=seed)) for seed in range(5)]
+    (tmp_path / "in").mkdir()
+    for name in "a.gif", "b.webp":
+        frames[0].save(tmp_path / "in" / name, save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / "in" / "c.png")
+    for options in (), ("--photo",):
+        code, stdout, _ = restore(*GLEAN, "in", "-o", "out", "--overwrite", *options)
+        lines = [line for line in stdout.splitlines() if "holds more than its result" in line]
+        assert code == 0 and [line[:9] for line in sorted(lines)] == ["in/a.gif ", "in/b.webp"]
+        assert all("4 more frames" in line for line in lines)
+    code, stdout, _ = restore(*GLEAN, "in/a.gif", "-o", "a.mp4")
+    assert code == 0 and "a.mp4: 5 frames of 64x64; " in stdout
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_transparency(restore, light, tmp_path, dtype):
     picture = Picture(noise(9, 12, dtype=dtype), noise(9, 12, 1, dtype=dtype))
@@ -428,6 +444,27 @@ def test_images_too_large_are_refused(fault, tmp_path, size):
     (tmp_path / "a.png").write_bytes(header_alone(*size))
     assert fault(*GLEAN, "a.png", "-o", "b.png").startswith("a.png is ")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_large_photographs_are_allowed(restore, fault, tmp_path):
+    """By default as telephones make them; what is refused says how to allow it."""
+    limit = Image.MAX_IMAGE_PIXELS
+    write_picture(Picture(np.zeros((10_000, 10_800, 3), np.uint8)), tmp_path / "large.png")  # 108 megapixels
+    assert restore(*GLEAN, "large.png", "-o", "out.png")[0] == 0
+    write_picture(Picture(noise(40, 50)), tmp_path / "a.png")
+    assert fault(*GLEAN, "a.png", "-o", "b.png", "--max-pixels", "1999") == (
+        "a.png is too large: Image size (2000 pixels) exceeds limit of 1999 pixels. Crop it or scale it down. Or give "
+        "a larger --max-pixels."
+    )
+    assert restore(*GLEAN, "a.png", "-o", "b.png", "--max-pixels", "2e3")[0] == 0
+    photo = *GLEAN, "a.png", "-o", "c.png", "--photo", "--outscale", "2", "--max-pixels"
+    assert fault(*photo, "7999") == (
+        "a.png: with outscale 2 the result would have 100x80 pixels, but between 1 and 0.007999 million are written. "
+        "Give another --outscale, or a larger --max-pixels."
+    )
+    assert restore(*photo, "8000")[0] == 0
+    assert fault(*photo, "0") == "--max-pixels is 0, but it must be at least 1."
+    assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_full_disk(tmp_path):

@@ -17,6 +17,7 @@ from support.videos import picture, psnr, read_video, worst, write_video
 
 from glean_ext import cli
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
+from glean_ext.batch.run import RunCallbacks, restore_files
 from glean_ext.batch.video_stages import VideoRestorer, fingerprint
 from glean_ext.cli import restore as command
 from glean_ext.faces.photo_restorer import PhotoRestorer
@@ -148,6 +149,14 @@ def test_a_folder_of_images_and_videos(infer, source, tmp_path):
     assert [name for name in files if now[name] != before[name]] == ["b.mp4"]
     assert infer(folder, "-o", out, "--overwrite")[0] == 0
     assert all((out / name).stat().st_mtime_ns != before[name] for name in files)
+
+
+def test_the_report_counts_the_time_that_videos_take_in_the_network(source, tmp_path):
+    options = RestoreOptions(ModelSource(*MODEL), (source,), tmp_path / "out.mp4", device="cpu", dtype="float32")
+    videos = []
+    report = restore_files(options, RunCallbacks(on_video=lambda job, video: videos.append(video)))
+    assert report.done == 1 and report.images_per_second is None
+    assert 0 < videos[0].network_seconds == report.network_seconds < report.seconds
 
 
 def test_a_single_video_that_exists(infer, source, tmp_path):

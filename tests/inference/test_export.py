@@ -6,11 +6,13 @@ Differences are shares of the value range [-1, 1]: 1 is black for white.
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 from importlib.metadata import version
 from pathlib import Path
 
@@ -363,10 +365,10 @@ def test_models_of_others(exported, tmp_path):
     assert message().startswith(f"{path} has damaged metadata (")
     entries["glean_ext_format"].value = "1"
     assert message() == (
-        f"{path} was exported by another version of glean_ext. Export the network anew with tools/export.py."
+        f"{path} was exported by another version of glean_ext. Export the network again with tools/export.py."
     )
     del model.metadata_props[:]
-    assert message() == f"{path} was exported by another program. Export the network anew with tools/export.py."
+    assert message() == f"{path} was exported by another program. Export the network again with tools/export.py."
 
 
 def test_output_that_is_not_finite(exported):
@@ -408,6 +410,68 @@ def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
             OnnxBackend(path)
         assert str(caught.value) == f"{path} needs onnxruntime, {mend}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AttributeError("module has no attribute 'x'"), "AttributeError: module has no attribute 'x'"),
+        (ImportError("cannot import name 'x'"), None),
+        (ModuleNotFoundError("No module named 'dependency'", name="dependency"), "ModuleNotFoundError: No module"),
+    ],
+)
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
+def test_other_versions_of_packages_take_one_line(fault, home, tmp_path, monkeypatch, package, error, reason):
+    real = importlib.import_module
+
+    def broken(name, *rest):
+        if name == package:
+            raise error
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    message = fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx")
+    expected = f"--format onnx does not work with {package} {version(package)} ({reason}"
+    assert message.startswith(expected if reason else f"--format onnx needs {package}, which is not installed: ")
+    assert message.endswith("pip install 'glean-ext[export]'")
+
+
+def test_an_exporter_that_fails_takes_one_line(fault, home, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise TypeError("export() got an unexpected keyword argument 'dynamo'\nmore")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    message = fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx")
+    assert message.startswith(
+        f"--format onnx does not work with torch {version('torch')}, onnx {version('onnx')}, onnxs"
+    )
+    assert "(TypeError: export() got an unexpected keyword argument 'dynamo'). Install other versions: pip" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_value_of_an_onnx_model_that_is_not_finite_is_an_error(exported, monkeypatch, value):
+    model = OnnxBackend(exported("glean"))
+
+    class Session:
+        def run(self, outputs, inputs):
+            output = np.zeros((1, 3, 16, 16), np.float32)
+            output[0, 1, 2, 3] = value
+            return [output]
+
+    monkeypatch.setattr(model, "_session", Session())
+    with pytest.raises(InputError, match=r"the network's output is not finite\. Export another checkpoint\."):
+        model(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_an_onnxruntime_that_is_none(exported, monkeypatch):
+    """A folder of that name in the folder at hand is imported as an empty package."""
+    path = exported("glean")
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    with pytest.raises(
+        InputError, match=r"glean_float32\.onnx does not work with onnxruntime .*no attribute 'SessionOp"
+    ):
+        OnnxBackend(path)
 
 
 def test_bad_arguments(fault, home, tmp_path):

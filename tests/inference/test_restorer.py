@@ -11,10 +11,14 @@ from support.networks import TINY, randomize
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.backend import OutOfMemory
+from glean_ext.inference.image_restorer import ImageRestorer, TileSizes
+from glean_ext.inference.memory_budget import Memory
+from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.inference.torch_backend import TorchBackend, default_dtype
 from glean_ext.networks import build_network, precision
-from glean_ext.utils.array_conversion import from_floats, to_floats
+from glean_ext.size_requirements import SizeRequirements
+from glean_ext.utils.array_conversion import from_floats, to_floats, upload
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2"}
 
@@ -119,6 +123,108 @@ def test_one_bad_result_does_not_take_the_batch_with_it(home):
     np.testing.assert_array_equal(third.unwrap(), expected)
     assert str(second.error) == "b: the network's output is not finite. The checkpoint is of a failed training."
     assert list(map(str, notices)) == ["3 images did not go through the network together; they go one by one."]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_value_that_is_not_finite_is_an_error(home, value):
+    network = make(home).network
+
+    def spoil(module, inputs, output):
+        output = output.clone()
+        output[0, 0, 0, 0] = value
+        return output
+
+    network.net.register_forward_hook(spoil)
+    with pytest.raises(InputError, match=r"^the network's output is not finite\."):
+        network(to_floats(noise()))
+
+
+# ---------------------------------------------------------------- too little memory
+
+
+class SmallGpu:
+    """Repeats pixels; images of more than ``most`` pixels are too much for its memory, which nothing says before."""
+
+    def __init__(self, most: int, any_size: bool = True):
+        self.takes, self.most = SizeRequirements((8, 8), 4, any_size), most
+        self.sizes: list[tuple[int, ...]] = []
+
+    def __call__(self, lq):
+        self.sizes.append(lq.shape[2:])
+        if lq.shape[0] * lq.shape[2] * lq.shape[3] > self.most:
+            raise OutOfMemory("The GPU has too little memory for it.", "device", "Use {device=cpu}.")
+        return lq.repeat(4, 2).repeat(4, 3)
+
+    def restore(self, images):
+        return [from_floats(one, images[0].dtype) for one in self(np.concatenate([to_floats(x) for x in images]))]
+
+    def memory(self):
+        return Memory(per_pixel=1.0, ram=10**12, gpu=10**12)
+
+
+@pytest.mark.parametrize("policy", [SizePolicy(), SizePolicy(tile_size=90)])
+def test_too_little_gpu_memory_means_smaller_tiles(policy):
+    gpu, notices, sizes = SmallGpu(45 * 45), [], TileSizes()
+    restorer = ImageRestorer(gpu, size_policy=policy, notify=notices.append, tile_sizes=sizes)
+    image = noise(100, 120)
+    np.testing.assert_array_equal(restorer.restore(image, "a.png"), image.repeat(4, 0).repeat(4, 1))
+    assert str(notices[-1]).startswith("a.png: the GPU has too little memory for it as planned; it is restored in ")
+    ((size, tile),) = sizes.as_list()
+    assert size == [100, 120] and tile[0] <= 45 and 1 <= len(notices) <= 2
+    gpu.sizes.clear()
+    restorer.restore(image, "b.png")  # the next frame of a video is cut like that at once
+    assert max(height * width for height, width in gpu.sizes) <= 45 * 45
+
+
+def test_too_little_gpu_memory_for_the_smallest_tiles():
+    for backend, policy in (SmallGpu(5), "auto"), (SmallGpu(5, any_size=False), "tile"), (SmallGpu(5), "error"):
+        (outcome,) = (restorer := ImageRestorer(backend, size_policy=policy)).try_batch(
+            [restorer.prepare(noise(100, 120) if policy == "auto" else noise(8, 8), "a.png")]
+        )
+        assert str(outcome.error) == "a.png: The GPU has too little memory for it. Use device='cpu'."
+
+
+def test_a_batch_that_is_too_much_goes_one_by_one():
+    notices = []
+    restorer = ImageRestorer(SmallGpu(100), notify=notices.append)
+    images = [noise(seed=1), noise(seed=2)]
+    for image, result in zip(images, restorer.restore_batch(images), strict=True):
+        np.testing.assert_array_equal(result, image.repeat(4, 0).repeat(4, 1))
+    assert list(map(str, notices)) == ["2 images did not go through the network together; they go one by one."]
+
+
+def test_torchs_error_is_one_of_memory(home, monkeypatch):
+    network = make(home).network
+
+    def full(lq):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(network, "_forward", full)
+    with pytest.raises(OutOfMemory, match=r"^The GPU has too little memory for it\. Use device='cpu'\.$"):
+        network(to_floats(noise()))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_are_uploaded_and_become_the_same_floats(monkeypatch, dtype):
+    """On a device that is called another one, as the CPU's own way has no upload."""
+    images = [noise(3, 5, dtype, seed) for seed in (1, 2)]
+    moved, to = [], torch.Tensor.to
+
+    def record(tensor, target, *args, **kwargs):
+        moved.append((tensor.dtype, target))
+        return tensor if target == "accelerator" else to(tensor, target, *args, **kwargs)
+
+    class Device(str):
+        type = "accelerator"
+
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    uploaded = upload(images, Device("accelerator"))
+    assert {(str(dtype), target) for dtype, target in moved if target == "accelerator"} == {
+        ("torch.uint8" if dtype == np.uint8 else "torch.int16", "accelerator")
+    }
+    monkeypatch.undo()
+    assert uploaded.is_contiguous() and uploaded.shape == (2, 3, 3, 5)
+    np.testing.assert_array_equal(uploaded, np.concatenate([to_floats(image) for image in images]))
 
 
 # ---------------------------------------------------------------- how the network is run

@@ -1,0 +1,68 @@
+"""Packages that only some features need: missing, or of a version that does not work, they end in one line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+from glean_ext.errors import InputError, first_line
+
+
+def import_optional(package: str, needed_by: str, extra: str, parameter: str | None = None) -> ModuleType:
+    """Import a package.
+
+    Args:
+        package: Its name.
+        needed_by: What does not work without it, as the beginning of the message.
+        extra: The command that installs it.
+        parameter: That ``needed_by`` names in braces.
+
+    Raises:
+        InputError: It is not installed, or its import fails.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name in (None, package):
+            raise InputError(f"{needed_by} needs {package}, which is not installed: {extra}", parameter) from error
+        raise _unusable((package,), needed_by, extra, parameter, error) from error
+    except Exception as error:  # of a package that does not fit to the others
+        raise _unusable((package,), needed_by, extra, parameter, error) from error
+
+
+@contextmanager
+def version_errors(
+    packages: tuple[str, ...], needed_by: str, extra: str, parameter: str | None = None
+) -> Iterator[None]:
+    """Any error in the block is one of the versions of these packages.
+
+    Raises:
+        InputError: It names the versions and the reason.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unusable(packages, needed_by, extra, parameter, error) from error
+
+
+def _unusable(
+    packages: tuple[str, ...], needed_by: str, extra: str, parameter: str | None, error: Exception
+) -> InputError:
+    versions = ", ".join(f"{package} {_version(package)}" for package in packages)
+    return InputError(
+        f"{needed_by} does not work with {versions} ({type(error).__name__}: {first_line(error)}). "
+        f"Install other versions: {extra}",
+        parameter,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of an unknown version"
