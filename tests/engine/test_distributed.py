@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(home):
         begin = time.monotonic()
         assert job.wait(60) != 0
     assert time.monotonic() - begin < 60
-    assert re.search(r"\nerror: process \d was killed by SIGKILL. --resume goes on from", Path("log.txt").read_text())
+    assert re.search(r"\nerror: process \d was killed by SIGKILL. --resume continues from", Path("log.txt").read_text())
 
     last = max(int(path.stem[5:]) for path in Path("work").glob("iter_*.pth"))
     options = "--work-dir", "work", "--resume", "--cfg-options", "train_dataloader.batch_size=1"
@@ -142,7 +142,7 @@ cli.run(main)
     ("kill", "code", "message"),
     [
         (False, 2, "data/GT/3.png is empty. Get the file again."),
-        (True, 1, "process 1 was killed by SIGKILL. --resume goes on from the newest checkpoint."),
+        (True, 1, "process 1 was killed by SIGKILL. --resume continues from the newest checkpoint."),
     ],
 )
 def test_the_job_ends_as_its_first_process_that_fails(tmp_path, kill, code, message):
