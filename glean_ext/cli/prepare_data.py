@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from glean_ext import cli
@@ -96,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     bar = ProgressBar(Console(stderr=True))
 
     def notify(notice: object) -> None:
-        bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # stderr cannot be written to
+            bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
 
     _print_summary(prepare(source, out, options, dict(lists), workers, face_crop, bar, notify), out)
     return 0
@@ -109,6 +111,9 @@ def _print_summary(report: dict, out: Path) -> None:
     for what in "rejected", "duplicates dropped", "duplicates kept":
         if report[what]:
             print(f"{what}: " + ", ".join(f"{count} {kind}" for kind, count in report[what].items()))
+    if first := report.get("first frame only"):
+        names = summarize_names([entry["file"] for entry in first])
+        print(f"of animations and files with several pages, only the first image is used: {names}")
     if report["left out"]:
         print(f"left out, no images or hidden: {summarize_names(report['left out'])}")
     print(f"{out}: report.json, images.csv, contact_sheet.png")

@@ -21,7 +21,7 @@ from glean_ext.data_preparation.readers import Entry, Source
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.data_preparation.writers import PNG_LEVEL
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.image_io import decode_rgb
+from glean_ext.utils.image_io import decode_picture
 from glean_ext.utils.imresize import imresize
 
 Task = tuple[Entry, str]  # an image of the source, and its file name in the output
@@ -60,7 +60,8 @@ class ImageProcessor:
 
     def _process(self, entry: Entry, name: str) -> ImageRecord:
         try:
-            image = decode_rgb(self.source.read(entry), entry.key)
+            picture = decode_picture(self.source.read(entry), entry.key)
+            image = picture.flattened
             cropped = crop_and_resize(image, self.options, self.face_crop)
         except InputError as error:
             # What is not the file's own damage, such as its permissions, may be better in the next run.
@@ -83,6 +84,7 @@ class ImageProcessor:
             digest=hashlib.sha256(cropped.tobytes()).hexdigest(),
             thumbnail=base64.b64encode(thumbnail(cropped).tobytes()).decode(),
             sizes=sizes,
+            further=", ".join(picture.further),
         )
 
 

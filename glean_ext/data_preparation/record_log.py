@@ -35,6 +35,7 @@ class ImageRecord(NamedTuple):
         digest: SHA-256 of the pixels of the output, hexadecimal.
         thumbnail: (16, 16, 3) uint8 of the output, in base64.
         sizes: Bytes of the PNG files, by the folder they belong to: ``GT``, ``LQ``.
+        further: Frames or pages of its file that are not used, in words.
         split: Where its output is: ``train``, ``test`` or, when it is not used, empty. Known once a run is complete.
     """
 
@@ -48,6 +49,7 @@ class ImageRecord(NamedTuple):
     thumbnail: str = ""
     sizes: dict[str, int] = {}  # noqa: RUF012  (never changed)
     split: str = ""
+    further: str = ""
 
 
 class RecordLog:

@@ -50,6 +50,7 @@ def write_report(
         "duplicates dropped": _count(duplicate.kind for duplicate in duplicates if duplicate.dropped),
         "duplicates kept": _count(duplicate.kind for duplicate in duplicates if not duplicate.dropped),
         "rejects": [{"file": record.key, "kind": record.kind, "reason": record.reason} for record in rejects],
+        "first frame only": [{"file": record.key, "not used": record.further} for record in used if record.further],
         "duplicates": [asdict(duplicate) for duplicate in duplicates],
     }
     with atomic_path(out / "images.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import struct
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +49,9 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
 
 
+logger = logging.getLogger(__name__)
+
+
 class ImageTooLargeError(InputError):
     """An image file of more pixels than are read."""
 
@@ -71,7 +76,8 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as RGB, (H, W, 3) uint8 sRGB, as a viewer shows it.
 
     The EXIF orientation and the colour profile are applied, transparency is laid over white, grayscale is repeated,
-    palette and CMYK are converted, 16 bits are scaled to 8. Of an animation or a multi-page file it is the first image.
+    palette and CMYK are converted, 16 bits are scaled to 8. Of an animation or a multi-page file it is the first image;
+    a warning names the others.
 
     Raises:
         InputError: The file is missing, not accessible, or too large.
@@ -79,7 +85,16 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
             (32 bits, float).
     """
     path = require_image(path)
-    return _read(path, str(path)).flattened
+    picture = _read(path, str(path))
+    if picture.further:
+        _warn_of_further(str(path), picture.further)
+    return picture.flattened
+
+
+@lru_cache
+def _warn_of_further(name: str, further: tuple[str, ...]) -> None:
+    """Once for each file, which training reads many times."""
+    logger.warning("%s: only the first image is used, not %s.", name, ", ".join(further))
 
 
 def decode_rgb(content: bytes, name: str) -> np.ndarray:
@@ -131,14 +146,14 @@ def decode_picture(content: bytes, name: str) -> Picture:
 def _read(source: Path | bytes, name: str, metadata: bool = False) -> Picture:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _without_codec_messages(source), opened(file, name) as image:
-        layout, frames = layout_of_16_bits(image), further_frames(image) if metadata else ()
+        layout, frames = layout_of_16_bits(image), further_frames(image)
         image.load()
         found = read_metadata(image) if metadata else None
         picture = decode(image, name) if layout is None else decode_16_bits(image, name, layout, source)
         if found is None:
-            return picture
+            return replace(picture, further=frames)
         names = (*frames, *picture.not_carried, *found.not_carried)
-        return replace(picture, exif=found.exif, xmp=found.xmp, dpi=found.dpi, not_carried=names)
+        return replace(picture, exif=found.exif, xmp=found.xmp, dpi=found.dpi, not_carried=names, further=frames)
 
 
 def require_image(path: str | os.PathLike) -> Path:

@@ -29,6 +29,7 @@ class Picture:
         xmp: XMP metadata, an XML document in UTF-8.
         dpi: Resolution in pixels per inch, horizontally and vertically.
         not_carried: What the file contains but this picture does not, in words: ``'4 more frames of the animation'``.
+        further: Of these, frames and pages after the first one.
     """
 
     pixels: Array
@@ -38,6 +39,7 @@ class Picture:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     not_carried: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
     def with_pixels(self, pixels: Array, alpha: Array | None = None) -> Picture:
         """Other pixels with the profile and the metadata of this picture."""

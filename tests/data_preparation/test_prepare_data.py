@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -421,6 +422,31 @@ def test_tool_names_what_is_left_out(tmp_path, raw, capsys):
         (raw / name).write_text("x")
     _, printed, _ = tool(capsys, raw, tmp_path / "out", "--size", "16", "--workers", "1")
     assert printed.splitlines()[-2] == "left out, no images or hidden: .Trash-0, b.svg, notes.txt"
+
+
+def test_tool_names_files_of_which_the_first_image_is_used(tmp_path, raw, capsys):
+    frames = [Image.fromarray(picture(seed)) for seed in (20, 21, 22)]
+    for name in "a.gif", "b.tif":
+        frames[0].save(raw / name, save_all=True, append_images=frames[1:])
+    assert tool(raw, tmp_path / "out", "--size", "32", "--workers", "1", "--duplicates", "keep") == 0
+    line = "of animations and files with several pages, only the first image is used: a.gif, b.tif\n"
+    assert line in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["first frame only"] == [
+        {"file": "a.gif", "not used": "2 more frames of the animation"},
+        {"file": "b.tif", "not used": "2 more pages of the file"},
+    ]
+    assert tool(raw, tmp_path / "out", "--size", "32", "--workers", "1", "--duplicates", "keep") == 0
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_notices_that_cannot_be_printed(tmp_path, raw):
+    run(raw, tmp_path / "out")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(TOOL), str(raw), str(tmp_path / "out"), "--size", "32"]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "10 training and 0 test images of 10" in done.stdout
 
 
 def test_tool_preset_and_what_is_given_beside_it(tmp_path, raw, capsys):

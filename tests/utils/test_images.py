@@ -34,6 +34,20 @@ def test_every_extension_of_the_formats_is_listed_and_read(tmp_path, noise):
             assert read_rgb(save(Image.fromarray(noise), tmp_path / f"a{extension}", format=format)).shape == (6, 5, 3)
 
 
+@pytest.mark.parametrize("extension", [".gif", ".png", ".tif", ".webp"])
+def test_further_frames_are_named_once(tmp_path, noise, caplog, extension):
+    frames = [Image.fromarray(noise), Image.fromarray(255 - noise), Image.fromarray(noise // 2)]
+    path = save(frames[0], tmp_path / f"a{extension}", save_all=True, append_images=frames[1:])
+    first = read_rgb(path)
+    np.testing.assert_array_equal(read_rgb(path), first)
+    whole = "pages of the file" if extension == ".tif" else "frames of the animation"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: only the first image is used, not 2 more {whole}."
+    ]
+    if extension in (".png", ".tif"):
+        np.testing.assert_array_equal(first, noise)
+
+
 def test_rgb_png_is_read_as_it_is(tmp_path, noise):
     rgb = read_rgb(save(Image.fromarray(noise), tmp_path / "a.png"))
     assert rgb.dtype == np.uint8 and rgb.flags.writeable
