@@ -65,7 +65,7 @@ def download(url: str, cache: Path) -> Path:
         cache: A folder; the file's name in it depends on the whole URL.
 
     Raises:
-        InputError: The file cannot be had, is not whole, or has another hash.
+        InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
     try:
         digits, path = expected_hash(url), cache / cached_name(url)
