@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from glean_ext.cli import signals, streams
+from glean_ext.cli.download_bar import DownloadBar
 from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError
+from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
 
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
@@ -79,8 +81,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     streams.open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
         sys.stdout.reconfigure(errors="backslashreplace")
+    bar = DownloadBar()
+    show_progress.set(bar)
     try:
-        with signals.as_exceptions():
+        with signals.as_exceptions(), closing(bar):
             code = main()
             streams.flush_stdout()
     except InputError as error:
