@@ -20,6 +20,14 @@ from glean_ext.errors import InputError
 from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
 
+EXTRAS = {  # package -> the extra that brings it
+    **dict.fromkeys(("mmagic", "mmcv", "torchvision", "albumentations"), "mmagic"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "web"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    "ai_edge_litert": "faces",
+    "av": "video",
+    "onnxruntime": "onnx",
+}
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -89,6 +97,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             streams.flush_stdout()
     except InputError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
