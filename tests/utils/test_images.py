@@ -5,7 +5,7 @@ from PIL import Image
 
 from glean_ext.errors import InputError
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import EXTENSIONS, FORMATS, read_rgb, write_png
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -22,6 +22,16 @@ def save(image, path, **options):
 
 def pixels(path):
     return [tuple(map(int, pixel)) for row in read_rgb(path) for pixel in row]
+
+
+def test_every_extension_of_the_formats_is_listed_and_read(tmp_path, noise):
+    Image.init()
+    known = {extension for extension, format in Image.registered_extensions().items() if format in FORMATS}
+    others = {".apng", ".pfm"}  # a video, and floating-point pixels
+    assert known - others == set(EXTENSIONS) - {".mpo"}
+    for format, extensions in FORMATS.items():
+        for extension in extensions:
+            assert read_rgb(save(Image.fromarray(noise), tmp_path / f"a{extension}", format=format)).shape == (6, 5, 3)
 
 
 def test_rgb_png_is_read_as_it_is(tmp_path, noise):
