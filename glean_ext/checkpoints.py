@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
 from glean_ext.utils.downloads import cache_folder, download, is_url, without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
-from glean_ext.utils.safe_unpickler import ForbiddenNameError, Function, SkippedObject
+from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
 from glean_ext.utils.torch_files import read_torch_file
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
@@ -210,7 +211,7 @@ def load_strict(
         prefix: What was taken off the keys of the file; for the advice in errors.
 
     Raises:
-        InputError: Missing keys, left-over keys, or other shapes.
+        InputError: Missing keys, left-over keys, other shapes, or data types whose values would change.
     """
     own = net.state_dict()
     missing = [k for k in own if k not in state]
@@ -220,6 +221,11 @@ def load_strict(
         for k, v in own.items()
         if k in state and state[k].shape != v.shape
     ]
+    kinds = [
+        f"{k} {state[k].dtype} instead of {v.dtype}"
+        for k, v in own.items()
+        if k in state and not (NUMBERS.fullmatch(str(state[k].dtype)) and torch.can_cast(state[k].dtype, v.dtype))
+    ]
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(own)} keys are missing ({summarize_names(missing, MAX_KEYS)})")
@@ -227,6 +233,8 @@ def load_strict(
         problems.append(f"{len(surplus)} keys fit nothing ({summarize_names(surplus, MAX_KEYS)})")
     if shapes:
         problems.append(f"{len(shapes)} have another shape ({summarize_names(shapes, 2)})")
+    if kinds:
+        problems.append(f"{len(kinds)} have another data type ({summarize_names(kinds, 2)})")
     if problems:
         advice = _advice(own, state, missing, prefix)
         raise InputError(

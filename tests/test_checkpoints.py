@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from support.checkpoint_files import ROOT, assert_same, fault
 
 from glean_ext import checkpoints
+from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path, write_json
 
 pytest_plugins = ["support.checkpoint_files"]
@@ -196,3 +197,15 @@ def test_shipped_configs_name_weights_by_https_and_hash():
     for url in urls:
         assert url.startswith("https://") and len(expected_hash(url)) in (8, 64), url
     assert not [text for text in texts if "http://" in text]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint4])
+def test_data_types_whose_values_would_change_are_refused(dtype):
+    net = torch.nn.Linear(2, 1)
+    before = net.weight.clone()
+    weight = torch.zeros(16, dtype=torch.uint8).view(dtype)[:2].reshape(1, 2)
+    with pytest.raises(InputError, match=rf"1 have another data type \(weight {dtype} instead of torch.float32\)"):
+        checkpoints.load_strict(net, {"weight": weight, "bias": torch.zeros(1)}, "x.safetensors")
+    assert torch.equal(net.weight, before)
+    checkpoints.load_strict(net, {"weight": torch.ones(1, 2, dtype=torch.int8), "bias": torch.zeros(1)}, "x")
+    assert net.weight.tolist() == [[1.0, 1.0]]

@@ -228,3 +228,41 @@ def test_a_forbidden_name_reaches_no_terminal_raw(tmp_path):
     (tmp_path / "x.pkl").write_bytes(b"\x80\x04cos\x1b[31m\nsystem\r\n.")
     message = fault(convert_bank, tmp_path / "x.pkl", tmp_path / "o.safetensors")
     assert "names os?[31m.system?, which" in message and message.isprintable()
+
+
+DEEP = b")" + b"\x85" * 1_000_000  # (((((...),),),),)
+KEYS = {
+    "item": b"}" + DEEP + b"K\x01s.",
+    "items": b"}(" + DEEP + b"K\x01u.",
+    "dict": b"(" + DEEP + b"K\x01d.",
+    "called dict": b"ccollections\nOrderedDict\n(](" + DEEP + b"K\x01\x86etR.",
+    "set": b"\x8f(" + DEEP + b"\x90.",
+    "frozenset": b"(" + DEEP + b"\x91.",
+    "called set": b"cbuiltins\nset\n(]" + DEEP + b"atR.",
+    "called frozenset": b"cbuiltins\nfrozenset\n(]" + DEEP + b"atR.",
+    "easydict": b"cdnnlib.util\nEasyDict\n(](" + DEEP + b"K\x01\x86etR.",
+    "storage": b"((X\x07\0\0\0storagectorch\nFloatStorage\n" + DEEP + b"X\x03\0\0\0cpuK\x01tQt.",
+}
+
+
+def test_deep_keys_do_not_end_the_process(tmp_path):
+    """Python's hash of a tuple recurses without a limit."""
+    from support.bombs import zipped
+
+    files = [tmp_path / f"{name}.pth" for name in KEYS]
+    for path, content in zip(files, KEYS.values(), strict=True):
+        path.write_bytes(zipped(b"\x80\x04" + content, b"1234"))
+    done = start("-c", READERS.replace(", torch.load", ""), *files)
+    assert done.returncode == 0, done.stderr
+    refused = json.loads(done.stdout)
+    assert len(refused) == 2 * len(files)
+    for key, (error, message) in refused.items():
+        assert error == "InputError" and "\n" not in message
+        assert "a tuple in a tuple as a key" in message or "names dnnlib" in message or "holds Python" in message, key
+
+
+@pytest.mark.parametrize("dtype", [torch.bits8, torch.quint4x2, torch.int4, torch.qint8])
+def test_tensors_of_no_numbers_are_refused(tmp_path, dtype):
+    view = Rebuilt(torch._utils._rebuild_tensor_v3, (torch.zeros(4).untyped_storage(), 0, (1,), (1,), False, {}, dtype))
+    torch.save({"w": view}, tmp_path / "x.pth")
+    assert f"it has a tensor of {dtype}, which is no plain number" in fault(checkpoints.read, tmp_path / "x.pth")

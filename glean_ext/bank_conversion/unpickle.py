@@ -17,7 +17,7 @@ from torch import Tensor
 
 from glean_ext.checkpoints import GET_AGAIN
 from glean_ext.errors import InputError, first_line
-from glean_ext.utils.safe_unpickler import ForbiddenNameError, Function
+from glean_ext.utils.safe_unpickler import ForbiddenNameError, Function, make_dict
 from glean_ext.utils.torch_files import read_torch_file
 
 MAX_DEPTH = 32  # of modules in modules
@@ -101,6 +101,6 @@ def _module(meta: dict) -> Module:
 
 
 NVIDIA_NAMES = {
-    "dnnlib.util.EasyDict": Function(dict),
+    "dnnlib.util.EasyDict": Function(make_dict),
     "torch_utils.persistence._reconstruct_persistent_obj": Function(_module),
 }

@@ -101,8 +101,7 @@ def plan_outputs(
     require_suffix(suffix)
     into_folder, output = names_folder(output), Path(output)
     naming = Naming(output, suffix, compare)
-    earlier: list[Path] = []
-    matched = [pair for text in inputs for pair in _expanded(text, naming, earlier)]
+    matched, earlier = _without_results([pair for text in inputs for pair in _expanded(text, naming)], inputs, naming)
     expanded = [path for path, _ in matched]
     alone = len(inputs) == 1 and Path(inputs[0]).is_file()
     listing = Listing()
@@ -171,11 +170,23 @@ class Naming:
         return {source for source, _ in found if made.get(_real(source), set()) - {source}}
 
 
-def _expanded(text: str | os.PathLike, naming: Naming, earlier: list[Path]) -> list[tuple[Path, Path]]:
+def _without_results(
+    found: Sequence[tuple[Path, Path]], inputs: Sequence[str | os.PathLike], naming: Naming
+) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """What is restored, and what is not: what patterns match that has the name of the result of another match.
+
+    All patterns count together: ``*.jpg`` makes the results that ``*.png`` matches. A file that is given by its name is
+    restored, whatever its name.
+    """
+    results = naming.results_among([(path, path.relative_to(base)) for path, base in found if path.is_file()])
+    results -= {Path(text) for text in inputs if Path(text).exists()}
+    return [(path, base) for path, base in found if path not in results], sorted(results)
+
+
+def _expanded(text: str | os.PathLike, naming: Naming) -> list[tuple[Path, Path]]:
     """The files or the folder meant, each with the folder that its output's path is relative to.
 
-    Results of an earlier run, which a pattern finds in an output folder below where it looks, or by their names in the
-    folder where it looks, are left out; the latter go into ``earlier``.
+    Results of an earlier run in an output folder below where a pattern looks are left out.
     """
     path = Path(text)
     if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
@@ -192,10 +203,7 @@ def _expanded(text: str | os.PathLike, naming: Naming, earlier: list[Path]) -> l
         found = [path for path in found if written not in Path(_real(path)).parents]
     if not found:
         raise InputError(f"{text}: no image or video has such a name. Correct the pattern.")
-    pairs = [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
-    results = naming.results_among([(match, match.relative_to(base)) for match, base in pairs])
-    earlier += sorted(results)
-    return [(match, base) for match, base in pairs if match not in results]
+    return [(match, match.parent if ".." in match.relative_to(fixed).parts else fixed) for match in found]
 
 
 def _single(source: Path, naming: Naming, into_folder: bool) -> Job:

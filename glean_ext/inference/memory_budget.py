@@ -94,7 +94,7 @@ def free_ram() -> int:
     """Bytes that the machine has free, with the caches that it can drop."""
     try:
         return psutil.virtual_memory().available
-    except (OSError, RuntimeError, KeyError, ValueError):  # /proc is not mounted, or hides it
+    except Exception:  # /proc is not mounted, hides it, or is of a kind that psutil does not expect
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -111,7 +111,7 @@ def process_limit() -> int:
         if limit == resource.RLIM_INFINITY:
             return UNLIMITED
         return max(0, limit - psutil.Process().memory_info().vms)
-    except (ImportError, AttributeError, OSError, psutil.Error):
+    except Exception:  # a system without limits, or without a /proc that psutil expects
         return UNLIMITED
 
 
@@ -127,7 +127,7 @@ def group_limits(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> list[int]:
     """
     names = {VERSION_2: PurePosixPath(), VERSION_1: PurePosixPath()}
     try:
-        lines = own.read_text().splitlines()
+        lines = os.fsdecode(own.read_bytes()).splitlines()  # names may have any bytes
     except OSError:
         lines = []
     for line in lines:

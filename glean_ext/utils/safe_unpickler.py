@@ -7,8 +7,9 @@ so it can import and run nothing. It also cannot take more memory than a few tim
 from __future__ import annotations
 
 import pickle
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NoReturn
 
 import torch
@@ -26,6 +27,8 @@ LARGER = {
 MAX_NAME = 100  # characters of a name that a message repeats
 COSTS = {code[0]: nbytes for code, nbytes in LARGER.items()}
 PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Data types of plain numbers; tensors of others (quantized, packed, without arithmetic) cannot even be copied.
+NUMBERS = re.compile(r"torch\.(bool|bfloat16|u?int(8|16|32|64)|(float|complex)(16|32|64|128)|float8_\w+)")
 UNSUPPORTED = (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
 
 
@@ -68,6 +71,35 @@ class Function:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it sets {name} of a function")
+
+
+def require_keys(keys: Iterable[object]) -> None:
+    """Refuse tuples in tuples as keys: the hash of a tuple recurses without a limit, so a deep one ends the process.
+
+    Raises:
+        UnpicklingError: There is such a key.
+    """
+    if any(isinstance(part, tuple) for key in keys if isinstance(key, tuple) for part in key):
+        raise pickle.UnpicklingError("it has a tuple in a tuple as a key")
+
+
+def make_dict(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> dict:
+    """What a pickle gets by ``dict(items)``."""
+    pairs = list(items.items() if isinstance(items, Mapping) else items)
+    require_keys(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def make_set(items: Iterable[Any] = ()) -> set:
+    """What a pickle gets by ``set(items)``."""
+    members = list(items)
+    require_keys(members)
+    return set(members)
+
+
+def make_frozenset(items: Iterable[Any] = ()) -> frozenset:
+    """What a pickle gets by ``frozenset(items)``."""
+    return frozenset(make_set(items))
 
 
 class SkippedObject:
@@ -126,6 +158,8 @@ class SafeUnpickler(pickle._Unpickler):  # in Python: the one in C allocates wha
         if dotted in self.names:
             return self.names[dotted]
         if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+            if not NUMBERS.fullmatch(str(dtype)):
+                raise pickle.UnpicklingError(f"it has a tensor of {dtype}, which is no plain number")
             return dtype
         raise ForbiddenNameError(dotted)
 
@@ -175,13 +209,23 @@ class SafeUnpickler(pickle._Unpickler):  # in Python: the one in C allocates wha
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise pickle.UnpicklingError(f"it sets items of a {type(target).__name__}")
+        require_keys(items[::2])
         target.update(zip(items[::2], items[1::2], strict=True))
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
 
     def _load_additems(self) -> None:
         items, target = self.pop_mark(), self.stack[-1]
         if not isinstance(target, set):
             raise pickle.UnpicklingError(f"it adds items to a {type(target).__name__}")
+        require_keys(items)
         target.update(items)
+
+    def _load_frozenset(self) -> None:
+        self.append(make_frozenset(self.pop_mark()))
 
     def _load_bytearray(self) -> None:
         size = int.from_bytes(self.read(8), "little")
@@ -194,6 +238,8 @@ SafeUnpickler.GUARDED = {
     pickle.BUILD: SafeUnpickler._load_build,
     pickle.SETITEM: SafeUnpickler._load_setitem,
     pickle.SETITEMS: SafeUnpickler._load_setitems,
+    pickle.DICT: SafeUnpickler._load_dict,
     pickle.ADDITEMS: SafeUnpickler._load_additems,
+    pickle.FROZENSET: SafeUnpickler._load_frozenset,
     pickle.BYTEARRAY8: SafeUnpickler._load_bytearray,
 }

@@ -19,7 +19,16 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from glean_ext.utils.safe_unpickler import Budget, Function, SafeUnpickler, SkippedObject
+from glean_ext.utils.safe_unpickler import (
+    Budget,
+    Function,
+    SafeUnpickler,
+    SkippedObject,
+    make_dict,
+    make_frozenset,
+    make_set,
+    require_keys,
+)
 
 ZIP = b"PK\3\4"
 LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
@@ -72,6 +81,7 @@ class _Storages:
 
     def __call__(self, pid: Any) -> Tensor:
         kind, dtype, key, _location, length, *view = pid
+        require_keys([key])
         if kind != "storage" or not isinstance(dtype, torch.dtype) or type(length) is not int or any(view):
             raise pickle.UnpicklingError("it refers to data that is no storage of torch's")
         if key not in self.buffers:
@@ -122,6 +132,7 @@ def _load_stream(file: IO[bytes], size: int, names: Mapping[str, Any], budget: B
     storages = _Storages(size)
     content = SafeUnpickler(file, names, budget, storages).load()
     for key in SafeUnpickler(file, names, budget).load():
+        require_keys([key])
         file.read(8)  # the number of elements, which the pickle has, too
         buffer = storages.buffers[key]
         stored = file.read(len(buffer))
@@ -195,10 +206,10 @@ TORCH_NAMES: dict[str, Any] = {
     "torch.Size": Function(tuple),
     "torch.device": Function(SkippedObject),
     "torch.serialization._get_layout": Function(SkippedObject),
-    "collections.OrderedDict": Function(dict),
-    "collections.Counter": Function(dict),
-    "builtins.set": Function(set),
-    "builtins.frozenset": Function(frozenset),
+    "collections.OrderedDict": Function(make_dict),
+    "collections.Counter": Function(make_dict),
+    "builtins.set": Function(make_set),
+    "builtins.frozenset": Function(make_frozenset),
     "builtins.complex": Function(complex),
     "builtins.bytearray": Function(_bytes),
     "builtins.bytes": Function(_bytes),

@@ -349,3 +349,21 @@ def test_faces_replace_nothing(tree):
     assert fault(lambda: check("in", "more/a_face00.png", faces="out", keep=True)) == (
         "save_faces='out': out/a_face00.png is another output and would be overwritten. Give another folder."
     )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sources"),
+    [
+        (["*.jpg", "*.png"], ["a.jpg"]),
+        (["*.png", "*.jpg"], ["a.jpg"]),
+        (["a.jpg", "*.png"], ["a.jpg"]),
+        (["*.jpg", "a.png"], ["a.jpg", "a.png"]),  # it is given by its name
+        (["a.*"], ["a.jpg"]),
+    ],
+)
+def test_several_patterns_do_not_restore_results_of_each_other(tmp_path, inputs, sources):
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).touch()
+    plan = plan_outputs([str(tmp_path / text) for text in inputs], tmp_path)
+    assert [job.source.name for job in plan.jobs] == sources
+    assert [path.name for path in plan.earlier] == ([] if len(sources) == 2 else ["a.png"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,27 @@ def test_a_machine_without_proc(monkeypatch):
     assert 2**24 < memory_budget.free_ram() < 2**50
     monkeypatch.setattr(memory_budget.os, "sysconf", lambda name: unreadable())
     assert memory_budget.free_ram() == memory_budget.UNLIMITED
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, IndexError, memory_budget.psutil.AccessDenied, NotImplementedError]
+)
+def test_a_proc_that_psutil_does_not_expect(monkeypatch, error):
+    def fail():
+        raise error
+
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**40, 2**40))
+    monkeypatch.setattr(memory_budget.psutil, "virtual_memory", fail)
+    monkeypatch.setattr(memory_budget.psutil, "Process", fail)
+    assert 2**24 < memory_budget.free_ram() < 2**50
+    assert memory_budget.process_limit() == memory_budget.UNLIMITED
+
+
+def test_names_of_groups_have_any_bytes(unlimited_machine, tmp_path):
+    (tmp_path / "own").write_bytes(b"0::/caf\xe9\n")
+    group(unlimited_machine / os.fsdecode(b"caf\xe9"), memory_max=700, memory_current=100)
+    assert at_hand() == (600, None)
 
 
 def test_the_limit_of_the_process(monkeypatch):
