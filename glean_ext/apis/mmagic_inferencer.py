@@ -17,7 +17,6 @@ import yaml
 from mmengine import Config
 from PIL import Image
 
-from glean_ext.batch.options import MAX_PIXELS
 from glean_ext.batch.output_plan import names_folder, plan_outputs
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.config import HOME, generator_config, load_config
@@ -26,6 +25,7 @@ from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import (
     EXTENSIONS,
+    MAX_PIXELS,
     ImageTooLargeError,
     Picture,
     pillow_rgb,

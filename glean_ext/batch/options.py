@@ -12,12 +12,12 @@ from glean_ext.batch.output_plan import require_suffix
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
-MAX_PIXELS = 200_000_000  # the largest photographs of telephones; a result of 8 bits takes 4.4 GB until it is written
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:

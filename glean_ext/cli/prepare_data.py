@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from glean_ext import cli
+from glean_ext.cli.restore_options import whole_number
 
 LISTS = ("train", "test")
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--lr-scale", type=int, metavar="N", help="also write low-resolution images, N times smaller")
     add("--lmdb", action="store_true", help="write LMDB databases instead of folders")
+    add("--max-pixels", type=whole_number, metavar="N", help="reject images with more pixels (default: 200e6)")
     add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
     return parser
 

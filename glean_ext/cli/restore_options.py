@@ -187,7 +187,7 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--crf", type=float, metavar="Q", help="of videos: 0 (lossless) to 51 (small; default 10)")
     group.add_argument(
         "--max-pixels",
-        type=_whole,
+        type=whole_number,
         metavar="N",
         help="neither read nor write images with more pixels, of which small files may say they have very many "
         "(default 200e6)",
@@ -232,9 +232,9 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
     """A whole number, also written as 300e6."""
     number = float(text)
-    if number != int(number):
+    if not number.is_integer():
         raise argparse.ArgumentTypeError(f"{text} is no whole number")
     return int(number)

@@ -21,8 +21,9 @@ from glean_ext.data_preparation.readers import Entry, Source
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.data_preparation.writers import PNG_LEVEL
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.image_io import decode_picture
+from glean_ext.utils.image_io import ImageTooLargeError, decode_picture, pixel_limit
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.picture import Picture
 
 Task = tuple[Entry, str]  # an image of the source, and its file name in the output
 
@@ -58,9 +59,22 @@ class ImageProcessor:
         except InputError as error:
             return error
 
+    def read(self, entry: Entry) -> Picture:
+        """An image of the source.
+
+        Raises:
+            UnreadableImageError: It is damaged.
+            InputError: It cannot be read, or has more than ``max_pixels``.
+        """
+        try:
+            with pixel_limit(self.options.max_pixels):
+                return decode_picture(self.source.read(entry), entry.key)
+        except ImageTooLargeError as error:
+            raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
+
     def _process(self, entry: Entry, name: str) -> ImageRecord:
         try:
-            picture = decode_picture(self.source.read(entry), entry.key)
+            picture = self.read(entry)
             image = picture.flattened
             cropped = crop_and_resize(image, self.options, self.face_crop)
         except InputError as error:

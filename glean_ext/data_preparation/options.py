@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glean_ext.errors import InputError
+from glean_ext.utils.image_io import MAX_PIXELS
 
 CROPS = ("center", "face", "none")
 DUPLICATES = ("drop", "exact", "keep")
@@ -52,6 +53,7 @@ class PreparationOptions:
             are dropped, similar images get into the same split; ``'keep'``: copies with equal pixels are kept, too.
         lr_scale: Also write low-resolution images, smaller by this factor.
         lmdb: Write LMDB databases instead of folders.
+        max_pixels: Images with more pixels are rejected: small files may hold huge images.
 
     Raises:
         InputError: A value is out of range, or two values contradict each other.
@@ -67,12 +69,15 @@ class PreparationOptions:
     duplicates: str = "drop"
     lr_scale: int | None = None
     lmdb: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         for name, allowed in ("crop", CROPS), ("fit", (None, *FITS)), ("duplicates", DUPLICATES):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed if choice)
                 raise InputError(f"{{{name}}} is {getattr(self, name)!r}, but it must be one of {choices}.", name)
+        if self.max_pixels < 1:
+            raise InputError(f"{{max_pixels}} is {self.max_pixels}, but it must be at least 1.", "max_pixels")
         if min(self.size) < 1:
             raise InputError(f"{{size}} is {_format(self.size)}, but both sides must be positive.", "size")
         if not 0 <= self.split <= 1:
@@ -110,8 +115,11 @@ class PreparationOptions:
         return {"GT": self.shape} | ({"LQ": (width // scale, height // scale)} if scale else {})
 
     def describe(self) -> dict[str, str]:
-        """Each option as text."""
-        return {name: str(getattr(self, name)) for name in self.__dataclass_fields__} | {"size": _format(self.size)}
+        """Each option that the images depend on, as text; what had too many pixels before is tried again."""
+        names = self.__dataclass_fields__.keys() - {"max_pixels"}
+        return {name: str(getattr(self, name)) for name in self.__dataclass_fields__ if name in names} | {
+            "size": _format(self.size)
+        }
 
 
 def _format(size: tuple[int, int]) -> str:

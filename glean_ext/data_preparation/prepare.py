@@ -195,7 +195,7 @@ class Preparation:
         """What an image became, or would have become; a rejected image as it is."""
         if record.split:
             return decode_rgb(self.output.store(record.split, "GT").read(record.name), record.name)
-        image = decode_rgb(self.processor.source.read(entry), entry.key)
+        image = self.processor.read(entry).flattened
         try:
             return crop_and_resize(image, self.processor.options, self.processor.face_crop)
         except RejectedImageError:

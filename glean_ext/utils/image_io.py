@@ -27,7 +27,7 @@ from glean_ext.utils.png_writer import write_picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_rgb",
+    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_rgb",
     "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture", "write_png",
 ]  # fmt: skip
 
@@ -46,6 +46,7 @@ EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in
 TIFF_SIGNATURES = b"II", b"MM"
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits a channel, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+MAX_PIXELS = 200_000_000  # the largest photographs of telephones; a result of 8 bits takes 4.4 GB until it is written
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
 
 

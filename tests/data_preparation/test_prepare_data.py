@@ -448,6 +448,24 @@ def test_notices_that_cannot_be_printed(tmp_path, raw):
     assert done.returncode == 0 and "training and" in done.stdout
 
 
+def test_the_limit_of_pixels(tmp_path, raw, capsys):
+    save(picture(20, 40), raw / "large.png")
+    command = raw, tmp_path / "out", "--size", "32", "--max-pixels"
+    code, printed, _ = tool(capsys, *command, "1.1e3", "--workers", "1")
+    assert code == 0 and "rejected: 1 unreadable" in printed
+    (reject,) = json.loads((tmp_path / "out/report.json").read_text())["rejects"]
+    assert reject["reason"] == (
+        "large.png is too large: Image size (1600 pixels) exceeds limit of 1100 pixels. Crop it or scale it down. Or "
+        "give a larger max_pixels."
+    )
+    assert "of 11 in " in tool(capsys, *command, "1600", "--workers", "1")[1]
+    assert json.loads((tmp_path / "out/report.json").read_text())["rejects"] == []
+    for wrong in "0", "-1":
+        assert tool(capsys, *command, wrong)[2].startswith(f"error: --max-pixels is {wrong}, but it must be at least 1")
+    for wrong in "inf", "nan", "1.5", "many":
+        assert tool(capsys, *command, wrong)[::2][0] == 2
+
+
 def test_tool_preset_and_what_is_given_beside_it(tmp_path, raw, capsys):
     (tmp_path / "list.txt").write_text("1.png (256,256,3)\n2.png (256,256,3)\n")
     arguments = "--preset", "cat", "--size", "16x16", "--list", tmp_path / "list.txt", "--workers", "1"
