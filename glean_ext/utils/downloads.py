@@ -15,7 +15,7 @@ from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
-from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.parse import quote, unquote, urldefrag, urlsplit
 from urllib.request import Request, urlopen
 
 from glean_ext.errors import InputError, first_line
@@ -31,7 +31,7 @@ BLOCK = 1 << 20  # bytes
 MAX_NAME = 80  # characters of a URL's last part that the cached file keeps
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$")  # the first 8 digits, or all of them
 DATE = re.compile(r"(19|20)\d\d[01]\d[0-3]\d")  # eight digits, too
-HASH_IN_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})$")
+HASH_IN_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 
 
 class ProgressLog:
@@ -108,10 +108,16 @@ def download(url: str, cache: Path) -> Path:
 
 
 def expected_hash(url: str) -> str:
-    """The SHA-256 that a URL promises, or its first digits; empty where it promises none."""
+    """The SHA-256 that a URL promises, or its first digits; empty where it promises none.
+
+    Raises:
+        ValueError: Its fragment gives something else as a SHA-256, which would not be checked.
+    """
     address, fragment = urldefrag(url)
+    if fragment.lower().startswith("sha256=") and not HASH_IN_FRAGMENT.fullmatch(fragment):
+        raise ValueError(f"#{fragment[:80]} is not sha256= and 64 hexadecimal digits")
     found = HASH_IN_FRAGMENT.fullmatch(fragment) or HASH_IN_NAME.search(_last_part(address))
-    return found[1] if found and not DATE.fullmatch(found[1]) else ""
+    return found[1].lower() if found and not DATE.fullmatch(found[1]) else ""
 
 
 def cached_name(url: str) -> str:
@@ -198,6 +204,7 @@ def _request(url: str) -> Request:
     scheme, _, rest = address.partition("//")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
+    path = quote(path, safe="/?&=%:;,@!$'()*+~[]")  # spaces and letters that are not ASCII, as browsers do
     request = Request(f"{scheme}//{host}{slash}{path}", headers={"User-Agent": "glean-ext"})
     if at:
         token = base64.b64encode(unquote(user).encode()).decode()

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from support.checkpoint_files import ROOT, assert_same, fault, pretrained, tiny
 
 from glean_ext import checkpoints
+from glean_ext.errors import InputError
 from glean_ext.utils import downloads
-from glean_ext.utils.downloads import cached_name, download, expected_hash, without_secrets
+from glean_ext.utils.downloads import _request, cached_name, download, expected_hash, without_secrets
 
 pytest_plugins = ["support.checkpoint_files"]
 
@@ -189,6 +190,23 @@ def test_url_without_a_hash_in_its_name(server, cache, bank_file, name):
 
 
 # ---------------------------------------------------------------- the cache
+
+
+def test_a_hash_in_capitals_is_checked_and_another_one_is_refused(tmp_path):
+    assert expected_hash(f"https://a.org/m.pth#SHA256={'AB' * 32}") == "ab" * 32
+    for wrong in "sha256=abc", "sha256=", f"sha256={'g' * 64}", f"sha256={'a' * 65}":
+        with pytest.raises(InputError) as error:
+            download(f"http://127.0.0.1:1/m.pth#{wrong}", tmp_path)
+        assert str(error.value) == (
+            f"http://127.0.0.1:1/m.pth could not be downloaded (#{wrong} is not sha256= and 64 hexadecimal digits). "
+            "Download it elsewhere and give the path of the file."
+        )
+
+
+def test_urls_with_spaces_and_other_letters_are_quoted():
+    assert _request("http://a.org/é ü/m%20x.pth?a=b c#sha256=0").full_url == (
+        "http://a.org/%C3%A9%20%C3%BC/m%20x.pth?a=b%20c"
+    )
 
 
 def test_urls_with_the_same_last_part_are_different_files(server, cache, tmp_path):
