@@ -16,7 +16,7 @@ from typing import NoReturn
 from glean_ext.cli import signals, streams
 from glean_ext.cli.download_bar import DownloadBar
 from glean_ext.cli.signals import LAUNCHED
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, first_line
 from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
 
@@ -97,11 +97,13 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             streams.flush_stdout()
     except InputError as error:
         fail(error)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
+        fail(f"{package} does not work ({first_line(error)}). Reinstall it: pip install 'glean-ext[{EXTRAS[package]}]'")
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from glean_ext import cli
 from glean_ext.errors import InputError
+from glean_ext.utils.optional_packages import version_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise InputError(f"{error.name} is not installed. pip install 'glean-ext[web]'") from error
+    except (ImportError, AttributeError) as error:
+        with version_errors(("fastapi", "starlette", "uvicorn"), "The page", "pip install 'glean-ext[web]'"):
+            raise error
 
     serve(args.host, args.port, specs, args.device)
     return 0

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
+from glean_ext.utils.optional_packages import import_optional
 
 MAX_BYTES = 1 << 30  # of one image file, unpacked. Pillow's own limit of 89 million pixels is far below
 
@@ -124,17 +126,14 @@ class LMDBSource(Source):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        with self._damage_as_input_error():
-            import lmdb
-
+        with self._damage_as_input_error() as lmdb:
             self.database = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
 
     @contextmanager
-    def _damage_as_input_error(self) -> Iterator[None]:
-        import lmdb
-
+    def _damage_as_input_error(self) -> Iterator[ModuleType]:
+        lmdb = import_optional("lmdb", str(self.path), "pip install lmdb")
         try:
-            yield
+            yield lmdb
         except lmdb.Error as error:
             raise InputError(f"{self.path} is a damaged LMDB ({error}). Download or copy it again.") from error
 

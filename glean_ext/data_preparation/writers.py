@@ -11,6 +11,7 @@ from pathlib import Path
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.utils.files import atomic_path, remove_leftovers
+from glean_ext.utils.optional_packages import import_optional
 
 SPLITS = ("train", "test")
 STAGING = ".staging"  # folder of images whose split is not known yet
@@ -66,8 +67,7 @@ class LMDBStore:
     """
 
     def __init__(self, folder: Path):
-        import lmdb
-
+        lmdb = import_optional("lmdb", "{lmdb}", "pip install lmdb", "lmdb")
         self.folder, self.error = folder, lmdb.Error
         with self._write_errors_as_input_errors():
             folder.mkdir(parents=True, exist_ok=True)
