@@ -55,5 +55,6 @@ def test_databases(tmp_path):
     command = "prepare_data.py", "in", "out", "--size", "8", "--lmdb", "--workers", "1"
     assert run(tmp_path, "lmdb", "raise OSError('bad library')", *command) == (
         2,
-        f"error: --lmdb does not work with lmdb {version('lmdb')} (OSError: bad library). Install other versions: pip install lmdb",
+        f"error: --lmdb does not work with lmdb {version('lmdb')} (OSError: bad library). "
+        "Install other versions: pip install lmdb",
     )
