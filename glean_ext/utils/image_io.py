@@ -294,4 +294,5 @@ def image_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
     images = [path for path in entries if path.suffix.lower() in EXTENSIONS and not path.is_dir()]
     if not images:
         raise InputError(f"{folder} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
-    return images, [path for path in entries if path not in images]
+    found = set(images)
+    return images, [path for path in entries if path not in found]
