@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,13 +17,22 @@ import yaml
 from mmengine import Config
 from PIL import Image
 
-from glean_ext.batch.output_plan import plan_outputs
+from glean_ext.batch.options import MAX_PIXELS
+from glean_ext.batch.output_plan import names_folder, plan_outputs
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.config import HOME, generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.file_listing import list_files
-from glean_ext.utils.image_io import EXTENSIONS, Picture, pillow_rgb, read_rgb, write_png
+from glean_ext.utils.image_io import (
+    EXTENSIONS,
+    ImageTooLargeError,
+    Picture,
+    pillow_rgb,
+    pixel_limit,
+    read_picture,
+    write_png,
+)
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.outcome import Outcome
 from glean_ext.utils.progress import ProgressBar
@@ -29,6 +40,8 @@ from glean_ext.video.formats import VIDEOS
 
 if TYPE_CHECKING:  # MMagic takes seconds to load
     from mmagic.structures import DataSample
+
+logger = logging.getLogger(__name__)
 
 Img = str | os.PathLike | np.ndarray | Image.Image
 
@@ -227,13 +240,18 @@ def _config(given: str | os.PathLike | Mapping | Config, model_name: str, source
 def to_rgb(img: Img, name: str) -> np.ndarray:
     """Any input as (h, w, 3) uint8 RGB, as a viewer shows it: see :func:`~glean_ext.utils.image_io.read_rgb`.
 
+    A warning names what a file holds besides.
+
     Raises:
         InputError: It cannot be read, or is of another type, dtype or shape.
     """
     if isinstance(img, Image.Image):
         return pillow_rgb(img, name)
     if isinstance(img, str | os.PathLike):
-        return read_rgb(img)
+        picture = _read(img)
+        if lost := picture.lost_when_flattened:
+            logger.warning("%s: the result does not have %s.", name, " and ".join(lost))
+        return picture.flattened
     if not isinstance(img, np.ndarray):
         raise _wrong_type(img, name)
     channels = 1 if img.ndim == 2 else img.shape[2] if img.ndim == 3 else 0
@@ -244,6 +262,16 @@ def to_rgb(img: Img, name: str) -> np.ndarray:
         )
     pixels = img.reshape(*img.shape[:2], channels)[..., RGB_ORDER[channels]]
     return pillow_rgb(Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels), name)
+
+
+def _read(path: str | os.PathLike) -> Picture:
+    """An image of up to :data:`MAX_PIXELS`, or of as many as Pillow's own limit allows if that is higher."""
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        with nullcontext() if limit is None else pixel_limit(max(limit, MAX_PIXELS)):
+            return read_picture(path)
+    except ImageTooLargeError as error:
+        raise InputError(f"{error.message} Or set PIL.Image.MAX_IMAGE_PIXELS to a larger number.") from error
 
 
 def _wrong_type(img: object, name: str) -> InputError:
@@ -262,9 +290,9 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     if img is None or (isinstance(img, str) and not img):  # which would be the folder at hand
         raise InputError("img is missing. Give the path of an image or a folder, an ndarray, or a list.")
     if isinstance(img, list | tuple):
-        return _plan_list(img, Path(out) if out else None), False
+        return _plan_list(img, out), False
     if isinstance(img, np.ndarray | Image.Image):
-        target = Path(out) / "image.png" if Path(out).is_dir() or not Path(out).suffix else Path(out)
+        target = Path(out) / "image.png" if out and names_folder(out) else Path(out)
         return [Item("img", img, target if out else None)], True
     if not isinstance(img, str | os.PathLike):
         raise _wrong_type(img, "img")
@@ -272,9 +300,12 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     if source.suffix.lower() in VIDEOS and source.is_file():
         raise InputError(f"{source} is a video, and img takes images. Restore it with glean-restore.")
     if source.is_dir():
-        images = list_files(source, EXTENSIONS, recursive=False).files  # without videos
+        listing = list_files(source, EXTENSIONS, recursive=False, skip=out or None)  # without videos
+        images = listing.files
         if not images:
             raise InputError(f"{source} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
+        if line := listing.describe_left_out(source, EXTENSIONS):
+            logger.warning(line)
     if out:
         planned = plan_outputs([source], out, recursive=False)
         jobs = [job for job in planned.jobs if not job.is_video]
@@ -284,10 +315,11 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     return [Item(str(source), source)], True
 
 
-def _plan_list(images: Sequence[Img], out: Path | None) -> list[Item]:
+def _plan_list(images: Sequence[Img], folder: str | os.PathLike) -> list[Item]:
     if not images:
         raise InputError("img is an empty list. Give at least one image.")
-    if out and (out.is_file() or out.suffix.lower() == ".png"):
+    out = Path(folder) if folder else None
+    if out and (out.is_file() or (out.suffix.lower() == ".png" and not names_folder(folder))):
         raise InputError(f"result_out_dir is {out}, but for a list of images it must be a folder.")
     items = []
     sources: dict[Path, str] = {}

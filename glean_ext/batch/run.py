@@ -99,6 +99,10 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     jobs, skipped = without_existing(outputs, options.overwrite, options.skip_existing)
     plan, root = RunPlan(outputs, jobs, skipped), output_root(options, outputs)
     require_writable(root)
+    if options.photo is not None and not options.photo.aligned:
+        from glean_ext.faces.face_networks import require_installed
+
+        require_installed()  # before a model is downloaded
     faces = None if options.photo is None else options.photo.save_faces
     if faces is not None:
         require_writable(faces)

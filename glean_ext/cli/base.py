@@ -10,14 +10,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from glean_ext.cli import signals, streams
+from glean_ext.cli.download_bar import DownloadBar
 from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError
+from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
 
+EXTRAS = {  # package -> the extra that brings it
+    **dict.fromkeys(("mmagic", "mmcv", "torchvision", "albumentations"), "mmagic"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "web"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    "ai_edge_litert": "faces",
+    "av": "video",
+    "onnxruntime": "onnx",
+}
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -79,12 +89,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     streams.open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
         sys.stdout.reconfigure(errors="backslashreplace")
+    bar = DownloadBar()
+    show_progress.set(bar)
     try:
-        with signals.as_exceptions():
+        with signals.as_exceptions(), closing(bar):
             code = main()
             streams.flush_stdout()
     except InputError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")

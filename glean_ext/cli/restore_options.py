@@ -19,6 +19,7 @@ PHOTO_OPTIONS = (
     *("fidelity", "only_center_face", "aligned", "min_face", "max_faces", "when_no_face", "save_faces", "background"),
 )
 BICUBIC = "bicubic"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 CONFIGS = Path(__file__).parents[1] / ".mim" / "configs"  # as glean_ext.config, which takes a moment to load
 
@@ -81,12 +82,19 @@ def split_model(arguments: Sequence[str], name: str | None) -> tuple[ModelSource
     from glean_ext.batch.options import ModelSource
     from glean_ext.inference.backend import ONNX
 
-    if name is not None or not (arguments[0].lower().endswith(ONNX) or is_config(arguments[0])):
+    if name is not None or not (arguments[0].lower().endswith(ONNX) or starts_with_config(arguments)):
         return ModelSource.named(name or DEFAULT), tuple(arguments)
     parts = 1 if arguments[0].lower().endswith(ONNX) else 2
     if len(arguments) <= parts:
         raise InputError("Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....")
     return ModelSource(*arguments[:parts]), tuple(arguments[parts:])
+
+
+def starts_with_config(arguments: Sequence[str]) -> bool:
+    """Whether the first argument is a config, perhaps a missing one, rather than something to restore."""
+    if len(arguments) > 1 and not Path(arguments[0]).exists():
+        return is_config(arguments[0]) or arguments[1].lower().endswith(CHECKPOINT_SUFFIXES)
+    return is_config(arguments[0])
 
 
 def is_config(argument: str) -> bool:

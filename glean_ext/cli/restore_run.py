@@ -83,19 +83,34 @@ class Display:
 
     def __init__(self, console: PlainConsole, bar: ProgressBar, plan: RunPlan):
         self.console, self.bar = console, bar
+        self.broken: OSError | None = None
         self.files = bar.add_task("restoring", total=len(plan.jobs), visible=not plan.outputs.alone)
         self.tiles = bar.add_task("tiles", visible=False)
         self.frames = bar.add_task("frames", visible=False)
         self.callbacks = RunCallbacks(
             notify=self.show_notice,
-            on_file=lambda job: bar.advance(self.files),
+            on_file=self.show_file,
             on_tile=self.show_tile,
             on_frames=self.show_frames,
             on_video=self.show_video,
         )
 
     def show_notice(self, notice: Notice) -> None:
-        self.console.show(notice.render(as_option))
+        """Called by threads that read and write files, for which an error of stdout would be a fault of the file."""
+        try:
+            self.console.show(notice.render(as_option))
+        except OSError as error:
+            self.broken = error
+
+    def show_file(self, job: Job) -> None:
+        """Called by the main thread.
+
+        Raises:
+            OSError: stdout cannot be written to.
+        """
+        if self.broken is not None:
+            raise self.broken
+        self.bar.advance(self.files)
 
     def show_tile(self, done: int, total: int) -> None:
         if done == 1:

@@ -39,16 +39,13 @@ from glean_ext.data_preparation.train_test_split import Duplicate, assign_splits
 from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
+from glean_ext.utils.messages import log_notice
 from glean_ext.utils.progress import ProgressBar
 
 SECONDS_BETWEEN_SAVES = 2.0  # of records
 
 Notify = Callable[[Notice], None]
 logger = logging.getLogger(__name__)
-
-
-def log_notice(notice: Notice) -> None:
-    logger.info(str(notice))
 
 
 def prepare(

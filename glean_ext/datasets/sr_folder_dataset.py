@@ -187,17 +187,11 @@ class SRFolderDataset(BasicImageDataset):
 
 
 def _warn_of_left_out(folder: str, listing: Listing, recursive: bool) -> None:
-    left_out = sorted([*listing.left_out, *listing.hidden])
-    if not left_out:
-        return
     hint = ""
     if not recursive and any(path.is_dir() for path in listing.left_out):
         hint = " Set recursive=True to look in subfolders, too."
-    names = summarize_names([os.path.relpath(path, folder) for path in left_out])
-    logger.warning(
-        f"{folder}: {len(listing.files)} images are used, {len(left_out)} other files or folders are left out: "
-        f"{names}. Images are {' '.join(EXTENSIONS)}; names that begin with a dot are hidden.{hint}"
-    )
+    if line := listing.describe_left_out(folder, EXTENSIONS):
+        logger.warning("%s%s", line, hint)
 
 
 class LoadRGB(BaseTransform):

@@ -10,6 +10,7 @@ Points are (x, y) in shares of the image's width and height.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -73,6 +74,16 @@ def load_face_networks() -> FaceNetworks:
             reasons.append(f"{kind.name}: {first_line(error)}")
             logger.debug("%s cannot be used: %s", kind.name, first_line(error))
     raise InputError(f"nothing that finds faces works here ({'; '.join(reasons)}). {INSTALL}")
+
+
+def require_installed() -> None:
+    """Check for a package that can run the networks, without loading it.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not any(find_spec(package) for package in ("mediapipe", "ai_edge_litert")):
+        raise InputError(f"finding faces needs ai-edge-litert, which is not installed. {INSTALL}")
 
 
 class MediapipeNetworks:

@@ -7,10 +7,13 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from contextvars import ContextVar
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import Request, urlopen
@@ -19,12 +22,34 @@ from glean_ext.errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 
+SECONDS_BETWEEN_LINES = 15  # of progress in a log
+ATTEMPTS = 3  # to continue a download whose connection ends early
+SECONDS_BEFORE_RETRY = 1.0  # the first time; longer each time
+PARTIAL_CONTENT = 206  # HTTP: what was asked for with Range
 TIMEOUT = 60  # seconds without an answer or a byte
 BLOCK = 1 << 20  # bytes
 MAX_NAME = 80  # characters of a URL's last part that the cached file keeps
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$")  # the first 8 digits, or all of them
 DATE = re.compile(r"(19|20)\d\d[01]\d[0-3]\d")  # eight digits, too
 HASH_IN_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})$")
+
+
+class ProgressLog:
+    """Logs how far a download is, at most every 15 seconds."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = now
+            rest = f"/{total / 1e6:.0f} MB, {(now - self.started) * (total / done - 1):.0f} s left" if total else " MB"
+            logger.info("%s: %.0f%s", name, done / 1e6, rest)
+
+
+# Called with the file's name, the bytes that are there, and all of them if known. Front ends set it for a progress bar.
+show_progress: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar("show_progress", default=None)
 
 
 def cache_folder() -> Path:
@@ -65,7 +90,7 @@ def download(url: str, cache: Path) -> Path:
         cache: A folder; the file's name in it depends on the whole URL.
 
     Raises:
-        InputError: The file cannot be had, is not whole, or has another hash.
+        InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
     try:
         digits, path = expected_hash(url), cache / cached_name(url)
@@ -126,21 +151,46 @@ def _fetch(url: str, path: Path, digits: str) -> None:
     if path.is_file():
         logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
     logger.info("downloading %s to %s", without_secrets(url), path)
+    show = show_progress.get() or ProgressLog()
     try:
-        with urlopen(_request(url), timeout=TIMEOUT) as answer, partial.open("wb") as file:
-            announced, digest, size = answer.headers.get("Content-Length"), hashlib.sha256(), 0
-            while block := answer.read(BLOCK):
-                file.write(block)
-                digest.update(block)
-                size += len(block)
-        if announced is not None and size != int(announced):
-            raise ValueError(f"the connection ended after {size} of {announced} bytes")
-        if not digest.hexdigest().startswith(digits):
-            raise ValueError(f'invalid hash value (expected "{digits}", got "{digest.hexdigest()}")')
+        with partial.open("wb") as file:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    _receive(url, file, show)
+                    break
+                except (ConnectionError, TimeoutError, IncompleteDownloadError, IncompleteRead) as error:
+                    if attempt == ATTEMPTS:
+                        raise
+                    logger.warning("%s: %s; it is continued", without_secrets(url), first_line(error))
+                    time.sleep(SECONDS_BEFORE_RETRY * attempt)
+        if not (digest := _sha256(partial)).startswith(digits):
+            raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
         os.replace(partial, path)
     finally:
         with suppress(OSError):  # it became the file, or was never made
             partial.unlink()
+
+
+def _receive(url: str, file: BinaryIO, show: Callable[[str, int, int | None], None]) -> None:
+    """Append to ``file`` what it does not have yet; from the start where the server cannot continue."""
+    request, have = _request(url), file.tell()
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urlopen(request, timeout=TIMEOUT) as answer:
+        if have and answer.status != PARTIAL_CONTENT:
+            have = file.seek(0)
+            file.truncate()
+        announced = answer.headers.get("Content-Length")
+        total = have + int(announced) if announced else None
+        while block := answer.read(BLOCK):
+            have += file.write(block)
+            show(_last_part(urldefrag(url).url), have, total)
+    if total is not None and have != total:
+        raise IncompleteDownloadError(f"the connection ended after {have} of {total} bytes")
+
+
+class IncompleteDownloadError(ValueError):
+    """The connection ended early."""
 
 
 def _request(url: str) -> Request:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glean_ext.errors import InputError
+from glean_ext.utils.messages import summarize_names
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,17 @@ class Listing:
     def links(self) -> list[Path]:
         """Of what is left out, the links to folders, which might lead around in a circle."""
         return [path for path in self.left_out if path.is_symlink() and path.is_dir()]
+
+    def describe_left_out(self, folder: str | os.PathLike, extensions: Collection[str]) -> str:
+        """What of a folder of images is not used, in words; empty where that is nothing."""
+        left_out = sorted([*self.left_out, *self.hidden])
+        if not left_out:
+            return ""
+        names = summarize_names([os.path.relpath(path, folder) for path in left_out])
+        return (
+            f"{folder}: {len(self.files)} images are used, {len(left_out)} other files or folders are left out: "
+            f"{names}. Images are {' '.join(extensions)}; names that begin with a dot are hidden."
+        )
 
 
 def list_files(

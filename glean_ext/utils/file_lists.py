@@ -20,6 +20,7 @@ MARKS = {
 }
 LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines also splits at characters that names may contain
 SIZE = re.compile(r"\s+\(\d+,\s*\d+(,\s*\d+)?\).*$")  # (height, width, channels) after a name, as MMagic writes it
+COLUMN = re.compile(r"[\s,;]+")  # what may stand between columns, and in names
 COMMENT = re.compile(r"\s+#\s.*$")
 
 
@@ -33,7 +34,8 @@ def read_file_list(path: str | os.PathLike, exists: Callable[[str], bool] = lamb
     Args:
         path: The list.
         exists: Whether there is a file of that name. It decides where a line can be read in several ways: the longest
-            name that exists is taken, so that ``a # b.png`` can be a name, and ``a.png 5`` an image with its label.
+            name that exists is taken, so that ``a # b.png`` can be a name, and ``my cat.png 5`` an image with its
+            label.
 
     Raises:
         InputError: The file cannot be read.
@@ -72,6 +74,8 @@ def _readings(line: str) -> Iterator[str]:
         yield text
         yield text.strip("\"'")
         yield text.replace("\\", "/")  # Windows
-    first = line.split()[0]  # all that MMagic reads
-    if Path(first).suffix:
-        yield first
+    for end in reversed([match.start() for match in COLUMN.finditer(line)]):  # a label or other columns follow
+        first = line[:end].strip("\"'")
+        if Path(first).suffix:  # else a folder's name might be taken for the image
+            yield first
+            yield first.replace("\\", "/")

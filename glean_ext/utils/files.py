@@ -1,7 +1,7 @@
 """Files appear whole or not at all: written to a temporary name in the same folder, then renamed.
 
-A process holds a lock on its temporary files while it lives, so what a killed one left behind can be told from what is
-being written; whoever writes there next removes it.
+A process holds a lock on its temporary files while it lives. So the next process that writes there recognises what a
+killed one left behind, and removes it.
 """
 
 from __future__ import annotations

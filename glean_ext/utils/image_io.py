@@ -25,7 +25,7 @@ from glean_ext.utils.png_writer import write_picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "ImageTooLargeError", "Picture", "decode_rgb", "image_files", "opened", "pillow_rgb",
+    "EXTENSIONS", "FORMATS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_rgb",
     "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture", "write_png",
 ]  # fmt: skip
 
@@ -33,10 +33,10 @@ __all__ = [
 FORMATS = {
     "BMP": (".bmp",),
     "GIF": (".gif",),
-    "JPEG": (".jpg", ".jpeg"),
-    "JPEG2000": (".jp2",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     "PNG": (".png",),
-    "PPM": (".ppm", ".pgm", ".pbm"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
@@ -279,20 +279,3 @@ def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
         InputError, TypeError: As :func:`write_picture`.
     """
     write_picture(Picture(image), path)
-
-
-def image_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
-    """The contents of a folder, sorted: the image files by extension, and the rest (other files, sub-folders).
-
-    Raises:
-        InputError: There is no such folder, or no image in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder. Give a folder of images.")
-    entries = sorted(folder.iterdir())
-    images = [path for path in entries if path.suffix.lower() in EXTENSIONS and not path.is_dir()]
-    if not images:
-        raise InputError(f"{folder} has no images ({' '.join(EXTENSIONS)}). Give a folder of images.")
-    found = set(images)
-    return images, [path for path in entries if path not in found]

@@ -64,6 +64,15 @@ class Picture:
         return colours[labels]
 
     @property
+    def lost_when_flattened(self) -> tuple[str, ...]:
+        """What the file contains but :attr:`flattened` does not, in words."""
+        transparent = self.alpha is not None and bool((self.alpha < np.iinfo(self.alpha.dtype).max).any())
+        lost = ["its transparency (it is laid over white)"] if transparent else []
+        lost += ["its 16 bits"] if self.pixels.dtype == np.uint16 else []
+        lost += ["its metadata"] if self.exif or self.xmp else []
+        return (*lost, *self.not_carried)
+
+    @property
     def flattened(self) -> Array:
         """(h, w, 3) uint8 sRGB over white: how a viewer shows the picture."""
         pixels = to_8_bits(self.pixels)

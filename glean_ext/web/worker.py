@@ -85,7 +85,7 @@ class ModelWorker:
         job.report("reading the image")
         picture, job.content = decode_picture(job.content, order.name), b""
         rgb = picture.flattened
-        if lost := _not_kept(picture):
+        if lost := picture.lost_when_flattened:
             job.notify(Notice(f"{order.name}: the result does not have {' and '.join(lost)}."))
         image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
         job.report("saving")
@@ -162,15 +162,6 @@ class ModelWorker:
             job.report(job.step, job.done, job.total)
         elif total > 1:
             job.report("tiles", done, total)
-
-
-def _not_kept(picture: Picture) -> list[str]:
-    """What the file has besides the 8-bit RGB pixels that the page restores, in words."""
-    transparent = picture.alpha is not None and bool((picture.alpha < np.iinfo(picture.alpha.dtype).max).any())
-    lost = ["its transparency (it is laid over white)"] if transparent else []
-    lost += ["its 16 bits"] if picture.pixels.dtype == np.uint16 else []
-    lost += ["its metadata"] if picture.exif or picture.xmp else []
-    return [*lost, *picture.not_carried]
 
 
 def _save(image: np.ndarray, job: Job, name: str) -> None:

@@ -319,6 +319,60 @@ def test_wrong_calls(glean, rgb, path, tmp_path):
     assert path.read_bytes() == before and left_in(tmp_path) == ["in.png", "other"]
 
 
+def test_what_is_left_out_of_a_folder_is_named(glean, rgb, tmp_path, caplog):
+    folder = tmp_path / "in"
+    for name in "a.png", "B.JFIF", ".hidden.png", ".Trash-0/c.png", "sub/d.png":
+        save(rgb, folder / f"{name}.png").rename(folder / name)
+    (folder / "film.mp4").touch()
+    (folder / "notes.txt").touch()
+    for out in "", tmp_path / "out", folder / "results":
+        caplog.clear()
+        _, results = glean.infer(img=folder, result_out_dir=out)
+        assert len(results) == 2
+        assert [record.getMessage().split(" Images are")[0] for record in caplog.records] == [
+            f"{folder}: 2 images are used, 5 other files or folders are left out: .Trash-0, .hidden.png, film.mp4, "
+            "notes.txt, sub."
+        ]
+
+
+def test_what_a_result_lacks_is_named(glean, rgb, tmp_path, caplog):
+    pages = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].convert("RGBA").save(tmp_path / "b.png")
+    exif = Image.Exif()
+    exif[0x010E] = "a title"
+    pages[0].save(tmp_path / "c.jpg", exif=exif)
+    glean.infer(img=[tmp_path / name for name in ("a.tif", "b.png", "c.jpg")])
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("glean_ext")] == [
+        f"{tmp_path}/a.tif: the result does not have 1 more page of the file.",
+        f"{tmp_path}/c.jpg: the result does not have its metadata.",
+    ]
+
+
+def test_a_slash_names_a_folder(glean, rgb, path, tmp_path):
+    for given, name in (rgb, "image.png"), (Image.fromarray(rgb), "image.png"), (path, "in.png"), ([path], "in.png"):
+        out = tmp_path / f"run.{name}"
+        glean.infer(img=given, result_out_dir=f"{out}/")
+        assert left_in(out) == [name]
+        (out / name).unlink()
+        out.rmdir()
+
+
+def test_the_limit_of_pixels(glean, path, monkeypatch):
+    monkeypatch.setattr(inferencer, "MAX_PIXELS", 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert fault(lambda: glean.infer(img=path)) == (
+        f"{path} is too large: Image size (64 pixels) exceeds limit of 10 pixels. Crop it or scale it down. Or set "
+        "PIL.Image.MAX_IMAGE_PIXELS to a larger number."
+    )
+    for limit in 64, None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        glean.infer(img=path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr(inferencer, "MAX_PIXELS", 64)
+    glean.infer(img=path)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_bad_images_among_good_ones(glean, restorer, tmp_path, batch_size):
     """The others are written, and the error names what failed; without files to write the first bad one ends it."""

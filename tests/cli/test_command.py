@@ -165,7 +165,7 @@ def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
     folder_of(tmp_path / "in", "a.png", "b.png", "c.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_bytes(b"as it was")
-    assert fault("no", "no", "in", "-o", "out") == (  # before the model is looked at
+    assert fault("no.py", "no", "in", "-o", "out") == (  # before the model is looked at
         "1 of 3 outputs exist in out (b.png). Give --overwrite to replace them, or --skip-existing to restore the "
         "others only."
     )
@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
     code, stdout, _ = restore(*GLEAN, "in", "-o", "out", "--skip-existing")
     assert code == 0 and "2 restored; 1 skipped, which existed; " in stdout
     assert (tmp_path / "out" / "b.png").read_bytes() == b"as it was"
-    assert restore("no", "no", "in", "-o", "out", "--skip-existing") == (
+    assert restore("no.py", "no", "in", "-o", "out", "--skip-existing") == (
         0,
         "all 3 outputs exist; there is nothing to do\n",
         "",
@@ -400,7 +400,7 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
     ("arguments", "message"),
     [
         (
-            ["a.png", "b.png", "-o", "out"],
+            ["a.py", "b.png", "-o", "out"],
             "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ....",
         ),
         (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from PIL import Image
 
 import glean_ext
 from glean_ext.cli.main import COMMANDS
@@ -84,3 +85,28 @@ def test_the_cache_is_the_one_of_torch(monkeypatch, tmp_path):
 def test_python_m_is_the_same():
     done = subprocess.run([sys.executable, "-m", "glean_ext", "--version"], capture_output=True, text=True)
     assert done.stdout == f"glean-ext {glean_ext.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("mmagic", ["train", "demo_glean_x8"], "mmagic"),
+        ("mmagic", ["test", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"], "mmagic"),
+        ("av", ["restore", "--model", "demo_glean_x8", "a.mp4", "-o", "b.mp4"], "video"),
+        ("ai_edge_litert", ["restore", "a.png", "-o", "b.png"], "faces"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, missing, arguments, extra):
+    """Before anything is downloaded, too: the default model of photographs is not asked for."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys(('mediapipe', {missing!r})))\n"
+        "from glean_ext.cli.main import console_script; console_script()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and f"pip install 'glean-ext[{extra}]'" in done.stderr
+    assert missing.replace("_", "-") in done.stderr

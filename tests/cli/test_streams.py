@@ -71,6 +71,28 @@ def test_a_reader_that_has_ended(images, tmp_path):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("inputs", [["a.tif"], ["a.tif", "b.tif"]])
+def test_notices_that_cannot_be_printed(inputs, tmp_path):
+    """Notices about files come from other threads than the summary."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    pages = [Image.fromarray(page) for page in noise]
+    for name in inputs:
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    arguments = [*inputs, "-o", "out", "--device", "cpu"]
+    with open("/dev/full", "w") as full:
+        done = start(arguments, tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr == (
+        "error: stdout cannot be written to (No space left on device). Results that were written before are complete.\n"
+    )
+    assert read_rgb(tmp_path / "out" / "a.png").shape == (64, 64, 3)
+    read, write = os.pipe()
+    os.close(read)
+    done = start([*arguments, "--overwrite"], tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_missing_folder_for_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no"))
     with pytest.raises(InputError) as caught:

@@ -302,13 +302,13 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
         out = tmp_path / f"out{lmdb_too}"
         run(raw, out, lmdb=lmdb_too)
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-        for name in ".report-0a1b2c3d.json", ".records-0a1b2c3d.jsonl", ".images-01234567.csv":
+        for name in ".report.partial-0a1b2c3d.json", ".records.partial-0a1b2c3d.jsonl", ".images.partial-01234567.csv":
             (out / name).write_text("half")
-        (out / ".meta_info_train-01234567.txt").write_text("half")
-        (out / ".contact_sheet-01234567.png").write_text("half")
+        (out / ".meta_info_train.partial-01234567.txt").write_text("half")
+        (out / ".contact_sheet.partial-01234567.png").write_text("half")
         (out / ".mine.json").write_text("a file of the user")
         if lmdb_too:
-            (out / "train_GT.lmdb/.meta_info-01234567.txt").write_text("half")
+            (out / "train_GT.lmdb/.meta_info.partial-01234567.txt").write_text("half")
         monkeypatch.setattr(files, "_searched", set())  # as in a new process
         run(raw, out, lmdb=lmdb_too)
         after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -326,7 +326,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
 
 def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/.records-0a1b2c3d.jsonl").write_text("half")
+    (tmp_path / "out/.records.partial-0a1b2c3d.jsonl").write_text("half")
     assert run(raw, tmp_path / "out")["train"] == 9
     assert not list((tmp_path / "out").glob(".*"))
 

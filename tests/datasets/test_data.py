@@ -16,6 +16,7 @@ from PIL import Image
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.datasets import LoadOrMakeLQ, LoadRGB, SRFolderDataset
 from glean_ext.errors import InputError
+from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.imresize import imresize
 
 LOAD = [{"type": "LoadRGB", "key": "gt"}, {"type": "LoadOrMakeLQ"}]
@@ -218,7 +219,7 @@ def test_all_formats_are_used_and_what_is_left_out_is_named(tmp_path, caplog):
     data = dataset(tmp_path)
     assert [Path(path).name for path in files(data)] == ["a.png", "b.webp", "c.Jpg", "d.gif", "e.JP2"]
     assert len([data[i] for i in range(len(data))]) == 5
-    formats = "Images are .bmp .gif .jpg .jpeg .jp2 .png .ppm .pgm .pbm .tif .tiff .webp; names that begin with a dot "
+    formats = f"Images are {' '.join(EXTENSIONS)}; names that begin with a dot "
     assert [record.getMessage() for record in caplog.records if record.name.startswith("glean_ext")] == [
         f"{tmp_path}/GT: 5 images are used, 4 other files or folders are left out: .Trash-0, .hidden.png, notes.txt, "
         f"sub. {formats}are hidden. Set recursive=True to look in subfolders, too."

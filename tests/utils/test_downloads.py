@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from support.checkpoint_files import ROOT, assert_same, fault, pretrained, tiny
 
 from glean_ext import checkpoints
+from glean_ext.utils import downloads
 from glean_ext.utils.downloads import cached_name, download, expected_hash, without_secrets
 
 pytest_plugins = ["support.checkpoint_files"]
@@ -37,6 +38,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
         elif content is None:
             self.send_error(404)
+        elif self.path.startswith("/breaks/") and self.headers.get("Range"):
+            first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(content) - first))
+            self.end_headers()
+            self.wfile.write(content[first:])
+        elif self.path.startswith(("/breaks/", "/restarts/")) and len(self.server.requests) == 1:  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) * 3 // 4])
         else:
             self.send_response(200)
             missing = 10 if self.path.startswith("/cut/") else 0  # bytes that are announced but not sent
@@ -70,6 +82,11 @@ def server() -> Iterator[Server]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch) -> None:
+    monkeypatch.setattr(downloads, "SECONDS_BEFORE_RETRY", 0.0)
 
 
 @pytest.fixture
@@ -324,3 +341,48 @@ def test_no_error_about_the_content_has_the_password(server, cache, bank_file):
 )
 def test_urls_in_messages(url, text):
     assert without_secrets(url) == text
+
+
+# ---------------------------------------------------------------- interruptions and progress
+
+
+@pytest.mark.parametrize("how", ["breaks", "restarts"])
+def test_a_connection_that_ends_early_is_continued(server, tmp_path, how):
+    """With Range where the server knows it, else from the start."""
+    content = bytes(range(256)) * 8192
+    name = f"/{how}/bank-{sha256(content)[:8]}.pth"
+    server.files[name] = content
+    calls = []
+    downloads.show_progress.set(lambda *call: calls.append(call))
+    try:
+        path = download(server.url(name), tmp_path)
+    finally:
+        downloads.show_progress.set(None)
+    assert path.read_bytes() == content and len(server.paths) == 2
+    assert {(file, total) for file, _, total in calls} == {(name.rpartition("/")[2], len(content))}
+    done = [done for _, done, _ in calls]
+    assert done[-1] == len(content) and (sorted(done) == done) == (how == "breaks")
+
+
+def test_three_attempts_are_made(server, tmp_path):
+    server.files["/cut/a.pth"] = b"weights"
+    assert fault(download, server.url("/cut/a.pth"), tmp_path) == not_downloaded(
+        server.url("/cut/a.pth"), "the connection ended after 7 of 17 bytes"
+    )
+    assert len(server.paths) == downloads.ATTEMPTS
+
+
+def test_progress_in_a_log_is_a_line_at_times(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(downloads.time, "monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, "glean_ext.utils.downloads")
+    show = downloads.ProgressLog()
+    for now[0], done in (5, 10_000_000), (20, 40_000_000), (30, 50_000_000), (40, 80_000_000):
+        show("a.pth", done, 160_000_000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.pth: 40/160 MB, 60 s left",
+        "a.pth: 80/160 MB, 40 s left",
+    ]
+    now[0] = 60
+    show("b.pth", 3_000_000, None)
+    assert caplog.records[-1].getMessage() == "b.pth: 3 MB"

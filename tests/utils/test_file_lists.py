@@ -38,6 +38,16 @@ def test_what_exists_decides(read):
     assert read('"my cat.png"\nsub\\b.png', "my cat.png", "sub/b.png") == ["my cat.png", "sub/b.png"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["my cat.png 0", "my cat.png\t0", "my cat.png,0", "my cat.png; tabby", '"my cat.png" 0 1', "my cat.png 3 # hi"],
+)
+def test_names_with_spaces_before_other_columns(read, line):
+    assert read(line, "my cat.png", "my") == ["my cat.png"]
+    assert read(f"sub\\{line}".replace('\\"', "\\").replace('" ', " "), "sub/my cat.png") == ["sub/my cat.png"]
+    assert read("my cat.png 0", "my cat.png", "my cat.png 0") == ["my cat.png 0"]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_encodings_and_line_ends(read, encoding, end):
