@@ -31,6 +31,7 @@ from glean_ext.engine.hooks.skipped_files_hook import SkippedFilesHook
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.networks.discriminators import require_batch
+from glean_ext.utils.messages import printable
 
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides the weights
@@ -56,11 +57,19 @@ class QuietRunner(Runner):
                 logger.info(f"The config, the environment and the list of hooks are in {handler.baseFilename}.")
             else:
                 handler.addFilter(_is_short)
+                handler.addFilter(_make_printable)
         return logger
 
 
 def _is_short(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or "\n" not in record.getMessage()
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Escape control characters, which names of files may have, before they reach a terminal."""
+    lines = record.getMessage().split("\n")
+    record.msg, record.args = "\n".join(map(printable, lines)), None
+    return True
 
 
 class TrainingRunner(QuietRunner):

@@ -47,6 +47,10 @@ TIFF_SIGNATURES = b"II", b"MM"
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits a channel, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 MAX_PIXELS = 200_000_000  # the largest photographs of telephones; a result of 8 bits takes 4.4 GB until it is written
+HUFFMAN_CODED = (0xFFC0, 0xFFC1, 0xFFC2)  # frames of JPEG: baseline, extended, progressive
+START_OF_SCAN, FILL_BYTES = 0xFFDA, 0xFFFF
+# Pixels of a byte: a bit for each block of 8x8 values of one component, which may be a quarter of the image.
+MAX_JPEG_PIXELS = 8 * 64 * 4
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
 
 
@@ -195,29 +199,53 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
-            if image.format == "PNG":
-                _require_enough_bytes(file, name)
+            _require_enough_bytes(file, image, name)
             yield image
 
 
-def _require_enough_bytes(file: Path | BinaryIO, name: str) -> None:
-    """Refuse a PNG that is too short for its pixels: Pillow allocates all of them, and leaves missing rows black.
+def _require_enough_bytes(file: Path | BinaryIO, image: Image.Image, name: str) -> None:
+    """Refuse a PNG or JPEG that is too short for its pixels: Pillow allocates all of them, and makes up missing ones.
 
     Raises:
         UnreadableImageError: Even with the highest compression its pixels need more bytes than the file has.
     """
+    if image.format not in MIN_BYTES:
+        return
     with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
         position = stream.tell()
         stream.seek(0)
-        header = stream.read(PNG_HEADER.size)
+        needed = MIN_BYTES[image.format](stream)
         length = stream.seek(0, os.SEEK_END)
         stream.seek(position)
-    width, height, depth, colour_type = PNG_HEADER.unpack(header)
-    decoded = height * (width * depth * PNG_CHANNELS.get(colour_type, 1) // 8)
-    if decoded > MAX_DEFLATE_RATIO * length:
+    if needed > length:
         raise UnreadableImageError(
-            f"{name} is truncated or damaged ({length} bytes cannot hold {width}x{height} pixels). Get the file again."
+            f"{name} is truncated or damaged ({length} bytes cannot hold {image.width}x{image.height} pixels). Get the "
+            "file again."
         )
+
+
+def _min_bytes_of_png(stream: BinaryIO) -> float:
+    width, height, depth, colour_type = PNG_HEADER.unpack(stream.read(PNG_HEADER.size))
+    return height * (width * depth * PNG_CHANNELS.get(colour_type, 1) // 8) / MAX_DEFLATE_RATIO
+
+
+def _min_bytes_of_jpeg(stream: BinaryIO) -> float:
+    stream.seek(2)
+    while len(header := stream.read(4)) == 4:
+        marker, length = struct.unpack(">HH", header)
+        if marker in HUFFMAN_CODED:
+            _, height, width = struct.unpack(">BHH", stream.read(5))
+            return height * width / MAX_JPEG_PIXELS
+        if marker == FILL_BYTES:
+            stream.seek(-3, os.SEEK_CUR)
+        else:
+            stream.seek(length - 2, os.SEEK_CUR)
+        if marker == START_OF_SCAN:
+            break
+    return 0
+
+
+MIN_BYTES = {"PNG": _min_bytes_of_png, "JPEG": _min_bytes_of_jpeg, "MPO": _min_bytes_of_jpeg}  # by Pillow's formats
 
 
 @contextmanager

@@ -14,13 +14,13 @@ JOINERS = ("\u200c", "\u200d", "\u00ad")  # in words and emoji, and soft hyphens
 
 
 def summarize_names(names: Sequence[object], shown: int = MAX_NAMES) -> str:
-    """The first names, and how many more there are.
+    """The first names, as :func:`printable` text, and how many more there are.
 
     >>> summarize_names(["a.png", "b.png", "c.png"], shown=2)
     'a.png, b.png and 1 more'
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(str, names[:shown])) + more
+    return ", ".join(printable(str(name)) for name in names[:shown]) + more
 
 
 def printable(text: str) -> str:

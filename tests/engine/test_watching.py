@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook
+from glean_ext.engine.runner import QuietRunner, _make_printable
 from glean_ext.utils.image_io import read_rgb
 
 CONFIG = f"""
@@ -81,3 +83,17 @@ def test_the_progress_bar_shows_the_iteration_and_its_losses(monkeypatch, capsys
     first, second = capsys.readouterr().out.split("training ")[1:]
     assert first.startswith("2/5") and first.rstrip().endswith(" pix 0.5000 gan 2.0000")
     assert second.startswith("3/5") and second.rstrip().endswith(" pix 0.2500")
+
+
+def test_names_of_files_do_nothing_to_the_terminal():
+    record = logging.LogRecord("mmengine", logging.WARNING, "", 0, "%s is bad\nand skipped", ("a\x1b[2J.png",), None)
+    assert _make_printable(record)
+    assert record.getMessage() == "a\\x1b[2J.png is bad\nand skipped"
+
+
+def test_the_console_of_a_run_gets_printable_lines(tmp_path, capsys):
+    runner = object.__new__(QuietRunner)
+    runner._experiment_name, runner._log_dir, runner._timestamp = "printable", str(tmp_path), "now"
+    runner.build_logger().warning("b\u202egnp.exe is damaged")
+    written = capsys.readouterr()
+    assert "b\\u202egnp.exe is damaged" in written.out + written.err

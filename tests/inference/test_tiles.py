@@ -183,3 +183,18 @@ def test_largest_difference_by_hand():
     assert largest_difference(forward, image, Tiling((8, 8), 0, 2)) == 0.25  # of the range, which is 2
     assert largest_difference(forward, image, Tiling((8, 16), 0, 2)) == 0
     assert largest_difference(forward, image + 1, Tiling((8, 8), 0, 2)) == 0  # beyond white is white
+
+
+@pytest.mark.parametrize(("least", "seen"), [((6, 3), (6, 5)), ((3, 8), (4, 8)), ((6, 8), (6, 8))])
+def test_images_below_the_least_size_are_padded_by_their_border(least, seen):
+    """Height and width each by its own least size."""
+    image = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    shapes = []
+
+    def forward(tile: np.ndarray) -> np.ndarray:
+        shapes.append(tile.shape[2:])
+        assert (tile[0, 0, 4:, :5] == image[0, 0, 3]).all() and (tile[0, 0, :4, 5:] == image[0, 0, :, 4:]).all()
+        return enlarge(tile)
+
+    assert (joined(Tiling((8, 8), 0, 2, least=least), image, forward) == enlarge(image)).all()
+    assert shapes == [seen]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from glean_ext.errors import InputError
+from glean_ext.models.losses import r1_penalty
 from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss, gram_matrix
 
 LAYER_21 = {"layer_weights": {"21": 1.0}, "vgg_type": "vgg16", "style_weight": 0}
@@ -268,3 +269,11 @@ def test_missing_weight_file():
     with pytest.raises(InputError) as error:
         PerceptualLoss(**SHALLOW | {"pretrained": str(Path("no/vgg.pth"))}).init_weights()
     assert str(error.value) == "no/vgg.pth: there is no such file. Give the path or URL of a checkpoint."
+
+
+def test_r1_by_hand():
+    """Half the squared length of each image's gradient, averaged over the images."""
+    images = torch.zeros(2, 3, 4, 5, requires_grad=True)
+    slopes = torch.tensor([1.0, 3.0])[:, None, None, None]
+    penalty = r1_penalty((images * slopes).sum((1, 2, 3))[:, None], images)
+    assert penalty.item() == pytest.approx((1 + 9) * 60 / 2 / 2)

@@ -339,3 +339,24 @@ def test_restorer_of_no_restorer(tmp_path):
     message = fault(checkpoints.load_network_weights, tiny(), path)
     assert message.startswith(f"{path} does not fit GLEANStyleGANv2: ")
     assert message.endswith("; 2 keys fit nothing (weight, bias). Take a file of this architecture.")
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("a_net", "generator"), "generator"),
+        (("generator", "generator_ema"), "generator"),
+        (("params", "params_ema"), "params_ema"),
+        (("net_g", "a_ema"), "a_ema"),
+        (("b", "a"), "a"),
+    ],
+)
+def test_the_network_of_a_checkpoint_with_several(tmp_path, names, taken):
+    """``generator`` if there is one, then an average."""
+    nets = {name: randomize(tiny()) for name in names}
+    torch.save(
+        {f"{name}.{key}": v for name, net in nets.items() for key, v in net.state_dict().items()}, tmp_path / "x.pth"
+    )
+    net = tiny()
+    checkpoints.load_network_weights(net, tmp_path / "x.pth")
+    assert_same(net.state_dict(), nets[taken].state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import struct
@@ -137,3 +138,22 @@ def test_out_of_memory_is_one_line(tmp_path):
         "UnreadableImageError a.png is damaged, or too large for the memory. Get the file again, or scale it down."
     )
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # of this process
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"comment": b"x" * 20_000}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_small_jpeg_that_promises_many_pixels_takes_no_memory(tmp_path, mode, options):
+    """What libjpeg does not find it would make up, as gray."""
+    whole = io.BytesIO()
+    Image.new(mode, (3000, 2000), 255 if mode == "L" else "white").save(whole, "JPEG", **options)
+    assert decode_rgb(whole.getvalue(), "whole").mean() == 255  # as small as a JPEG of that size can be
+    content = bytearray(whole.getvalue())
+    frame = content.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0", 2)
+    content[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
+    small = bytes(content[: frame + 2000]) + b"\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(small)
+    found = run_limited(tmp_path, "read_picture('a.jpg')", 20, "read_picture")
+    assert found == (
+        f"UnreadableImageError a.jpg is truncated or damaged ({len(small)} bytes cannot hold 9000x9000 pixels). Get "
+        "the file again."
+    )
