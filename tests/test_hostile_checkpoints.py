@@ -245,6 +245,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_deep_keys_do_not_end_the_process(tmp_path):
     """Python's hash of a tuple recurses without a limit."""
     from support.bombs import zipped

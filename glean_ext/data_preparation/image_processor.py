@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from glean_ext.utils.picture import Picture
 
 Task = tuple[Entry, str]  # an image of the source, and its file name in the output
 
+PR_SET_PDEATHSIG = 1  # prctl's: the signal that this process gets when its parent ends
 CHUNK = 8  # images that a process gets at a time
 # BLAS threads of several processes would slow each other down.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -128,6 +131,7 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         collate_fn=_keep,
         multiprocessing_context="spawn" if several else None,
         in_order=False,
+        worker_init_fn=_end_with_parent,
     )
     with _set_up_processes():
         results = iter(loader)
@@ -153,6 +157,12 @@ def killed_processes_as_input_errors() -> Iterator[None]:
             parameter="workers",
             hint="Set {workers} to fewer processes; the next run continues from here.",
         ) from error
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let Linux end this process as soon as its parent is killed: waiting to hand over results, it would stay."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _keep(result: object) -> object:

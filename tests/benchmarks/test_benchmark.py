@@ -135,6 +135,7 @@ def test_inference_candidates_compute_the_same():
     assert flops == same > 1e6 and flops == 2 * build(infer_case(), weights).first_run()[0]
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_a_candidate(tmp_path, console):
     net = randomize(build_network({**SMALL, "bank_init": "random"}), seed=4)
     torch.save(net.state_dict(), tmp_path / "net.pth")

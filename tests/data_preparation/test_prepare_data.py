@@ -253,7 +253,12 @@ def many(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+SLOW = pytest.mark.slow  # 10 seconds each, and each signal takes the same way through the code but SIGKILL
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGTERM, marks=SLOW), signal.SIGKILL]
+)
 def test_an_interrupted_run_continues(many, tmp_path, how):
     out = tmp_path / "out"
     options = "--size", "96", "--lr-scale", "8", "--workers", "2"

@@ -121,6 +121,7 @@ def test_two_processes_resume_bit_for_bit(home, children):
         assert not torch.equal(first["torch"], second["torch"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", [RESTORER], indirect=True, ids=["restorer"])
 def test_one_process_resumes_what_two_have_saved(home, children):
     """With the doubled batch it also ends like them."""

@@ -53,7 +53,16 @@ SAME_ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("changes", SAME_ARGUMENTS.values(), ids=SAME_ARGUMENTS)
+LARGE = "wide encoder", "wider than 512"  # they take half a minute
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name, changes in SAME_ARGUMENTS.items()
+    ],
+)
 @torch.no_grad()
 def test_same_arguments_same_outputs(mmagic_models, changes):
     from mmagic.models.editors.glean import GLEANStyleGANv2 as Reference
@@ -86,7 +95,9 @@ def test_full_size_state_dicts_agree_both_ways(mmagic_models):
     assert sum(p.numel() for p in ours.parameters()) == pytest.approx(175.5e6, rel=1e-3)  # PAPER: measured on MMagic
 
 
-@pytest.mark.parametrize(("in_size", "multiplier"), [(32, 2), (64, 2), (4, 2), (64, 4)])
+@pytest.mark.parametrize(
+    ("in_size", "multiplier"), [(32, 2), (64, 2), (4, 2), pytest.param(64, 4, marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_discriminator_equals_mmagic(mmagic_models, in_size, multiplier):
     from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as Reference
