@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         collate_fn=_keep,
         multiprocessing_context="spawn" if several else None,
         in_order=False,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=partial(_end_with_parent, os.getpid()),
     )
     with _set_up_processes():
         results = iter(loader)
@@ -159,10 +160,15 @@ def killed_processes_as_input_errors() -> Iterator[None]:
         ) from error
 
 
-def _end_with_parent(worker: int) -> None:
-    """Let Linux end this process as soon as its parent is killed: waiting to hand over results, it would stay."""
+def _end_with_parent(parent: int, worker: int) -> None:
+    """End this process with its parent, also where that was killed before the imports of this one were done.
+
+    torch's worker takes whatever process is its parent at its start for the one to watch: without this it would stay.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _keep(result: object) -> object:
