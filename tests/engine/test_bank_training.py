@@ -59,7 +59,7 @@ def tiny_bank_config(name: str):
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("bank_256", 30.0), ("bank_512", 30.3), ("bank_1024", 30.4)])
-def test_banks_are_of_configuration_f(name, parameters):
+def test_banks_are_of_configuration_f(mmagic_models, name, parameters):
     """The sizes of the published banks, in millions; no memory is taken."""
     from mmagic.registry import MODELS
 
