@@ -33,6 +33,7 @@ EXTRAS = {  # package -> the extra that brings it
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
 CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -82,6 +83,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<name of the config>)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
+
+
+def device_name(text: str) -> str:
+    """A device by one of torch's usual names, which torch itself would only know after seconds; whether it is there,
+    and others with a colon, are left to torch.
+    """
+    if ":" not in text and text not in DEVICES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; give {', '.join(DEVICES)}, or cuda:1 and so on")
+    return text
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

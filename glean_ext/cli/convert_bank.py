@@ -29,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from glean_ext.cli.early_checks import require_output
+    from glean_ext.utils.files import require_suffix
     from glean_ext.utils.weight_files import local_path
 
+    require_suffix(args.out, ".safetensors")
     require_output(args.out)
     local_path(args.source)
 

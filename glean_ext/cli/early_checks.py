@@ -76,7 +76,9 @@ def require_output(out: str | os.PathLike) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"{out} cannot be written: {folder} is no folder that may be written to. Choose another output.")
+        raise InputError(
+            f"{out} cannot be written: {folder} is no folder that may be written to. Choose another output."
+        )
 
 
 def _check_datasets(loaders: Any) -> None:

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME=CONFIG,CHECKPOINT",
         help="offer this model, too; the first one given is the default",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
+    parser.add_argument(
+        "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
+    )
     args = parser.parse_args(argv)
 
     from glean_ext.cli.early_checks import require_model, require_packages

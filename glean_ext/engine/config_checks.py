@@ -79,7 +79,15 @@ NUMBERS = {
     "auto_scale_lr.base_batch_size": COUNT,
     "log_processor.window_size": COUNT,
 }
-SECTIONS = ("model", "train_cfg", "train_dataloader", "optim_wrapper", "default_hooks", "env_cfg", "randomness")  # dicts
+SECTIONS = (
+    "model",
+    "train_cfg",
+    "train_dataloader",
+    "optim_wrapper",
+    "default_hooks",
+    "env_cfg",
+    "randomness",
+)  # dicts
 LISTS = ("custom_hooks", "val_evaluator", "test_evaluator", "param_scheduler")  # of dicts, or one dict
 
 

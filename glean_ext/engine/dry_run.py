@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import resource
 import shutil
 import tempfile
@@ -21,8 +20,8 @@ from glean_ext.compat import end_workers
 from glean_ext.engine.config_checks import nearest_folder
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
-from glean_ext.engine.runner import train
 from glean_ext.engine.hooks.start_summary_hook import describe_bank
+from glean_ext.engine.runner import train
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import read_rgb

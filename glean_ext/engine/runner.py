@@ -119,7 +119,8 @@ def scale_learning_rates(cfg: Config) -> None:
 def train(cfg: Config, hooks: Sequence[Hook] = (), progress: bool = True) -> Runner:
     """Train as ``cfg`` says; with ``cfg.resume``, from ``cfg.load_from`` or ``cfg.work_dir``'s newest whole checkpoint.
 
-    ``hooks`` are added to those of the config. The config is checked before anything is built. ``progress`` shows a bar.
+    ``hooks`` are added to those of the config. The config is checked before anything is built.
+    ``progress`` shows a bar.
 
     Raises:
         InputError: A mistake in the config, or a file that is missing or does not fit.

@@ -1,4 +1,4 @@
-"""Files of weights by path, URL or the name of a shipped file. Needs no torch, so that missing ones are found at once."""
+"""Files of weights by path, by URL, or by the name of a shipped file; found without loading torch."""
 
 from __future__ import annotations
 

@@ -40,9 +40,7 @@ class ProgressBarHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         self._start("validation", _batches(runner.val_loop))
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
         self._show("validation", batch_idx + 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
