@@ -30,10 +30,13 @@ from glean_ext.engine.hooks.random_state_hook import RandomStateHook
 from glean_ext.engine.hooks.resumed_settings_hook import ResumedSettingsHook
 from glean_ext.engine.hooks.skipped_files_hook import SkippedFilesHook
 from glean_ext.engine.hooks.start_summary_hook import StartSummaryHook
-from glean_ext.engine.terminal_log import use_terminal_handler
+from glean_ext.engine.terminal_log import only_logged, use_terminal_handler
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.networks.discriminators import require_batch
+from glean_ext.utils.weight_files import local_path
+
+logger = logging.getLogger(__name__)
 
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides the weights
@@ -51,6 +54,11 @@ DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the con
 
 class QuietRunner(Runner):
     """mmengine's runner, which leaves to the log file what tells a user nothing; see :mod:`.terminal_log`."""
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> object:
+        """As mmengine's, which prints what :func:`check_checkpoint` has checked."""
+        with only_logged(self.logger):
+            return super().load_checkpoint(*args, **kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """As mmengine's."""
@@ -136,6 +144,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = (), progress: bool = True) -> Run
     if cfg.get("resume") and not cfg.get("load_from"):
         newest = newest_whole_checkpoint(cfg.work_dir)
         cfg.load_from = str(newest) if newest else None
+    if cfg.get("load_from"):
+        cfg.load_from = str(local_path(cfg.load_from))  # mmengine would download it to a folder of its own
     with config_mistakes_as_input_errors():
         runner = TrainingRunner.from_cfg(cfg)
         for hook in [*(kind() for kind in DEFAULT_HOOKS), *hooks]:
@@ -164,11 +174,19 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     Raises:
         InputError: The file cannot be read, has nothing of the generator, or does not fit one of the networks.
     """
+    if checkpoints.is_safetensors(Path(source)):
+        raise InputError(
+            f"{source} is a safetensors file, but training starts from what torch.save writes: a training checkpoint.",
+            parameter="load_from",
+            hint="Give one as {load_from}.",
+        )
     state = checkpoints.read(source)
     for name, part in unwrap(model).named_children():
+        network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
             checkpoints.load_strict(network, checkpoints.with_prefix(state, name, source), source, AVERAGE_KEYS)
+        elif any(parameter.requires_grad for parameter in network.parameters()):
+            logger.warning("%s has no %s, which keeps its initial weights", source, name)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:

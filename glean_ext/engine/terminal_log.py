@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +21,9 @@ SHOWN = re.compile(
     r"Iter\(val\) \[(\d+)/\1\]|Saving checkpoint|The best checkpoint|Load checkpoint from|resumed epoch|LR is set based"
 )
 # Warnings of mmengine and MMagic about their own code.
-CHATTER = re.compile(r"The prefix is not set in metric class|.*\bdeprecated\b")
+CHATTER = re.compile(
+    r"The prefix is not set|.*\bdeprecated\b|.* in message_hub cannot be copied|`save_param_scheduler` is True but"
+)
 
 
 class TerminalHandler(logging.Handler):
@@ -26,6 +31,8 @@ class TerminalHandler(logging.Handler):
 
     stdout is looked up for each message, so that lines appear above a progress bar and not within it.
     """
+
+    fixed: TextIO | None = None  # takes the place of stdout
 
     def emit(self, record: logging.LogRecord) -> None:
         """As :class:`logging.Handler`."""
@@ -44,7 +51,7 @@ class TerminalHandler(logging.Handler):
 
     @property
     def stream(self) -> TextIO:
-        return sys.stdout
+        return self.fixed or sys.stdout
 
 
 def is_shown(record: logging.LogRecord) -> bool:
@@ -62,3 +69,17 @@ def use_terminal_handler(logger: MMLogger) -> None:
             own = TerminalHandler(handler.level)
             own.filters = handler.filters  # which drop warnings that were there before
             logger.handlers[position] = own
+
+
+@contextmanager
+def only_logged(logger: MMLogger) -> Iterator[None]:
+    """Within the block, what is printed without the logger is dropped."""
+    handlers = [handler for handler in logger.handlers if isinstance(handler, TerminalHandler)]
+    for handler in handlers:
+        handler.fixed = sys.stdout
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for handler in handlers:
+            handler.fixed = None

@@ -43,7 +43,7 @@ def _describe_model(runner: Runner, trained: bool = False) -> str:
     for name, parameters in parts.items():
         if total := sum(parameter.numel() for parameter in parameters):
             free = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-            share = f", {free:,} of them trained" if trained and free < total else ""
+            share = "" if free == total or not trained else f", {free:,} of them trained" if free else ", not trained"
             sizes.append(f"{name} with {total:,} parameters{share}")
     if "generator" in parts and (bank := describe_bank(unwrap(model.get_submodule("generator")), runner.cfg)):
         sizes.append(f"bank: {bank}")
