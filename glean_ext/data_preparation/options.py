@@ -116,10 +116,8 @@ class PreparationOptions:
 
     def describe(self) -> dict[str, str]:
         """Each option that the images depend on, as text; what had too many pixels before is tried again."""
-        names = self.__dataclass_fields__.keys() - {"max_pixels"}
-        return {name: str(getattr(self, name)) for name in self.__dataclass_fields__ if name in names} | {
-            "size": _format(self.size)
-        }
+        options = {name: str(value) for name, value in vars(self).items() if name != "max_pixels"}
+        return options | {"size": _format(self.size)}
 
 
 def _format(size: tuple[int, int]) -> str:
