@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.stream import Stream
 
-from glean_ext.errors import InputError, Notice
+from glean_ext.errors import InputError, Notice, require_at_least
 from glean_ext.utils.messages import log_notice
 from glean_ext.video.encoder import EncodingOptions, check_frame_size
 from glean_ext.video.formats import VIDEO_OUTPUTS
@@ -119,8 +119,7 @@ def _check(source: Path, target: Path, batch: int) -> None:
         raise InputError(f"{target} is a folder. Give another output.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the input and would be overwritten. Give another output.")
-    if batch < 1:
-        raise InputError(f"{{batch}} is {batch}, but it must be at least 1.", parameter="batch")
+    require_at_least("batch", batch, 1)
 
 
 def _describe_job(source: Path, fingerprint: str, encoding: EncodingOptions) -> dict[str, Any]:
