@@ -6,6 +6,7 @@ Each front end spells it in its own way: ``size_policy='resize'`` in Python, ``-
 
 from __future__ import annotations
 
+import logging
 import re
 from ast import literal_eval
 from collections.abc import Callable, Sequence
@@ -38,10 +39,17 @@ class Notice:
         message: What happened; it names the file or thing.
         parameter: The Python parameter, or parameters, that ``message`` and ``hint`` name in braces.
         hint: What the user can do, as whole sentences.
+        level: Of :mod:`logging`, for those who log it.
     """
 
-    def __init__(self, message: str, parameter: str | Sequence[str] | None = None, hint: str = ""):
-        self.message, self.parameter, self.hint = message, parameter, hint
+    def __init__(
+        self,
+        message: str,
+        parameter: str | Sequence[str] | None = None,
+        hint: str = "",
+        level: int = logging.INFO,
+    ):
+        self.message, self.parameter, self.hint, self.level = message, parameter, hint, level
 
     def render(self, spell: Spell = as_keyword) -> str:
         """The line in a front end's own terms; a hint about a parameter that the front end lacks is left out."""

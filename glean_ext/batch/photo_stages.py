@@ -35,7 +35,7 @@ def make_photo_restorer(
     """
     return PhotoRestorer(
         restorer,
-        outscale=1 if outscale is None else outscale,
+        outscale="auto" if outscale is None else outscale,
         fidelity=options.fidelity,
         only_center_face=options.only_center_face,
         aligned=options.aligned,
@@ -114,7 +114,7 @@ class PhotoStages:
                     path = prepared.job.face_path(self.faces_to, self.root, f"{index:02d}{kind}")
                     if image is not None and not (self.keep and path.exists()):
                         write_picture(Picture(image, icc=picture.icc), path)
-        write_result(prepared.job, picture.with_pixels(result.image, alpha), picture.filled)
+        write_result(prepared.job, picture.with_pixels(result.image, alpha), picture.filled, self.notify)
 
     def size(self, prepared: PreparedPhoto, result: PhotoResult) -> int:
         return prepared.picture.pixels.nbytes + result.image.nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, rest
 from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+from glean_ext.utils.image_io import opened, pixel_limit
 from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
 from glean_ext.zoo import CARDS
@@ -141,8 +143,8 @@ def summarize(console: PlainConsole, plan: RunPlan, report: RunReport) -> None:
     if plan.outputs.alone:
         for reason in report.failures.values():
             raise reason
-        if report.faces:
-            console.show(f"{report.faces} face{'s' * (report.faces > 1)} restored")
+        for job in plan.images:
+            console.show(result_line(job, report.faces))
         return
     for line in summary_lines(report):
         console.show(line)
@@ -155,6 +157,18 @@ def summarize(console: PlainConsole, plan: RunPlan, report: RunReport) -> None:
             f"({summarize_names([job.source.name for job in report.failures])}); why is said above."
             + (f" The others are in {plan.outputs.folder}." if report.done else "")
         )
+
+
+def result_line(job: Job, faces: int | None) -> str:
+    """Where the result of one image is, and what it is.
+
+    Args:
+        faces: That were restored; None: the image is no photograph.
+    """
+    with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
+        size = f"{image.width} × {image.height}"
+    found = "" if faces is None else f", {faces or 'no'} face{'s' * (faces != 1)}"
+    return f"{'Written' if faces == 0 else 'Restored'}: {job.target} ({size}){found}"
 
 
 def summary_lines(report: RunReport) -> list[str]:

@@ -5,11 +5,13 @@ Points are (x, y) in pixels, as in :mod:`glean_ext.faces.detection`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
+from PIL import Image
 
 from glean_ext.errors import InputError
 from glean_ext.faces.alignment import align
@@ -24,7 +26,11 @@ from glean_ext.utils.array_conversion import PIXEL_TYPES, to_8_bits
 from glean_ext.utils.imresize import imresize
 
 WhenNoFace = Literal["keep", "whole", "error"]
+SMALL_PHOTO = 4_000_000  # pixels, about 2400 x 1600
+ENLARGED = 2  # times its height and width, where it is small
 WHEN_NO_FACE: tuple[str, ...] = get_args(WhenNoFace)
+OutscaleRule = Literal["model", "auto"]
+OUTSCALE_RULES: tuple[str, ...] = get_args(OutscaleRule)
 
 Array = np.ndarray
 
@@ -78,6 +84,9 @@ class PhotoRestorer:
     Args:
         restorer: The model of aligned faces.
         outscale: Size of the result in sizes of the photograph; ``'model'`` is the model's scale (16 for 64 -> 1024).
+            ``'auto'``: small photographs, of up to :data:`SMALL_PHOTO` pixels, are enlarged twice, as GFPGAN's and
+            CodeFormer's programs do with all of them: else the restored faces would be reduced again. Larger ones, and
+            those whose result would be too large to be written, keep their size.
         fidelity: In [0, 1]: weight of the input in the faces of the result. 0 is the restoration, 1 the input.
         only_center_face: Restore only the face nearest to the photograph's centre.
         aligned: Inputs are aligned faces: they are restored as a whole, without face detection, and the result has the
@@ -103,7 +112,7 @@ class PhotoRestorer:
     def __init__(
         self,
         restorer: FaceModel,
-        outscale: float | Literal["model"] = 1,
+        outscale: float | OutscaleRule = 1,
         *,
         fidelity: float = 0,
         only_center_face: bool = False,
@@ -172,7 +181,7 @@ class PhotoRestorer:
             restored = _toned(self.restorer.restore(rgb), tone)
             image = blend(imresize(rgb, size=size_of(restored)), restored, 1 - self.fidelity)
             return PhotoResult(_toned_if_gray(image, tone))
-        scale = self.restorer.takes.scale if self.outscale == "model" else self.outscale
+        scale = self._scale(size_of(rgb))
         size = scaled(size_of(rgb), scale, name)
         faces = self.find(rgb, name) if faces is None else faces
         if not faces:
@@ -193,6 +202,14 @@ class PhotoRestorer:
             if progress is not None:
                 progress(len(done), len(faces))
         return PhotoResult(_toned_if_gray(image, tone), tuple(done[index] for index in range(len(faces))))
+
+    def _scale(self, size: tuple[int, int]) -> float:
+        """Of the result of a photograph with (height, width) pixels."""
+        if self.outscale == "auto":
+            pixels = size[0] * size[1]
+            limit = min(SMALL_PHOTO, (Image.MAX_IMAGE_PIXELS or math.inf) / ENLARGED**2)
+            return ENLARGED if pixels <= limit else 1
+        return self.restorer.takes.scale if self.outscale == "model" else self.outscale
 
     def find(self, rgb: Array, name: str = "the photo") -> list[Face]:
         """The faces to restore, from left to right; any thread may call it.
@@ -247,7 +264,7 @@ def _toned_if_gray(image: Array, tone: Tone | None) -> Array:
 
 
 def _check_ranges(
-    outscale: float | Literal["model"],
+    outscale: float | OutscaleRule,
     fidelity: float,
     min_face: float | None,
     max_faces: int | None,
@@ -259,8 +276,8 @@ def _check_ranges(
         raise InputError(
             f"fidelity is {fidelity}, but it must lie in [0, 1]: 0 restores, 1 keeps the input.", "fidelity"
         )
-    if outscale != "model" and not (isinstance(outscale, (int, float)) and 0 < outscale < np.inf):
-        raise InputError(f"outscale is {outscale!r}, but it must be a positive number or 'model'.", "outscale")
+    if outscale not in OUTSCALE_RULES and not (isinstance(outscale, (int, float)) and 0 < outscale < np.inf):
+        raise InputError(f"outscale is {outscale!r}, but it must be a positive number, 'model' or 'auto'.", "outscale")
     if when_no_face not in WHEN_NO_FACE:
         choices = ", ".join(WHEN_NO_FACE)
         raise InputError(f"when_no_face is {when_no_face!r}, but it must be one of {choices}.", "when_no_face")

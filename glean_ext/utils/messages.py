@@ -37,4 +37,4 @@ def printable(text: str) -> str:
 
 def log_notice(notice: Notice) -> None:
     """What is done with notices where nothing else is chosen: they are logged."""
-    logging.getLogger(__name__).info("%s", notice)
+    logging.getLogger(__name__).log(notice.level, "%s", notice)
