@@ -9,7 +9,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -211,13 +211,22 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     with _decoder_errors(name):
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=_possible_formats(file, name))
+            image = _open(file, _possible_formats(file, name), name)
         with image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
             _require_enough_bytes(file, image, name)
             yield image
+
+
+def _open(file: Path | BinaryIO, formats: Sequence[str], name: str) -> Image.Image:
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        if len(formats) > 1:
+            raise
+        raise UnreadableImageError(f"{name} is truncated or damaged (it begins as {formats[0]}). Get it again.") from error
 
 
 def _possible_formats(file: Path | BinaryIO, name: str) -> list[str]:

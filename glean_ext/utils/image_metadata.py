@@ -92,6 +92,8 @@ def read_metadata(image: Image.Image) -> Metadata:
         xmp = None
     if image.info.get("photoshop"):
         names.append("the Photoshop and IPTC metadata")
+    if image.info.get("bit_depth", 8) > 8:  # of HEIC, which Pillow reduces
+        names.append(f"the {image.info['bit_depth']} bits of its colours")
     if image.info.get("comment"):
         names.append("the comment")
     texts = [key for key in getattr(image, "text", {}) if not key.startswith(("XML:com.adobe.xmp", "Raw profile"))]

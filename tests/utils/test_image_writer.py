@@ -134,7 +134,7 @@ def check_turned(path: Path) -> None:
 def turned(path: Path) -> Path:
     pixels = np.full((32, 48, 3), 220, np.uint8)
     pixels[:, :16] = 30
-    Image.fromarray(pixels).save(path, exif=exif_of_a_camera(), icc_profile=SRGB)
+    Image.fromarray(pixels).save(path, exif=exif_of_a_camera().tobytes(), icc_profile=SRGB)
     return path
 
 
@@ -143,11 +143,16 @@ def test_avif(tmp_path):
 
 
 def test_heic(tmp_path):
-    pytest.importorskip("pillow_heif").register_heif_opener()
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
     check_turned(turned(tmp_path / "a.heic"))
     images = [Image.new("RGB", (16, 16), (90 * i, 0, 0)) for i in range(3)]
     images[0].save(tmp_path / "b.heic", save_all=True, append_images=images[1:])
     assert read_picture(tmp_path / "b.heic").not_carried == ("2 more images of the file",)
+    deep = noise(16, 16, 3) >> 6 << 6
+    pillow_heif.encode("RGB;16", (16, 16), deep.tobytes(), tmp_path / "d.heic", quality=-1)
+    picture = read_picture(tmp_path / "d.heic")
+    assert picture.not_carried == ("the 10 bits of its colours",) and picture.pixels.dtype == np.uint8
     (tmp_path / "c.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:-200])
     with pytest.raises(InputError, match=r"c\.heic is (truncated|no image)"):
         read_picture(tmp_path / "c.heic")
