@@ -20,11 +20,15 @@ Spell = Callable[[str, str | None], str | None]  # parameter, its value -> how a
 def as_keyword(parameter: str, value: str | None = None) -> str:
     """How Python knows a parameter.
 
+    >>> as_keyword("model", "list")
+    'glean_ext.list_models()'
     >>> as_keyword("size_policy"), as_keyword("size_policy", "resize"), as_keyword("batch", "4")
     ('size_policy', "size_policy='resize'", 'batch=4')
     """
     if value is None:
         return parameter
+    if (parameter, value) == ("model", "list"):
+        return "glean_ext.list_models()"
     try:
         literal_eval(value)
     except (ValueError, SyntaxError):
@@ -79,6 +83,12 @@ class InputError(ValueError):
     """Bad input: a file, a key, a size. One line that names it, says what is wrong and how to correct it.
 
     Command-line tools print it without a traceback and exit with code 2.
+
+    >>> try:
+    ...     glean_ext.read_image("missing.jpg")
+    ... except glean_ext.InputError as error:
+    ...     print(error)
+    missing.jpg: there is no such file. Give the path of an image.
 
     Args:
         message: What is wrong, starting with the file or parameter at fault.

@@ -70,9 +70,7 @@ def read_source(job: Job, notify: Callable[[Notice], None]) -> Picture:
     return picture
 
 
-def write_result(
-    job: Job, picture: Picture, before: Array, notify: Callable[[Notice], None] = log_notice
-) -> None:
+def write_result(job: Job, picture: Picture, before: Array, notify: Callable[[Notice], None] = log_notice) -> None:
     """Write the result and, where the job has a name for it, a comparison with the input beside it.
 
     A notice names what of the result its file has no place for.

@@ -118,8 +118,8 @@ class RestoreOptions:
         batch: Images that go through the network together, where they have one size.
         size_policy: What happens to images of other sizes than the network takes.
         suffix: Is put after the names of results.
-        format: Of images in a folder: ``'png'``, ``'jpg'`` or ``'webp'``; None: PNG. One that is named in ``output`` has
-            the format of its name.
+        format: Of images in a folder: ``'png'``, ``'jpg'`` or ``'webp'``; None: PNG. One that is named in ``output``
+            has the format of its name.
         overwrite: Replace outputs that exist.
         skip_existing: Leave outputs alone that exist. Without either they are an error.
         outscale: Size of results in sizes of their inputs; None: what the network makes; with ``photo`` the
@@ -165,7 +165,9 @@ class RestoreOptions:
         require_outscale(self.outscale)
         require_alpha(self.alpha)
         require_suffix(self.suffix)
-        require(self.format in (None, *OUTPUT_FORMATS), "format", repr(self.format), f"one of {', '.join(OUTPUT_FORMATS)}")
+        require(
+            self.format in (None, *OUTPUT_FORMATS), "format", repr(self.format), f"one of {', '.join(OUTPUT_FORMATS)}"
+        )
         if self.overwrite and self.skip_existing:
             raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
         if self.photo is not None and self.alpha == "restore":

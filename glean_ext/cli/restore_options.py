@@ -31,8 +31,8 @@ USAGE = """%(prog)s INPUT ... -o OUTPUT [options]
 
 DESCRIPTION = """Restore images, folders of images, and videos.
 
-The name of OUTPUT says the format of an image: .png, .jpg or .webp; in folders --format says it, and the result of a.jpg
-is called a.jpg.png, with --format jpg a.jpg.
+The name of OUTPUT says the format of an image: .png, .jpg or .webp. In folders --format says it, and the result of
+a.jpg is called a.jpg.png, with --format jpg a.jpg.
 
 INPUT is a file, a folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'. Without a model,
 the one for photographs of faces is taken: it finds the faces and restores them. --model takes another one by its name,
@@ -186,8 +186,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "--outscale",
         type=float,
         metavar="X",
-        help="final size in sizes of the input, by bicubic (default: what the model makes; with --photo 2 for photos of up "
-        "to 4 million pixels, 1 for larger ones)",
+        help="final size in sizes of the input, by bicubic (default: what the model makes; with --photo 2 for photos "
+        "of up to 4 million pixels, 1 for larger ones)",
     )
     group.add_argument(
         "--alpha",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import opened, pixel_limit
 from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
-from glean_ext.zoo import CARDS
+from glean_ext.zoo import card_of
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import RestoredVideo
@@ -59,7 +60,7 @@ class PlainConsole(Console):
 
 def download_line(options: RestoreOptions) -> str:
     """What is downloaded before a model of the zoo can run; empty where nothing is."""
-    card = next((card for card in CARDS if card.weights == options.model.checkpoint), None)
+    card = card_of(options.model.checkpoint or "")
     if card is None or not is_url(card.weights) or (path := cache_folder() / cached_name(card.weights)).is_file():
         return ""
     what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
@@ -100,7 +101,8 @@ class Display:
     def show_notice(self, notice: Notice) -> None:
         """Called by threads that read and write files, for which an error of stdout would be a fault of the file."""
         try:
-            self.console.show(notice.render(as_option))
+            kind = "warning: " if notice.level >= logging.WARNING else ""
+            self.console.show(f"{kind}{notice.render(as_option)}")
         except OSError as error:
             self.broken = error
 
@@ -166,7 +168,7 @@ def result_line(job: Job, faces: int | None) -> str:
         faces: That were restored; None: the image is no photograph.
     """
     with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
-        size = f"{image.width} × {image.height}"
+        size = f"{image.width} × {image.height}"  # noqa: RUF001
     found = "" if faces is None else f", {faces or 'no'} face{'s' * (faces != 1)}"
     return f"{'Written' if faces == 0 else 'Restored'}: {job.target} ({size}){found}"
 

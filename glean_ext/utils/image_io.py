@@ -9,7 +9,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -28,8 +28,8 @@ from glean_ext.utils.picture import Picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_rgb",
-    "pillow_picture", "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture",
+    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_picture",
+    "pillow_rgb", "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture",
 ]  # fmt: skip
 
 # Pillow's name of the format -> extensions. Formats that start another program (EPS) or accept any file (TGA) are out.
@@ -147,6 +147,10 @@ def pillow_picture(image: Image.Image, name: str) -> Picture:
 def read_picture(path: str | os.PathLike) -> Picture:
     """Read an image file with its depth, transparency, colour profile and metadata.
 
+    >>> picture = glean_ext.read_image("photo.jpg")
+    >>> picture.pixels.shape, picture.pixels.dtype.name, picture.dpi
+    ((256, 256, 3), 'uint8', (300.0, 300.0))
+
     The EXIF orientation is applied. 16 bits are kept where they are gray, or RGB in PNG and TIFF. Gray becomes RGB,
     palette, CMYK and Lab are converted as :func:`read_rgb` does; profiles of RGB colours are kept.
 
@@ -220,13 +224,15 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             yield image
 
 
-def _open(file: Path | BinaryIO, formats: Sequence[str], name: str) -> Image.Image:
+def _open(file: Path | BinaryIO, formats: list[str], name: str) -> Image.Image:
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         if len(formats) > 1:
             raise
-        raise UnreadableImageError(f"{name} is truncated or damaged (it begins as {formats[0]}). Get it again.") from error
+        raise UnreadableImageError(
+            f"{name} is truncated or damaged (it begins as {formats[0]}). Get it again."
+        ) from error
 
 
 def _possible_formats(file: Path | BinaryIO, name: str) -> list[str]:

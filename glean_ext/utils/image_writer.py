@@ -60,7 +60,9 @@ def output_format(path: str | os.PathLike) -> OutputFormat:
     """
     path = Path(path)
     if path.suffix.lower() not in IMAGE_OUTPUTS:
-        raise InputError(f"{path}: images are written as {', '.join(IMAGE_OUTPUTS)}. Name it {path.with_suffix('.png')}.")
+        raise InputError(
+            f"{path}: images are written as {', '.join(IMAGE_OUTPUTS)}. Name it {path.with_suffix('.png')}."
+        )
     return IMAGE_OUTPUTS[path.suffix.lower()]
 
 
@@ -106,10 +108,10 @@ def _fitted(picture: Picture, format: OutputFormat) -> tuple[Picture, list[str]]
         picture = picture.with_pixels(lay_over_matte(picture.pixels, picture.alpha))
         lost.append("transparency (it is laid over white)")
     if format.name == "JPEG":
-        for name in "exif", "xmp":
-            if len(getattr(picture, name) or b"") > MAX_JPEG_BLOCK:
-                picture = replace(picture, **{name: None})
-                lost.append(f"so much {name.upper()} metadata")
+        if len(picture.exif or b"") > MAX_JPEG_BLOCK:
+            picture, lost = replace(picture, exif=None), [*lost, "so much EXIF metadata"]
+        if len(picture.xmp or b"") > MAX_JPEG_BLOCK:
+            picture, lost = replace(picture, xmp=None), [*lost, "so much XMP metadata"]
     return picture, lost
 
 

@@ -160,9 +160,14 @@ def test_videos_by_the_name_of_the_output(tree):
     for name in "a.gif", "film.dat", "cam.ts", "cam.TS":
         (tree / name).touch()
         assert plan_outputs([name], "x.mp4").jobs[0].is_video
-    assert targets(["a.gif"], "out") == {"a.gif": "out/a.gif.png"} and not plan_outputs(["a.gif"], "out").jobs[0].is_video
+    assert (
+        targets(["a.gif"], "out") == {"a.gif": "out/a.gif.png"} and not plan_outputs(["a.gif"], "out").jobs[0].is_video
+    )
     assert targets(["cam.ts"], "out") == {"cam.ts": "out/cam.ts.mp4"}
-    assert fault(lambda: plan_outputs(["single.jpg"], "x.mp4")) == "x.mp4: images are written as .png, .jpg, .jpeg, .webp. Name it x.png."
+    assert (
+        fault(lambda: plan_outputs(["single.jpg"], "x.mp4"))
+        == "x.mp4: images are written as .png, .jpg, .jpeg, .webp. Name it x.png."
+    )
 
 
 def test_listing_is_linear(tree, monkeypatch):

@@ -35,7 +35,9 @@ def test_bytes_are_read_as_files_are(tmp_path):
     path = save(picture(1), tmp_path / "a.jpg")
     np.testing.assert_array_equal(decode_rgb(path.read_bytes(), "a.jpg"), read_rgb(path))
     assert fault(decode_rgb, b"", "x/a.png") == "x/a.png is empty (0 bytes). Get the file again."
-    assert fault(decode_rgb, b"text", "x/a.png").startswith("x/a.png is no image, or of a format that is not read (AVIF")
+    assert fault(decode_rgb, b"text", "x/a.png").startswith(
+        "x/a.png is no image, or of a format that is not read (AVIF"
+    )
     half = path.read_bytes()[:400]
     assert fault(decode_rgb, half, "a.jpg").startswith("a.jpg is truncated or damaged (")
 

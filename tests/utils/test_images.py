@@ -148,8 +148,8 @@ def test_missing_file_and_folder(tmp_path):
 def test_text_named_png(tmp_path):
     (tmp_path / "a.png").write_text("no image\n" * 99)
     assert fault(tmp_path / "a.png") == (
-        "FILE is no image, or of a format that is not read (AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP are). "
-        "Save it as PNG."
+        "FILE is no image, or of a format that is not read (AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP "
+        "are). Save it as PNG."
     )
 
 
@@ -230,7 +230,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, noise, mo
 
 
 def test_write_refuses_other_names_and_arrays(tmp_path, noise):
-    with pytest.raises(InputError, match=r"a\.bmp: images are written as \.png, \.jpg, \.jpeg, \.webp\. Name it .*a\.png\."):
+    with pytest.raises(
+        InputError, match=r"a\.bmp: images are written as \.png, \.jpg, \.jpeg, \.webp\. Name it .*a\.png\."
+    ):
         write_picture(Picture(noise), tmp_path / "a.bmp")
     with pytest.raises(TypeError, match="float64"):
         write_picture(Picture(noise / 255), tmp_path / "a.png")
