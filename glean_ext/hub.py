@@ -40,7 +40,7 @@ Trained on: {{ training_data | default("say what images, their licence, and how 
 """
 
 
-class _HubNetwork(PyTorchModelHubMixin):
+class _HubNetwork(  # type: ignore[call-arg]  # mypy misses the mixin's own keywordsPyTorchModelHubMixin, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD):
     """What the hub's mixin does, with strict loading and one line for each mistake."""
 
     def generate_model_card(self, *args: Any, **facts: Any) -> ModelCard:
@@ -71,9 +71,7 @@ class _HubNetwork(PyTorchModelHubMixin):
         return model.to(map_location)
 
 
-class HubGLEAN(
-    GLEANStyleGANv2, _HubNetwork, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD
-):
+class HubGLEAN(_HubNetwork, GLEANStyleGANv2):
     """GLEAN with ``from_pretrained(repository or folder)``, ``save_pretrained(folder)``, ``push_to_hub(repository)``.
 
     Raises:
@@ -81,7 +79,5 @@ class HubGLEAN(
     """
 
 
-class HubLightGLEAN(
-    LightGLEANStyleGANv2, _HubNetwork, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD
-):
+class HubLightGLEAN(_HubNetwork, LightGLEANStyleGANv2):
     """LightGLEAN with the methods of :class:`HubGLEAN`."""
