@@ -40,7 +40,9 @@ Trained on: {{ training_data | default("say what images, their licence, and how 
 """
 
 
-class _HubNetwork(  # type: ignore[call-arg]  # mypy misses the mixin's own keywordsPyTorchModelHubMixin, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD):
+class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's own keywords
+    PyTorchModelHubMixin, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD
+):
     """What the hub's mixin does, with strict loading and one line for each mistake."""
 
     def generate_model_card(self, *args: Any, **facts: Any) -> ModelCard:
