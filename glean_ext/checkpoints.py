@@ -259,17 +259,23 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
 def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:
     """Fill a restoration network from its own state dict or from a training checkpoint of MMagic or this package.
 
-    Where its keys are below a prefix, that is found: ``generator`` if there is one, then an average (``params_ema``).
-
     Raises:
         InputError: The file does not hold such a network.
     """
-    state = read(source)
-    if not any(key.startswith("encoder.") for key in state):
-        prefixes = {key.partition(".encoder.")[0] for key in state if ".encoder." in key}
-        prefix = min(prefixes, key=lambda name: (name != "generator", not name.endswith("_ema"), name), default="")
-        state = with_prefix(state, prefix, source)
-    load_strict(net, state, source)
+    load_strict(net, network_state(read(source), source), source)
+
+
+def network_state(state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
+    """The entries of a restoration network, whose keys begin with ``encoder.``, in a checkpoint's state dict.
+
+    Where its keys are below a prefix, that is found: ``generator`` if there is one, then an average (``params_ema``).
+    Where there is no such network, all entries.
+    """
+    if any(key.startswith("encoder.") for key in state):
+        return dict(state)
+    prefixes = {key.partition(".encoder.")[0] for key in state if ".encoder." in key}
+    prefix = min(prefixes, key=lambda name: (name != "generator", not name.endswith("_ema"), name), default="")
+    return with_prefix(state, prefix, source)
 
 
 def save(state: Mapping[str, Tensor], path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:

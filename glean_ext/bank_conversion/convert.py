@@ -53,6 +53,10 @@ def convert_bank(
 ) -> Bank:
     """Write the generator, and the discriminator if there is one, as ``generator_ema`` and ``discriminator``.
 
+    >>> bank = glean_ext.convert_bank("stylegan2.pt", "bank.safetensors")
+    >>> bank.format, bank.generator["out_size"]
+    ('rosinality', 32)
+
     The averaged generator is taken where the file has one. The images are those of the source for the same latent
     codes and noise, in fp32, up to rounding and to the half precision that the source may compute in. From latent codes
     z they differ by a further relative 5e-7: the mapping network adds 1e-6 to the mean square of z, as MMagic does, and

@@ -35,7 +35,7 @@ from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -289,7 +289,7 @@ def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
 
 def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
     for size in (8, 8), (60, 70):
-        write_png(pixels(*size), tmp_path / "in" / f"{size[0]}.png")
+        write_picture(Picture(pixels(*size)), tmp_path / "in" / f"{size[0]}.png")
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, sys\n"
         "heavy = 'torch', 'mmagic', 'mmengine', 'onnx', 'cv2', 'mediapipe'\n"
