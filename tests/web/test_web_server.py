@@ -14,7 +14,9 @@ import tempfile
 import pytest
 from support.web_server import FACE, MODELS, Site, encode, noise
 
+from glean_ext import cli
 from glean_ext.cli.base import as_option
+from glean_ext.cli.web import main
 from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
