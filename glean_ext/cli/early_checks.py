@@ -13,7 +13,7 @@ from mmengine.config import Config
 from glean_ext.config import find_config
 from glean_ext.engine.config_checks import check_settings, nearest_folder, require
 from glean_ext.errors import InputError
-from glean_ext.utils.dataset_folders import require_folders
+from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.weight_files import ASSET_SCHEME, local_path
 
@@ -83,8 +83,11 @@ def require_output(out: str | os.PathLike) -> None:
 
 def _check_datasets(loaders: Any) -> None:
     for dataset in _dicts(loaders):
-        if dataset.get("type") == DATASET and isinstance(dataset.get("data_prefix"), Mapping):
-            require_folders(dataset.get("data_root") or "", dataset["data_prefix"], dataset.get("ann_file") or "")
+        if dataset.get("type") == DATASET and isinstance(prefix := dataset.get("data_prefix"), Mapping):
+            root, names = dataset.get("data_root") or "", dataset.get("ann_file") or ""
+            require_folders(root, prefix, names)
+            if not names and not (folder := os.path.join(root, prefix.get("gt") or "")).endswith(".lmdb"):
+                list_images(folder, bool(dataset.get("recursive")))
 
 
 def _weights(part: Any) -> Iterator[str]:

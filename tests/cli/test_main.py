@@ -126,6 +126,7 @@ MISTAKES = {
     "train demo_glean_x8 --cfg-options load_from=http://127.0.0.1:9/a.pth HERE": (
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
@@ -144,7 +145,9 @@ MISTAKES = {
 def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     """One process answers them all, since starting Python takes most of the time."""
     (tmp_path / "file").touch()
+    (tmp_path / "empty/GT").mkdir(parents=True)
     (tmp_path / "GT").mkdir()
+    (tmp_path / "GT/a.png").touch()
     here = [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")]
     code = (
         "import json, sys\nfrom glean_ext import cli\nfrom glean_ext.cli.main import main\n"
