@@ -122,8 +122,8 @@ def check_settings(cfg: Config) -> None:
     _check_schedules(cfg)
 
 
-def nearest_folder(cfg: Config) -> Path:
-    """Of the folder for logs and checkpoints, the part that exists.
+def require_writable_work_dir(cfg: Config) -> Path:
+    """The folder for logs and checkpoints, or of the folders it will be made in the one that exists.
 
     Raises:
         InputError: It is a file, or may not be written to.
