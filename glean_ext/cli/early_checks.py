@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from glean_ext.config import find_config
-from glean_ext.engine.config_checks import check_settings, require, require_writable_work_dir
+from glean_ext.engine.config_checks import check_sections, check_settings, require, require_writable_work_dir
 from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
@@ -47,7 +47,7 @@ def check_test(cfg: Config, checkpoint: str) -> None:
         ModuleNotFoundError: As above.
     """
     require(cfg, "test_dataloader", "test_cfg", "test_evaluator")
-    check_settings(cfg)
+    check_sections(cfg)
     require_writable_work_dir(cfg)
     require_packages(*FOR_RUNS)
     _check_datasets(cfg.test_dataloader)

@@ -112,12 +112,12 @@ def check_training(cfg: Config) -> None:
 
 
 def check_settings(cfg: Config) -> None:
-    """The part of :func:`check_training` that needs no torch; a config of a test passes it, too.
+    """The part of :func:`check_training` that needs no torch.
 
     Raises:
         InputError: The first mistake.
     """
-    _check_sections(cfg)
+    check_sections(cfg)
     _check_numbers(cfg)
     _check_schedules(cfg)
 
@@ -157,7 +157,8 @@ def make_work_dir(cfg: Config) -> None:
         ) from error
 
 
-def _check_sections(cfg: Config) -> None:
+def check_sections(cfg: Config) -> None:
+    """Raise InputError for a part of the config that is no dict, or no list of dicts."""
     for name in SECTIONS:
         if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
             raise InputError(f"config: {name} is {cfg[name]!r}, but it must be a dict. configs/_base_ has examples.")
