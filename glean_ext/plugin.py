@@ -44,6 +44,7 @@ from glean_ext.models.stylegan2_trainer_bank import TrainableBank  # noqa: E402
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
         "GLEAN": GLEAN,
+        "GLEANBigGAN": networks.GLEANBigGAN,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
         "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
         "PerceptualLoss": PerceptualLoss,  # in place of MMagic's, which always downloads
