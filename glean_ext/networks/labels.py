@@ -60,7 +60,7 @@ def class_shares(label: Tensor | None, logits: Tensor | None, num_classes: int) 
 def default_label(label: Tensor | None, default: int | None, lq: Tensor) -> Tensor | None:
     """The classes (N,) that are given with images (N, 3, h, w), or else the one of all of them, if there is one."""
     if label is None and default is not None:
-        return torch.full((len(lq),), default, device=lq.device)
+        return lq.new_full((lq.shape[0],), default, dtype=torch.long)
     return label
 
 
