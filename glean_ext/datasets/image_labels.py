@@ -12,7 +12,9 @@ from glean_ext.utils.messages import summarize_names
 FOLDERS = "folders"
 
 
-def image_labels(names: Sequence[str], labels: str, root: str, classes: Sequence[str] | None = None) -> dict[str, int]:
+def image_labels(
+    names: Sequence[str], labels: str, root: str, classes: Sequence[str] | int | None = None
+) -> dict[str, int]:
     """The class of each image as a number; images of other classes than ``classes`` are left out.
 
     Args:
@@ -20,13 +22,15 @@ def image_labels(names: Sequence[str], labels: str, root: str, classes: Sequence
         labels: ``'folders'``: the class of an image is the first folder of its name, as in ImageNet. Otherwise a JSON
             file, relative to ``root``, with a class for each image's name or stem.
         root: The folder of the data set.
-        classes: The classes in the order of their numbers; None: all, sorted.
+        classes: The classes in the order of their numbers; a number: all, sorted, and there must be so many; None: all.
 
     Raises:
         InputError: The file cannot be used, an image has no class, or there are no images of a class.
     """
     named = _from_folders(names) if labels == FOLDERS else _from_file(names, Path(root) / labels)
-    classes = sorted(set(named.values())) if classes is None else list(classes)
+    if isinstance(classes, int) and classes != (count := len(set(named.values()))):
+        raise InputError(f"The images have {count} classes, but classes={classes}. Correct the folder or the number.")
+    classes = sorted(set(named.values())) if classes is None or isinstance(classes, int) else list(classes)
     if empty := sorted(set(classes) - set(named.values())):
         found = summarize_names(sorted(set(named.values())), 10)
         raise InputError(f"There are no images of the class {empty[0]!r}; the classes are {found}. Correct classes.")

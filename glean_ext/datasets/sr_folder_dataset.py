@@ -47,7 +47,8 @@ class SRFolderDataset(BasicImageDataset):
             the sample names the file under ``skipped`` (``SkippedFilesHook`` counts them). Testing always stops.
         labels: Where the class of an image is known from, see :func:`~glean_ext.datasets.image_labels.image_labels`:
             ``'folders'`` or a JSON file; the samples then have it as ``gt_label``. Empty: images have no classes.
-        classes: The classes in the order of their numbers; images of others are left out. None: all, sorted.
+        classes: The classes in the order of their numbers; images of others are left out. A number: all, sorted, and
+            there must be so many. None: all, sorted.
 
     Raises:
         InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
@@ -66,7 +67,7 @@ class SRFolderDataset(BasicImageDataset):
         recursive: bool = False,
         unreadable: str = "stop",
         labels: str = "",
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | int | None = None,
     ):
         if unreadable not in ("stop", "skip"):
             raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")

@@ -136,10 +136,8 @@ def test_missing_and_surplus_keys_are_named(mmagic_models, tmp_path):
     state = mmagic_generator(32).state_dict()
     state["extra"] = state.pop("conv_blocks.1.bn2.gain.u0")
     message = holds(written(tmp_path / "x.pth", state))
-    assert (
-        "does not fit a BigGAN generator: 1 of 103 keys are missing (conv_blocks.1.bn2.gain.u0); 1 keys fit nothing"
-        in (message)
-    )
+    assert message.startswith(f"{tmp_path / 'x.pth'} does not fit a BigGAN generator: 1 of ")
+    assert "keys are missing (conv_blocks.1.bn2.gain.u0); 1 keys fit nothing (extra)." in message
 
 
 @pytest.mark.parametrize(
@@ -153,8 +151,8 @@ def test_missing_and_surplus_keys_are_named(mmagic_models, tmp_path):
         ({"label": 7}, "label is 7, which is no class of this network. It takes the numbers 0 to 6."),
         (
             {"label": "dgo", "class_names": ["cat", "dog", "cow", "frog", "bee", "ant", "fly"]},
-            "label is 'dgo', which is no class of this network. Did you mean 'dog'? It takes the names 'cat' to 'fly' or "
-            "the numbers 0 to 6.",
+            "label is 'dgo', which is no class of this network. Did you mean 'dog'? It takes the names 'cat' to 'fly' "
+            "or the numbers 0 to 6.",
         ),
     ],
 )
