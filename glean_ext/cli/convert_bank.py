@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kind",
         dest="kind",
         default="auto",
-        choices=["mmagic", "rosinality", "nvidia", "auto"],
+        choices=["mmagic", "rosinality", "nvidia", "biggan", "auto"],
         help="who wrote the checkpoint (default: auto, the file shows it)",
     )
     parser.add_argument("--no-discriminator", action="store_true", help="convert the generator alone")
