@@ -1,4 +1,5 @@
-"""Make a StyleGAN2 of MMagic, rosinality's stylegan2-pytorch or NVIDIA's PyTorch repositories into a bank for GLEAN.
+"""Make a bank for GLEAN of a StyleGAN2 of MMagic, rosinality's stylegan2-pytorch or NVIDIA's PyTorch repositories, or
+of a BigGAN of its authors' PyTorch release.
 
 The output is a .safetensors file with the generator (the averaged one where there is one) and the discriminator. Its
 path goes into a config; the arguments that belong to it are printed. NVIDIA's pickles are read without running code.

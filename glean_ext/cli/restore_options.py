@@ -69,6 +69,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
         given["photo"] = PhotoOptions(**photo)
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
     cfg_options = tuple(given.pop("cfg_options"))
+    if "label" in given:
+        cfg_options += (f"model.generator.label={given.pop('label')}",)
     return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), cfg_options=cfg_options, **given)
 
 
@@ -166,6 +168,11 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
         help="of the computation (default: bfloat16 where the hardware has instructions for it, else float32)",
+    )
+    group.add_argument(
+        "--label",
+        metavar="CLASS",
+        help="of models with classes: that of all images, by name or number (default: the model estimates it)",
     )
     group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
     group.add_argument(

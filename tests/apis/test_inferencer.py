@@ -456,6 +456,7 @@ def test_metafile_has_every_config(metafile):
     listed = [model["Config"] for model in metafile["Models"]]
     assert sorted(listed) == sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
     kinds = dict(inferencer.MODELS.values())
+    kinds |= {"GLEAN with BigGAN": "GLEANBigGAN", "BigGAN bank": "BigGANGenerator"}
     for model in metafile["Models"]:
         required = {"Name", "In Collection", "Config", "Metadata", "Results"}
         assert required <= set(model) <= required | {"Weights", "Alias"}, model["Name"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.biggan import CLASSES, NET, sizes
 from support.checkpoint_files import fault
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.banks.biggan import ConditionalNorm, UpConv
 from glean_ext.networks.labels import LabelHead, find_label
+from glean_ext.utils.image_io import read_rgb
 
 DEPTHS = [pytest.param(False, id="BigGAN"), pytest.param(True, id="BigGAN-deep")]
 
@@ -125,3 +128,30 @@ def test_it_can_be_captured_for_export(deep, label):
     program = capture(net.requires_grad_(False)).module()
     for images in lq(1), lq(3):
         torch.testing.assert_close(program(images), net(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [None, "five"])
+def test_the_command_restores_with_a_label_and_in_tiles(tmp_path, label):
+    """The tiles of an image are restored as the network restores each of them."""
+    from glean_ext.cli.restore import main
+
+    names = ["nil", "one", "two", "three", "four", "five", "six"]
+    network = NET | sizes(32) | {"class_names": names, "bank_init": "random"}
+    net = make(class_names=names)
+    (tmp_path / "net.py").write_text(
+        f"model = dict(generator=dict({', '.join(f'{k}={v!r}' for k, v in network.items())}))"
+    )
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 14, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "lq.png")
+    arguments = [tmp_path / "net.py", tmp_path / "net.pth", tmp_path / "lq.png", "-o", tmp_path / "out.png"]
+    tiles = ["--size-policy", "tile", "--tile-overlap", "2", "--dtype", "float32"]
+    assert main([*map(str, arguments), *tiles, *(["--label", label] if label else [])]) == 0
+    first = torch.from_numpy(pixels[:, :8]).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = net(first, torch.tensor([5]) if label else None)[0].permute(1, 2, 0)
+    expected = ((expected.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    restored = read_rgb(tmp_path / "out.png")
+    assert restored.shape == (32, 56, 3)
+    np.testing.assert_allclose(restored[:, :24].astype(int), expected[:, :24].astype(int), atol=1)
+    assert np.ptp(restored) > 20
