@@ -24,7 +24,7 @@ from mmengine.registry import Registry  # noqa: E402
 # MMagic first, so that entries below with the same name replace its own.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import datasets, metrics, networks  # noqa: E402
+from glean_ext import datasets, degradations, metrics, networks  # noqa: E402
 from glean_ext.apis import mmagic_inferencer  # noqa: E402
 from glean_ext.engine import log_forwarding  # noqa: E402
 from glean_ext.engine.amp_optim_wrapper import MixedPrecisionOptimWrapper  # noqa: E402
@@ -53,7 +53,11 @@ TABLE: dict[Registry, dict[str, type]] = {
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
-    TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
+    TRANSFORMS: {
+        "BlindDegradation": degradations.BlindDegradation,
+        "LoadOrMakeLQ": datasets.LoadOrMakeLQ,
+        "LoadRGB": datasets.LoadRGB,
+    },
     HOOKS: {
         "BankFIDHook": BankFIDHook,
         "BankSamplesHook": BankSamplesHook,
