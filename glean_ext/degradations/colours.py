@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from glean_ext.degradations.stages import Array, Range, Sizes, Stage, luminance
+from glean_ext.degradations.stages import Array, Range, Size, Sizes, Stage, luminance
 
 HUES = 360.0  # degrees of OpenCV's hue of float images
 PAPER_BLUE, PAPER_GREEN = 0.45, 0.12  # how much darker fully yellowed paper is in these channels
@@ -77,7 +77,7 @@ def adjust_hue(image: Array, turns: float) -> Array:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * np.float32(255)
 
 
-def _blended(image: Array, other: Array, factor: float) -> Array:
+def _blended(image: Array, other: Array | np.floating, factor: float) -> Array:
     """``factor`` of the image and the rest of ``other``."""
     return np.clip(np.float32(factor) * image + np.float32(1 - factor) * other, 0, 255)
 
@@ -122,24 +122,26 @@ class Scratches(Stage):
 
     def apply(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
         for value in 0.0, 255.0:  # dark ones, then bright ones on top
-            mask = self._mask(image.shape[:2], rng)
+            mask = self._mask((image.shape[0], image.shape[1]), rng)
             image = image + mask[..., None] * (np.float32(value) - image)
         return image
 
-    def _mask(self, size: tuple[int, int], rng: Generator) -> Array:
+    def _mask(self, size: Size, rng: Generator) -> Array:
         """Opacity of the defects of one colour: (h, w) in [0, 1]; each of the two gets about half of them."""
-        canvas, longer = np.zeros(size, np.uint8), max(size)
+        canvas: Array = np.zeros(size, np.uint8)
+        longer = max(size)
         for _ in range(rng.binomial(rng.integers(*self.scratches, endpoint=True), 0.5)):
             thickness = max(1, round(longer * rng.uniform(*self.width)))
-            opacity = round(255 * rng.uniform(*self.opacity))
+            opacity = [round(255 * rng.uniform(*self.opacity))]
             cv2.polylines(canvas, [self._curve(size, rng)], False, opacity, thickness, cv2.LINE_AA)
         for _ in range(rng.binomial(rng.integers(*self.specks, endpoint=True), 0.5)):
             centre = int(rng.integers(size[1])), int(rng.integers(size[0]))
             radius = max(1, round(longer * rng.uniform(*self.width)))
-            cv2.circle(canvas, centre, radius, round(255 * rng.uniform(*self.opacity)), cv2.FILLED, cv2.LINE_AA)
+            opacity = [round(255 * rng.uniform(*self.opacity))]
+            cv2.circle(canvas, centre, radius, opacity, cv2.FILLED, cv2.LINE_AA)
         return cv2.GaussianBlur(canvas, (3, 3), 0).astype(np.float32) / np.float32(255)
 
-    def _curve(self, size: tuple[int, int], rng: Generator, points: int = 8) -> Array:
+    def _curve(self, size: Size, rng: Generator, points: int = 8) -> Array:
         """A nearly straight line anywhere: (points, 1, 2) int32, x and y."""
         length = max(size) * rng.uniform(*self.length)
         headings = rng.uniform(0, np.pi) + np.cumsum(rng.normal(0, 0.1, points))

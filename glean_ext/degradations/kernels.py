@@ -1,7 +1,7 @@
 """Blur kernels as pure functions: what the parameters are drawn from is the stages' business.
 
-Sources: Real-ESRGAN (Wang et al., ICCVW 2021), section 3.1, for the generalised Gaussian and plateau kernels, and section
-3.3 for the sinc filter. Values agree with MMagic's ``blur_kernels``.
+Sources: Real-ESRGAN (Wang et al., ICCVW 2021), section 3.1, for the generalised Gaussian and plateau kernels, and
+section 3.3 for the sinc filter. Values agree with MMagic's ``blur_kernels``.
 """
 
 from __future__ import annotations

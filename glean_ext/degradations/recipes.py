@@ -39,8 +39,8 @@ class Recipe:
     Each stage draws from a generator of its own, so that another stage before it, or left out, changes nothing in it.
 
     Args:
-        stages: As data, e.g. ``[dict(type='Blur', kinds=dict(iso=1.0), sigma=(0.2, 10)), dict(type='JPEG')]``; types are
-            :data:`STAGES`, and arguments those of the classes. ``OneOf`` has ``choices``, lists of stages.
+        stages: As data, e.g. ``[dict(type='Blur', kinds=dict(iso=1.0), sigma=(0.2, 10)), dict(type='JPEG')]``; types
+            are :data:`STAGES`, and arguments those of the classes. ``OneOf`` has ``choices``, lists of stages.
 
     Raises:
         InputError: An unknown stage or argument, or a value out of range.
@@ -83,7 +83,7 @@ def make_stage(config: Mapping[str, Any]) -> Stage:
     arguments = dict(config)
     name = arguments.pop("type", None)
     if name not in STAGES:
-        raise InputError(f"{name!r} is no stage of a degradation. {nearest(str(name), list(STAGES))}")
+        raise InputError(f"{name!r} is no stage of a degradation. {nearest(name or '', list(STAGES))}")
     known = list(STAGES[name].__dataclass_fields__)
     if unknown := sorted(set(arguments) - set(known)):
         raise InputError(f"{name} has no argument {unknown[0]!r}. {nearest(unknown[0], known)}")

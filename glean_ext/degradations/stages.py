@@ -1,7 +1,7 @@
-"""The stages of a degradation: each is data, checked when it is made, and a function of an image and a random generator.
+"""The stages of a degradation: each is data, checked when it is made, and a function of an image and a generator.
 
-Images are (h, w, 3) float32, RGB in [0, 255]; results may leave that range, and the recipe clips them at its end. A range
-is (lowest, highest); values are drawn uniformly from it.
+Images are (h, w, 3) float32, RGB in [0, 255]; results may leave that range, and the recipe clips them at its end. A
+range is (lowest, highest); values are drawn uniformly from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from glean_ext.utils.imresize import imresize
 
 Array = np.ndarray
 Size = tuple[int, int]  # height, width
-Range = Sequence[float]
+Range = tuple[float, float]
 
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "bicubic": cv2.INTER_CUBIC}
 KERNELS = (
@@ -154,7 +154,7 @@ class Resize(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Bicubic(Stage):
-    """MATLAB's antialiased bicubic to the size of the result, rounded to 8 bits; what published GLEANs were trained on."""
+    """MATLAB's antialiased bicubic to the size of the result, in 8 bits; what published GLEANs were trained on."""
 
     def apply(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
         return imresize(to_uint8(image), size=sizes.out).astype(np.float32)
@@ -164,7 +164,8 @@ class Bicubic(Stage):
 class Noise(Stage):
     """Gaussian or Poisson noise, of each channel or of all alike.
 
-    The Poisson noise is Real-ESRGAN's: of as many photons, at white, as the image has levels, rounded up to a power of two.
+    The Poisson noise is Real-ESRGAN's: of as many photons, at white, as the image has levels, rounded up to a power of
+    two. MMagic's ``RandomNoise`` counts them per level, so its noise is a sixteenth of that.
     """
 
     sigma: Range = (0.0, 50.0)  # of Gaussian noise, in levels of 255
@@ -201,7 +202,9 @@ class JPEG(Stage):
 
     def apply(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
         file = io.BytesIO()
-        Image.fromarray(to_uint8(image)).save(file, "JPEG", quality=round(rng.uniform(*self.quality)), subsampling="4:2:0")
+        Image.fromarray(to_uint8(image)).save(
+            file, "JPEG", quality=round(rng.uniform(*self.quality)), subsampling="4:2:0"
+        )
         return np.asarray(Image.open(file), dtype=np.float32)
 
 

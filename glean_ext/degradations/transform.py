@@ -22,8 +22,8 @@ class BlindDegradation:
             (by its name) in every epoch and process, as a validation needs.
 
     Raises:
-        InputError: Not one of ``preset`` and ``recipe``, or one that cannot be used. For a sample: ``gt`` is missing, is
-            BGR, or ``scale`` does not divide its sides; or it has a low-resolution file, which would not be used.
+        InputError: Not one of ``preset`` and ``recipe``, or one that cannot be used. For a sample: ``gt`` is missing,
+            is BGR, or ``scale`` does not divide its sides; or it has a low-resolution file, which would not be used.
     """
 
     def __init__(
