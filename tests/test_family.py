@@ -23,7 +23,10 @@ from glean_ext.networks.shapes import SquarePadding
 
 __all__ = ["seed"]  # a fixture that every test here uses
 CONFIGS = Path(__file__).parents[1] / "configs"
-FAMILY = sorted({*CONFIGS.glob("*.py"), *CONFIGS.glob("ablations/*.py")} - {*CONFIGS.glob("bank_*.py")})  # restorers
+FAMILY = sorted(
+    {*CONFIGS.glob("*.py"), *CONFIGS.glob("ablations/*.py")}
+    - {*CONFIGS.glob("bank_*.py"), *CONFIGS.glob("*_color*.py")}
+)
 TITLES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in FAMILY]
 
 # Issue 3: what there must be, as (network, input, output); sizes are (height, width).

@@ -104,6 +104,8 @@ class OnnxBackend:
         InputError: onnxruntime is not installed; the file is missing, damaged, no ONNX, or not by this package.
     """
 
+    colorizes = False
+
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         self.path = Path(path)
         self._session = _open_session(self.path, threads)

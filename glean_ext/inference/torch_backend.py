@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,7 +17,13 @@ from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
+from glean_ext.networks import (
+    GLEANColorization,
+    GLEANStyleGANv2,
+    LightGLEANStyleGANv2,
+    build_network,
+    prepare_for_inference,
+)
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
@@ -37,14 +43,16 @@ class TorchBackend:
         cfg_options: ``key=value`` changes to a config file.
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
+        seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
 
     Attributes:
         takes: The sizes that the network takes.
+        colorizes: Whether it gives gray images colours.
         net: The network, in the form that is run.
         dtype: What it computes in.
 
     Raises:
-        InputError: A config, checkpoint, device, dtype or mode that cannot be used.
+        InputError: A config, checkpoint, device, dtype, mode or seed that cannot be used.
     """
 
     def __init__(
@@ -55,14 +63,19 @@ class TorchBackend:
         cfg_options: Sequence[str] = (),
         dtype: str | None = None,
         compile: str | None = None,
+        seed: int | None = None,
     ):
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"{{dtype}} is {dtype!r}, but it must be one of {', '.join(DTYPES)}.", "dtype")
         self.device = pick_device(device)
         net = load_network(config, checkpoint, cfg_options)
         self.takes = net.size_requirements
+        self.colorizes = isinstance(net, GLEANColorization)
+        latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
+        if latent is not None:
+            self._forward = partial(self._forward, z=latent.to(self.device))
         self._counting = threading.Lock()
 
     def _compiled(self, mode: str) -> Callable[[Tensor], Tensor]:
@@ -169,6 +182,20 @@ def prepared(
     except InputError:  # it has no fast form: it stays in fp32, and its operations may be in another dtype
         net, dtype = net.to(device), dtype or "float32"
         return net, dtype, torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+
+
+def draw_latent(net: nn.Module, seed: int) -> Tensor:
+    """The latent of a seed, for a colorizer: (1, S), the same on every machine.
+
+    Raises:
+        InputError: Another network, which has one answer only, or a negative seed.
+    """
+    if not isinstance(net, GLEANColorization):
+        raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+    if seed < 0:
+        raise InputError(f"{{seed}} is {seed}, but it must be 0 or more.", "seed")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, net.generator.style_channels, generator=generator)
 
 
 def default_dtype(device: torch.device) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from glean_ext.errors import InputError
+from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 
 NETWORKS: dict[str, type[GLEANStyleGANv2] | type[LightGLEANStyleGANv2]] = {
+    "GLEANColorization": GLEANColorization,
     "GLEANStyleGANv2": GLEANStyleGANv2,
     "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
 }

@@ -168,7 +168,7 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     """
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
-    if isinstance(net, GLEANStyleGANv2):
+    if type(net) is GLEANStyleGANv2:  # a subclass computes something else
         fast: nn.Module = FastGLEAN(net, dtype)
     elif isinstance(net, LightGLEANStyleGANv2):
         fast = FastLightGLEAN(net, dtype)
