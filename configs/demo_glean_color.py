@@ -10,11 +10,11 @@ model = dict(
 )
 _base_.train_pipeline[1] = dict(type='BlindDegradation', preset='gray')
 _base_.test_pipeline[1] = dict(type='BlindDegradation', preset='gray')
-train_dataloader = dict(dataset=dict(scale=1, pipeline=_base_.train_pipeline))
+train_dataloader = dict(batch_size=8, dataset=dict(scale=1, pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(scale=1, pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=400, val_interval=200)
-optim_wrapper = dict(generator=dict(optimizer=dict(lr=2e-3)), discriminator=None)
+train_cfg = dict(max_iters=400, val_interval=400)
+optim_wrapper = dict(discriminator=None)
 param_scheduler = dict(T_max=400)
 default_hooks = dict(checkpoint=dict(interval=200))

@@ -189,7 +189,7 @@ class RestoreOptions:
         photo = None
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
-        frames = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+        frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
         return frames if self.seed is None else frames | {"seed": self.seed}
 
 

@@ -81,7 +81,7 @@ def load_backend(
         InputError: It cannot be used.
     """
     given = {"checkpoint": checkpoint, "device": device, "cfg_options": cfg_options, "dtype": dtype, "compile": compile}
-    given["seed"] = seed is not None
+    given["seed"] = None if seed is None else str(seed)
     if isinstance(config, Backend):
         if useless := [name for name, value in given.items() if value]:
             raise InputError(f"The network is loaded already, so {', '.join(useless)} cannot be chosen. Leave it out.")

@@ -73,12 +73,12 @@ class TorchBackend:
         self.colorizes = isinstance(net, GLEANColorization)
         latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
-        self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
+        self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         if latent is not None:
             self._forward = partial(self._forward, z=latent.to(self.device))
         self._counting = threading.Lock()
 
-    def _compiled(self, mode: str) -> Callable[[Tensor], Tensor]:
+    def _compiled(self, mode: str) -> Callable[..., Tensor]:
         """Compiled and run once, so that what is wrong comes up now."""
         try:
             forward = torch.compile(self.net, mode=mode)
@@ -195,7 +195,7 @@ def draw_latent(net: nn.Module, seed: int) -> Tensor:
     if seed < 0:
         raise InputError(f"{{seed}} is {seed}, but it must be 0 or more.", "seed")
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, net.generator.style_channels, generator=generator)
+    return torch.randn(1, net.style_channels, generator=generator)
 
 
 def default_dtype(device: torch.device) -> str:

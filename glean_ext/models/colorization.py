@@ -66,7 +66,7 @@ class GLEANColorizer(GLEAN):
                 "Set another type."
             )
         self.candidates = candidates
-        self.style_channels = self.generator.generator.style_channels
+        self.style_channels = self.generator.style_channels
 
     def forward_tensor(self, inputs: Tensor, data_samples: DataSample | None = None, training: bool = False) -> Tensor:
         """(N, 3, H, W) -> (N, 3, H, W), both in [-1, 1]; in training of the nearest latents."""

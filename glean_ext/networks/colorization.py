@@ -6,13 +6,16 @@ The TPAMI paper (2022) names this task; its wiring was never released, and this 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
+from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.conv2d_gradfix import Conv2d
+from glean_ext.networks.encoder import RRDBTrunk
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
@@ -110,12 +113,13 @@ class GLEANColorization(GLEANStyleGANv2):
         )
         self.in_size = out_size
         self.img_channels = RGB
+        self.style_channels = style_channels
         self.fold = out_size // encoder_size
         self.cost_side = 4 * out_size  # pixels: of an image that is large enough to measure memory by
         self.size_requirements = SizeRequirements((out_size, out_size), 1, any_size=True)
-        self.encoder[0][0].conv_first = Conv2d(self.fold**2, rrdb_channels, 3, padding=1)
-        used = self.generator.num_latents - self.generator.unused_codes
-        self.variation = nn.Parameter(torch.full((used, 1), START))
+        bank, trunk = cast(StyleGAN2Generator, self.generator), cast(RRDBTrunk, self.encoder.get_submodule("0.0"))
+        trunk.conv_first = Conv2d(self.fold**2, rrdb_channels, 3, padding=1)
+        self.variation = nn.Parameter(torch.full((bank.num_latents - bank.unused_codes, 1), START))
 
     def forward(self, lq: Tensor, z: Tensor | None = None) -> Tensor:
         """(N, 3, H, W), RGB in [-1, 1], of which luminance counts -> (N, 3, H, W), fp32, in [-1, 1].
@@ -147,7 +151,7 @@ class GLEANColorization(GLEANStyleGANv2):
     def _variation(self, z: Tensor) -> Tensor:
         """What a latent adds to the style codes: (N, S) -> (N, K, S)"""
         with torch.no_grad():
-            styles = self.generator.style_mapping(torch.cat([z, torch.zeros_like(z[:1])]))
+            styles = cast(StyleGAN2Generator, self.generator).style_mapping(torch.cat([z, torch.zeros_like(z[:1])]))
             offset = styles[:-1] - styles[-1:]  # (N, S)
         return self.variation * offset[:, None]
 
@@ -157,7 +161,7 @@ class GLEANColorization(GLEANStyleGANv2):
         height, width = gray.shape[2:]
         if height != width:
             gray = F.pad(gray, (left, side - width - left, top, side - height - top), mode="replicate")
-        return _scaled(gray, self.in_size)
+        return _scaled(gray, self.gt_padding.side)
 
     def _from_square(self, chroma: Tensor, height: int, width: int) -> Tensor:
         """(N, 2, in_size, in_size) -> (N, 2, height, width): the part of the image"""
