@@ -30,6 +30,7 @@ VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
 FORMAT = "2"  # of the metadata and the interface above
 FORMAT_KEY = "glean_ext_format"
 EXTRA = "pip install 'glean-ext[export]'"
+COLORIZER = "GLEANColorization"  # the network that gives gray images colours
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,6 @@ class OnnxBackend:
         InputError: onnxruntime is not installed; the file is missing, damaged, no ONNX, or not by this package.
     """
 
-    colorizes = False
-
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
         self.path = Path(path)
         self._session = _open_session(self.path, threads)
@@ -116,6 +115,7 @@ class OnnxBackend:
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network again with tools/export.py."
             )
+        self.colorizes = self.metadata.network == COLORIZER
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
     def __call__(self, lq: np.ndarray) -> np.ndarray:

@@ -139,7 +139,8 @@ class GLEANColorization(GLEANStyleGANv2):
         gray = luminance(lq.float())  # (N, 1, H, W)
         with mixed_precision(lq.device, self.fp16_enabled):
             # The encoder: features {4: ..., h: f_0} of (N, C, res, res), style codes (N, K, S).
-            features, codes = self.encoder(F.pixel_unshuffle(self._to_square(gray), self.fold))
+            square = self._to_square(gray).to(self.variation.dtype)
+            features, codes = self.encoder(F.pixel_unshuffle(square, self.fold))
             if z is not None:
                 codes = codes + self._variation(z).to(codes.dtype)
             # The latent bank: its features above the encoder's resolution.
@@ -157,16 +158,16 @@ class GLEANColorization(GLEANStyleGANv2):
 
     def _to_square(self, gray: Tensor) -> Tensor:
         """(N, 1, H, W) -> (N, 1, in_size, in_size), the image in the middle, its borders repeated"""
-        left, top, side = _margins(*gray.shape[2:])
         height, width = gray.shape[2:]
-        if height != width:
-            gray = F.pad(gray, (left, side - width - left, top, side - height - top), mode="replicate")
+        left, top, side = _margins(height, width)
+        gray = F.pad(gray, (left, side - width - left, top, side - height - top), mode="replicate")
         return _scaled(gray, self.gt_padding.side)
 
     def _from_square(self, chroma: Tensor, height: int, width: int) -> Tensor:
         """(N, 2, in_size, in_size) -> (N, 2, height, width): the part of the image"""
         left, top, side = _margins(height, width)
-        return _scaled(chroma, side)[:, :, top : top + height, left : left + width]
+        # Negative padding crops; slices would tie torch.export's graph to one of wide and tall images.
+        return F.pad(_scaled(chroma, side), (-left, left + width - side, -top, top + height - side))
 
 
 def _margins(height: int, width: int) -> tuple[int, int, int]:
@@ -177,6 +178,4 @@ def _margins(height: int, width: int) -> tuple[int, int, int]:
 
 def _scaled(x: Tensor, side: int) -> Tensor:
     """(N, C, s, s) -> (N, C, side, side), antialiased"""
-    if x.shape[-1] == side:
-        return x
     return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

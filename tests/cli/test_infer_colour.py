@@ -13,6 +13,7 @@ from support.networks import TINY, randomize
 from glean_ext import checkpoints
 from glean_ext.cli import restore
 from glean_ext.errors import InputError
+from glean_ext.inference.export import SUFFIXES, export_network
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import build_network
 
@@ -78,6 +79,22 @@ def test_seeds_that_cannot_be_used(weights):
     assert str(error.value) == "seed has no effect: this model has one result for an image. Leave seed out."
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_exported(weights, tmp_path, format):
+    net = build_network(COLOUR).requires_grad_(False).eval()
+    checkpoints.load_strict(net, checkpoints.read(weights / "colour.safetensors"), "colour")
+    path = tmp_path / f"colour{SUFFIXES[format]}"
+    assert export_network(net, path, format).max_difference < 1e-4  # on images of several sizes
+    if format == "onnx":
+        notices: list = []
+        restorer = ImageRestorer(path, notify=notices.append)
+        for size in (16, 16), (30, 9):
+            expected = make(weights, dtype="float32").restore(gray(*size)).astype(int)
+            assert np.abs(restorer.restore(gray(*size)) - expected).max() <= 1
+        assert not notices and restorer.network.colorizes
+
+
 def test_the_tool_writes_an_image_for_each_seed(weights, config, tmp_path, capsys):
     source, checkpoint = tmp_path / "face.png", weights / "colour.safetensors"
     Image.fromarray(gray()[..., 0]).save(source)  # a gray file
@@ -89,6 +106,8 @@ def test_the_tool_writes_an_image_for_each_seed(weights, config, tmp_path, capsy
         assert np.array_equal(written, make(weights, seed=seed).restore(gray()))
     assert restore.main([*arguments, str(tmp_path / "one.png"), "--device", "cpu"]) == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "one.png")), make(weights).restore(gray()))
+    with pytest.raises(InputError, match="^A colorizer colours images as a whole"):
+        restore.main([*arguments, str(tmp_path / "photo.png"), "--photo", "--aligned", "--device", "cpu"])
     with pytest.raises(InputError) as error:
         restore.main([*arguments, str(tmp_path / "two.png"), "--num", "2"])
     assert str(error.value) == f"{tmp_path / 'two.png'} is one file, but num=2 makes several. Give a folder."
