@@ -209,6 +209,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         help="neither read nor write images with more pixels, of which small files may say they have very many "
         "(default 200e6)",
     )
+    group.add_argument("--seed", type=int, metavar="N", help="of colorizers: another of the possible results")
+    group.add_argument("--num", type=int, metavar="N", help="of colorizers: as many results, NAME_seed0.png and so on")
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 
