@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from glean_ext.cli import signals, streams
 from glean_ext.cli.download_bar import DownloadBar
@@ -62,6 +62,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}. See {self.prog} --help.")
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, which ignores that a file cannot be written to."""
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,8 @@ def download(url: str, cache: Path) -> Path:
 
     Its SHA-256 is checked after the download, and again each time it is taken from the cache, where the URL gives it:
     ``https://.../model-abcdef12.pth`` (the first 8 digits, as OpenMMLab and PyTorch name files; or all 64) or
-    ``https://.../model.safetensors#sha256=<64 digits>``. A user name and password in the URL are sent to its host only.
+    ``https://.../model.safetensors#sha256=<64 digits>``. Other cached files must be as they were downloaded. A user
+    name and password in the URL are sent to its host only.
 
     Args:
         url: http or https.
@@ -94,10 +95,11 @@ def download(url: str, cache: Path) -> Path:
     """
     try:
         digits, path = expected_hash(url), cache / cached_name(url)
-        if not _is_valid(path, digits):
+        if not _is_valid(path, digits or _digest_of_download(path)):
             cache.mkdir(parents=True, exist_ok=True)
             with _locked(path):
-                if not _is_valid(path, digits):  # another process may have downloaded it meanwhile
+                # Another process may have downloaded it meanwhile.
+                if not _is_valid(path, digits or _digest_of_download(path)):
                     _fetch(url, path, digits)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
@@ -135,6 +137,18 @@ def _is_valid(path: Path, digits: str) -> bool:
     return path.is_file() and (not digits or _sha256(path).startswith(digits))
 
 
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _digest_of_download(path: Path) -> str:
+    """The SHA-256 that a cached file had when it was downloaded; empty if earlier versions did that."""
+    try:
+        return _digest_file(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -155,7 +169,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _fetch(url: str, path: Path, digits: str) -> None:
     partial = path.with_name(f".{path.name}.partial")  # what an interrupted download left there is replaced
     if path.is_file():
-        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
+        promised = digits or _digest_of_download(path)
+        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, promised)
     logger.info("downloading %s to %s", without_secrets(url), path)
     show = show_progress.get() or ProgressLog()
     try:
@@ -171,7 +186,10 @@ def _fetch(url: str, path: Path, digits: str) -> None:
                     time.sleep(SECONDS_BEFORE_RETRY * attempt)
         if not (digest := _sha256(partial)).startswith(digits):
             raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
+        with suppress(FileNotFoundError):  # else a kill between the next two steps leaves a digest of another file
+            _digest_file(path).unlink()
         os.replace(partial, path)
+        _digest_file(path).write_text(digest)
     finally:
         with suppress(OSError):  # it became the file, or was never made
             partial.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -42,6 +43,17 @@ def test_help_loads_nothing_heavy(name):
     assert f"usage: glean {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
     assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert-bank", "-h"]])
+def test_help_that_cannot_be_printed(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glean_ext", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: stdout cannot be written to (No space left on device).")
 
 
 @pytest.mark.parametrize(
