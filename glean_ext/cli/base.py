@@ -88,7 +88,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     Ctrl-C, SIGTERM and SIGHUP end it in the same way: what is open is closed, and the code is 128 and the signal's
     number. A tool also runs without stdin, stdout or stderr. Where stdout cannot be written to, it ends with one line,
-    and without a line, as if by SIGPIPE, where nobody reads stdout any more.
+    and without a line, as if by SIGPIPE, where nobody reads stdout any more. Where the system
+    refuses a file, it ends with one line, too.
     """
     streams.open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
@@ -112,13 +113,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
         raise SystemExit(128 + number) from None
-    except OSError:
+    except OSError as error:
         reason = streams.discard_broken_stdout()
         if isinstance(reason, BrokenPipeError):  # its reader has seen enough
             raise SystemExit(128 + signal.SIGPIPE) from None
         if reason is not None:
             fail(f"stdout cannot be written to ({reason.strerror}). Results that were written before are complete.")
-        raise
+        if error.filename is None:
+            raise
+        fail(f"{error.filename} cannot be used ({error.strerror}). Correct its name or its rights, or give another.")
     raise SystemExit(code or 0)
 
 

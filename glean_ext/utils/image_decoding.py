@@ -199,7 +199,7 @@ def _upright(pixels: Array, turn: int) -> Array:
 def _decode_16_bit_gray(image: Image.Image, name: str, icc: bytes | None, tags: Mapping[int, Any]) -> Picture:
     """Modes I and I;16; ``tags`` are those of a TIFF file."""
     gray, transparent = np.asarray(image), image.info.get("transparency")  # the latter is a gray level
-    if tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED:
+    if tags.get(BITS) == (16,) and tags.get(SAMPLE_FORMAT) == (SIGNED,):
         raise UnreadableImageError(f"{name} has signed pixels, whose range is unknown. Save it with 8 or 16 bits.")
     if gray.dtype != np.uint16:
         if gray.min() < 0 or gray.max() > 65535:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import stat
 import struct
 import threading
 import warnings
@@ -170,14 +171,20 @@ def require_image(path: str | os.PathLike) -> Path:
     """The path of a file that may be an image.
 
     Raises:
-        InputError: It is missing or a folder.
+        InputError: It is missing, a folder, or cannot be reached.
         UnreadableImageError: It is empty.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not an image" if path.is_dir() else "there is no such file"
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one: a zero byte in the name
+        status = None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Correct its name or its rights.") from error
+    if status is None or not stat.S_ISREG(status.st_mode):
+        what = "is a folder, not an image" if status and stat.S_ISDIR(status.st_mode) else "there is no such file"
         raise InputError(f"{path}: {what}. Give the path of an image.")
-    if not path.stat().st_size:
+    if not status.st_size:
         raise _empty(str(path))
     return path
 

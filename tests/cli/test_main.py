@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import glean_ext
+from glean_ext import cli
 from glean_ext.cli.main import COMMANDS
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, find_model
@@ -43,6 +45,20 @@ def test_help_loads_nothing_heavy(name):
     assert f"usage: glean {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
     assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: Path("a" * 300).stat().st_size)
+    assert end.value.code == 2 and capsys.readouterr().err == (
+        f"error: {'a' * 300} cannot be used (File name too long). Correct its name or its rights, or give another.\n"
+    )
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no file")
+
+    with pytest.raises(OSError, match="no file"):
+        cli.run(fail)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
