@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import sys
 import tempfile
 
 import pytest
+from support.tools import load_tool
 from support.web_server import FACE, MODELS, Site, encode, noise
 
 from glean_ext.cli.base import as_option
@@ -90,9 +90,7 @@ def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
 
 
 def test_the_extra_is_asked_for(monkeypatch):
-    spec = importlib.util.spec_from_file_location("web_tool", "tools/web.py")
-    web = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(web)
+    web = load_tool("web")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "glean_ext.web.server")
     with pytest.raises(InputError, match=r"^uvicorn is not installed\. pip install 'glean-ext\[web\]'"):
