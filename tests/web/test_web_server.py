@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 import pytest
+from support.tools import load_tool
 from support.web_server import FACE, MODELS, Site, encode, noise
 
 from glean_ext import cli
