@@ -22,10 +22,10 @@ from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
 from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.weight_files import require_weights
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
-ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 Value = TypeVar("Value")
 
 MAX_KEYS = 4  # that an error names before it counts the rest
@@ -112,16 +112,7 @@ def local_path(source: str) -> Path:
     """
     if is_url(source):
         return download(source, cache_folder())
-    if source.startswith(ASSET_SCHEME):
-        source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
-    path = Path(source)
-    try:
-        if path.is_file():
-            path.open("rb").close()
-            return path
-    except OSError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror or error}). Give another file.") from error
-    raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
+    return require_weights(source)
 
 
 def is_safetensors(path: Path) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +14,16 @@ from glean_ext.batch.output_plan import require_suffix
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.weight_files import require_weights
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
+DEVICES = ("cpu", "cuda", "hpu", "mps", "mtia", "npu", "xpu")  # of PyTorch's, those that somebody may have
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -61,6 +66,20 @@ class ModelSource:
                 f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
             )
         return cls(card.config, card.weights)
+
+    def check(self, cfg_options: Sequence[str] = ()) -> None:
+        """Read the config, and look for the weights, which takes less time than to load PyTorch.
+
+        Raises:
+            InputError: The config or the weights are missing, or the config or its changes cannot be used.
+        """
+        if self.checkpoint is None:
+            return  # an ONNX model, which is loaded as fast
+        from glean_ext.config import load_config
+
+        load_config(self.config, cfg_options)
+        if not is_url(self.checkpoint):
+            require_weights(self.checkpoint)
 
     @property
     def is_onnx(self) -> bool:
@@ -162,6 +181,7 @@ class RestoreOptions:
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
+        require_device(self.device)
         require_outscale(self.outscale)
         require_alpha(self.alpha)
         require_suffix(self.suffix)
@@ -170,11 +190,18 @@ class RestoreOptions:
         )
         if self.overwrite and self.skip_existing:
             raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
+        if self.photo is not None:
+            self.size_policy.require_whole()
         if self.photo is not None and self.alpha == "restore":
             raise InputError(
                 "{alpha=restore} has no effect with {photo}: transparency is upsampled. Leave it out.",
                 ("alpha", "photo"),
             )
+
+    @property
+    def background(self) -> ModelSource | None:
+        """What enlarges all but the faces of photographs; None is bicubic."""
+        return None if self.photo is None else self.photo.background
 
     def of_frames(self) -> dict[str, object]:
         """What the frames of a video depend on, besides the networks: with others an interrupted one starts again."""
@@ -182,6 +209,13 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         return {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+
+
+def require_device(device: str | None) -> None:
+    """Raise InputError where the name of a device looks misspelt; PyTorch, which knows others, takes long to load."""
+    kind = "" if device is None else device.partition(":")[0]
+    if kind not in DEVICES and (near := get_close_matches(kind, DEVICES, 1)):
+        raise InputError(f"{{device={device}}}: there is no such device. Did you mean {near[0]}?", "device")
 
 
 def require_outscale(outscale: float | None) -> None:

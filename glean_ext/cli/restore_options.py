@@ -146,6 +146,7 @@ def make_parser() -> cli.Parser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,  # a misspelt option is no short form of another one
     )
     parser.add_argument("arguments", nargs="+", metavar="[CONFIG CHECKPOINT] INPUT", help="see above")
     parser.add_argument(

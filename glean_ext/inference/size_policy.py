@@ -145,6 +145,13 @@ class SizePolicy:
             if number is not None and number < least:
                 raise InputError(f"{{{key}}} is {number}, but it must be at least {least}.", key)
 
+    def require_whole(self) -> None:
+        """Raise InputError where images are cropped, for those who put results back into them."""
+        if self.fit == "crop":
+            raise InputError(
+                "{fit=crop} has no use for faces, which are put back into whole photographs.", "fit", "Leave {fit} out."
+            )
+
     def for_network(self, takes: SizeRequirements) -> SizePolicy:
         """The same policy with ``'auto'`` decided.
 

@@ -92,8 +92,9 @@ def download(url: str, cache: Path) -> Path:
     Raises:
         InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
+    path = cache / cached_name(url)
     try:
-        digits, path = expected_hash(url), cache / cached_name(url)
+        digits = expected_hash(url)
         if not _is_valid(path, digits):
             cache.mkdir(parents=True, exist_ok=True)
             with _locked(path):
@@ -101,8 +102,8 @@ def download(url: str, cache: Path) -> Path:
                     _fetch(url, path, digits)
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{without_secrets(url)} could not be downloaded ({_reason(error)}). Download it elsewhere and give the "
-            "path of the file."
+            f"{without_secrets(url)} could not be downloaded ({_reason(error)}). Download it on another "
+            f"machine and save it as {path}, or give the path of the file."
         ) from error
     return path
 
@@ -215,4 +216,5 @@ def _request(url: str) -> Request:
 def _reason(error: BaseException) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP Error {error.code}: {error.reason}"
-    return first_line(error)
+    reason = getattr(error, "reason", None)  # of an URLError
+    return first_line(reason if isinstance(reason, OSError) else error)

@@ -16,6 +16,7 @@ from torchvision.models import vgg16
 from glean_ext.errors import InputError
 from glean_ext.models.losses import r1_penalty
 from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss, gram_matrix
+from glean_ext.utils.downloads import cached_name
 
 LAYER_21 = {"layer_weights": {"21": 1.0}, "vgg_type": "vgg16", "style_weight": 0}
 SHALLOW = {"layer_weights": {"3": 1.0}, "vgg_type": "vgg16", "pretrained": None}  # two convolutions: fast
@@ -173,9 +174,11 @@ def test_nothing_is_downloaded_before_training_starts(no_network, monkeypatch, t
     for start in loss.init_weights, lambda: loss(*pair):
         with pytest.raises(InputError) as error:
             start()
+        url = "https://download.pytorch.org/models/vgg16-397923af.pth"
         assert str(error.value) == (
-            "https://download.pytorch.org/models/vgg16-397923af.pth could not be downloaded (<urlopen error no "
-            "network>). Download it elsewhere and give the path of the file."
+            f"{url} could not be downloaded (no network). "
+            f"Download it on another machine and save it as {tmp_path}/hub/checkpoints/glean-ext/{cached_name(url)}, "
+            "or give the path of the file."
         )
     assert set(no_network) == {"download.pytorch.org"}
 

@@ -106,8 +106,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def not_downloaded(url: str, reason: str) -> str:
-    return f"{url} could not be downloaded ({reason}). Download it elsewhere and give the path of the file."
+def not_downloaded(url: str, reason: str, folder: Path, source: str | None = None) -> str:
+    """The message; the URL in it has no secrets, and ``source`` is the whole one."""
+    return (
+        f"{url} could not be downloaded ({reason}). Download it on another machine and save it as "
+        f"{folder / cached_name(source or url)}, or give the path of the file."
+    )
 
 
 # ---------------------------------------------------------------- hashes
@@ -133,7 +137,7 @@ def test_url_with_another_hash_is_refused_and_not_kept(server, cache, bank_file,
     digits = "01234567" if "0123" in name else "0" * 64
     for _ in range(2):
         assert fault(checkpoints.read, source) == not_downloaded(
-            source.partition("#")[0], f'invalid hash value (expected "{digits}", got "{sha256(content)}")'
+            source.partition("#")[0], f'invalid hash value (expected "{digits}", got "{sha256(content)}")', cache
         )
     assert files_in(cache) == []
     assert len(server.paths) == 2
@@ -160,7 +164,7 @@ def test_a_damaged_file_is_not_used_when_there_is_no_other(server, tmp_path):
     server.files["/" + url.rpartition("/")[2]] = content
     download(url, tmp_path).write_bytes(b"wEights")
     server.files.clear()
-    assert fault(download, url, tmp_path) == not_downloaded(url, "HTTP Error 404: Not Found")
+    assert fault(download, url, tmp_path) == not_downloaded(url, "HTTP Error 404: Not Found", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +203,8 @@ def test_a_hash_in_capitals_is_checked_and_another_one_is_refused(tmp_path):
             download(f"http://127.0.0.1:1/m.pth#{wrong}", tmp_path)
         assert str(error.value) == (
             f"http://127.0.0.1:1/m.pth could not be downloaded (#{wrong} is not sha256= and 64 hexadecimal digits). "
-            "Download it elsewhere and give the path of the file."
+            f"Download it on another machine and save it as {tmp_path}/{cached_name('http://127.0.0.1:1/m.pth')}, or "
+            "give the path of the file."
         )
 
 
@@ -284,7 +289,7 @@ def test_what_a_killed_download_left_is_replaced(server, tmp_path):
 
 def test_url_that_gives_nothing(server, cache):
     missing = server.url("/no.pth")
-    assert fault(checkpoints.read, missing) == not_downloaded(missing, "HTTP Error 404: Not Found")
+    assert fault(checkpoints.read, missing) == not_downloaded(missing, "HTTP Error 404: Not Found", cache)
     for source in server.url("/nonsense.pth"), "http://127.0.0.1:9/x.pth", "http://[x/x.pth", "http://", "https://?":
         message = fault(checkpoints.read, source)
         assert message.startswith(f"{source} could not be downloaded (") and message.endswith("the path of the file.")
@@ -294,7 +299,7 @@ def test_url_that_gives_nothing(server, cache):
 def test_a_connection_that_is_cut(server, tmp_path):
     server.files["/cut/bank.pth"] = b"weights"
     url = server.url("/cut/bank.pth")
-    assert fault(download, url, tmp_path) == not_downloaded(url, "the connection ended after 7 of 17 bytes")
+    assert fault(download, url, tmp_path) == not_downloaded(url, "the connection ended after 7 of 17 bytes", tmp_path)
     assert files_in(tmp_path) == []
 
 
@@ -331,7 +336,7 @@ def test_user_and_password_reach_the_server_but_no_message(server, tmp_path, cap
     path.unlink()
     texts = [caplog.text, fault(download, url, tmp_path), str(path)]
     assert f"http://127.0.0.1:{server.server_port}/bank.pth?token=..." in texts[0]
-    assert texts[1] == not_downloaded(server.url("/bank.pth?token=..."), "HTTP Error 404: Not Found")
+    assert texts[1] == not_downloaded(server.url("/bank.pth?token=..."), "HTTP Error 404: Not Found", tmp_path, url)
     assert not any(word in text for text in texts for word in ("secret", "me%40x", "hidden"))
 
 
@@ -385,7 +390,7 @@ def test_a_connection_that_ends_early_is_continued(server, tmp_path, how):
 def test_three_attempts_are_made(server, tmp_path):
     server.files["/cut/a.pth"] = b"weights"
     assert fault(download, server.url("/cut/a.pth"), tmp_path) == not_downloaded(
-        server.url("/cut/a.pth"), "the connection ended after 7 of 17 bytes"
+        server.url("/cut/a.pth"), "the connection ended after 7 of 17 bytes", tmp_path
     )
     assert len(server.paths) == downloads.ATTEMPTS
 
