@@ -169,7 +169,7 @@ def result_line(job: Job, faces: int | None) -> str:
         faces: That were restored; None: the image is no photograph.
     """
     with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
-        size = f"{image.width} × {image.height}"  # noqa: RUF001
+        size = f"{image.width} × {image.height}"
     found = "" if faces is None else f", {faces or 'no'} face{'s' * (faces != 1)}"
     return f"{'Written' if faces == 0 else 'Restored'}: {job.target} ({size}){found}"
 

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
 LIGHT = "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors"
 CARTOONS = (
-    "warning: demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become cartoons. "
-    "--model list shows others.\n"
+    "warning: demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become "
+    "cartoons. --model list shows others.\n"
 )
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -234,7 +234,7 @@ def test_signals_that_are_ignored_stay_so(tmp_path):
 def test_16_bits_and_profiles_are_kept(restore, light, tmp_path):
     picture = Picture(noise(9, 12, dtype=np.uint16), None, SRGB)
     write_picture(picture, tmp_path / "a.png")
-    assert restore(*LIGHT, "a.png", "-o", "out.png") == (0, "Restored: out.png (96 × 72)\n", "")  # noqa: RUF001
+    assert restore(*LIGHT, "a.png", "-o", "out.png") == (0, "Restored: out.png (96 × 72)\n", "")
     result = read_picture(tmp_path / "out.png")
     assert result.icc == SRGB and result.alpha is None
     np.testing.assert_array_equal(result.pixels, light.restore(picture.pixels))
@@ -357,9 +357,9 @@ def test_small_photographs_are_enlarged(restore, tmp_path, portrait, monkeypatch
 
 def test_results_as_jpeg(restore, light, tmp_path):
     picture = Picture(noise(9, 12), noise(9, 12, 1), SRGB, dpi=(300, 300))
-    for name in "a.jpg", "b.png":
-        Image.fromarray(picture.pixels).save(folder_of(tmp_path / "in") / name)
     write_picture(picture, tmp_path / "in" / "c.png")
+    for name in "a.jpg", "b.png":
+        Image.fromarray(picture.pixels).save(tmp_path / "in" / name)
     code, stdout, stderr = restore(*LIGHT, "in", "-o", "out", "--format", "jpg", "--suffix", "_x8", "--compare")
     assert (code, stderr) == (0, "")
     lost = "warning: out/c_x8.png.jpg: JPEG has no place for transparency (it is laid over white); PNG has.\n"

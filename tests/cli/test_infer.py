@@ -108,7 +108,7 @@ def expected(net, rgb):
 
 def test_a_file_is_restored_by_the_network(infer, net, weights, config, image, tmp_path):
     code, stdout, stderr = infer(config, weights, image, "-o", tmp_path / "out.png")
-    assert (code, stdout, stderr) == (0, f"Restored: {tmp_path}/out.png (16 × 16)\n", "")  # noqa: RUF001
+    assert (code, stdout, stderr) == (0, f"Restored: {tmp_path}/out.png (16 × 16)\n", "")
     restored = read_rgb(tmp_path / "out.png")
     assert restored.shape == (16, 16, 3) and restored.std() > 1
     np.testing.assert_array_equal(restored, expected(net, read_rgb(image)))
@@ -192,7 +192,7 @@ def test_policy_resize_keeps_the_aspect(infer, weights, config, tmp_path, size, 
     assert code == 0
     assert stdout == (
         f"{path} has {size[1]}x{size[0]} pixels; it was padded and resized to the model's 8x8. See --size-policy and "
-        f"--fit.\nRestored: {tmp_path}/out.png ({out_size[1]} × {out_size[0]})\n"  # noqa: RUF001
+        f"--fit.\nRestored: {tmp_path}/out.png ({out_size[1]} × {out_size[0]})\n"
     )
     assert read_rgb(tmp_path / "out.png").shape == (*out_size, 3)
 
@@ -517,7 +517,7 @@ def test_process(config, weights, image, tmp_path):
     assert usage.returncode == 0 and usage.stdout.startswith("usage: ") and usage.stdout.endswith("IMPORTED\n")
     done = call(config, weights, image, "-o", "out.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Restored: out.png (16 × 16)\nIMPORTED torch numpy PIL mmengine rich\n"  # noqa: RUF001
+    assert done.stdout == "Restored: out.png (16 × 16)\nIMPORTED torch numpy PIL mmengine rich\n"
     assert read_rgb(tmp_path / "out.png").shape == (16, 16, 3)
     bad = call(config, "no.pth", image)
     assert bad.returncode == 2
