@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from ast import literal_eval
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 PLACEHOLDER = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
 MAX_REASON = 200  # characters of a library's reason that a message repeats
@@ -115,6 +115,18 @@ class InputError(ValueError):
 
 class UnreadableImageError(InputError):
     """An image file that is damaged, empty, or of a format that is not read."""
+
+
+def require_one_of(parameter: str, value: object, choices: Collection[str]) -> None:
+    """Raise InputError for a value of a parameter that is not among the choices."""
+    if value not in choices:
+        raise InputError(f"{{{parameter}}} is {value!r}, but it must be one of {', '.join(choices)}.", parameter)
+
+
+def require_at_least(parameter: str, number: float, least: int) -> None:
+    """Raise InputError for a parameter's number that is too small."""
+    if number < least:
+        raise InputError(f"{{{parameter}}} is {number}, but it must be at least {least}.", parameter)
 
 
 def first_line(error: BaseException, keys: bool = False) -> str:

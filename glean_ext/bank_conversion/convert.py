@@ -24,8 +24,10 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
+from glean_ext.utils.files import require_suffix
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
+from glean_ext.utils.weight_files import local_path
 
 CONVERTER = "1"  # increased when the same source would give other tensors
 AUTO = "auto"
@@ -71,9 +73,8 @@ def convert_bank(
         InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is no
             unconditional StyleGAN2 of this package's arithmetic.
     """
-    if Path(out).suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors. Choose another output.", parameter="out")
-    path = checkpoints.local_path(str(source))
+    require_suffix(out, ".safetensors")
+    path = local_path(str(source))
     content = read_source(path)
     if kind not in (AUTO, content.format):
         raise InputError(

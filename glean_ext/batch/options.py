@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +16,12 @@ from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
-from glean_ext.utils.weight_files import require_weights
+from glean_ext.utils.weight_files import local_path
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
-DEVICES = ("cpu", "cuda", "hpu", "mps", "mtia", "npu", "xpu")  # of PyTorch's, those that somebody may have
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -79,7 +77,7 @@ class ModelSource:
 
         load_config(self.config, cfg_options)
         if not is_url(self.checkpoint):
-            require_weights(self.checkpoint)
+            local_path(self.checkpoint)
 
     @property
     def is_onnx(self) -> bool:
@@ -181,7 +179,6 @@ class RestoreOptions:
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
-        require_device(self.device)
         require_outscale(self.outscale)
         require_alpha(self.alpha)
         require_suffix(self.suffix)
@@ -209,13 +206,6 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         return {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
-
-
-def require_device(device: str | None) -> None:
-    """Raise InputError where the name of a device looks misspelt; PyTorch, which knows others, takes long to load."""
-    kind = "" if device is None else device.partition(":")[0]
-    if kind not in DEVICES and (near := get_close_matches(kind, DEVICES, 1)):
-        raise InputError(f"{{device={device}}}: there is no such device. Did you mean {near[0]}?", "device")
 
 
 def require_outscale(outscale: float | None) -> None:

@@ -162,7 +162,9 @@ def make_parser() -> cli.Parser:
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
+    group.add_argument(
+        "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
+    )
     group.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_at_least, require_one_of
 from glean_ext.faces.alignment import align
 from glean_ext.faces.colour_matching import Tone
 from glean_ext.faces.colour_matching import match_colours as matched
@@ -303,16 +303,13 @@ def _check_ranges(
         )
     if outscale not in OUTSCALE_RULES and not (isinstance(outscale, (int, float)) and 0 < outscale < np.inf):
         raise InputError(f"outscale is {outscale!r}, but it must be a positive number, 'model' or 'auto'.", "outscale")
-    if when_no_face not in WHEN_NO_FACE:
-        choices = ", ".join(WHEN_NO_FACE)
-        raise InputError(f"when_no_face is {when_no_face!r}, but it must be one of {choices}.", "when_no_face")
+    require_one_of("when_no_face", when_no_face, WHEN_NO_FACE)
     if min_face is not None and not min_face > 0:
         raise InputError(
             f"min_face is {min_face}, but it is the side of a face in pixels.", "min_face", "Give a positive number."
         )
     for parameter, number in ("max_faces", max_faces), ("batch", batch):
-        if number is not None and number < 1:
-            raise InputError(f"{parameter} is {number}, but it must be at least 1.", parameter)
+        require_at_least(parameter, 1 if number is None else number, 1)
 
 
 def crop_size(takes: SizeRequirements, face_size: int | None) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
-from glean_ext.errors import InputError, first_line
+from glean_ext.errors import InputError, first_line, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
@@ -58,8 +58,8 @@ class TorchBackend:
         dtype: str | None = None,
         compile: str | None = None,
     ):
-        if dtype is not None and dtype not in DTYPES:
-            raise InputError(f"{{dtype}} is {dtype!r}, but it must be one of {', '.join(DTYPES)}.", "dtype")
+        if dtype is not None:
+            require_one_of("dtype", dtype, DTYPES)
         self.device = pick_device(device)
         config, checkpoint = resolve_model(config, checkpoint)
         self.weights = Path(checkpoint).name

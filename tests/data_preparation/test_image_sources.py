@@ -19,15 +19,6 @@ from glean_ext.data_preparation.selection import assign_names, find_listed
 from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import decode_rgb, read_rgb
 
-
-@pytest.fixture
-def raw(tmp_path) -> Path:
-    """``0.png`` ... ``9.png``: pictures with seeds 0 to 9, 32x32."""
-    for seed in range(10):
-        save(picture(seed), tmp_path / f"raw/{seed}.png")
-    return tmp_path / "raw"
-
-
 # ---------------------------------------------------------------- sources
 
 
