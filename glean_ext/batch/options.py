@@ -79,6 +79,14 @@ class ModelSource:
         if not is_url(self.checkpoint):
             local_path(self.checkpoint)
 
+    def fetch(self) -> Path | None:
+        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+
+        Raises:
+            InputError: There is no such file, or the download failed.
+        """
+        return None if self.checkpoint is None else local_path(self.checkpoint)
+
     @property
     def is_onnx(self) -> bool:
         return self.config.lower().endswith(ONNX)

@@ -159,7 +159,7 @@ class _Networks:
         self.notify = once(callbacks.notify)
         self.restorer = ImageRestorer(
             options.model.config,
-            options.model.checkpoint,
+            options.model.fetch(),  # before PyTorch is loaded: without a network that would be in vain
             device=options.device,
             size_policy=options.size_policy,
             cfg_options=options.cfg_options,
@@ -240,7 +240,7 @@ def load_background(
     """
     if source.is_onnx:
         return ImageRestorer(source.config, notify=notify)
-    return ImageRestorer(source.config, source.checkpoint, options.device, notify=notify, dtype=options.dtype)
+    return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
 
 
 def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
