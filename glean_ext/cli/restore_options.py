@@ -148,6 +148,7 @@ def make_parser() -> cli.Parser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,  # a misspelt option is no short form of another one
     )
     parser.add_argument("arguments", nargs="+", metavar="[CONFIG CHECKPOINT] INPUT", help="see above")
     parser.add_argument(
@@ -163,7 +164,9 @@ def make_parser() -> cli.Parser:
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
+    group.add_argument(
+        "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
+    )
     group.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
