@@ -106,7 +106,7 @@ def test_the_tool_writes_an_image_for_each_seed(weights, config, tmp_path, capsy
         assert np.array_equal(written, make(weights, seed=seed).restore(gray()))
     assert restore.main([*arguments, str(tmp_path / "one.png"), "--device", "cpu"]) == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "one.png")), make(weights).restore(gray()))
-    with pytest.raises(InputError, match="^A colorizer colours images as a whole"):
+    with pytest.raises(InputError, match=r"^A colorizer colours images as a whole"):
         restore.main([*arguments, str(tmp_path / "photo.png"), "--photo", "--aligned", "--device", "cpu"])
     with pytest.raises(InputError) as error:
         restore.main([*arguments, str(tmp_path / "two.png"), "--num", "2"])

@@ -12,7 +12,6 @@ import sys
 import tempfile
 
 import pytest
-from support.tools import load_tool
 from support.web_server import FACE, MODELS, Site, encode, noise
 
 from glean_ext import cli
