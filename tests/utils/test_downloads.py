@@ -101,8 +101,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Without the empty files by which processes wait for each other."""
-    return [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.exists() else []
+    """Without the files by which processes wait for each other, and those that name what was downloaded."""
+    found = folder.iterdir() if folder.exists() else ()
+    return [path for path in found if path.suffix not in (".lock", ".sha256")]
 
 
 def sha256(content: bytes) -> str:
@@ -145,19 +146,33 @@ def test_url_with_another_hash_is_refused_and_not_kept(server, cache, bank_file,
     assert len(server.paths) == 2
 
 
-@pytest.mark.parametrize("name", ["bank-{0:.8}.pth", "bank-{0}.pth", "bank.pth#sha256={0}", "b-{0:.8}.pth?download=1"])
+@pytest.mark.parametrize(
+    "name", ["bank-{0:.8}.pth", "bank-{0}.pth", "bank.pth#sha256={0}", "b-{0:.8}.pth?download=1", "bank.pth"]
+)
 def test_a_cached_file_that_was_damaged_is_downloaded_again(server, tmp_path, name, caplog):
     content = b"weights"
     url = server.url("/" + name.format(sha256(content)))
     server.files["/" + name.format(sha256(content)).partition("#")[0]] = content
     path = download(url, tmp_path)
-    path.write_bytes(b"wEights")
+    path.write_bytes(b"wEights" if ":.8" in name else b"weigh")
     assert download(url, tmp_path) == path and path.read_bytes() == content
     digits = sha256(content)[:8] if ":.8" in name else sha256(content)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"{path} is damaged: its SHA-256 does not begin with {digits}. It is downloaded again."
     ]
     assert len(server.paths) == 2
+
+
+def test_a_cached_file_that_changes_at_its_source_and_one_of_an_earlier_version(server, tmp_path):
+    url, server.files["/bank.pth"] = server.url("/bank.pth"), b"old"
+    path = download(url, tmp_path)
+    server.files["/bank.pth"] = b"new"
+    assert download(url, tmp_path).read_bytes() == b"old"
+    path.write_bytes(b"ol")
+    assert download(url, tmp_path).read_bytes() == b"new"
+    for digest in tmp_path.glob(".*.sha256"):
+        digest.unlink()
+    assert download(url, tmp_path).read_bytes() == b"new" and len(server.paths) == 2
 
 
 def test_a_damaged_file_is_not_used_when_there_is_no_other(server, tmp_path):
