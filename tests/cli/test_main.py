@@ -220,7 +220,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
         assert line.startswith(f"error: {message}"), command
     assert done.stdout.splitlines()[-1] == "[]"
     file = tmp_path / "home" / "hub" / "checkpoints" / "glean-ext" / cached_name(find_model(DEFAULT).weights)
-    assert f"save it as {file}, or give the path" in done.stderr
+    assert f"give the path of the file, or save it as {file}." in done.stderr
 
 
 def test_warnings_of_other_libraries_are_for_those_who_ask():
