@@ -15,6 +15,7 @@ from glean_ext.engine.config_checks import check_sections, check_settings, requi
 from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
+from glean_ext.utils.files import nearest_folder
 from glean_ext.utils.weight_files import ASSET_SCHEME, local_path
 
 FOR_RUNS = ("mmagic", "mmcv", "torchvision", "albumentations")  # what training and testing import
@@ -73,10 +74,8 @@ def require_output(out: str | os.PathLike) -> None:
     out = Path(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder. Give the name of a file.")
-    folder = out.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder, writable = nearest_folder(out.absolute().parent)
+    if not writable:
         raise InputError(
             f"{out} cannot be written: {folder} is no folder that may be written to. Choose another output."
         )

@@ -5,7 +5,6 @@ Importing this module, and :func:`check_settings`, need no torch, so that a fron
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from mmengine import Config
 
 from glean_ext.errors import InputError
+from glean_ext.utils.files import nearest_folder
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,8 @@ def require_writable_work_dir(cfg: Config) -> Path:
     Raises:
         InputError: It is a file, or may not be written to.
     """
-    folder = Path(cfg.work_dir).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder, writable = nearest_folder(Path(cfg.work_dir))
+    if not writable:
         raise InputError(
             f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
             parameter="work_dir",
