@@ -155,6 +155,17 @@ def test_texts_comments_and_other_programs_data(tmp_path):
     assert read_picture(tmp_path / "a.tif").not_carried == ("the IPTC metadata", "the Photoshop layers")
 
 
+@pytest.mark.parametrize(
+    ("gamma", "more", "names"),
+    [(100_000, {}, ("the gamma of 1.00",)), (45455, {}, ()), (100_000, {"icc_profile": SRGB}, ())],
+)
+def test_the_gamma_of_a_png(tmp_path, gamma, more, names):
+    info = PngInfo()
+    info.add(b"gAMA", struct.pack(">I", gamma))
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png", pnginfo=info, **more)
+    assert read_picture(tmp_path / "a.png").not_carried == names
+
+
 def test_iptc_of_a_jpeg(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stream, "JPEG")
