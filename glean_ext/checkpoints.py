@@ -193,6 +193,19 @@ def load_strict(
         InputError: Missing keys, left-over keys, other shapes, or data types whose values would change.
     """
     own = net.state_dict()
+    require_fit(own, state, type(net).__name__, source, ignore, prefix)
+    net.load_state_dict({k: state[k] for k in own}, strict=True)
+
+
+def require_fit(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    name: str,
+    source: object,
+    ignore: Iterable[str] = (),
+    prefix: str = "",
+) -> None:
+    """Raise InputError, as :func:`load_strict` does, unless ``state`` has what ``own``, the network ``name``, has."""
     missing = [k for k in own if k not in state]
     surplus = [k for k in state if k not in own and k not in set(ignore)]
     shapes = [
@@ -216,10 +229,7 @@ def load_strict(
         problems.append(f"{len(kinds)} have another data type ({summarize_names(kinds, 2)})")
     if problems:
         advice = _advice(own, state, missing, prefix)
-        raise InputError(
-            f"{without_secrets(str(source))} does not fit {type(net).__name__}: {'; '.join(problems)}. {advice}"
-        )
-    net.load_state_dict({k: state[k] for k in own}, strict=True)
+        raise InputError(f"{without_secrets(str(source))} does not fit {name}: {'; '.join(problems)}. {advice}")
 
 
 def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: list[str], prefix: str) -> str:
@@ -240,6 +250,16 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
     Raises:
         InputError: An unknown key or type, or a file that does not fit.
     """
+    state, source, prefix = read_pretrained(init_cfg)
+    load_strict(net, state, source, UNUSED_BANK_KEYS, prefix)
+
+
+def read_pretrained(init_cfg: Mapping) -> tuple[dict[str, Tensor], str, str]:
+    """The tensors that an ``init_cfg`` names, without the prefix of their keys; the file; the prefix.
+
+    Raises:
+        InputError: An unknown key or type, or a file that has no such tensors.
+    """
     known = {"type", "checkpoint", "prefix", "map_location"}
     source = init_cfg.get("checkpoint")
     if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not source:
@@ -254,7 +274,7 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
             "to the device of the network. Remove it."
         )
     prefix = init_cfg.get("prefix") or ""
-    load_strict(net, with_prefix(read(source), prefix, source), source, UNUSED_BANK_KEYS, prefix)
+    return with_prefix(read(source), prefix, source), source, prefix
 
 
 def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:

@@ -212,7 +212,7 @@ def test_shipped_configs_name_weights_by_https_and_hash():
     texts = [path.read_text() for path in (ROOT / "configs").rglob("*") if path.suffix in (".py", ".yml")]
     texts = [re.sub(r"'\s*'", "", text) for text in texts]  # joins what is written in two lines
     urls = {url for text in texts for url in re.findall(r"https?://[^\s'\"]+\.(?:pth|pt|pkl|safetensors)", text)}
-    assert len(urls) == 10
+    assert len(urls) == 11
     for url in urls:
         assert url.startswith("https://") and len(expected_hash(url)) in (8, 64), url
     assert not [text for text in texts if "http://" in text]

@@ -6,12 +6,14 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from traceback import walk_tb
 from typing import Any, NoReturn
@@ -64,10 +66,13 @@ def fail(reason: object) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
+    """Reports bad usage in one line, with the options that are nearest to an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message}. See {self.prog} --help.")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, n=2) if unknown else []
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        fail(f"{message}. {hint}See {self.prog} --help.")
 
     def print_help(self, file: Any = None) -> None:
         """As argparse's, which ignores that a file cannot be written to."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from glean_ext.errors import InputError, first_line
@@ -88,9 +88,11 @@ def download(url: str, cache: Path) -> Path:
     Raises:
         InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
-    name = without_secrets(url)
+    name, place = without_secrets(url), ""
     try:
-        digits, path = expected_hash(url), cache / cached_name(url)
+        path = cache / cached_name(url)
+        place = f", or save it as {path}"
+        digits = expected_hash(url)
         if not _is_valid(path, digits or _digest_of_download(path)):
             with _locked(path, name):
                 # Another process may have downloaded it meanwhile.
@@ -103,7 +105,8 @@ def download(url: str, cache: Path) -> Path:
         ) from error
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{name} could not be downloaded ({_reason(error)}). Download it elsewhere and give the path of the file."
+            f"{name} could not be downloaded ({_reason(error)}). Download it elsewhere and give the path of the file"
+            f"{place}."
         ) from error
     return path
 
@@ -218,6 +221,8 @@ def _remove_old_leftovers(cache: Path) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP Error {error.code}: {error.reason}"
-    if isinstance(error, StorageError) and error.strerror:
+    if isinstance(error, URLError) and isinstance(error.reason, OSError):
+        error = error.reason
+    if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return first_line(error)

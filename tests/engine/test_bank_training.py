@@ -13,7 +13,7 @@ from mmengine.logging import MessageHub
 from PIL import Image
 from support.fake_gpu import load_to_fake_gpu
 from support.networks import randomize
-from support.training import BASES, NETWORK, ROOT, make_home
+from support.training import NETWORK, ROOT, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
@@ -27,26 +27,10 @@ from glean_ext.models.stylegan2_trainer_bank import TrainableBank, mixed_codes
 from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Generator
 from glean_ext.utils.image_io import read_rgb
 
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, bank_init='random'),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=1)
-"""
+CONFIG = small_config("train_cfg = dict(max_iters=1)", bank="bank_init='random'", validate=False)
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=5)
-    return tmp_path
 
 
 def tiny_bank_config(name: str):

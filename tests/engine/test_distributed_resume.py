@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, ROOT, free_port, make_home, same
+from support.training import NO_STATISTICS, ROOT, free_port, make_home, same, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -23,22 +23,18 @@ from glean_ext.engine import runner as runners
 from glean_ext.engine.hooks.random_state_hook import RandomStateHook, generator_states, set_generator_states
 
 # As docs/training.md recommends the average; no statistics over the batch, so that one process can do what two do.
-RESTORER = f"""
-_base_ = {BASES!r}
-custom_imports = dict(imports=['glean_ext.plugin', 'support.double_precision'])
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=4)
-param_scheduler = dict(T_max=4)
-default_hooks = dict(checkpoint=dict(interval=2, save_best=None), logger=dict(interval=1))
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.25)]
-randomness = dict(seed=0)
-env_cfg = dict(dist_cfg=dict(backend='gloo'))
-"""
+RESTORER = small_config(
+    "custom_imports = dict(imports=['glean_ext.plugin', 'support.double_precision'])",
+    "train_cfg = dict(max_iters=4)",
+    "param_scheduler = dict(T_max=4)",
+    "default_hooks = dict(checkpoint=dict(interval=2, save_best=None), logger=dict(interval=1))",
+    "custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.25)]",
+    "randomness = dict(seed=0)",
+    "env_cfg = dict(dist_cfg=dict(backend='gloo'))",
+    model=NO_STATISTICS,
+    batch_size=1,
+    validate=False,
+)
 BANK = f"""
 _base_ = {str(ROOT / "configs/bank_256.py")!r}
 _width = dict(channel_multiplier=0.125, max_channels=16)

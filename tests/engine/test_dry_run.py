@@ -7,33 +7,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.training import BASES, NETWORK, make_home
+from support.training import small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine.dry_run import ImageCount, dry_run
 from glean_ext.errors import InputError
 
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
-test_dataloader = val_dataloader
-"""
+CONFIG = small_config()
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=5)
-    return tmp_path
 
 
 def config(*options: str):

@@ -20,7 +20,7 @@ import torch
 from mmengine.hooks import Hook
 from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, make_home, same
+from support.training import DISCRIMINATOR, same, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -34,22 +34,16 @@ from glean_ext.metrics.base import SavedImageMetric
 from glean_ext.utils.files import temporary_name
 
 INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=3))
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=16)
-param_scheduler = dict(T_max=16)
-default_hooks = dict(checkpoint=dict(interval={INTERVAL}, save_best=None), logger=dict(interval=1))
-custom_hooks = [
-    dict(type='FrozenBankHook', interval=100),
-    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1),
-]
-"""
+CONFIG = small_config(
+    "train_cfg = dict(max_iters=16)",
+    "param_scheduler = dict(T_max=16)",
+    f"default_hooks = dict(checkpoint=dict(interval={INTERVAL}, save_best=None), logger=dict(interval=1))",
+    "custom_hooks = [dict(type='FrozenBankHook', interval=100),",
+    "    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1)]",
+    model=f"{DISCRIMINATOR}, train_cfg=dict(disc_steps=3)",
+    validate=False,
+)
+IMAGES = 7
 
 
 class Count(Hook):
@@ -77,14 +71,6 @@ class Poison(Hook):
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A working directory with ``config.py``, its bank and seven images."""
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=7)
-    return tmp_path
 
 
 def train(work_dir: str, *options: str, resume: bool = False, hooks: tuple[dict, ...] = ()):

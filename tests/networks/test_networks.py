@@ -23,6 +23,7 @@ from glean_ext.networks import (
 )
 from glean_ext.networks.discriminators import minibatch_stddev, require_batch
 from glean_ext.networks.encoder import StyleCodes
+from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import channels_by_resolution
 
@@ -346,4 +347,4 @@ def test_every_module_of_the_networks_is_torch_only():
 
 
 def test_networks_are_plain_modules(tiny_cfg):
-    assert type(build_network(tiny_cfg)).__mro__[1] is nn.Module
+    assert type(build_network(tiny_cfg)).__mro__[1:3] == (GLEANNetwork, nn.Module)

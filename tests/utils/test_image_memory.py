@@ -133,8 +133,8 @@ def test_memory_of_writing(tmp_path, dtype, alpha, bytes_a_pixel):
 
 def test_out_of_memory_is_one_line(tmp_path):
     write_picture(Picture(np.zeros((2400, 4000, 3), np.uint8)), tmp_path / "a.png")
-    told = run_limited(tmp_path, "read_picture('a.png')", 20, "read_picture")
-    assert told == (
+    message = run_limited(tmp_path, "read_picture('a.png')", 20, "read_picture")
+    assert message == (
         "UnreadableImageError a.png is damaged, or too large for the memory. Get the file again, or scale it down."
     )
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # of this process
