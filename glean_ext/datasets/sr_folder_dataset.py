@@ -15,8 +15,8 @@ from mmengine.dist import get_dist_info
 from glean_ext.datasets.image_labels import image_labels
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.dataset_folders import require_folders
-from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.dataset_folders import list_images, require_folders
+from glean_ext.utils.file_listing import Listing
 from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import EXTENSIONS, read_rgb
 from glean_ext.utils.imresize import imresize
@@ -125,9 +125,7 @@ class SRFolderDataset(BasicImageDataset):
         folder = self.data_prefix["gt"]
         if folder.endswith(".lmdb"):
             raise InputError(f"{folder} is a database, whose images a list has to name. Set ann_file of the dataset.")
-        listing = list_files(folder, EXTENSIONS, self.recursive, follow_links=True)
-        if not listing.files:
-            raise InputError(f"{folder} holds no images. Put PNG or JPEG files there.")
+        listing = list_images(folder, self.recursive)
         if get_dist_info()[0] == 0:
             _warn_of_left_out(folder, listing, self.recursive)
         return sorted(os.path.relpath(path, folder) for path in listing.files)

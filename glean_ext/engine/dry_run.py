@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from glean_ext.compat import end_workers
-from glean_ext.engine.config_checks import nearest_folder
+from glean_ext.engine.config_checks import require_writable_work_dir
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
 from glean_ext.engine.hooks.start_summary_hook import describe_bank
@@ -184,7 +184,7 @@ def _read(datasets: Sequence) -> ImageCount:
 
 
 def _disk(cfg: Config, size: int) -> str:
-    folder = nearest_folder(cfg)
+    folder = require_writable_work_dir(cfg)
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
     kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3

@@ -156,6 +156,7 @@ MISTAKES = {
     "train demo_glean_x8 --cfg-options load_from=http://127.0.0.1:9/a.pth HERE": (
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
@@ -187,7 +188,9 @@ MISTAKES = {
 def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     """One process answers them all, since starting Python takes most of the time."""
     (tmp_path / "file").touch()
+    (tmp_path / "empty/GT").mkdir(parents=True)
     (tmp_path / "GT").mkdir()
+    (tmp_path / "GT/a.png").touch()
     Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
     (tmp_path / "text.png").write_text("no image")
     offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
@@ -217,7 +220,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
         assert line.startswith(f"error: {message}"), command
     assert done.stdout.splitlines()[-1] == "[]"
     file = tmp_path / "home" / "hub" / "checkpoints" / "glean-ext" / cached_name(find_model(DEFAULT).weights)
-    assert f"save it as {file}, or give the path" in done.stderr
+    assert f"give the path of the file, or save it as {file}." in done.stderr
 
 
 def test_warnings_of_other_libraries_are_for_those_who_ask():
