@@ -6,6 +6,7 @@ Each front end spells it in its own way: ``size_policy='resize'`` in Python, ``-
 
 from __future__ import annotations
 
+import logging
 import re
 from ast import literal_eval
 from collections.abc import Callable, Collection, Sequence
@@ -19,11 +20,15 @@ Spell = Callable[[str, str | None], str | None]  # parameter, its value -> how a
 def as_keyword(parameter: str, value: str | None = None) -> str:
     """How Python knows a parameter.
 
+    >>> as_keyword("model", "list")
+    'glean_ext.list_models()'
     >>> as_keyword("size_policy"), as_keyword("size_policy", "resize"), as_keyword("batch", "4")
     ('size_policy', "size_policy='resize'", 'batch=4')
     """
     if value is None:
         return parameter
+    if (parameter, value) == ("model", "list"):
+        return "glean_ext.list_models()"
     try:
         literal_eval(value)
     except (ValueError, SyntaxError):
@@ -38,10 +43,17 @@ class Notice:
         message: What happened; it names the file or thing.
         parameter: The Python parameter, or parameters, that ``message`` and ``hint`` name in braces.
         hint: What the user can do, as whole sentences.
+        level: Of :mod:`logging`, for those who log it.
     """
 
-    def __init__(self, message: str, parameter: str | Sequence[str] | None = None, hint: str = ""):
-        self.message, self.parameter, self.hint = message, parameter, hint
+    def __init__(
+        self,
+        message: str,
+        parameter: str | Sequence[str] | None = None,
+        hint: str = "",
+        level: int = logging.INFO,
+    ):
+        self.message, self.parameter, self.hint, self.level = message, parameter, hint, level
 
     def render(self, spell: Spell = as_keyword) -> str:
         """The line in a front end's own terms; a hint about a parameter that the front end lacks is left out."""
@@ -71,6 +83,12 @@ class InputError(ValueError):
     """Bad input: a file, a key, a size. One line that names it, says what is wrong and how to correct it.
 
     Command-line tools print it without a traceback and exit with code 2.
+
+    >>> try:
+    ...     glean_ext.read_image("missing.jpg")
+    ... except glean_ext.InputError as error:
+    ...     print(error)
+    missing.jpg: there is no such file. Give the path of an image.
 
     Args:
         message: What is wrong, starting with the file or parameter at fault.

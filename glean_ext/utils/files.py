@@ -58,6 +58,12 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
                 partial.unlink()
 
 
+def require_suffix(out: str | os.PathLike, suffix: str) -> None:
+    """Raise InputError if a file to be written, the parameter ``out``, has another suffix."""
+    if Path(out).suffix != suffix:
+        raise InputError(f"{out} must end in {suffix}. Choose another output.", parameter="out")
+
+
 @contextmanager
 def temporary_folder_beside(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` for files that it is made from; removed after the block, or as :func:`atomic_path`."""

@@ -66,6 +66,11 @@ def restore_video(
 ) -> VideoResult:
     """Restore each frame of a video; audio and subtitles are copied, time stamps and colours kept.
 
+    >>> restorer = glean_ext.ImageRestorer("demo_lightglean_x8")
+    >>> result = glean_ext.restore_video("film.mp4", "large.mp4", restorer.restore_batch, fingerprint="lightglean")
+    >>> result.frames, result.size
+    (3, (256, 192))
+
     Frames are upright and have square pixels: what a player shows. The result is H.264 (8 bits, 4:2:0) with the
     source's YCbCr matrix and range. Decoding and encoding run beside ``restore``, which is called in this thread.
 

@@ -41,7 +41,7 @@ BAD = {
     "nothing": (b"", "photo.png is empty (0 bytes). Get the file again."),
     "text": (
         b"hello",
-        "photo.png is no image, or of a format that is not read (BMP, GIF, JPEG, JPEG2000, PNG, PPM, TI",
+        "photo.png is no image, or of a format that is not read (AVIF, BMP, GIF, HEIF, JPEG, JPEG2000",
     ),
     "script": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "photo.png is no image, or"),
     "cut": (CUT, "photo.png is truncated or damaged (image file is truncated"),
