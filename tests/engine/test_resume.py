@@ -28,6 +28,7 @@ from glean_ext.datasets import ResumableSampler
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.engine import runner as runners
 from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
+from glean_ext.engine.hooks.checkpoint_hook import DeferredRemoval
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import SavedImageMetric
 from glean_ext.utils.files import temporary_name
@@ -406,6 +407,27 @@ def test_no_checkpoint_is_deleted_before_its_successor_is_written(validating, na
     Given.values = [2.0, 3.0, 4.0]
     assert train("work", "default_hooks.checkpoint.rule=greater", resume=True).iter == 16
     assert checkpoint_files() == {"iter_16.pth", "best_Given_iter_16.pth"}
+
+
+@pytest.mark.parametrize("left", ["iter_4.pth", "best_Given_iter_4.pth"])
+def test_what_a_killed_run_did_not_delete_is_deleted_by_the_next(validating, left):
+    remove_now = DeferredRemoval.remove_now
+
+    def killed(self, keep) -> None:
+        if any(path.endswith(f"/{left}") for path in self.files):
+            raise Disk
+        remove_now(self, keep)
+
+    Given.values = [1.0, 2.0]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Disk):
+        patch.setattr(DeferredRemoval, "remove_now", killed)
+        train("work", "default_hooks.checkpoint.rule=greater")
+    assert {left, "iter_8.pth"} <= checkpoint_files()
+    Path("work/iter_1.pth").touch()  # not of this run
+    Given.values = [0.0, 0.0, 0.0]
+    train("work", "default_hooks.checkpoint.rule=greater", resume=True)
+    best = "best_Given_iter_4.pth" if left == "iter_4.pth" else "best_Given_iter_8.pth"
+    assert checkpoint_files() == {"iter_16.pth", "iter_1.pth", best}
 
 
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):
