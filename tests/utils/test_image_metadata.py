@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
-from test_picture_io import SRGB, chunk, noise, png16
+from support.png_files import SRGB, chunk, noise, png16
 
 from glean_ext.utils.image_io import Picture, read_picture, write_picture
 

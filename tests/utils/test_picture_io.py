@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
+from support.png_files import SRGB, chunk, noise, png16
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # EXIF's orientation -> where the pixel at (row, column) of a stored 2x3 picture is shown, by the standard's table.
 SHOWN = {
     1: lambda y, x: (y, x),
@@ -27,23 +26,6 @@ SHOWN = {
     7: lambda y, x: (2 - x, 1 - y),
     8: lambda y, x: (2 - x, y),
 }
-
-
-def noise(*shape: int, dtype=np.uint16) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png16(pixels: np.ndarray, colour_type: int, *extra: bytes) -> bytes:
-    """A PNG by the standard: 16 bits, colour type 0, 2, 4 or 6."""
-    height, width = pixels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    parts = chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff16(pixels: np.ndarray, orientation: int, photometric: int = 2, extra: int | None = None) -> bytes:
