@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from glean_ext.batch.output_plan import require_suffix
+from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
@@ -156,6 +156,9 @@ class RestoreOptions:
         photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
         max_pixels: Images with more pixels are not read, and results with more are not written: small files may hold
             huge images.
+        seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
+            ``_seed<N>``.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -180,11 +183,17 @@ class RestoreOptions:
     crf: float = 10.0
     photo: PhotoOptions | None = None
     max_pixels: int = MAX_PIXELS
+    seed: int | None = None
+    num: int = 1
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.num >= 1, "num", self.num, "at least 1")
+        if self.num > 1 and not names_folder(self.output):
+            raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
@@ -203,6 +212,13 @@ class RestoreOptions:
                 ("alpha", "photo"),
             )
 
+    def variants(self) -> list[RestoreOptions]:
+        """A run for each of the ``num`` answers."""
+        if self.num == 1:
+            return [self]
+        seeds = range(self.seed or 0, (self.seed or 0) + self.num)
+        return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
+
     @property
     def background(self) -> ModelSource | None:
         """What enlarges all but the faces of photographs; None is bicubic."""
@@ -213,7 +229,8 @@ class RestoreOptions:
         photo = None
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
-        return {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+        frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+        return frames if self.seed is None else frames | {"seed": self.seed}
 
 
 def require_outscale(outscale: float | None) -> None:

@@ -167,6 +167,7 @@ class _Networks:
             on_tile=callbacks.on_tile,
             dtype=options.dtype,
             compile=options.compile,
+            seed=options.seed,
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None

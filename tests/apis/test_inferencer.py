@@ -455,7 +455,8 @@ def test_metafile_has_every_config(metafile):
         assert {"Title", "URL"} == set(collection["Paper"]) and (ROOT / collection["README"]).is_file()
     listed = [model["Config"] for model in metafile["Models"]]
     assert sorted(listed) == sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
-    kinds = dict(inferencer.MODELS.values())
+    kinds = dict(inferencer.MODELS.values()) | {"GLEAN colorization": "GLEANColorization"}
+    kinds |= {"GLEAN with BigGAN": "GLEANBigGAN", "BigGAN bank": "BigGANGenerator"}
     for model in metafile["Models"]:
         required = {"Name", "In Collection", "Config", "Metadata", "Results"}
         assert required <= set(model) <= required | {"Weights", "Alias"}, model["Name"]

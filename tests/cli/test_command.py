@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from support.tools import only_error, run_main
 
-from glean_ext import cli
 from glean_ext.cli import restore as command
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
@@ -49,25 +49,13 @@ def folder_of(place: Path, *names: str) -> Path:
 def restore(capsys, tmp_path, monkeypatch):
     """Run the command in this process and in ``tmp_path``, on the CPU: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: command.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(command.main, capsys, *arguments, "--device", "cpu", "--dtype", "float32")
 
 
 @pytest.fixture
 def fault(restore):
     """Run the command, expect exit code 2 and one line on stderr; the line."""
-
-    def call(*arguments):
-        code, _, stderr = restore(*arguments)
-        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return call
+    return lambda *arguments: only_error(*restore(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +97,7 @@ def test_several_inputs_patterns_and_batches(restore, glean, tmp_path):
         assert difference.max() <= 1  # a batch sums in another order
 
 
-def test_failures_are_told_at_the_end_and_the_rest_is_written(restore, tmp_path):
+def test_failures_are_listed_at_the_end_and_the_rest_is_written(restore, tmp_path):
     folder_of(tmp_path / "in", "a.png", "c.png")
     (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG no more")
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out")

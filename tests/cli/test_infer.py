@@ -1,7 +1,6 @@
-"""tools/infer.py with a tiny network: what it writes, and that each mistake is told in one line."""
+"""tools/infer.py with a tiny network: what it writes, and that each mistake is reported in one line."""
 
 import gc
-import importlib.util
 import os
 import pickle
 import re
@@ -14,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from support.networks import TINY
+from support.tools import load_tool, only_error, run_main
 
-from glean_ext import cli
 from glean_ext.config import load_config
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import load_backend
@@ -67,35 +66,19 @@ def save_noise(path, height=8, width=8):
 
 @pytest.fixture(scope="session")
 def tool():
-    spec = importlib.util.spec_from_file_location("infer_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("infer")
 
 
 @pytest.fixture
 def infer(tool, capsys):
     """Run the tool in this process, on the CPU: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(tool.main, capsys, *arguments, "--device", "cpu", "--dtype", "float32")
 
 
 @pytest.fixture
 def fault(infer):
     """Run the tool, expect exit code 2 and one line on stderr; the line."""
-
-    def call(*arguments):
-        code, _, stderr = infer(*arguments)
-        assert code == 2
-        assert stderr.startswith("error: ") and stderr.endswith("\n") and stderr.count("\n") == 1
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return call
+    return lambda *arguments: only_error(*infer(*arguments))
 
 
 def expected(net, rgb):

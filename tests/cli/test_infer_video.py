@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from support.tools import run_main
 from support.videos import picture, psnr, read_video, worst, write_video
 
-from glean_ext import cli
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, restore_files
 from glean_ext.batch.video_stages import VideoRestorer, fingerprint
@@ -41,13 +41,7 @@ def process(*arguments):
 @pytest.fixture
 def infer(capsys):
     """Run the tool in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: command.main([*MODEL, *map(str, arguments), *OPTIONS]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(command.main, capsys, *MODEL, *arguments, *OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import glean_ext
+from glean_ext import cli
 from glean_ext.cli.main import COMMANDS
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, DEFAULT, find_model
@@ -46,6 +48,31 @@ def test_help_loads_nothing_heavy(name):
     assert f"usage: glean {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
     assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: Path("a" * 300).stat().st_size)
+    assert end.value.code == 2 and capsys.readouterr().err == (
+        f"error: {'a' * 300} cannot be used (File name too long). Correct its name or its rights, or give another.\n"
+    )
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no file")
+
+    with pytest.raises(OSError, match="no file"):
+        cli.run(fail)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert-bank", "-h"]])
+def test_help_that_cannot_be_printed(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glean_ext", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: stdout cannot be written to (No space left on device).")
 
 
 @pytest.mark.parametrize(
