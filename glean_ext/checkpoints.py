@@ -21,7 +21,7 @@ from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
-from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.torch_files import LEGACY_MAGIC, read_torch_file
 from glean_ext.utils.weight_files import local_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
@@ -31,6 +31,8 @@ Value = TypeVar("Value")
 MAX_KEYS = 4  # that an error names before it counts the rest
 MAX_NESTING = 4  # dicts in dicts in which tensors are looked for
 MAX_ENTRIES = 1_000_000  # of them; a small file can refer to one dict very often
+# How dicts begin in pickles of protocols 0 and 1, whose first byte is no version, and what torch.save begins with.
+OLD_BEGINNINGS = b"(d", b"}q", b"ccollections\nOrderedDict\n", *LEGACY_MAGIC
 GET_AGAIN = "Get it again."
 TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
 # What training checkpoints hold besides weights and NumPy's numbers; none of it is looked at.
@@ -153,8 +155,7 @@ def read_torch(path: Path, more_names: Mapping[str, Any] | None = None) -> dict:
 def begins_as_pickle(path: Path) -> bool:
     """Whether a file begins as what ``torch.save`` or ``pickle`` write, and not as a web page, say."""
     with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or head[:1] == pickle.PROTO
+        return file.read(max(map(len, OLD_BEGINNINGS))).startswith((b"PK", pickle.PROTO, *OLD_BEGINNINGS))
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:

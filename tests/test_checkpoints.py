@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,23 @@ def test_files_without_weights(tmp_path, content, message):
     path = tmp_path / "x.pth"
     torch.save(content, path)
     assert fault(checkpoints.read, path) == message.replace("PATH", str(path))
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_old_pickles(tmp_path, protocol, kind):
+    path, state = tmp_path / "x.pth", kind(w=torch.arange(6.0).reshape(2, 3))
+    path.write_bytes(pickle.dumps(state, protocol))
+    assert_same(checkpoints.read(path), state)
+    for zipped in True, False:
+        torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+        if protocol == 1:
+            assert_same(checkpoints.read(path), state)
+        else:  # torch.load cannot read it, either
+            assert fault(checkpoints.read, path) == (
+                f"{path} is truncated, damaged or no checkpoint (it is of pickle protocol 0, in which torch.save loses "
+                "tensors). Get it again."
+            )
 
 
 def test_prefix_of_distributed_training_is_taken_off(tmp_path):

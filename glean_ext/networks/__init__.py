@@ -1,6 +1,7 @@
 """The networks. Importing them imports torch, and none of mmengine, mmcv, mmagic or torchvision."""
 
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
+from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.discriminators import StyleGAN2Discriminator
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.glean_biggan import GLEANBigGAN
@@ -12,6 +13,7 @@ from glean_ext.networks.registry import NETWORKS, Restorer, build_network
 __all__ = [
     "NETWORKS",
     "GLEANBigGAN",
+    "GLEANColorization",
     "GLEANStyleGANv2",
     "LightGLEANStyleGANv2",
     "Restorer",

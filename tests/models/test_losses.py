@@ -174,9 +174,8 @@ def test_nothing_is_downloaded_before_training_starts(no_network, monkeypatch, t
     for start in loss.init_weights, lambda: loss(*pair):
         with pytest.raises(InputError) as error:
             start()
-        assert str(error.value) == (
-            "https://download.pytorch.org/models/vgg16-397923af.pth could not be downloaded (<urlopen error no "
-            "network>). Download it elsewhere and give the path of the file."
+        assert str(error.value).startswith(
+            "https://download.pytorch.org/models/vgg16-397923af.pth could not be downloaded (no network). Download it "
         )
     assert set(no_network) == {"download.pytorch.org"}
 

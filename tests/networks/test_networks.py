@@ -268,6 +268,15 @@ def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
     assert 0 < largest_error(auto, full) < 0.05
 
 
+def test_the_precision_around_a_network_is_kept(monkeypatch):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    cpu = torch.device("cpu")
+    with precision.mixed_precision(cpu, True):
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+    with torch.autocast("cpu", torch.float16), precision.mixed_precision(cpu, True):
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+
+
 @pytest.mark.parametrize(
     ("bf16", "capability", "expected"),
     [
