@@ -84,6 +84,9 @@ def test_what_a_bank_does_not_have_is_named(changes, message):
 
 
 def test_labels_for_a_bank_without_classes():
+    assert fault(lambda: toy(label="dog")) == (
+        "label has no effect: this network has a bank without classes. Leave it out."
+    )
     assert fault(toy(), torch.zeros(1, 3, 8, 8), torch.tensor([0])) == (
         "This network has a bank without classes, but got labels. Leave them out."
     )
