@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, style_layers
+from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.encoder import StyleCodes
 from glean_ext.networks.glean import GLEANStyleGANv2, require_size
 from glean_ext.networks.inference.banded_upsampling import HighResBranch
@@ -168,7 +169,9 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     """
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
-    if type(net) is GLEANStyleGANv2:  # a subclass computes something else
+    if isinstance(net, GLEANColorization):
+        raise no_fast_form(net)
+    if isinstance(net, GLEANStyleGANv2):
         fast: nn.Module = FastGLEAN(net, dtype)
     elif isinstance(net, LightGLEANStyleGANv2):
         fast = FastLightGLEAN(net, dtype)
