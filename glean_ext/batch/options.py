@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,10 @@ from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.weight_files import local_path
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
@@ -61,6 +64,28 @@ class ModelSource:
                 f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
             )
         return cls(card.config, card.weights)
+
+    def check(self, cfg_options: Sequence[str] = ()) -> None:
+        """Read the config, and look for the weights, which takes less time than to load PyTorch.
+
+        Raises:
+            InputError: The config or the weights are missing, or the config or its changes cannot be used.
+        """
+        if self.checkpoint is None:
+            return  # an ONNX model, which is loaded as fast
+        from glean_ext.config import load_config
+
+        load_config(self.config, cfg_options)
+        if not is_url(self.checkpoint):
+            local_path(self.checkpoint)
+
+    def fetch(self) -> Path | None:
+        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+
+        Raises:
+            InputError: There is no such file, or the download failed.
+        """
+        return None if self.checkpoint is None else local_path(self.checkpoint)
 
     @property
     def is_onnx(self) -> bool:
@@ -179,6 +204,8 @@ class RestoreOptions:
         )
         if self.overwrite and self.skip_existing:
             raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
+        if self.photo is not None:
+            self.size_policy.require_whole()
         if self.photo is not None and self.alpha == "restore":
             raise InputError(
                 "{alpha=restore} has no effect with {photo}: transparency is upsampled. Leave it out.",
@@ -191,6 +218,11 @@ class RestoreOptions:
             return [self]
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
+
+    @property
+    def background(self) -> ModelSource | None:
+        """What enlarges all but the faces of photographs; None is bicubic."""
+        return None if self.photo is None else self.photo.background
 
     def of_frames(self) -> dict[str, object]:
         """What the frames of a video depend on, besides the networks: with others an interrupted one starts again."""

@@ -18,13 +18,7 @@ from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.networks import (
-    GLEANColorization,
-    GLEANStyleGANv2,
-    LightGLEANStyleGANv2,
-    build_network,
-    prepare_for_inference,
-)
+from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
@@ -152,7 +146,7 @@ class TorchBackend:
 
 def load_network(
     config: str | os.PathLike | Mapping, checkpoint: str | os.PathLike | None = None, cfg_options: Sequence[str] = ()
-) -> GLEANStyleGANv2 | LightGLEANStyleGANv2:
+) -> Restorer:
     """The network of a config with its weights, frozen and in evaluation mode, on the CPU.
 
     ``net(lq)``: (N, 3, h, w) float32 in [-1, 1], RGB -> (N, 3, H, W). ``prepare_for_inference`` makes it faster.

@@ -115,11 +115,11 @@ class GLEANColorization(GLEANStyleGANv2):
         self.fold = out_size // encoder_size
         self.cost_side = 4 * out_size  # pixels: of an image that is large enough to measure memory by
         self.size_requirements = SizeRequirements((out_size, out_size), 1, any_size=True)
-        bank, trunk = cast(StyleGAN2Generator, self.generator), cast(RRDBTrunk, self.encoder.get_submodule("0.0"))
+        trunk, spec = cast(RRDBTrunk, self.encoder.get_submodule("0.0")), self.generator.spec
         trunk.conv_first = Conv2d(self.fold**2, rrdb_channels, 3, padding=1)
-        self.variation = nn.Parameter(torch.full((bank.num_latents - bank.unused_codes, 1), START))
+        self.variation = nn.Parameter(torch.full((spec.num_codes - spec.unused_codes, 1), START))
 
-    def forward(self, lq: Tensor, z: Tensor | None = None) -> Tensor:
+    def forward(self, lq: Tensor, z: Tensor | None = None) -> Tensor:  # type: ignore[override]  # no label, but a latent
         """(N, 3, H, W), RGB in [-1, 1], of which luminance counts -> (N, 3, H, W), fp32, in [-1, 1].
 
         Args:
@@ -141,10 +141,10 @@ class GLEANColorization(GLEANStyleGANv2):
             features, codes = self.encoder(F.pixel_unshuffle(square, self.fold))
             if z is not None:
                 codes = codes + self._variation(z).to(codes.dtype)
-            # The latent bank: its features above the encoder's resolution.
+            # The latent bank: its features at every resolution.
             bank_features = self._bank_features(features, codes)
             # The decoder: chroma (N, 2, S, S).
-            chroma = self.decoder(features[self.lq_padding.side], bank_features).float()
+            chroma = self._image(features, bank_features, codes, None).float()
         return join(gray, self._from_square(chroma, lq.shape[2], lq.shape[3]))
 
     def _variation(self, z: Tensor) -> Tensor:

@@ -31,14 +31,6 @@ from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Generator
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("sources")
-    torch.save(rosinality_content(), folder / "rosinality.pt")
-    nvidia.write(nvidia_content(), folder / "nvidia.pkl")
-    return {"rosinality": folder / "rosinality.pt", "nvidia": folder / "nvidia.pkl"}
-
-
 def refused(source: Path, tmp_path: Path, *options: object) -> str:
     """The one line, less the file's name; nothing is written."""
     out = tmp_path / "out" / "bank.safetensors"

@@ -11,11 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from support.faces import DEMO, Identity, inside
 from support.networks import randomize
-from test_photo import DEMO, Identity, inside
 
 from glean_ext.faces.colour_matching import TO_YCBCR, Tone, is_gray, match_colours, to_gray
-from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import GLEANStyleGANv2
@@ -50,17 +49,6 @@ class FFHQShape:
             made = self.net(to_tensor(rgb))
         made = made / made.abs().amax(dim=(2, 3), keepdim=True)  # each channel has its own range: strong tints
         return from_tensor(made, rgb.dtype)
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    """(256, 256, 3) uint8 in colour, with one face."""
-    return np.ascontiguousarray(data.astronaut()[:256, 100:356])
 
 
 @pytest.fixture(scope="module")

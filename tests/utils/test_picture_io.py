@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -102,6 +102,50 @@ def test_16_bits_of_gray_are_kept(tmp_path):
     picture = read_picture(tmp_path / "alpha.png")
     np.testing.assert_array_equal(picture.pixels, np.repeat(both[..., :1], 3, 2))
     np.testing.assert_array_equal(picture.alpha, both[..., 1])
+
+
+def tiff_gray(bits: int, photometric: int, data: bytes, sample_format: int = 1) -> bytes:
+    """A TIFF by the standard, of one row of four pixels."""
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 134, 277: 1, 278: 1, 279: len(data)}
+    tags[339] = sample_format
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in sorted(tags.items()))
+    return b"II" + struct.pack("<HIH", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_16_bits_of_gray_that_pillow_takes_at_their_word(tmp_path):
+    """White may be zero, and 12 bits have a white of 4095."""
+    levels, packed = struct.pack("<4H", 0, 1000, 30000, 65535), bytes([0x00, 0x01, 0x00, 0xFF, 0xF8, 0x00])
+    for content, shown in (
+        (tiff_gray(16, 1, levels), [0, 1000, 30000, 65535]),
+        (tiff_gray(16, 0, levels), [65535, 64535, 35535, 0]),
+        (tiff_gray(12, 1, packed), [0, 0x1001, 0xFFFF, 0x8008]),
+    ):
+        (tmp_path / "a.tif").write_bytes(content)
+        assert read_picture(tmp_path / "a.tif").pixels.tolist() == [[[level] * 3 for level in shown]]
+    (tmp_path / "a.tif").write_bytes(tiff_gray(16, 1, levels, sample_format=2))
+    with pytest.raises(UnreadableImageError, match=r"a\.tif has signed pixels, whose range is unknown"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_16_bits_that_are_lost_are_named(tmp_path):
+    pixels = noise(64, 64, 3)
+    for name, array, lost in (
+        ("a.ppm", pixels, True), ("b.ppm", pixels.astype(np.uint8), False),
+        ("a.jp2", pixels, True), ("b.jp2", pixels.astype(np.uint8), False), ("c.jp2", pixels[..., 0], False),
+    ):  # fmt: skip
+        cv2.imwrite(str(tmp_path / name), array)
+        assert ("its 16 bits" in read_picture(tmp_path / name).not_carried) == lost, name
+
+
+def test_large_profiles(tmp_path):
+    """Those of printers and scanners may have several megabytes."""
+    icc = SRGB + np.random.default_rng(0).bytes(2 << 20)
+    for name in "a.tif", "a.png":
+        Image.fromarray(noise(4, 4, 3, dtype=np.uint8)).save(tmp_path / name, icc_profile=icc)
+        picture = read_picture(tmp_path / name)
+        assert picture.icc == icc
+        write_picture(picture, tmp_path / "out.png")
+        assert read_picture(tmp_path / "out.png").icc == icc
 
 
 def test_16_bits_in_rarer_layouts(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import re
 import signal
@@ -15,7 +14,9 @@ import tempfile
 import pytest
 from support.web_server import FACE, MODELS, Site, encode, noise
 
+from glean_ext import cli
 from glean_ext.cli.base import as_option
+from glean_ext.cli.web import main
 from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
@@ -89,14 +90,11 @@ def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_extra_is_asked_for(monkeypatch):
-    spec = importlib.util.spec_from_file_location("web_tool", "tools/web.py")
-    web = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(web)
+def test_the_extra_is_asked_for(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "glean_ext.web.server")
-    with pytest.raises(InputError, match=r"^uvicorn is not installed\. pip install 'glean-ext\[web\]'"):
-        web.main([])
+    with pytest.raises(SystemExit):
+        cli.run(lambda: main([]))
+    assert capsys.readouterr().err == "error: uvicorn is not installed. pip install 'glean-ext[web]'\n"
 
 
 def test_bad_arguments_are_reported():
