@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_at_least
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.utils.downloads import is_url
@@ -190,8 +190,8 @@ class RestoreOptions:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
-        require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
-        require(self.num >= 1, "num", self.num, "at least 1")
+        require_at_least("seed", self.seed or 0, 0)
+        require_at_least("num", self.num, 1)
         if self.num > 1 and not names_folder(self.output):
             raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")

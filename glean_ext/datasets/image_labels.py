@@ -38,10 +38,11 @@ def image_labels(
 
 
 def _from_folders(names: Sequence[str]) -> dict[str, str]:
-    if loose := [name for name in names if len(PurePath(name).parts) < 2]:
+    if loose := [name for name in names if len(PurePath(name).parts) < 2 or PurePath(name).is_absolute()]:
         raise InputError(
             f"{summarize_names(loose, 1)}: labels='folders' takes the class from the folder of an image, but it is in "
-            "none. Sort the images into a folder for each class and set recursive=True, or name a JSON file."
+            "none below the ground truth. Sort the images into a folder for each class and set recursive=True, or "
+            "name a JSON file."
         )
     return {name: PurePath(name).parts[0] for name in names}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
-from glean_ext.errors import InputError, first_line, require_one_of
+from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
@@ -190,8 +190,7 @@ def draw_latent(net: nn.Module, seed: int) -> Tensor:
     """
     if not isinstance(net, GLEANColorization):
         raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
-    if seed < 0:
-        raise InputError(f"{{seed}} is {seed}, but it must be 0 or more.", "seed")
+    require_at_least("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, net.style_channels, generator=generator)
 

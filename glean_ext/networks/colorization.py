@@ -72,8 +72,6 @@ class GLEANColorization(GLEANStyleGANv2):
             two; arguments that contradict each other.
     """
 
-    colorizes = True
-
     def __init__(
         self,
         in_size: int,  # pixels: side of the gray image, a power of two

@@ -73,6 +73,8 @@ def find_label(label: int | str, num_classes: int, names: Sequence[str] = ()) ->
     >>> find_label("golden_retriever", 3, ["tench", "Golden Retriever", "7"]), find_label("2", 3)
     (1, 2)
     """
+    if not num_classes:
+        raise InputError("{label} has no effect: this network has a bank without classes.", "label", "Leave it out.")
     if isinstance(label, str):
         plain = {_plain(name): index for index, name in reversed(list(enumerate(names)))}
         if _plain(label) in plain:

@@ -202,8 +202,7 @@ def _fetch(url: str, path: Path, digits: str) -> None:
     if not digest.startswith(digits):
         transfer.discard()
         raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
-    with suppress(FileNotFoundError):  # else a kill between the next two steps leaves a digest of another file
-        _digest_file(path).unlink()
+    _digest_file(path).unlink(missing_ok=True)  # else a kill after the next step leaves the digest of another file
     os.replace(partial, path)
     _digest_file(path).write_text(digest)
     transfer.discard()

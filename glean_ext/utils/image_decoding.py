@@ -49,16 +49,12 @@ def layout_of_16_bits(image: Image.Image) -> str | None:
 
 
 def reduced_depth(image: Image.Image) -> tuple[str, ...]:
-    """The name of the 16 bits of colours that neither Pillow nor :func:`decode_16_bits` keeps; call it before loading.
-
-    PPM and JPEG2000 have them, too.
-    """
+    """The name of the bits of colours beyond 8 in PPM and JPEG2000, which Pillow drops; call it before loading."""
     if not isinstance(image, ImageFile.ImageFile) or image.mode not in ("RGB", "RGBA", "LA"):
         return ()
     maxima = [args[1] for codec, *_, args in image.tile if codec == "ppm" and isinstance(args, tuple)]
-    if image.format == "JPEG2000":
-        maxima = [2 ** _bits_of_jpeg2000(image)]
-    return ("its 16 bits",) if max(maxima, default=0) > 256 else ()
+    bits = _bits_of_jpeg2000(image) if image.format == "JPEG2000" else max(maxima, default=0).bit_length()
+    return (f"the {bits} bits of its colours",) if bits > 8 else ()
 
 
 def _bits_of_jpeg2000(image: ImageFile.ImageFile) -> int:

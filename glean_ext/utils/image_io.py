@@ -59,7 +59,7 @@ START_OF_SCAN, FILL_BYTES = 0xFFDA, 0xFFFF
 # Pixels of a byte: a bit for each block of 8x8 values of one component, which may be a quarter of the image.
 MAX_JPEG_PIXELS = 8 * 64 * 4
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
-MAX_RAW_PIXELS = 8  # of a byte without compression: a bit for each
+MAYBE_RAW, MAX_RAW_PIXELS = ("BMP", "PPM", "TIFF"), 8  # of a byte without compression: a bit for each
 # Pixels of a byte in other formats, which have no bound: in blank pages of facsimile there are up to 56,000 (A3, 600
 # dots per inch), in a WebP of one colour even more. So a file may have these few pixels, whatever its length.
 MAX_OTHER_PIXELS, HARMLESS_PIXELS = 1 << 16, 1 << 24
@@ -303,7 +303,7 @@ def _min_bytes(image: Image.Image, stream: BinaryIO) -> float:
     """The bytes of a file with the pixels of ``image``; 0 where its format has no bound."""
     if image.format in MIN_BYTES:
         return MIN_BYTES[image.format](stream)
-    raw = any(codec == "raw" for codec, *_ in getattr(image, "tile", ()))
+    raw = image.format in MAYBE_RAW and any(codec == "raw" for codec, *_ in getattr(image, "tile", ()))
     return image.width * image.height / MAX_RAW_PIXELS if raw else 0
 
 

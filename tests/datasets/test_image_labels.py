@@ -48,7 +48,9 @@ def test_mistakes_are_named(tmp_path):
     assert fault(image_labels, NAMES, "folders", "", 1000) == (
         "The images have 3 classes, but classes=1000. Correct the folder or the number."
     )
-    assert fault(image_labels, ["a.png"], "folders", "").startswith("a.png: labels='folders' takes the class from the ")
+    for name in "a.png", "/elsewhere/dog/a.png":
+        message_of_loose = fault(image_labels, [name], "folders", "")
+        assert message_of_loose.startswith(f"{name}: labels='folders' takes the class from the folder of an image, but")
 
 
 @pytest.mark.usefixtures("mmagic_models")

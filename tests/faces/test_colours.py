@@ -237,12 +237,17 @@ def test_gains_are_bounded():
         np.testing.assert_allclose(ratio, gain, rtol=0.1)
 
 
-def test_chroma_follows_luminance_as_in_the_photo():
-    """Crop: luminance 100 +- 40 and Cb = luminance / 4 - 25. Restored: the same luminance, and Cb of the other sign."""
+@pytest.mark.parametrize("rest", [0, 10])
+def test_chroma_follows_luminance_as_in_the_photo(rest):
+    """Crop: luminance 100 +- 40 and Cb = luminance / 4 - 25. Restored: the same luminance, and Cb of the other sign.
+
+    Cb also changes by ``rest`` from row to row, in both.
+    """
     luminance = np.repeat([60.0, 140.0], 8)[None, :].repeat(16, 0)
+    rows = np.where(np.arange(16) % 2, rest, -rest)[:, None]
 
     def image(slope):
-        chroma = slope * (luminance - 100)
+        chroma = slope * (luminance - 100) + rows
         pixels = np.stack([luminance, chroma, np.zeros_like(chroma)], -1) @ np.linalg.inv(TO_YCBCR).T
         return np.rint(pixels * 257).astype(np.uint16)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 CLASSES = 7
-SIZES = {"num_classes": CLASSES, "base_channels": 8, "shared_dim": 12}
+SIZES = {"num_classes": CLASSES, "base_channels": 4, "shared_dim": 12}
 # The arguments of a GLEAN around such a bank, and of its small other parts.
 NET = {"type": "GLEANBigGAN", "in_size": 8, "out_size": 32, "rrdb_channels": 8, "num_rrdbs": 1, "max_channels": 16}
 

@@ -16,7 +16,7 @@ WIDTHS = {32: (4, 4, 4, 4), 64: (16, 16, 8, 4, 2)}
 class Release:
     """A network of the release; ``state`` is what its ``G_ema.pth`` holds."""
 
-    def __init__(self, size: int, deep: bool, classes: int = 5, ch: int = 8, dim_z: int = 20, shared: int = 6):
+    def __init__(self, size: int, deep: bool, classes: int = 5, ch: int = 4, dim_z: int = 20, shared: int = 6):
         self.deep, self.generator = deep, torch.Generator().manual_seed(3)
         self.widths = [ch * factor for factor in WIDTHS[size]]
         self.slots, self.dim_z, self.attention = len(self.widths), dim_z, size >= 64

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_picture_io import chunk, noise
+from support.png_files import chunk, noise
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import Picture, decode_rgb, read_picture, read_rgb, write_picture

@@ -44,7 +44,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.file_backend = DeferredRemoval(self.file_backend)
         if is_main_process():
             with self._save_then_remove():
-                for path in self._superseded:
+                for path in map(str, self._superseded):
                     if Path(path).parent == Path(self.out_dir):  # else the file is another run's
                         self.file_backend.remove(path)
 

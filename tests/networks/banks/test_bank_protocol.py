@@ -1,34 +1,30 @@
-"""A bank that GLEAN has never seen: ten lines, and no change elsewhere."""
+"""A bank that GLEAN has never seen, that of ``docs/add_a_bank.md``: ten lines, and no change elsewhere."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from support.checkpoint_files import fault, pretrained, snapshot
-from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.networks import StyleGAN2Generator, prepare_for_inference
-from glean_ext.networks.banks.bank import Bank, BankSpec
 from glean_ext.networks.glean import GLEANNetwork
 
-
-class ToyBank(nn.Module, Bank):
-    spec = BankSpec({4: 6, 8: 6, 16: 5, 32: 4}, num_codes=4, code_channels=3)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleDict({str(res): nn.Conv2d(self.spec.channels[res // 2], c, 1) for res, c in LAYERS})
-
-    def start(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
-        return codes[:, 0].repeat(1, 2)[:, :, None, None].expand(-1, -1, 4, 4)
-
-    def block(self, x: Tensor, res: int, codes: Tensor, label: Tensor | None = None) -> Tensor:
-        x = self.convs[str(res)](x) + codes[:, res.bit_length() - 3].mean(1)[:, None, None, None]
-        return nn.functional.interpolate(x, scale_factor=2)
+ROOT = Path(__file__).parents[3]
 
 
-LAYERS = list(ToyBank.spec.channels.items())[1:]
+def documented_bank() -> type:
+    """The bank of the documentation, which is its first block of code."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "add_a_bank.md").read_text(), re.S)
+    names: dict = {}
+    exec(code, names)
+    return names["ToyBank"]
+
+
+ToyBank = documented_bank()
 WIDTHS = {4: 8, 8: 8, 16: 7, 32: 6}
 
 
@@ -88,6 +84,9 @@ def test_what_a_bank_does_not_have_is_named(changes, message):
 
 
 def test_labels_for_a_bank_without_classes():
+    assert fault(lambda: toy(label="dog")) == (
+        "label has no effect: this network has a bank without classes. Leave it out."
+    )
     assert fault(toy(), torch.zeros(1, 3, 8, 8), torch.tensor([0])) == (
         "This network has a bank without classes, but got labels. Leave them out."
     )
