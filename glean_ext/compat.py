@@ -1,7 +1,8 @@
 """The one place that patches other libraries where they are broken, and that uses what mmengine keeps private.
 
 MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, an mmcv without
-compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and a fault in mmengine.
+compiled ops, libraries that its editors are too old for, a ``torch.load`` that refuses mmengine's training
+checkpoints, and a fault in mmengine.
 ``apply()`` corrects these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
 """
 
@@ -15,8 +16,10 @@ import importlib.util
 import logging
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+    Execute = Callable[[ModuleType], None]  # what runs the code of a module
+
 MMCV_OPS = "mmcv._ext"  # the module of compiled ops, absent from mmcv-lite
 EDITORS = "mmagic.models.editors"
+FACE_DRAWING = "controlnet_aux.mediapipe_face.mediapipe_face_common"  # of a package that MMagic's inferencers import
 INFERENCER = "mmagic.apis.mmagic_inferencer"
 LEFT_OUT: dict[str, tuple[str, str]] = {}  # class of MMagic -> its editor, and why that cannot be imported
 LOG_STATISTICS = ("min", "max", "current", "mean")  # the methods that mmengine's log buffers are pickled with
@@ -41,7 +47,8 @@ logger = logging.getLogger(__name__)
 def apply() -> None:
     """Make MMagic importable and usable on this machine's versions. A second call changes nothing."""
     name_numpy_bool8()
-    leave_out_broken_editors()
+    hook_import(EDITORS, leave_out_broken_editors)
+    hook_import(FACE_DRAWING, do_without_mediapipe)
     supply_mmcv_ops()
     allow_training_checkpoints()
     take_folder_names_as_metainfo()
@@ -167,11 +174,15 @@ def offer_inferencers(kind: type, settings: Callable[[str], list[dict]], tasks: 
         settings: model name -> the ``Models`` of a metafile.
         tasks: model name -> what MMagic calls its task.
     """
+    change = functools.partial(_hook_inferencer, kind=kind, settings=settings, tasks=tasks)
+
+    def execute(run: Execute, module: ModuleType) -> None:
+        run(module)
+        change(module)
+
     if INFERENCER in sys.modules:
-        _hook_inferencer(sys.modules[INFERENCER], kind, settings, tasks)
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        change = functools.partial(_hook_inferencer, kind=kind, settings=settings, tasks=tasks)
-        sys.meta_path.insert(0, _AfterImport(INFERENCER, change))
+        change(sys.modules[INFERENCER])
+    hook_import(INFERENCER, execute)
 
 
 def _hook_inferencer(
@@ -208,59 +219,67 @@ def _hook_inferencer(
     inferencer.inference_supported_models_cfg_inited = False  # read the metafiles again, with these models
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls ``change(module)`` once the module of that name has been imported."""
+# ---------------------------------------------------------------- modules that are run in another way
 
-    def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
-        self.name, self.change = name, change
+
+def hook_import(name: str, execute: Callable[[Execute, ModuleType], None]) -> None:
+    """Have ``execute(run, module)`` run the module of that name, once it is imported; ``run(module)`` is the usual way.
+
+    A module that has been imported, or that has a hook, is left alone.
+    """
+    if name not in sys.modules and not any(isinstance(f, _ImportHook) and f.name == name for f in sys.meta_path):
+        sys.meta_path.insert(0, _ImportHook(name, execute))
+
+
+class _ImportHook(importlib.abc.MetaPathFinder):
+    def __init__(self, name: str, execute: Callable[[Execute, ModuleType], None]) -> None:
+        self.name, self.execute = name, execute
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         spec = importlib.machinery.PathFinder.find_spec(name, path) if name == self.name else None
-        loader = spec.loader if spec else None
-        if loader is None:
+        if spec is None or spec.loader is None:
             return None
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            self.change(module)
-
-        loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = functools.partial(self.execute, spec.loader.exec_module)  # type: ignore[method-assign]
         return spec
 
 
-def leave_out_broken_editors() -> None:
-    """Let MMagic be imported though some of its editors need older versions of other libraries than are installed.
+def leave_out_broken_editors(run: Execute, module: ModuleType) -> None:
+    """Run ``mmagic.models.editors`` statement by statement, and leave out each import that fails.
 
-    ``mmagic.models.editors`` imports every editor, so one that fails would take all of MMagic with it. Each is imported
-    on its own; one that fails is logged and kept in :data:`LEFT_OUT`. It has to run before MMagic is imported.
+    It imports every editor, so one that needs older versions of other libraries than are installed would take all of
+    MMagic with it. Such an editor is logged and kept in :data:`LEFT_OUT`.
     """
-    if EDITORS not in sys.modules and not any(isinstance(finder, _EditorsFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _EditorsFinder())
+    path = str(module.__file__)
+    for statement in ast.parse(Path(path).read_bytes()).body:
+        try:
+            exec(compile(ast.Module([statement], []), path, "exec"), vars(module))
+        except Exception as error:  # anything: an old editor meets a new library
+            if not isinstance(statement, ast.ImportFrom):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            logger.info("MMagic's %s is left out: %s", statement.module, reason)
+            LEFT_OUT.update({alias.name: (str(statement.module), reason) for alias in statement.names})
+    vars(module)["__all__"] = [name for name in vars(module).get("__all__", ()) if name in vars(module)]
 
 
-class _EditorsFinder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == EDITORS else None
-        if spec is not None and spec.origin:
-            spec.loader = _EditorsLoader(name, spec.origin)
-        return spec
+def do_without_mediapipe(run: Execute, module: ModuleType) -> None:
+    """Run a module as where mediapipe is not installed, if it fails with the installed one.
 
-
-class _EditorsLoader(importlib.machinery.SourceFileLoader):
-    """Runs the statements of the module one by one; an import that fails is left out."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        for statement in ast.parse(self.get_data(self.path)).body:
-            try:
-                exec(compile(ast.Module([statement], []), self.path, "exec"), vars(module))
-            except Exception as error:  # anything: an old editor meets a new library
-                if not isinstance(statement, ast.ImportFrom):
-                    raise
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                logger.info("MMagic's %s is left out: %s", statement.module, reason)
-                LEFT_OUT.update({alias.name: (str(statement.module), reason) for alias in statement.names})
-        vars(module)["__all__"] = [name for name in vars(module).get("__all__", ()) if name in vars(module)]
+    controlnet_aux can do without mediapipe, but not with one that lacks ``solutions``, as all after 0.10.21 do.
+    """
+    try:
+        run(module)
+    except Exception as error:  # other versions raise errors of several types
+        logger.info("%s does without mediapipe: %s", module.__name__, first_line(error))
+        installed = {"mediapipe": sys.modules["mediapipe"]} if "mediapipe" in sys.modules else {}
+        sys.modules["mediapipe"] = None  # type: ignore[assignment]  # an import of it fails
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is not installed
+                run(module)
+        finally:
+            del sys.modules["mediapipe"]
+            sys.modules.update(installed)
 
 
 def refusing(name: str) -> Callable[..., NoReturn]:
