@@ -31,7 +31,7 @@ def requirements() -> Iterator[Requirement]:
         yield from (one for one in map(Requirement, text.split("\n")[1:]) if one.name != "glean-ext")
 
 
-def tested(python: str) -> dict[str, Version]:
+def constraints(python: str) -> dict[str, Version]:
     """Name -> version with this Python."""
     versions = {}
     for line in (ROOT / "requirements/constraints.txt").read_text().splitlines():
@@ -45,14 +45,14 @@ def tested(python: str) -> dict[str, Version]:
 
 @pytest.mark.parametrize("python", TESTED_PYTHONS)
 def test_every_requirement_admits_the_version_it_is_tested_with(python):
-    versions = tested(python)
+    versions = constraints(python)
     for one in requirements():
         assert one.specifier.contains(versions[canonicalize_name(one.name)]), one
 
 
 @pytest.mark.parametrize("python", TESTED_PYTHONS)
 def test_the_tested_versions_are_current(python):
-    versions = tested(python)
+    versions = constraints(python)
     assert not {name for name, oldest in CURRENT.items() if versions[name] < Version(oldest)}
     assert len({version for name, version in versions.items() if name.startswith("opencv-")}) == 1  # in one folder
 
