@@ -1,4 +1,4 @@
-"""Converts a StyleGAN2 checkpoint of another implementation to a bank for GLEAN; every tensor is accounted for."""
+"""Converts a StyleGAN2 or BigGAN of another implementation to a bank for GLEAN; every tensor is accounted for."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from torch import Tensor, nn
 
 import glean_ext
 from glean_ext import checkpoints
+from glean_ext.bank_conversion.biggan import convert_biggan
 from glean_ext.bank_conversion.key_maps import FOREIGN, FORMATS, IMAGE_AXES, KeyMap, Row
 from glean_ext.bank_conversion.sources import Network, Source, read_source
 from glean_ext.errors import InputError, first_line
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
+from glean_ext.networks.banks.biggan_file import bank_sizes
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
+from glean_ext.utils.files import require_suffix
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
+from glean_ext.utils.weight_files import local_path
 
 CONVERTER = "1"  # increased when the same source would give other tensors
 AUTO = "auto"
@@ -51,6 +55,10 @@ def convert_bank(
 ) -> Bank:
     """Write the generator, and the discriminator if there is one, as ``generator_ema`` and ``discriminator``.
 
+    >>> bank = glean_ext.convert_bank("stylegan2.pt", "bank.safetensors")
+    >>> bank.format, bank.generator["out_size"]
+    ('rosinality', 32)
+
     The averaged generator is taken where the file has one. The images are those of the source for the same latent
     codes and noise, in fp32, up to rounding and to the half precision that the source may compute in. From latent codes
     z they differ by a further relative 5e-7: the mapping network adds 1e-6 to the mean square of z, as MMagic does, and
@@ -59,17 +67,16 @@ def convert_bank(
     Args:
         source: Path or URL of the checkpoint.
         out: A ``.safetensors`` file.
-        kind: ``'mmagic'``, ``'rosinality'``, ``'nvidia'`` or ``'auto'``.
+        kind: ``'mmagic'``, ``'rosinality'``, ``'nvidia'``, ``'biggan'`` (its authors' PyTorch release) or ``'auto'``.
         discriminator: Take the discriminator too.
         bgr: The source's images are BGR; the converted networks' are RGB.
 
     Raises:
-        InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is no
-            unconditional StyleGAN2 of this package's arithmetic.
+        InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is neither an
+            unconditional StyleGAN2 of this package's arithmetic nor a class-conditional BigGAN.
     """
-    if Path(out).suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors. Choose another output.", parameter="out")
-    path = checkpoints.local_path(str(source))
+    require_suffix(out, ".safetensors")
+    path = local_path(str(source))
     content = read_source(path)
     if kind not in (AUTO, content.format):
         raise InputError(
@@ -85,6 +92,8 @@ def convert_bank(
 
 
 def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
+    if content.format == "biggan":
+        return _biggan(content, path)
     known = FORMATS[content.format]
     discriminators = content.discriminators if with_discriminator else []
     if not content.generators:
@@ -95,6 +104,11 @@ def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
         )
     network = content.generators[0]
     where = f"{path}: {network.name}"
+    if bank_sizes(network.tensors):
+        raise InputError(
+            f"{where} is a BigGAN with MMagic's names, which configs take as it is: checkpoint={str(path)!r}, "
+            f"prefix={network.entry!r}."
+        )
     state, names = _rename(network, known.generator, path)
     arguments = _generator_arguments(state, names, where)
     notes = _draw_missing_noise(state)
@@ -112,10 +126,21 @@ def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
     return bank
 
 
+def _biggan(content: Source, path: Path) -> Bank:
+    network, *others = content.generators
+    arguments, state = convert_biggan(network, path)
+    bank = Bank("biggan", [network.name], arguments, {}, {f"generator_ema.{k}": tensor for k, tensor in state.items()})
+    if left := [*(other.name for other in others), *content.others]:
+        bank.notes.append(f"not taken: {', '.join(left)}")
+    return bank
+
+
 def _add_discriminator(bank: Bank, network: Network, path: Path) -> None:
     where = f"{path}: {network.name}"
     try:
-        state, names = _rename(network, FORMATS[network.format].discriminator, path)
+        keys = FORMATS[network.format].discriminator
+        assert keys is not None
+        state, names = _rename(network, keys, path)
         arguments = _discriminator_arguments(state, names, where)
         if arguments["in_size"] != bank.generator["out_size"]:
             sizes = f"{arguments['in_size']}x{arguments['in_size']} images, but the generator makes"

@@ -64,8 +64,8 @@ class VideoRestorer:
         self.options, self.restorer, self.background = options, restorer, background
         self.finder, self.notify = finder, notify
         models = [options.model]
-        if options.photo is not None and options.photo.background is not None:
-            models.append(options.photo.background)
+        if options.background is not None:
+            models.append(options.background)
         dtype = getattr(restorer.network, "dtype", None)  # what None in the options stands for
         self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), "dtype": dtype})
 
@@ -140,7 +140,7 @@ class FrameRestorer:
                 video.options.photo,
                 self.restorer,
                 backgrounds[0] if backgrounds else None,
-                video.options.outscale,
+                1 if video.options.outscale is None else video.options.outscale,
                 video.options.batch,
                 video.finder,
             )

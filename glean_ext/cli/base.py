@@ -6,12 +6,17 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import NoReturn
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from traceback import walk_tb
+from typing import Any, NoReturn
 
 from glean_ext.cli import signals, streams
 from glean_ext.cli.download_bar import DownloadBar
@@ -28,6 +33,9 @@ EXTRAS = {  # package -> the extra that brings it
     "av": "video",
     "onnxruntime": "onnx",
 }
+# Libraries whose warnings are about their own code, and mean nothing to who runs a command.
+CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -58,10 +66,17 @@ def fail(reason: object) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
+    """Reports bad usage in one line, with the options that are nearest to an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message}. See {self.prog} --help.")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, n=2) if unknown else []
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        fail(f"{message}. {hint}See {self.prog} --help.")
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, which ignores that a file cannot be written to."""
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -79,14 +94,25 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
 
 
+def device_name(text: str) -> str:
+    """A device by one of torch's usual names, which torch itself would only know after seconds; whether it is there,
+    and others with a colon, are left to torch.
+    """
+    if ":" not in text and text not in DEVICES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; give {', '.join(DEVICES)}, or cuda:1 and so on")
+    return text
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool: 0 when done, 2 and one line for bad input; anything else is a bug and raises.
 
     Ctrl-C, SIGTERM and SIGHUP end it in the same way: what is open is closed, and the code is 128 and the signal's
     number. A tool also runs without stdin, stdout or stderr. Where stdout cannot be written to, it ends with one line,
-    and without a line, as if by SIGPIPE, where nobody reads stdout any more.
+    and without a line, as if by SIGPIPE, where nobody reads stdout any more. Where the system
+    refuses a file, it ends with one line, too.
     """
     streams.open_missing()
+    silence_other_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
         sys.stdout.reconfigure(errors="backslashreplace")
     bar = DownloadBar()
@@ -98,24 +124,57 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         fail(error)
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        package = package_at_fault(error)
+        if package is None:
             raise
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
-        fail(f"{package} does not work ({first_line(error)}). Reinstall it: pip install 'glean-ext[{EXTRAS[package]}]'")
+        fail(
+            f"{package} {installed_version(package)} does not work ({first_line(error)}). "
+            f"Install another version: pip install 'glean-ext[{EXTRAS[package]}]'"
+        )
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
         raise SystemExit(128 + number) from None
-    except OSError:
+    except OSError as error:
         reason = streams.discard_broken_stdout()
         if isinstance(reason, BrokenPipeError):  # its reader has seen enough
             raise SystemExit(128 + signal.SIGPIPE) from None
         if reason is not None:
             fail(f"stdout cannot be written to ({reason.strerror}). Results that were written before are complete.")
-        raise
+        if error.filename is None:
+            raise
+        fail(f"{error.filename} cannot be used ({error.strerror}). Correct its name or its rights, or give another.")
     raise SystemExit(code or 0)
+
+
+def silence_other_libraries() -> None:
+    """Hide what other libraries say to their developers, unless ``python -W`` or ``PYTHONWARNINGS`` asks for it."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
+    if not sys.warnoptions:
+        for category in FutureWarning, DeprecationWarning, PendingDeprecationWarning:
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", module=rf"({CHATTY})\b")
+
+
+def package_at_fault(error: ImportError) -> str | None:
+    """The optional package whose import failed: the error names it, or was raised within it."""
+    modules = [error.name or ""]
+    modules += [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
+    return next((package for module in modules if (package := module.partition(".")[0]) in EXTRAS), None)
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed package; empty where that is unknown.
+
+    >>> installed_version("rich") > "13", installed_version("no_such_package")
+    (True, '')
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def write_error(line: str) -> None:

@@ -1,16 +1,19 @@
-"""Checks of a config before anything is built from it: what would only show after hours, or as a riddle."""
+"""Checks of a config before anything is built from it: what would only show after hours, or as a riddle.
+
+Importing this module, and :func:`check_settings`, need no torch, so that a front end can check first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 
-from glean_ext.datasets import check_dataloader
 from glean_ext.errors import InputError
+from glean_ext.utils.files import nearest_folder
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,16 @@ NUMBERS = {
     "auto_scale_lr.base_batch_size": COUNT,
     "log_processor.window_size": COUNT,
 }
-SECTIONS = ("model", "train_cfg", "train_dataloader", "optim_wrapper", "default_hooks")  # that are dicts
+SECTIONS = (
+    "model",
+    "train_cfg",
+    "train_dataloader",
+    "optim_wrapper",
+    "default_hooks",
+    "env_cfg",
+    "randomness",
+)  # dicts
+LISTS = ("custom_hooks", "val_evaluator", "test_evaluator", "param_scheduler")  # of dicts, or one dict
 
 
 def require(cfg: Config, *settings: str) -> None:
@@ -92,11 +104,38 @@ def check_training(cfg: Config) -> None:
     Raises:
         InputError: The first mistake.
     """
-    _check_sections(cfg)
-    _check_numbers(cfg)
+    from glean_ext.datasets import check_dataloader  # needs torch
+
+    check_settings(cfg)
     check_dataloader(cfg)
     _check_optimizers(cfg)
+
+
+def check_settings(cfg: Config) -> None:
+    """The part of :func:`check_training` that needs no torch.
+
+    Raises:
+        InputError: The first mistake.
+    """
+    check_sections(cfg)
+    _check_numbers(cfg)
     _check_schedules(cfg)
+
+
+def require_writable_work_dir(cfg: Config) -> Path:
+    """The folder for logs and checkpoints, or of the folders it will be made in the one that exists.
+
+    Raises:
+        InputError: It is a file, or may not be written to.
+    """
+    folder, writable = nearest_folder(Path(cfg.work_dir))
+    if not writable:
+        raise InputError(
+            f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
+            parameter="work_dir",
+            hint="Choose another {work_dir}.",
+        )
+    return folder
 
 
 def make_work_dir(cfg: Config) -> None:
@@ -116,10 +155,16 @@ def make_work_dir(cfg: Config) -> None:
         ) from error
 
 
-def _check_sections(cfg: Config) -> None:
+def check_sections(cfg: Config) -> None:
+    """Raise InputError for a part of the config that is no dict, or no list of dicts."""
     for name in SECTIONS:
-        if name in cfg and not isinstance(cfg[name], Mapping):
+        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
             raise InputError(f"config: {name} is {cfg[name]!r}, but it must be a dict. configs/_base_ has examples.")
+    for name in LISTS:
+        items = cfg.get(name)
+        for item in items if isinstance(items, Sequence) and not isinstance(items, str) else [items]:
+            if isinstance(item, (str, int, float)):  # objects are built already
+                raise InputError(f"config: {name} has {item!r}, but it must be a dict. configs/_base_ has examples.")
 
 
 def _check_numbers(cfg: Config) -> None:
@@ -160,7 +205,7 @@ def _check_optimizers(cfg: Config) -> None:
 
 def _check_schedules(cfg: Config) -> None:
     """Refuse schedules that count epochs: a training by iterations is one epoch, so the rate would never change."""
-    if "max_iters" not in cfg.train_cfg:
+    if "max_iters" not in (cfg.get("train_cfg") or {}):
         return
     for pattern in "param_scheduler", "param_scheduler.*", "param_scheduler.*.*":
         for name, scheduler in _find(cfg.to_dict(), pattern.split("."), ()):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import glean_ext
+from glean_ext import cli
 from glean_ext.cli.main import COMMANDS
 from glean_ext.utils.downloads import cache_folder, cached_name
-from glean_ext.zoo import CARDS, find_model
+from glean_ext.zoo import CARDS, DEFAULT, find_model
 
+ROOT = Path(__file__).parents[2]
 # The modules that take seconds to load.
 HEAVY = "{'torch', 'mmengine', 'mmagic', 'cv2', 'av', 'onnxruntime'}"
 
@@ -42,6 +48,31 @@ def test_help_loads_nothing_heavy(name):
     assert f"usage: glean {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
     assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: Path("a" * 300).stat().st_size)
+    assert end.value.code == 2 and capsys.readouterr().err == (
+        f"error: {'a' * 300} cannot be used (File name too long). Correct its name or its rights, or give another.\n"
+    )
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no file")
+
+    with pytest.raises(OSError, match="no file"):
+        cli.run(fail)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert-bank", "-h"]])
+def test_help_that_cannot_be_printed(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glean_ext", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: stdout cannot be written to (No space left on device).")
 
 
 @pytest.mark.parametrize(
@@ -110,3 +141,97 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, missing, a
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and f"pip install 'glean-ext[{extra}]'" in done.stderr
     assert missing.replace("_", "-") in done.stderr
+
+
+MISTAKES = {
+    "train no": "no: there is no such file. Give the path of a config.",
+    "train demo_glean_x8": "data/demo/train/GT: there is no such folder. Set data_root and data_prefix.gt of the",
+    "train demo_glean_x8 --cfg-options train_cfg.max_iters=0": "config: train_cfg.max_iters is 0, but",
+    "train demo_glean_x8 --cfg-options custom_hooks=[1,2]": "config: custom_hooks has 1, but it must be a dict.",
+    "train demo_glean_x8 --cfg-options param_scheduler=[a,b]": "config: param_scheduler has 'a', but it must be",
+    "train demo_glean_x8 --cfg-options env_cfg=[1]": "config: env_cfg is [1], but it must be a dict.",
+    "train demo_glean_x8 --work-dir file/x": "file/x cannot be made a folder: ",
+    "train demo_glean_x8 --cfg-options load_from=no.pth HERE": "no.pth: there is no such file. Give the path or URL",
+    "train demo_glean_x8 --cfg-options model.generator.init_cfg.checkpoint=no.pth HERE": "no.pth: there is no such",
+    "train demo_glean_x8 --cfg-options load_from=http://127.0.0.1:9/a.pth HERE": (
+        "http://127.0.0.1:9/a.pth could not be downloaded ("
+    ),
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
+    "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
+    "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
+    "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
+    "export demo_glean_x8 file a.txt": "a.txt: --format onnx writes .onnx. Name it a.onnx.",
+    "export demo_glean_x8 no.pth a.onnx": "no.pth: there is no such file.",
+    "convert-bank file a.pth": "a.pth must end in .safetensors. Choose another output.",
+    "convert-bank no.pth a.safetensors": "no.pth: there is no such file.",
+    "prepare-data no out --size 64": "no: there is no such folder or zip file.",
+    "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
+    "restore no.jpg -o out.png": "no.jpg: there is no such file or folder.",
+    "restore face.png -o out.bmp": "out.bmp: images are written as .png, .jpg, .jpeg, .webp.",
+    "restore face.png -o out.png --outscal 2": "unrecognized arguments: --outscal 2. Did you mean --outscale?",
+    "restore face.png -o out.png --fidelity 3": "--fidelity is 3.0, but it must be between 0",
+    "restore --model glean_x16_fhq face.png -o out.png": "no model is called 'glean_x16_fhq'. Did you mean",
+    "restore text.png -o out.png": "text.png is no image, or of a format that is not read",
+    "restore no.py no.pth face.png -o out.png": "no.py: there is no such file. Give the path of a config.",
+    "restore glean_x16_ffhq no.pth face.png -o out.png": "no.pth: there is no such file. Give the path or URL",
+    "restore --model demo_glean_x8 face.png -o out.png --cfg-options foo": "--cfg-options foo: it must be key=value",
+    "restore face.png -o out.png --background no.py no.pth": "no.py: there is no such file.",
+    "restore face.png -o out.png --device cudda": "argument --device: 'cudda' is no device",
+    "restore face.png -o out.png --fit crop": "--fit crop has no use for faces",
+    "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
+    "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
+    "web --model a=demo_glean_x8,no.pth": "no.pth: there is no such file.",
+    "web --port 70000": "--port 70000: ports go from 0 to 65535.",
+}
+
+
+def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
+    """One process answers them all, since starting Python takes most of the time."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty/GT").mkdir(parents=True)
+    (tmp_path / "GT").mkdir()
+    (tmp_path / "GT/a.png").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    (tmp_path / "text.png").write_text("no image")
+    offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
+    environment = os.environ | offline | {"TORCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    here = [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")]
+    code = (
+        "import json, sys\nfrom glean_ext import cli\nfrom glean_ext.cli.main import main\n"
+        "for command in json.load(sys.stdin):\n"
+        "    try: cli.run(lambda: main(command))\n"
+        "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
+        "print(sorted({'torch', 'mmagic'} & set(sys.modules)))"
+    )
+    commands = [
+        [word for part in command.split() for word in (here if part == "HERE" else [part])] for command in MISTAKES
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[1::2] == ["2"] * len(MISTAKES), done.stderr
+    for line, (command, message) in zip(lines[::2], MISTAKES.items(), strict=True):
+        assert line.startswith(f"error: {message}"), command
+    assert done.stdout.splitlines()[-1] == "[]"
+    file = tmp_path / "home" / "hub" / "checkpoints" / "glean-ext" / cached_name(find_model(DEFAULT).weights)
+    assert f"give the path of the file, or save it as {file}." in done.stderr
+
+
+def test_warnings_of_other_libraries_are_for_those_who_ask():
+    code = (
+        "import warnings\nfrom glean_ext import cli\n"
+        "def main():\n"
+        "    warnings.warn('old', FutureWarning)\n"
+        "    warnings.warn_explicit('chatter', UserWarning, 'f.py', 1, 'transformers.utils')\n"
+        "    warnings.warn_explicit('useful', UserWarning, 'f.py', 1, 'torch.cuda')\n"
+        "cli.run(main)"
+    )
+    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "useful"]):
+        done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
+        assert [word for word in ("old", "chatter", "useful") if word in done.stderr] == expected

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,21 +19,22 @@ import numpy as np
 import pytest
 import torch
 from support.networks import TINY, randomize
+from support.tools import load_tool, only_error, run_main
 
 import glean_ext
-from glean_ext import cli
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
 from glean_ext.inference.export import METADATA, largest_difference, load_torch
+from glean_ext.inference.export_formats import PACKAGES, SUFFIXES
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -48,34 +48,19 @@ ODD = [(1, 3, 8, 8), (3, 3, 9, 17), (1, 3, 40, 21), (2, 3, 8, 33)]  # smaller an
 
 @pytest.fixture(scope="session")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export")
 
 
 @pytest.fixture
 def call(tool, capsys):
     """Run the tool in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments)]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(tool.main, capsys, *arguments)
 
 
 @pytest.fixture
 def fault(call):
     """Run the tool, expect exit code 2 and one line on stderr; the line."""
-
-    def fault(*arguments):
-        code, _, stderr = call(*arguments)
-        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return fault
+    return lambda *arguments: only_error(*call(*arguments))
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +84,7 @@ def exported(home, tool):
     """A function that exports once: (kind, format, dtype) -> file."""
 
     def exported(kind, form="onnx", dtype="float32"):
-        out = home / f"{kind}_{dtype}{exporting.SUFFIXES[form]}"
+        out = home / f"{kind}_{dtype}{SUFFIXES[form]}"
         if not out.exists():
             arguments = [home / f"{kind}.py", home / f"{kind}.pth", out, "--format", form, "--dtype", dtype]
             assert tool.main([*map(str, arguments)]) == 0
@@ -163,9 +148,9 @@ def test_the_demo_model(call, tmp_path):
     assert (restored.shape, restored.dtype) == ((64, 64, 3), np.uint8) and restored.std() > 10
     difference = np.abs(restored.astype(int) - to_uint8(net(to_tensor(image))))
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3  # of rounding
-    told = stdout.splitlines()[-1]
-    assert told.startswith(f"wrote {tmp_path / out}: results differ from the network's by at most ")
-    assert float(told.split()[-4]) == pytest.approx(model.metadata.max_difference, rel=0.1)
+    line = stdout.splitlines()[-1]
+    assert line.startswith(f"wrote {tmp_path / out}: results differ from the network's by at most ")
+    assert float(line.split()[-4]) == pytest.approx(model.metadata.max_difference, rel=0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out]
 
 
@@ -175,7 +160,7 @@ def test_metadata_interface_and_nothing_of_this_machine(exported, home):
     onnx.checker.check_model(model, full_check=True)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     versions = {key: metadata.pop(key) for key in ("glean_ext", "torch", "onnx", "onnxscript", "onnxruntime")}
-    assert versions == {"glean_ext": glean_ext.__version__, **{key: version(key) for key in exporting.PACKAGES["onnx"]}}
+    assert versions == {"glean_ext": glean_ext.__version__, **{key: version(key) for key in PACKAGES["onnx"]}}
     assert 0 < float(metadata.pop("max_difference")) < 1e-5
     assert float(metadata.pop("bytes_per_pixel")) == pytest.approx(bytes_per_pixel(network("light")), rel=1e-4)
     assert metadata == {
@@ -288,7 +273,7 @@ def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
 
 def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
     for size in (8, 8), (60, 70):
-        write_png(pixels(*size), tmp_path / "in" / f"{size[0]}.png")
+        write_picture(Picture(pixels(*size)), tmp_path / "in" / f"{size[0]}.png")
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, sys\n"
         "heavy = 'torch', 'mmagic', 'mmengine', 'onnx', 'cv2', 'mediapipe'\n"
@@ -403,12 +388,12 @@ def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setitem(sys.modules, package, None)
-    mend = "which is not installed: pip install 'glean-ext[export]'"
-    assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {mend}"
+    hint = "which is not installed: pip install 'glean-ext[export]'"
+    assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {hint}"
     if package == "onnxruntime":
         with pytest.raises(InputError) as caught:
             OnnxBackend(path)
-        assert str(caught.value) == f"{path} needs onnxruntime, {mend}"
+        assert str(caught.value) == f"{path} needs onnxruntime, {hint}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -498,7 +483,7 @@ def test_bad_arguments(fault, home, tmp_path):
 def test_results_that_differ_leave_no_file(fault, home, tmp_path, monkeypatch, form):
     monkeypatch.setitem(exporting.TOLERANCE, "float32", 0.0)
     monkeypatch.setattr(exporting, "largest_difference", lambda net, run, lq: 0.25)
-    out = tmp_path / f"o{exporting.SUFFIXES[form]}"
+    out = tmp_path / f"o{SUFFIXES[form]}"
     message = fault(home / "light.py", home / "light.pth", out, "--format", form)
     assert message.startswith("The exported network differs from the network by 0.25 of the value range, more than 0;")
     assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,8 @@ from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import SHIPPED
 from glean_ext.web.worker import ModelWorker
 
+CARTOONS = "demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become cartoons."
+
 
 @pytest.mark.parametrize(("model", "size"), [("Demo GLEAN", 8), ("Demo GLEAN", 20), ("Demo LightGLEAN", 12)])
 def test_results_are_those_of_the_library(site, model, size):
@@ -33,8 +35,14 @@ def test_results_are_those_of_the_library(site, model, size):
     np.testing.assert_array_equal(site.picture(job), expected)
     np.testing.assert_array_equal(site.picture(job, "before"), imresize(image, size=expected.shape[:2]))
     width = expected.shape[1]
-    told = {"from": f"{size}x{size}", "size": f"{width}x{width}", "width": width, "height": width, "faces": 0}
-    assert status["result"] == told
+    expected_result = {
+        "from": f"{size}x{size}",
+        "size": f"{width}x{width}",
+        "width": width,
+        "height": width,
+        "faces": 0,
+    }
+    assert status["result"] == expected_result
     notice = [f"a.png has {size}x{size} pixels; it was resized to the model's 8x8."]
     assert status["notices"] == (notice if (model, size) == ("Demo GLEAN", 20) else [])
 
@@ -65,7 +73,7 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
 def test_photo(site):
     job = site.submit((EXAMPLES / "astronaut.jpg").read_bytes(), kind="photo", name="astronaut.jpg")
     status = site.wait(job)
-    assert (status["state"], status["result"]["faces"], status["notices"]) == ("done", 1, [])
+    assert (status["state"], status["result"]["faces"], status["notices"]) == ("done", 1, [CARTOONS])
     photo = read_rgb(EXAMPLES / "astronaut.jpg")
     expected = PhotoRestorer(restorer("Demo GLEAN"), save_faces=True).restore(photo)
     np.testing.assert_array_equal(site.picture(job), expected.image)
@@ -78,7 +86,7 @@ def test_photo(site):
 def test_photo_without_faces(site):
     image = noise(40, 60)
     job = site.submit(encode(image), kind="photo", name="wall.png")
-    assert site.wait(job)["notices"] == ["wall.png: no face was found; nothing was restored."]
+    assert site.wait(job)["notices"] == [CARTOONS, "wall.png: no face was found; nothing was restored."]
     np.testing.assert_array_equal(site.picture(job), image)
 
 
@@ -90,7 +98,7 @@ def test_more_faces_than_are_shown_one_by_one(tmp_path):
         status = site.wait(job)
         assert (status["state"], status["result"]["faces"]) == ("done", 1)
         assert [site.get(f"/api/jobs/{job}/face-{number}.png").status for number in (0, 1)] == [200, 404]
-    assert status["notices"] == ["1 of 2 faces are shown one by one; all are in the result."]
+    assert status["notices"] == [CARTOONS, "1 of 2 faces are shown one by one; all are in the result."]
 
 
 def test_photos_of_too_many_faces(tmp_path):
@@ -159,7 +167,7 @@ def test_queue_and_cancelling(site):
     assert set(site.files()) == before
 
 
-def test_waiting_jobs_are_told_when_it_is_their_turn(site):
+def test_waiting_jobs_show_when_it_is_their_turn(site):
     for job in (site.submit(FACE), site.submit(STRIP, model="Demo LightGLEAN")):
         site.wait(job)
     slow, quick = site.submit(STRIP, model="Demo LightGLEAN"), site.submit(FACE)
@@ -195,7 +203,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     assert left[1:] == pytest.approx([2 * second, third, 0], abs=0.05)
 
 
-def test_a_full_queue_is_told(site_with):
+def test_a_full_queue_is_reported(site_with):
     site = site_with(waiting=1)
     running = site.submit(STRIP, model="Demo LightGLEAN")
     site.wait(running, "running")
@@ -228,21 +236,21 @@ def test_only_so_many_results_are_kept(site_with):
     assert len(list(site.root.iterdir())) == 2
 
 
-def test_an_end_is_never_told_by_half(site, monkeypatch):
-    """Whoever asks while a job ends, here for longer than usual, is told of before or after."""
-    outlook = JobQueue.estimate
+def test_an_end_is_never_shown_by_half(site, monkeypatch):
+    """Whoever asks while a job ends, here for longer than usual, sees before or after."""
+    estimate = JobQueue.estimate
 
     def set_slowly(job, name, value):
         object.__setattr__(job, name, value)
         time.sleep(0.3 if name == "state" else 0)
 
-    def look_slowly(jobs, job):
-        found = outlook(jobs, job)
+    def estimate_slowly(jobs, job):
+        found = estimate(jobs, job)
         time.sleep(0.2)
         return found
 
     monkeypatch.setattr(Job, "__setattr__", set_slowly)
-    monkeypatch.setattr(JobQueue, "estimate", look_slowly)
+    monkeypatch.setattr(JobQueue, "estimate", estimate_slowly)
     status = site.wait(site.submit(encode(noise(5, 9)), model="Demo LightGLEAN", name="dot.png"))
     assert status["state"] == "failed" and status["error"].startswith("dot.png has 9x5 pixels")
 
