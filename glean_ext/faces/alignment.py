@@ -86,9 +86,10 @@ def warp(
     multiple = max(1, int(np.ceil(np.sqrt(abs(np.linalg.det(matrix[:, :2]))) - 1e-6)))
     height, width = size[0] * multiple, size[1] * multiple
     corners = transform(matrix, np.array([[0, 0], [0, size[0]], [size[1], 0], size[::-1]], dtype=np.float64))
-    left, right = _span(corners[:, 0], image.shape[1])
-    top, bottom = _span(corners[:, 1], image.shape[0])
-    part = np.ascontiguousarray(image[top:bottom, left:right])
+    mirrored = border == cv2.BORDER_REFLECT_101
+    part, top = _part(image, 0, corners[:, 1], mirrored)
+    part, left = _part(part, 1, corners[:, 0], mirrored)
+    part = np.ascontiguousarray(part)
     pixel_indices = matrix.copy()  # as ``matrix``, from and to the indices of pixels instead of points
     pixel_indices[:, :2] /= multiple
     pixel_indices[:, 2] += pixel_indices[:, :2] @ [0.5, 0.5] - 0.5 - [left, top]
@@ -96,6 +97,18 @@ def warp(
     out = cv2.warpAffine(part, pixel_indices, (width, height), flags=flags, borderMode=border)
     out = out.reshape(height, width, image.shape[2])
     return imresize(out, size=size) if multiple > 1 else out
+
+
+def _part(image: np.ndarray, axis: int, coordinates: np.ndarray, mirrored: bool) -> tuple[np.ndarray, int]:
+    """What resampling reads along an axis, and the index of its first pixel."""
+    length = image.shape[axis]
+    first, last = int(np.floor(coordinates.min())) - MARGIN, int(np.ceil(coordinates.max())) + MARGIN
+    if mirrored and (first <= -length or last >= 2 * length):  # OpenCV 5 mirrors once only
+        period = max(1, 2 * length - 2)
+        indices = np.arange(first, last) % period
+        return image.take(np.minimum(indices, period - indices), axis), first
+    start, stop = _span(coordinates, length)
+    return image[(slice(None),) * axis + (slice(start, stop),)], start
 
 
 def _span(coordinates: np.ndarray, length: int) -> tuple[int, int]:
