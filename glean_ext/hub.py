@@ -14,7 +14,6 @@ from typing import Any
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
-from torch import nn
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.errors import InputError, first_line
@@ -49,7 +48,9 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
         return super().generate_model_card(*args, model_name=type(self).__name__, **facts)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        self._hub_mixin_config.pop("init_cfg", None)  # where the bank's file was on this machine
+        arguments = self._hub_mixin_config
+        assert isinstance(arguments, dict)
+        arguments.pop("init_cfg", None)  # where the bank's file was on this machine
         super()._save_pretrained(save_directory)
 
     @classmethod
@@ -68,9 +69,11 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
             ) from error
 
     @classmethod
-    def _load_as_safetensor(cls, model: nn.Module, model_file: str, map_location: str, strict: bool) -> nn.Module:
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         load_network_weights(model, model_file)
         return model.to(map_location)
+
+    _load_as_pickle = _load_as_safetensor  # the same reader takes both, and runs no code of a file
 
 
 class HubGLEAN(_HubNetwork, GLEANStyleGANv2):

@@ -227,7 +227,7 @@ class OneOf(Stage):
         self.require("choices", len(self.choices) > 0, "one or more lists of stages")
 
     def apply(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
-        for stage in self.choices[rng.integers(len(self.choices))]:
+        for stage in self.choices[int(rng.integers(len(self.choices)))]:
             image = stage(image, sizes, rng)
         return image
 
