@@ -269,7 +269,7 @@ def do_without_mediapipe(run: Execute, module: ModuleType) -> None:
     try:
         run(module)
     except Exception as error:  # other versions raise errors of several types
-        logger.info("%s does without mediapipe: %s", module.__name__, first_line(error))
+        logger.debug("%s does without mediapipe: %s", module.__name__, first_line(error))
         installed = {"mediapipe": sys.modules["mediapipe"]} if "mediapipe" in sys.modules else {}
         sys.modules["mediapipe"] = None  # type: ignore[assignment]  # an import of it fails
         try:
