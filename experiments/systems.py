@@ -1,0 +1,148 @@
+"""The systems that are compared: a name -> a network that takes (N, 3, 64/s, 64/s) in [-1, 1] to (N, 3, 64, 64)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from demo.train_bank import BANK, SIZE
+from experiments.experiment import WORK, Experiment
+from glean_ext import checkpoints
+from glean_ext.networks import (
+    GLEANStyleGANv2,
+    LightGLEANStyleGANv2,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    channels_last,
+)
+
+TRUNK: dict[str, Any] = {"rrdb_channels": 32, "num_rrdbs": 1}  # of the encoder
+SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
+EMOJI_WIDTHS: dict[str, Any] = {"channel_multiplier": 0.1875, "max_channels": 96}
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A trained StyleGAN2 with its discriminator."""
+
+    file: str
+    arguments: dict[str, Any]  # of the generator, without its size
+
+    @property
+    def widths(self) -> dict[str, Any]:
+        return {name: self.arguments[name] for name in ("channel_multiplier", "max_channels")}
+
+    def generator(self) -> StyleGAN2Generator:
+        net = StyleGAN2Generator(SIZE, **self.arguments)
+        checkpoints.load_pretrained(net, self.init_cfg("generator_ema"))
+        channels_last(net)
+        return net.requires_grad_(False).eval()
+
+    def discriminator(self) -> StyleGAN2Discriminator:
+        net = StyleGAN2Discriminator(SIZE, **self.widths)
+        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
+        channels_last(net)
+        return net
+
+    def init_cfg(self, prefix: str) -> dict[str, str]:
+        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
+
+
+BANKS = {
+    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    "emoji": Bank(
+        str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
+    ),
+}
+
+# GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is
+# cheaper to train on a CPU; "glean-full" has the paper's.
+GLEAN: dict[str, dict[str, Any]] = {
+    "glean": SLIM,
+    "glean-random": {**SLIM, "bank_init": "random"},
+    "glean-no-bank": {**SLIM, "bank": "absent"},
+    "glean-tuned": {**SLIM, "bank": "tuned"},
+    "glean-full": {"decoder": "full"},
+    "glean-full-random": {"decoder": "full", "bank_init": "random"},
+    "glean-no-decoder": {"decoder": "none"},
+    "bank-none": {"decoder": "none", "inject_at": ()},
+    "bank-4": {"decoder": "none", "inject_at": (4,)},
+    "bank-4-8": {"decoder": "none", "inject_at": (4, 8)},
+    "bank-4-8-16": {"decoder": "none", "inject_at": (4, 8, 16)},
+}
+# The trunk of the network without bank is larger, so that its trainable parameters are as many, within 10%.
+MATCHED_TRUNK: dict[int, dict[str, Any]] = {
+    8: {"rrdb_channels": 32, "num_rrdbs": 4},
+    16: {"rrdb_channels": 36, "num_rrdbs": 3},
+}
+LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
+PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
+SCRATCH = ("srcnn", "srgan", "esrgan")
+
+
+class Enlarged(nn.Module):
+    """One of MMagic's x4 networks for a larger scale: the input is enlarged first, bicubically."""
+
+    def __init__(self, net: nn.Module, factor: int):
+        super().__init__()
+        self.net, self.factor = net, factor
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, w) -> (N, 3, 4 f h, 4 f w)"""
+        return self.net(F.interpolate(lq, scale_factor=self.factor, mode="bicubic", align_corners=False))
+
+
+def bank_of(experiment: Experiment) -> Bank:
+    return BANKS[experiment.bank or experiment.domain]
+
+
+def build(experiment: Experiment) -> nn.Module:
+    """The network of an experiment before training; its random weights follow from the seed.
+
+    Raises:
+        ValueError: An unknown system.
+    """
+    torch.manual_seed(experiment.seed)
+    name, low = experiment.system, SIZE // experiment.scale
+    if name in GLEAN or name in LIGHT:
+        bank, changes = bank_of(experiment), {**GLEAN, **LIGHT}[name]
+        loads = changes.get("bank_init") != "random" and changes.get("bank") != "absent"
+        kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
+        trunk = MATCHED_TRUNK[experiment.scale] if changes.get("bank") == "absent" else TRUNK
+        arguments = {**bank.arguments, **trunk, **changes}
+        net = kind(low, SIZE, init_cfg=bank.init_cfg("generator_ema") if loads else None, **arguments)
+        net.init_weights()
+    elif name in SCRATCH:
+        net = from_scratch(name, experiment.scale)
+    else:
+        raise ValueError(f"There is no system {name!r}.")
+    channels_last(net)
+    return net
+
+
+def from_scratch(name: str, scale: int) -> nn.Module:
+    """MMagic's own networks, at sizes that suit 64 pixels; SRResNet and RRDB have about GLEAN's trainable parameters."""
+    if name == "srcnn":
+        from mmagic.models.editors.srcnn.srcnn_net import SRCNNNet
+
+        return SRCNNNet(upscale_factor=scale)
+    if name == "srgan":
+        from mmagic.models.editors.srgan.sr_resnet import MSRResNet
+
+        net: nn.Module = MSRResNet(3, 3, mid_channels=64, num_blocks=18, upscale_factor=4)
+    else:
+        from mmagic.models.editors.esrgan.rrdb_net import RRDBNet
+
+        net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
+        net.init_weights()
+    return Enlarged(net, scale // 4) if scale > 4 else net
+
+
+def trainable(net: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)

@@ -1,0 +1,36 @@
+"""The tables: which experiments belong to each."""
+
+from __future__ import annotations
+
+from experiments.experiment import Experiment
+
+SEEDS = (0, 1, 2)
+COMPARED = ("glean", "glean-random", "glean-no-bank", "esrgan", "glean-tuned", "srgan", "srcnn")
+
+
+def headline(scale: int) -> list[Experiment]:
+    """Every system with seed 0 first, so that an unfinished table has all systems."""
+    systems = [*COMPARED, *["lightglean"] * (scale == 8)]
+    runs = [Experiment(system, scale=scale, seed=seed) for seed in SEEDS for system in systems]
+    return [Experiment("bicubic", scale=scale), *runs]
+
+
+TABLES: dict[str, list[Experiment]] = {
+    "headline-x8": headline(8),
+    "headline-x16": headline(16),
+    "encoder": [Experiment(system, scale=4) for system in ("bank-none", "bank-4", "bank-4-8", "bank-4-8-16")],
+    "decoder": [
+        Experiment(system, seed=seed) for seed in SEEDS for system in ("glean-no-decoder", "glean", "glean-full")
+    ],
+    "pairs": [
+        Experiment(system, pairs=200, seed=seed)
+        for seed in SEEDS
+        for system in ("glean", "glean-random", "glean-no-bank", "esrgan")
+    ],
+    "inversion": [Experiment("pulse"), Experiment("pulse-w")],
+    "category": [
+        *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
+        Experiment("glean", "emoji", bank="cartoons"),
+        Experiment("glean", "cartoons", bank="emoji"),
+    ],
+}
