@@ -39,7 +39,7 @@ def run(experiment: Experiment, threads: int = 1) -> dict:
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     domain = domains.load(experiment.domain)
-    runner = {"bicubic": restorer_run.bicubic, "pulse": inversion_run.pulse, "pulse-w": inversion_run.pulse}
+    runner = {"bicubic": restorer_run.bicubic, "pulse": inversion_run.pulse, "pulse-z": inversion_run.pulse}
     outcome = runner.get(experiment.system, restorer_run.trained)(experiment, domain, device, console.print)
     images = outcome.pop("images")
     with atomic_path(experiment.work_dir / "outputs.pt") as partial:
@@ -92,8 +92,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     args = parser.parse_args()
     names = list(TABLES) if "all" in args.tables else args.tables
-    chosen = [experiment for name in names for experiment in TABLES[name] if experiment.seed in (args.seeds or {experiment.seed})]
-    run_all(dict.fromkeys(chosen), args.jobs, args.threads)
+    chosen = dict.fromkeys(experiment for name in names for experiment in TABLES[name])
+    run_all([e for e in chosen if not args.seeds or e.seed in args.seeds], args.jobs, args.threads)
 
 
 if __name__ == "__main__":

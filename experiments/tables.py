@@ -27,7 +27,7 @@ TABLES: dict[str, list[Experiment]] = {
         for seed in SEEDS
         for system in ("glean", "glean-random", "glean-no-bank", "esrgan")
     ],
-    "inversion": [Experiment("pulse"), Experiment("pulse-w")],
+    "inversion": [Experiment("pulse"), Experiment("pulse-z")],
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
         Experiment("glean", "emoji", bank="cartoons"),
