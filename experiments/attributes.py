@@ -7,6 +7,7 @@ hide some attributes, is reported beside those of restored images.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Classifier(nn.Module):
         super().__init__()
         widths = 3, 24, 48, 96, 128
         layers: list[nn.Module] = []
-        for below, here in zip(widths, widths[1:], strict=False):
+        for below, here in pairwise(widths):
             layers += [nn.Conv2d(below, here, 3, stride=2, padding=1), nn.BatchNorm2d(here), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
         self.heads = nn.Linear(widths[-1] * 16, sum(values))

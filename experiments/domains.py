@@ -119,7 +119,7 @@ def _face(seed: str) -> tuple[np.ndarray, list[str]]:
 
 
 def without_near_duplicates(parts: dict[str, Part]) -> tuple[dict[str, Part], int]:
-    """Parts whose validation and test images resemble no training image, nor its mirror image; and how many fell out."""
+    """Parts whose validation and test images resemble no training image, nor its mirror image; the number left out."""
     train = thumbnails(parts["train"].images)
     kept, removed = {"train": parts["train"]}, 0
     for name in "val", "test":

@@ -10,13 +10,13 @@ import torch
 from experiments import domains, measure
 from experiments.domains import Domain
 from experiments.experiment import Experiment
+from experiments.restorer_run import SUBSET
 from experiments.systems import BANKS
-from experiments.training import to_network
+from experiments.training import clock, to_network
 from experiments.weights import sha256
 from glean_ext.inversion import Inversion, InversionOptions, invert
 from glean_ext.utils.files import atomic_path
 
-IMAGES = 48
 OPTIONS = {
     "pulse": InversionOptions(space="w+", steps=200, restarts=4),
     "pulse-z": InversionOptions(space="z", steps=100, restarts=2),
@@ -25,13 +25,15 @@ OPTIONS = {
 
 def pulse(experiment: Experiment, domain: Domain, device: torch.device, report: Callable[[str], None]) -> dict:
     """Invert image by image, from the last finished one on."""
-    lq = domains.reduced(domain.parts["test"].images[:IMAGES], experiment.scale)
+    lq = domains.reduced(domain.parts["test"].images[:SUBSET], experiment.scale)
     bank = BANKS[experiment.bank or experiment.domain]
     generator, options = bank.generator().to(device), OPTIONS[experiment.system]
     checkpoint = experiment.work_dir / "last.pth"
     found = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else []
     for image in to_network(lq, device)[len(found) :]:
-        found.append(as_record(invert(generator, image, options)))
+        start = clock(device)
+        result = invert(generator, image, options)
+        found.append({**as_record(result), "seconds": clock(device) - start})
         if len(found) % 8 == 0:
             with atomic_path(checkpoint) as partial:
                 torch.save(found, partial)
@@ -54,8 +56,7 @@ def pulse(experiment: Experiment, domain: Domain, device: torch.device, report: 
 
 def as_record(found: Inversion) -> dict:
     pixels = ((found.image.cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    fields = ("distance", "reason", "steps", "seconds")
-    return {"image": pixels, **{name: getattr(found, name) for name in fields}}
+    return {"image": pixels, "distance": found.distance, "reason": found.reason, "steps": found.steps}
 
 
 def mean(records: list[dict], field: str) -> float:

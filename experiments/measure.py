@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import resource
-import time
 from dataclasses import dataclass
 from functools import cache, cached_property
+from statistics import median
 
 import numpy as np
 import torch
@@ -15,12 +15,9 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from experiments import attributes, domains, lite0, weights
 from experiments.domains import Domain, reduced
-from experiments.training import to_network
+from experiments.training import clock, to_network
 from glean_ext.metrics import frechet_distance
 from glean_ext.metrics.perceptual import load_lpips
-
-# Metric -> whether higher is better
-METRICS = {"PSNR": True, "SSIM": True, "LPIPS": False, "Frechet": False, "attributes": True, "LR_PSNR": True}
 
 
 @dataclass
@@ -92,13 +89,13 @@ def restore(network: nn.Module, lq: Tensor, device: torch.device, batch: int = 3
 
 
 def seconds_per_image(network: nn.Module, lq: Tensor, device: torch.device, repeats: int = 20) -> float:
-    """The least time of one forward pass of one image; on a busy machine the least is the least disturbed."""
+    """The median time of one forward pass of one image."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock(device)
         restore(network, lq[:1], device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+        times.append(clock(device) - start)
+    return median(times)
 
 
 def peak_memory() -> float:

@@ -11,6 +11,7 @@ from experiments.domains import Domain
 from experiments.experiment import Experiment
 from experiments.systems import BANKS, SCRATCH, bank_of, trainable
 
+SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
 
 
@@ -35,6 +36,7 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
+        "metrics_subset": judge.measure(images[:SUBSET], "test", scale)[0],
         "LPIPS_of_each": [round(value, 4) for value in distances],
         "validation_LPIPS": scores,
         "selected": selected,

@@ -54,7 +54,12 @@ def circumstances(device: torch.device, threads: int) -> dict:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
     return {
-        "machine": {"device": name, "threads": threads, "python": platform.python_version(), "torch": torch.__version__},
+        "machine": {
+            "device": name,
+            "threads": threads,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
         "commit": commit.stdout.strip(),
     }
 

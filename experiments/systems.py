@@ -126,7 +126,7 @@ def build(experiment: Experiment) -> nn.Module:
 
 
 def from_scratch(name: str, scale: int) -> nn.Module:
-    """MMagic's own networks, at sizes that suit 64 pixels; SRResNet and RRDB have about GLEAN's trainable parameters."""
+    """MMagic's own networks, at sizes that suit 64 pixels; SRResNet and RRDB have about as many parameters as GLEAN."""
     if name == "srcnn":
         from mmagic.models.editors.srcnn.srcnn_net import SRCNNNet
 

@@ -116,11 +116,11 @@ def test_geodesic_spread_by_hand() -> None:
 
 
 def test_wrong_settings_and_inputs_are_one_line(tiny_bank: StyleGAN2Generator, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="space must be one of z, w\\+, but it is 'w'"):
+    with pytest.raises(InputError, match=r"space must be one of z, w\+, but it is 'w'"):
         InversionOptions(space="w")
     with pytest.raises(InputError, match="epsilon must be above 0, but it is nan"):
         InversionOptions(epsilon=math.nan)
-    with pytest.raises(InputError, match="square images of 16 pixels.*\\(3, 16, 16\\)"):
+    with pytest.raises(InputError, match=r"square images of 16 pixels.*\(3, 16, 16\)"):
         invert(tiny_bank, torch.zeros(3, 16, 16))
     with pytest.raises(InputError, match="no pre-trained StyleGAN2 generator"):
         load_config_bank("configs/demo_lightglean_x8.py")
