@@ -15,6 +15,10 @@ evidence: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[evidence]'
 	$(BIN)/python -m experiments.run all --jobs $(JOBS)
 	$(BIN)/python -m experiments.report
+	$(BIN)/python -m experiments.emoji_data
+	$(BIN)/python -m experiments.train_banks emoji cartoons-30k cartoons-100k
+	$(BIN)/python -m experiments.run quality category --jobs $(JOBS)
+	$(BIN)/python -m experiments.report
 
 # As many processes as there are cores, a file of tests each, and one thread in each.
 test: $(VENV)/installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from experiments import figures
@@ -52,6 +53,8 @@ SECTIONS = {
     "decoder": "The decoder, ×8",
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "inversion": "GAN inversion, ×8, on the first 48 test images",
+    "remedies": "Remedies, ×8: four times the steps; without the adversarial loss",
+    "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
 }
 
@@ -83,7 +86,9 @@ def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def label(experiment: Experiment) -> str:
     name = NAMES[experiment.system]
-    return f"{experiment.domain}: {name} of {experiment.bank}" if experiment.bank else name
+    if experiment.bank:
+        name = f"{name} of {experiment.bank}"
+    return f"{name}, {experiment.variant.replace('_', ' ')}" if experiment.variant else name
 
 
 def table(experiments: list[Experiment], summary: Summary, stage: str = "metrics") -> str:
@@ -91,7 +96,7 @@ def table(experiments: list[Experiment], summary: Summary, stage: str = "metrics
     found: dict[str, Group] = {}
     several = len({experiment.domain for experiment in experiments}) > 1
     for experiment in experiments:
-        name = label(experiment) if experiment.bank or not several else f"{experiment.domain}: {label(experiment)}"
+        name = f"{experiment.domain}: {label(experiment)}" if several else label(experiment)
         if (group := summary.group(experiment)) and any(group.values(metric, stage) for metric in METRICS):
             found[name] = group
     rows = [
@@ -118,13 +123,18 @@ def verdict_lines(summary: Summary) -> str:
 
 def benefit_points(summary: Summary) -> list[tuple[str, float, float]]:
     """LPIPS that the pre-trained bank saves over the random one, by setting."""
-    settings = {"×8, all pairs": {}, "×16, all pairs": {"scale": 16}, "×8, 200 pairs": {"pairs": 200}}
-    settings["×8, emoji"] = {"domain": "emoji"}
+    settings = {
+        "×8, all pairs": Experiment("glean"),
+        "×16, all pairs": Experiment("glean", scale=16),
+        "×8, 200 pairs": Experiment("glean", pairs=200),
+        "×8, bank shown 30,000 images": Experiment("glean", bank="cartoons-30k"),
+        "×8, bank shown 100,000 images": Experiment("glean", bank="cartoons-100k"),
+        "×8, emoji": Experiment("glean", "emoji"),
+    }
     points = []
-    for name, changes in settings.items():
-        pair = [summary.group(Experiment(system, **changes)) for system in ("glean", "glean-random")]
-        if pair[0] and pair[1]:
-            trained, random = pair[0], pair[1]
+    for name, experiment in settings.items():
+        trained, random = summary.group(experiment), summary.group(replace(experiment, system="glean-random", bank=""))
+        if trained and random:
             spread = trained.spread("LPIPS") + random.spread("LPIPS")
             points.append((name, random.mean("LPIPS") - trained.mean("LPIPS"), spread))
     return points

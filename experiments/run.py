@@ -1,7 +1,7 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, pairs, encoder, decoder, inversion, category, remedies, all. Then the report:
-python -m experiments.report
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, remedies; all: all of these. quality and category
+need banks that python -m experiments.train_banks trains. Then the report: python -m experiments.report
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from experiments import domains, weights
 from experiments.experiment import Experiment
 from experiments.systems import BANKS, bank_of
-from experiments.tables import TABLES
+from experiments.tables import NEED_BANKS, TABLES
 from experiments.weights import sha256
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path, write_json
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     args = parser.parse_args()
-    names = list(TABLES) if "all" in args.tables else args.tables
+    names = [name for name in TABLES if name not in NEED_BANKS] if "all" in args.tables else args.tables
     chosen = dict.fromkeys(experiment for name in names for experiment in TABLES[name])
     run_all([e for e in chosen if not args.seeds or e.seed in args.seeds], args.jobs, args.threads)
 

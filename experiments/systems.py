@@ -53,8 +53,9 @@ class Bank:
         return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
 
 
-BANKS = {
+BANKS = {  # the shipped one; experiments.train_banks trains the others
     "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
     ),
@@ -108,20 +109,26 @@ def build(experiment: Experiment) -> nn.Module:
         ValueError: An unknown system.
     """
     torch.manual_seed(experiment.seed)
-    name, low = experiment.system, SIZE // experiment.scale
-    if name in GLEAN or name in LIGHT:
-        bank, changes = bank_of(experiment), {**GLEAN, **LIGHT}[name]
-        loads = changes.get("bank_init") != "random" and changes.get("bank") != "absent"
-        kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
-        trunk = MATCHED_TRUNK[experiment.scale] if changes.get("bank") == "absent" else TRUNK
-        arguments = {**bank.arguments, **trunk, **changes}
-        net = kind(low, SIZE, init_cfg=bank.init_cfg("generator_ema") if loads else None, **arguments)
-        net.init_weights()
-    elif name in SCRATCH:
+    name = experiment.system
+    if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
+    elif name in GLEAN or name in LIGHT:
+        net = with_bank(name, experiment.scale, bank_of(experiment))
     else:
         raise ValueError(f"There is no system {name!r}.")
     channels_last(net)
+    return net
+
+
+def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
+    """GLEAN, LightGLEAN or an ablation, with the bank's weights where it has any."""
+    changes = {**GLEAN, **LIGHT}[name]
+    loads = changes.get("bank_init") != "random" and changes.get("bank") != "absent"
+    trunk = MATCHED_TRUNK[scale] if changes.get("bank") == "absent" else TRUNK
+    kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
+    init_cfg = bank.init_cfg("generator_ema") if loads else None
+    net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
+    net.init_weights()
     return net
 
 
@@ -134,13 +141,12 @@ def from_scratch(name: str, scale: int) -> nn.Module:
     if name == "srgan":
         from mmagic.models.editors.srgan.sr_resnet import MSRResNet
 
-        net: nn.Module = MSRResNet(3, 3, mid_channels=64, num_blocks=18, upscale_factor=4)
-    else:
-        from mmagic.models.editors.esrgan.rrdb_net import RRDBNet
+        return Enlarged(MSRResNet(3, 3, mid_channels=64, num_blocks=18, upscale_factor=4), scale // 4)
+    from mmagic.models.editors.esrgan.rrdb_net import RRDBNet
 
-        net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
-        net.init_weights()
-    return Enlarged(net, scale // 4) if scale > 4 else net
+    net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
+    net.init_weights()  # type: ignore[operator]
+    return Enlarged(net, scale // 4)
 
 
 def trainable(net: nn.Module) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.experiment import Experiment
+from experiments.experiment import Budget, Experiment
 
 SEEDS = (0, 1, 2)
 COMPARED = ("glean", "glean-random", "glean-no-bank", "esrgan", "glean-tuned", "srgan", "srcnn")
+# Tried when the bank does not help: more steps for the encoder to find the codes, and no adversarial loss.
+REMEDIES = {"4_times_the_steps": Budget(pixel_steps=800, full_steps=240), "no_gan": Budget(gan_weight=0.0)}
+NEED_BANKS = ("quality", "category")  # tables that need experiments.train_banks
 
 
 def headline(scale: int) -> list[Experiment]:
@@ -28,6 +31,14 @@ TABLES: dict[str, list[Experiment]] = {
         for system in ("glean", "glean-random", "glean-no-bank", "esrgan")
     ],
     "inversion": [Experiment("pulse"), Experiment("pulse-z")],
+    "remedies": [
+        Experiment(system, budget=budget, variant=variant)
+        for variant, budget in REMEDIES.items()
+        for system in ("glean", "glean-random", "glean-no-bank", "esrgan")
+    ],
+    "quality": [
+        Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
+    ],
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
         Experiment("glean", "emoji", bank="cartoons"),

@@ -39,7 +39,9 @@ def bank_helps(summary: Summary, scale: int) -> Verdict:
     found = groups(summary, {name: Experiment(name, scale=scale) for name in systems})
     if short := [name for name in systems if name not in found or len(found[name]) < SEEDS]:
         return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
-    glean, failures, facts = found.pop("glean"), [], []
+    glean = found.pop("glean")
+    failures: list[str] = []
+    facts: list[str] = []
     for name, other in found.items():
         for metric in "LPIPS", "Frechet", "attributes":
             text = f"{metric} {glean.mean(metric):.4g} against {other.mean(metric):.4g} of {name}"
@@ -58,21 +60,17 @@ def inversion(summary: Summary) -> Verdict:
         return missing(claim, f"no result of {', '.join(short)}")
     pulse, glean, esrgan = found["pulse"], found["glean"], found["esrgan"]
     stage = "metrics_subset"  # of the images that PULSE inverted
+    frechet = pulse.mean("Frechet"), esrgan.mean("Frechet", stage)
+    psnr = pulse.mean("PSNR"), glean.mean("PSNR", stage)
+    attributes = pulse.mean("attributes"), glean.mean("attributes", stage)
     ratio = (pulse.average("seconds_per_image") or 0) / (glean.average("seconds_per_image") or 1)
-    checks = {
-        f"Fréchet distance {pulse.mean('Frechet'):.1f}, ESRGAN's {esrgan.mean('Frechet', stage):.1f}": pulse.mean(
-            "Frechet"
-        )
-        <= esrgan.mean("Frechet", stage),
-        f"PSNR {pulse.mean('PSNR'):.2f} dB, GLEAN's {glean.mean('PSNR', stage):.2f} dB": pulse.mean("PSNR")
-        <= glean.mean("PSNR", stage) - 1,
-        f"attribute accuracy {pulse.mean('attributes'):.3f}, GLEAN's {glean.mean('attributes', stage):.3f}": pulse.mean(
-            "attributes"
-        )
-        < glean.mean("attributes", stage),
-        f"{ratio:.0f} times GLEAN's seconds an image": ratio >= 10,
-    }
-    return judged(claim, [text for text, true in checks.items() if not true], list(checks))
+    checks = [
+        (frechet[0] <= frechet[1], f"Fréchet distance {frechet[0]:.1f}, ESRGAN's {frechet[1]:.1f}"),
+        (psnr[0] <= psnr[1] - 1, f"PSNR {psnr[0]:.2f} dB, GLEAN's {psnr[1]:.2f} dB"),
+        (attributes[0] < attributes[1], f"attribute accuracy {attributes[0]:.3f}, GLEAN's {attributes[1]:.3f}"),
+        (ratio >= 10, f"{ratio:.0f} times GLEAN's seconds an image"),
+    ]
+    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
 
 
 def encoder_resolutions(summary: Summary) -> Verdict:
@@ -116,7 +114,8 @@ def light(summary: Summary) -> Verdict:
 
 def category(summary: Summary) -> Verdict:
     claim = "6. Switching the bank switches the category, and a wrong bank hurts (×8)"
-    failures, facts = [], []
+    failures: list[str] = []
+    facts: list[str] = []
     for domain, other in ("cartoons", "emoji"), ("emoji", "cartoons"):
         kinds = {"right": Experiment("glean", domain), "wrong": Experiment("glean", domain, bank=other)}
         found = groups(summary, {**kinds, "random": Experiment("glean-random", domain)})
