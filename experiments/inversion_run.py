@@ -39,7 +39,7 @@ def pulse(experiment: Experiment, domain: Domain, device: torch.device, report: 
                 torch.save(found, partial)
             report(f"{experiment.name}: {len(found)}/{len(lq)}")
     images = torch.stack([record["image"] for record in found])
-    metrics, distances = measure.judge(domain.name).measure(images, "test", experiment.scale)
+    metrics, distances = measure.judge(domain.name).measure(images, experiment.scale)
     return {
         "images": images,
         "metrics": metrics,

@@ -38,9 +38,14 @@ class Judge:
     def classifier(self) -> attributes.Classifier:
         return attributes.classifier(self.domain)
 
+    @cached_property
+    def test_features(self) -> Tensor:
+        """Of the Fréchet distance, for the original test images: (M, 1280)."""
+        return lite0.features(self.lite0, self.domain.parts["test"].images)
+
     def prepare(self) -> None:
         """Load all, and train the classifier if there is none."""
-        _ = self.lpips, self.lite0
+        _ = self.lpips, self.test_features
         if self.domain.attributes:
             _ = self.classifier
 
@@ -51,15 +56,15 @@ class Judge:
         distances = [self.lpips(a.float() / 127.5 - 1, b.float() / 127.5 - 1).flatten() for a, b in pairs]
         return torch.cat(distances).tolist()
 
-    def measure(self, images: Tensor, part: str, scale: int) -> tuple[dict[str, float], list[float]]:
-        """The metrics of restored images, those of the first images of a part, and the LPIPS of each.
+    def measure(self, images: Tensor, scale: int) -> tuple[dict[str, float], list[float]]:
+        """The metrics of the restored test images, or of the first ones, and the LPIPS of each.
 
         ``LR_PSNR`` is computed from the mean error over all images, so that one exact image does not make it infinite.
         """
         from mmagic.evaluation.metrics.psnr import psnr
         from mmagic.evaluation.metrics.ssim import ssim
 
-        gt = self.domain.parts[part].images[: len(images)]
+        gt = self.domain.parts["test"].images[: len(images)]
         pairs = [(a.permute(1, 2, 0).numpy(), b.permute(1, 2, 0).numpy()) for a, b in zip(images, gt, strict=True)]
         lpips = self.lpips_distance(images, gt)
         lr_error = (reduced(images, scale).double() - reduced(gt, scale).double()).square().mean()
@@ -67,11 +72,11 @@ class Judge:
             "PSNR": float(np.mean([psnr(a, b) for a, b in pairs])),
             "SSIM": float(np.mean([ssim(a, b) for a, b in pairs])),
             "LPIPS": float(np.mean(lpips)),
-            "Frechet": frechet_distance(lite0.features(self.lite0, images), lite0.features(self.lite0, gt)),
+            "Frechet": frechet_distance(lite0.features(self.lite0, images), self.test_features[: len(images)]),
             "LR_PSNR": 10 * math.log10(255**2 / max(float(lr_error), 1e-12)),
         }
         if self.domain.attributes:
-            values["attributes"] = attributes.accuracies(self.classifier, self.domain, images, part)["mean"]
+            values["attributes"] = attributes.accuracies(self.classifier, self.domain, images, "test")["mean"]
         return {name: round(value, 5) for name, value in values.items()}, lpips
 
 

@@ -27,16 +27,16 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
-    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), "test", scale)
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
     images = measure.restore(network, lq, device)
-    metrics, distances = judge.measure(images, "test", scale)
+    metrics, distances = judge.measure(images, scale)
     return {
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
-        "metrics_subset": judge.measure(images[:SUBSET], "test", scale)[0],
+        "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
         "LPIPS_of_each": [round(value, 4) for value in distances],
         "validation_LPIPS": scores,
         "selected": selected,
@@ -55,7 +55,7 @@ def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report
     """The images enlarged bicubically."""
     test = domain.parts["test"].images
     images = domains.enlarged(domains.reduced(test, experiment.scale), experiment.scale)
-    metrics, distances = measure.judge(domain.name).measure(images, "test", experiment.scale)
+    metrics, distances = measure.judge(domain.name).measure(images, experiment.scale)
     return {"images": images, "metrics": metrics, "LPIPS_of_each": [round(value, 4) for value in distances]}
 
 
