@@ -29,6 +29,8 @@ NAMES = {
     "glean-tuned": "GLEAN, bank tuned",
     "lightglean": "LightGLEAN",
     "glean-full": "GLEAN, full decoder",
+    "glean-warm": "GLEAN, warm start",
+    "glean-random-warm": "GLEAN, random bank, warm start",
     "glean-no-decoder": "GLEAN, no decoder",
     "bank-none": "features nowhere",
     "bank-4": "at 4",
@@ -53,7 +55,7 @@ SECTIONS = {
     "decoder": "The decoder, ×8",
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "inversion": "GAN inversion, ×8, on the first 48 test images",
-    "remedies": "Remedies, ×8: four times the steps; without the adversarial loss",
+    "remedies": "Remedies, ×8: a warm start; four times the steps; no adversarial loss",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
 }

@@ -63,6 +63,16 @@ def test_systems_that_are_compared_for_the_bank_have_as_many_trainable_parameter
     assert set(MATCHED_TRUNK) == {8, 16} and "glean-no-bank" in GLEAN
 
 
+def test_a_warm_start_passes_the_banks_features_on() -> None:
+    net = build(Experiment("glean-warm"))
+    codes = net.encoder[-1][-1].bias.view(-1, net.generator.style_channels)
+    assert torch.allclose(codes, net.generator.mean_style().expand_as(codes))
+    fusion = net.fusion_out[0]
+    x = torch.rand(1, fusion.out_channels, 4, 4)
+    assert torch.allclose(fusion(torch.cat([x, 0 * x], 1)) - fusion.bias.view(1, -1, 1, 1), x, atol=1e-6)
+    assert fusion(torch.cat([x, x], 1)).sub(x).abs().max() > 1e-3
+
+
 def test_near_duplicates_of_training_images_leave_the_held_out_parts() -> None:
     train = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
     near = train[1].clone()
