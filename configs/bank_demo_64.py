@@ -16,6 +16,6 @@ train_dataloader = dict(
     dataset=dict(data_root='data/demo/train', data_prefix=dict(gt='GT')))
 train_cfg = dict(max_iters=10_000)
 default_hooks = dict(checkpoint=dict(interval=500), logger=dict(interval=50))
-custom_hooks = [dict(type='BankSamplesHook', interval=500), dict(type='ProgressBarHook')]
+custom_hooks = [dict(type='BankSamplesHook', interval=500)]
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 randomness = dict(seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from glean_ext import cli
@@ -16,7 +15,6 @@ def main() -> None:
     parser.add_argument("--max-iters", type=int, help="training iterations (default: from the config)")
     args = parser.parse_args()
 
-    warnings.simplefilter("ignore", FutureWarning)  # from the libraries that MMagic imports
     from demo.run import run_demo
 
     run_demo(args.config, args.work_dir, args.data, args.max_iters)

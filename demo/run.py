@@ -63,7 +63,6 @@ def run_demo(
     cfg.val_dataloader.dataset.data_root = cfg.test_dataloader.dataset.data_root = str(data / "test")
     if max_iters is not None:
         cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = cfg.param_scheduler.T_max = max_iters
-    cfg.log_level = "WARNING"  # the progress bar shows the losses
     runner = train(cfg)
     trained = work_dir / "glean.safetensors"
     checkpoints.save(runner.model.generator.state_dict(), trained)

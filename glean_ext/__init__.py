@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from glean_ext.inference.image_restorer import ImageRestorer
     from glean_ext.inference.torch_backend import load_network
     from glean_ext.utils.image_io import read_picture as read_image
-    from glean_ext.utils.image_io import write_picture as write_image
+    from glean_ext.utils.image_types import write_image
     from glean_ext.video.restore_video import restore_video
     from glean_ext.zoo import list_models
 
@@ -39,7 +39,7 @@ _PLACES = {  # name -> module, and what it is called there
     "load_network": ("glean_ext.inference.torch_backend", "load_network"),
     "read_image": ("glean_ext.utils.image_io", "read_picture"),
     "restore_video": ("glean_ext.video.restore_video", "restore_video"),
-    "write_image": ("glean_ext.utils.image_io", "write_picture"),
+    "write_image": ("glean_ext.utils.image_types", "write_image"),
 }
 
 

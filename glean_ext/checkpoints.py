@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
-from glean_ext.utils.downloads import cache_folder, download, is_url, without_secrets
+from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
 from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.weight_files import local_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
-ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 Value = TypeVar("Value")
 
 MAX_KEYS = 4  # that an error names before it counts the rest
@@ -100,28 +100,6 @@ def metadata(source: str | os.PathLike) -> dict[str, str]:
 def plain_keys(state: Mapping[str, Value]) -> dict[str, Value]:
     """Keys as they are without distributed training: ``generator.module.encoder`` -> ``generator.encoder``."""
     return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in state.items()}
-
-
-def local_path(source: str) -> Path:
-    """The file that a path, URL or ``glean-ext://`` name stands for; a URL is downloaded once.
-
-    Downloads are kept in torch's folder for them, which ``TORCH_HOME`` and ``XDG_CACHE_HOME`` move.
-
-    Raises:
-        InputError: There is no such file, or the download failed.
-    """
-    if is_url(source):
-        return download(source, cache_folder())
-    if source.startswith(ASSET_SCHEME):
-        source = str(Path(__file__).parent / "assets" / source.removeprefix(ASSET_SCHEME))
-    path = Path(source)
-    try:
-        if path.is_file():
-            path.open("rb").close()
-            return path
-    except OSError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror or error}). Give another file.") from error
-    raise InputError(f"{source}: there is no such file. Give the path or URL of a checkpoint.")
 
 
 def is_safetensors(path: Path) -> bool:
@@ -281,17 +259,23 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
 def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:
     """Fill a restoration network from its own state dict or from a training checkpoint of MMagic or this package.
 
-    Where its keys are below a prefix, that is found: ``generator`` if there is one, then an average (``params_ema``).
-
     Raises:
         InputError: The file does not hold such a network.
     """
-    state = read(source)
-    if not any(key.startswith("encoder.") for key in state):
-        prefixes = {key.partition(".encoder.")[0] for key in state if ".encoder." in key}
-        prefix = min(prefixes, key=lambda name: (name != "generator", not name.endswith("_ema"), name), default="")
-        state = with_prefix(state, prefix, source)
-    load_strict(net, state, source)
+    load_strict(net, network_state(read(source), source), source)
+
+
+def network_state(state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
+    """The entries of a restoration network, whose keys begin with ``encoder.``, in a checkpoint's state dict.
+
+    Where its keys are below a prefix, that is found: ``generator`` if there is one, then an average (``params_ema``).
+    Where there is no such network, all entries.
+    """
+    if any(key.startswith("encoder.") for key in state):
+        return dict(state)
+    prefixes = {key.partition(".encoder.")[0] for key in state if ".encoder." in key}
+    prefix = min(prefixes, key=lambda name: (name != "generator", not name.endswith("_ema"), name), default="")
+    return with_prefix(state, prefix, source)
 
 
 def save(state: Mapping[str, Tensor], path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:

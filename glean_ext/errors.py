@@ -6,9 +6,10 @@ Each front end spells it in its own way: ``size_policy='resize'`` in Python, ``-
 
 from __future__ import annotations
 
+import logging
 import re
 from ast import literal_eval
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 PLACEHOLDER = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
 MAX_REASON = 200  # characters of a library's reason that a message repeats
@@ -19,11 +20,15 @@ Spell = Callable[[str, str | None], str | None]  # parameter, its value -> how a
 def as_keyword(parameter: str, value: str | None = None) -> str:
     """How Python knows a parameter.
 
+    >>> as_keyword("model", "list")
+    'glean_ext.list_models()'
     >>> as_keyword("size_policy"), as_keyword("size_policy", "resize"), as_keyword("batch", "4")
     ('size_policy', "size_policy='resize'", 'batch=4')
     """
     if value is None:
         return parameter
+    if (parameter, value) == ("model", "list"):
+        return "glean_ext.list_models()"
     try:
         literal_eval(value)
     except (ValueError, SyntaxError):
@@ -38,10 +43,17 @@ class Notice:
         message: What happened; it names the file or thing.
         parameter: The Python parameter, or parameters, that ``message`` and ``hint`` name in braces.
         hint: What the user can do, as whole sentences.
+        level: Of :mod:`logging`, for those who log it.
     """
 
-    def __init__(self, message: str, parameter: str | Sequence[str] | None = None, hint: str = ""):
-        self.message, self.parameter, self.hint = message, parameter, hint
+    def __init__(
+        self,
+        message: str,
+        parameter: str | Sequence[str] | None = None,
+        hint: str = "",
+        level: int = logging.INFO,
+    ):
+        self.message, self.parameter, self.hint, self.level = message, parameter, hint, level
 
     def render(self, spell: Spell = as_keyword) -> str:
         """The line in a front end's own terms; a hint about a parameter that the front end lacks is left out."""
@@ -72,6 +84,12 @@ class InputError(ValueError):
 
     Command-line tools print it without a traceback and exit with code 2.
 
+    >>> try:
+    ...     glean_ext.read_image("missing.jpg")
+    ... except glean_ext.InputError as error:
+    ...     print(error)
+    missing.jpg: there is no such file. Give the path of an image.
+
     Args:
         message: What is wrong, starting with the file or parameter at fault.
         parameter: As for :class:`Notice`; the first one is at fault, or decides what happens.
@@ -97,6 +115,18 @@ class InputError(ValueError):
 
 class UnreadableImageError(InputError):
     """An image file that is damaged, empty, or of a format that is not read."""
+
+
+def require_one_of(parameter: str, value: object, choices: Collection[str]) -> None:
+    """Raise InputError for a value of a parameter that is not among the choices."""
+    if value not in choices:
+        raise InputError(f"{{{parameter}}} is {value!r}, but it must be one of {', '.join(choices)}.", parameter)
+
+
+def require_at_least(parameter: str, number: float, least: int) -> None:
+    """Raise InputError for a parameter's number that is too small."""
+    if number < least:
+        raise InputError(f"{{{parameter}}} is {number}, but it must be at least {least}.", parameter)
 
 
 def first_line(error: BaseException, keys: bool = False) -> str:

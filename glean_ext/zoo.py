@@ -6,8 +6,10 @@ A name works wherever a config and a checkpoint are taken: ``glean-restore --mod
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from glean_ext.errors import InputError
 
@@ -20,6 +22,7 @@ FFHQ_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on 
 LSUN_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on LSUN"
 BANK_LICENCE = "NVIDIA Source Code License-NC (non-commercial)"
 DEMO_LICENCE = "Apache-2.0; drawn after ToonHead by Johan Melin, CC BY 4.0"
+CARTOONS = "A small demonstration that was trained on cartoon faces only: photographs become cartoons."
 DEFAULT = "glean_in128out1024_ffhq"  # for photographs of faces: trained on blur, noise and JPEG
 
 
@@ -219,7 +222,7 @@ _BY_NAME = {name: card for card in CARDS for name in (card.name, *card.aliases)}
 def list_models(kind: str | None = "restorer") -> list[str]:
     """The names of the models; ``kind`` is ``'restorer'``, ``'bank'``, or None for both.
 
-    >>> list_models()[0]
+    >>> glean_ext.list_models()[0]
     'glean_in128out1024_ffhq'
     """
     return [card.name for card in CARDS if kind in (None, card.kind)]
@@ -236,6 +239,15 @@ def find_model(name: str) -> ModelCard:
     near = get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise InputError(f"no model is called {name!r}.", "model", f"{hint}{{model=list}} shows all of them.")
+
+
+def card_of(weights: str | os.PathLike) -> ModelCard | None:
+    """The card of the model whose file of weights this is, by its name; None for other files.
+
+    >>> card_of("downloads/glean_cat_8x_20210614-d3ac8683.pth").name
+    'glean_x8_cat'
+    """
+    return next((card for card in CARDS if card.file == Path(weights).name), None)
 
 
 def has_model(name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 ROOT = Path(__file__).parents[1]
 ONE_WAY = "Imports run one way"
@@ -92,7 +92,7 @@ def test_a_forbidden_import_is_found(source, file, line, contract, chain):
 
 def test_restoring_an_image_imports_neither_mmagic_nor_mmcv(tmp_path):
     """The shipped demo model, from a new process to the written file."""
-    write_png(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8), tmp_path / "lq.png")
+    write_picture(Picture(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)), tmp_path / "lq.png")
     modules = {"torch", "mmagic", "mmcv", "mmengine.runner"}
     code = "import atexit, runpy, sys\nsys.argv = sys.argv[1:]\n"
     code += f"atexit.register(lambda: print(*sorted({modules} & set(sys.modules))))\n"

@@ -35,7 +35,9 @@ def test_a_misspelt_name_is_answered_with_the_nearest_ones():
     with pytest.raises(InputError) as caught:
         find_model("glean_x16_fhq")
     assert "glean_x16_ffhq" in caught.value.hint and "'glean_x16_fhq'" in caught.value.message
-    with pytest.raises(InputError, match=r"no model is called 'zebra'\. model='list' shows all of them\."):
+    with pytest.raises(
+        InputError, match=r"no model is called 'zebra'\. glean_ext\.list_models\(\) shows all of them\."
+    ):
         find_model("zebra")
 
 

@@ -17,7 +17,7 @@ import yaml
 from mmengine import Config
 from PIL import Image
 
-from glean_ext.batch.output_plan import names_folder, plan_outputs
+from glean_ext.batch.output_plan import names_folder, plan_outputs, result_name
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.config import HOME, generator_config, load_config
 from glean_ext.errors import InputError
@@ -31,8 +31,9 @@ from glean_ext.utils.image_io import (
     pillow_rgb,
     pixel_limit,
     read_picture,
-    write_png,
+    write_picture,
 )
+from glean_ext.utils.image_writer import IMAGE_OUTPUTS, output_format
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.outcome import Outcome
 from glean_ext.utils.progress import ProgressBar
@@ -123,14 +124,15 @@ class GLEANInferencer:
         """Restore an image, or a list or folder of images; what ``MMagicInferencer.infer`` calls.
 
         Arrays are uint8 and **BGR**, as OpenCV has them: what comes in as ndarray, (h, w, 3), (h, w, 4) or (h, w), and
-        every (H, W, 3) that comes out. Image files and Pillow's images have their colours in them; the PNG written
-        has the same pixels as the result, so ``cv2.imread`` of it is equal to the result.
+        every (H, W, 3) that comes out. Image files and Pillow's images have their colours in them; a PNG that is
+        written has the same pixels as the result, so ``cv2.imread`` of it is equal to the result.
 
         Args:
             img: The path of an image, an ndarray or an image of Pillow; a list of these; or the path of a folder.
             video, label, trimap, mask: None; other models of MMagic take them.
-            result_out_dir: Where PNG is written: for one image a ``.png`` or a folder, for more a folder. Names are
-                kept, with .png; what has no name is called ``image`` or, by its place in the list, ``00000``.
+            result_out_dir: Where results are written: for one image a ``.png``, ``.jpg`` or ``.webp``, or a folder,
+                for more a folder of PNG. Names are kept: that of ``a.png``, and ``a.jpg.png`` for ``a.jpg``; what has
+                no name is called ``image.png`` or, by its place in the list, ``00000.png``.
             batch_size: As many images are restored together, where they have, or are resized to, the size the network
                 was trained with. Others are restored one by one.
 
@@ -292,7 +294,9 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
     if isinstance(img, list | tuple):
         return _plan_list(img, out), False
     if isinstance(img, np.ndarray | Image.Image):
-        target = Path(out) / "image.png" if out and names_folder(out) else Path(out)
+        target = Path(out) / "image.png" if names_folder(out) else Path(out)
+        if out:
+            output_format(target)
         return [Item("img", img, target if out else None)], True
     if not isinstance(img, str | os.PathLike):
         raise _wrong_type(img, "img")
@@ -319,14 +323,14 @@ def _plan_list(images: Sequence[Img], folder: str | os.PathLike) -> list[Item]:
     if not images:
         raise InputError("img is an empty list. Give at least one image.")
     out = Path(folder) if folder else None
-    if out and (out.is_file() or (out.suffix.lower() == ".png" and not names_folder(folder))):
+    if out and (out.is_file() or (out.suffix.lower() in IMAGE_OUTPUTS and not names_folder(folder))):
         raise InputError(f"result_out_dir is {out}, but for a list of images it must be a folder.")
     items = []
     sources: dict[Path, str] = {}
     for index, img in enumerate(images):
         path = Path(img) if isinstance(img, str | os.PathLike) else None
         name = str(path or f"img[{index}]")
-        target = out / f"{path.stem if path else f'{index:05d}'}.png" if out else None
+        target = out / result_name(path or Path(f"{index:05d}.png")) if out else None
         if target and target in sources:
             raise InputError(f"{sources[target]} and {name} would both be written to {target}. Rename one of them.")
         if target and path and path.exists() and target.exists() and target.samefile(path):
@@ -340,7 +344,7 @@ def _plan_list(images: Sequence[Img], folder: str | os.PathLike) -> list[Item]:
 def _finish(result: np.ndarray, target: Path | None) -> np.ndarray:
     """Write a result, and give it in BGR."""
     if target:
-        write_png(result, target)
+        write_picture(Picture(result), target)
     return np.ascontiguousarray(result[..., ::-1])
 
 

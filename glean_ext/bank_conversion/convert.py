@@ -24,8 +24,10 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
+from glean_ext.utils.files import require_suffix
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
+from glean_ext.utils.weight_files import local_path
 
 CONVERTER = "1"  # increased when the same source would give other tensors
 AUTO = "auto"
@@ -51,6 +53,10 @@ def convert_bank(
 ) -> Bank:
     """Write the generator, and the discriminator if there is one, as ``generator_ema`` and ``discriminator``.
 
+    >>> bank = glean_ext.convert_bank("stylegan2.pt", "bank.safetensors")
+    >>> bank.format, bank.generator["out_size"]
+    ('rosinality', 32)
+
     The averaged generator is taken where the file has one. The images are those of the source for the same latent
     codes and noise, in fp32, up to rounding and to the half precision that the source may compute in. From latent codes
     z they differ by a further relative 5e-7: the mapping network adds 1e-6 to the mean square of z, as MMagic does, and
@@ -67,9 +73,8 @@ def convert_bank(
         InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is no
             unconditional StyleGAN2 of this package's arithmetic.
     """
-    if Path(out).suffix != ".safetensors":
-        raise InputError(f"{out} must end in .safetensors. Choose another output.", parameter="out")
-    path = checkpoints.local_path(str(source))
+    require_suffix(out, ".safetensors")
+    path = local_path(str(source))
     content = read_source(path)
     if kind not in (AUTO, content.format):
         raise InputError(

@@ -48,7 +48,8 @@ class PictureStages:
         return self.pictures.restore([item.content for item in batch])
 
     def finish(self, prepared: PreparedJob, result: list[Array]) -> None:
-        write_result(prepared.job, self.pictures.finish(prepared.content, result), prepared.content.before)
+        picture = self.pictures.finish(prepared.content, result)
+        write_result(prepared.job, picture, prepared.content.before, self.notify)
 
     def size(self, prepared: PreparedJob, result: list[Array]) -> int:
         return prepared.content.picture.pixels.nbytes + sum(part.nbytes for part in result)
@@ -69,15 +70,17 @@ def read_source(job: Job, notify: Callable[[Notice], None]) -> Picture:
     return picture
 
 
-def write_result(job: Job, picture: Picture, before: Array) -> None:
+def write_result(job: Job, picture: Picture, before: Array, notify: Callable[[Notice], None] = log_notice) -> None:
     """Write the result and, where the job has a name for it, a comparison with the input beside it.
+
+    A notice names what of the result its file has no place for.
 
     Raises:
         InputError: It cannot be written.
     """
     if job.compare is not None:
         write_picture(Picture(compared(before, picture.pixels), icc=picture.icc), job.compare)
-    write_picture(picture, job.target)
+    write_picture(picture, job.target, notify)
 
 
 def compared(before: Array, after: Array) -> Array:

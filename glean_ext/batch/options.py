@@ -13,6 +13,7 @@ from glean_ext.errors import InputError
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.utils.image_io import MAX_PIXELS
+from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
@@ -117,9 +118,12 @@ class RestoreOptions:
         batch: Images that go through the network together, where they have one size.
         size_policy: What happens to images of other sizes than the network takes.
         suffix: Is put after the names of results.
+        format: Of images in a folder: ``'png'``, ``'jpg'`` or ``'webp'``; None: PNG. One that is named in ``output``
+            has the format of its name.
         overwrite: Replace outputs that exist.
         skip_existing: Leave outputs alone that exist. Without either they are an error.
-        outscale: Size of results in sizes of their inputs; None: what the network makes, of photographs 1.
+        outscale: Size of results in sizes of their inputs; None: what the network makes; with ``photo`` the
+            ``'auto'`` of :class:`~glean_ext.faces.photo_restorer.PhotoRestorer`, of videos 1.
         alpha: Transparency gets the result's size by bicubic (``'upsample'``), or goes through the network
             (``'restore'``).
         compare: Also write ``NAME_compare.png``: before, bicubic, and after.
@@ -142,6 +146,7 @@ class RestoreOptions:
     batch: int = 1
     size_policy: SizePolicy = field(default_factory=SizePolicy)
     suffix: str = ""
+    format: Literal["png", "jpg", "webp"] | None = None
     overwrite: bool = False
     skip_existing: bool = False
     outscale: float | None = None
@@ -160,6 +165,9 @@ class RestoreOptions:
         require_outscale(self.outscale)
         require_alpha(self.alpha)
         require_suffix(self.suffix)
+        require(
+            self.format in (None, *OUTPUT_FORMATS), "format", repr(self.format), f"one of {', '.join(OUTPUT_FORMATS)}"
+        )
         if self.overwrite and self.skip_existing:
             raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
         if self.photo is not None and self.alpha == "restore":

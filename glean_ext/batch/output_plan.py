@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -14,11 +13,13 @@ from pathlib import Path
 from glean_ext.errors import InputError
 from glean_ext.utils.file_listing import Listing, list_files
 from glean_ext.utils.image_io import EXTENSIONS
+from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
 from glean_ext.utils.messages import summarize_names
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
 ANIMATED = ".gif"  # an image, or, where the output is named as one, a video
+DEFAULT_FORMAT = "png"
 COMPARE = "_compare"  # what the names of before/after pictures end with
 FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 
@@ -81,11 +82,11 @@ def plan_outputs(
     suffix: str = "",
     compare: bool = False,
     recursive: bool = True,
+    format: str | None = None,
 ) -> Plan:
     """Which file is written for which input.
 
-    Folders keep their tree, patterns that of what they match, and files their names, with ``suffix`` and .png (.mp4,
-    .mkv or .mov for videos). Inputs whose outputs would have one name keep their extensions: ``a.jpg.png``.
+    Folders keep their tree, patterns that of what they match, and files their names, see :func:`result_name`.
 
     Args:
         inputs: Files, folders, and patterns with ``*``, ``?``, ``[...]`` and ``**``.
@@ -93,6 +94,7 @@ def plan_outputs(
         suffix: Is put after the names.
         compare: Also plan before/after pictures, beside the outputs.
         recursive: Look into the folders of folders.
+        format: A key of :data:`~glean_ext.utils.image_writer.OUTPUT_FORMATS`, of images in a folder; None: PNG.
 
     Raises:
         InputError: There is nothing to restore, the output is of the wrong kind, or an input or another output would be
@@ -100,12 +102,13 @@ def plan_outputs(
     """
     require_suffix(suffix)
     into_folder, output = names_folder(output), Path(output)
-    naming = Naming(output, suffix, compare)
+    naming = Naming(output, suffix, compare, OUTPUT_FORMATS[format or DEFAULT_FORMAT])
     matched, earlier = _without_results([pair for text in inputs for pair in _expanded(text, naming)], inputs, naming)
     expanded = [path for path, _ in matched]
     alone = len(inputs) == 1 and Path(inputs[0]).is_file()
     listing = Listing()
     if alone:
+        _require_agreement(output, into_folder, suffix, format)
         jobs = [_single(expanded[0], naming, into_folder)]
         folder = None if jobs[0].target == output else output
     else:
@@ -113,7 +116,7 @@ def plan_outputs(
         reason = "there are several inputs" if len(expanded) > 1 else "a pattern may match several files"
         _require_folder(expanded, output, into_folder, reason)
         found, listing = _listed(matched, output, recursive)
-        jobs = naming.jobs(found)
+        jobs = [Job(file, naming.target(within)) for file, within in found]
     if compare:
         jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
     _require_own_files(jobs)
@@ -139,34 +142,25 @@ class Naming:
         output: The folder of the outputs.
         suffix: Is put after the names.
         compare: There are also before/after pictures.
+        format: Of images.
     """
 
     output: Path
     suffix: str
     compare: bool
+    format: OutputFormat
 
-    def target(self, within: Path, full: bool = False) -> Path:
-        """Where the result of the file ``within`` an input folder is written; ``full`` keeps its extension."""
-        return self.output / within.with_name(_name(within, self.suffix, full))
-
-    def jobs(self, found: Sequence[tuple[Path, Path]]) -> list[Job]:
-        """A job for each file and its path within the input; those with one output's name keep their extensions."""
-        full: set[int] = set()
-        while True:
-            targets = [self.target(within, index in full) for index, (_, within) in enumerate(found)]
-            taken = Counter(str(target).lower() for target in targets)
-            clashing = {index for index, target in enumerate(targets) if taken[str(target).lower()] > 1} - full
-            if not clashing:
-                return [Job(source, target) for (source, _), target in zip(found, targets, strict=True)]
-            full |= clashing
+    def target(self, within: Path) -> Path:
+        """Where the result of the file ``within`` an input folder is written."""
+        return self.output / within.with_name(result_name(within, self.format, self.suffix))
 
     def results_among(self, found: Sequence[tuple[Path, Path]]) -> set[Path]:
         """Of files and their paths within the input, those that have the name of the result of another one."""
         made: dict[str, set[Path]] = {}
         for source, within in found:
-            for target in self.target(within), self.target(within, full=True):
-                for path in (target, _compared(target)) if self.compare else (target,):
-                    made.setdefault(_real(path), set()).add(source)
+            target = self.target(within)
+            for path in (target, _compared(target)) if self.compare else (target,):
+                made.setdefault(_real(path), set()).add(source)
         return {source for source, _ in found if made.get(_real(source), set()) - {source}}
 
 
@@ -207,26 +201,37 @@ def _expanded(text: str | os.PathLike, naming: Naming) -> list[tuple[Path, Path]
 
 
 def _single(source: Path, naming: Naming, into_folder: bool) -> Job:
-    output, suffix, extension = naming.output, naming.suffix, source.suffix.lower()
+    output, extension = naming.output, source.suffix.lower()
     job = Job(source, naming.target(Path(source.name)) if into_folder else output)
-    if not into_folder and suffix:
-        raise InputError(
-            f"{{suffix={suffix}}} has no effect where the output is named. Leave it out, or give a folder.", "suffix"
-        )
     may_be_video = extension in (*VIDEOS, ANIMATED) or extension not in READABLE
     if extension in VIDEOS and not job.is_video:
         raise InputError(f"{output}: videos are written as {', '.join(VIDEO_OUTPUTS)}. Name it {output.stem}.mp4.")
-    if job.target.suffix.lower() != ".png" and not (job.is_video and may_be_video):
-        raise InputError(f"{output}: images are written as PNG. Name it {output.with_suffix('.png')}.")
+    if not (job.is_video and may_be_video):
+        output_format(job.target)
     if job.target.exists() and job.target.samefile(source):
         raise InputError(f"{job.target} is the input and would be overwritten. Give another output.")
     return job
 
 
+def _require_agreement(output: Path, into_folder: bool, suffix: str, format: str | None) -> None:
+    """What says how results in folders are called has no effect on an output that is named."""
+    if into_folder:
+        return
+    for parameter, value, agrees in (
+        ("suffix", suffix, not suffix),
+        ("format", format, format is None or IMAGE_OUTPUTS.get(output.suffix.lower()) is OUTPUT_FORMATS[format]),
+    ):
+        if not agrees:
+            raise InputError(
+                f"{{{parameter}={value}}} has no effect where the output is named. Leave it out, or give a folder.",
+                parameter,
+            )
+
+
 def _require_folder(inputs: Sequence[Path], output: Path, into_folder: bool, reason: str) -> None:
     folder = next((path for path in inputs if path.is_dir()), None)
     reason = f"{folder} is a folder" if folder else reason
-    if output.is_file() or (output.suffix.lower() in (".png", *VIDEO_OUTPUTS) and not into_folder):
+    if output.is_file() or (output.suffix.lower() in (*IMAGE_OUTPUTS, *VIDEO_OUTPUTS) and not into_folder):
         raise InputError(f"{output} is a file, but {reason}. Give a folder as output.")
     for path in inputs:
         if output.exists() and path.is_dir() and output.samefile(path):
@@ -256,10 +261,19 @@ def _listed(
     return list(once.values()), listed
 
 
-def _name(source: Path, suffix: str, full: bool) -> str:
+def result_name(source: Path, format: OutputFormat = OUTPUT_FORMATS[DEFAULT_FORMAT], suffix: str = "") -> str:
+    """What the result of a file is called; it depends on the file's own name only, and differs for any two names.
+
+    A file of the format keeps its name, others get its extension, videos .mp4 unless theirs is one that is written.
+
+    >>> [result_name(Path(name), suffix="_x") for name in ("a.png", "a.jpg", "a.MOV", "a.avi")]
+    ['a_x.png', 'a_x.jpg.png', 'a_x.mov', 'a_x.avi.mp4']
+    """
     extension = source.suffix.lower()
-    written = ".png" if extension not in VIDEOS else extension if extension in VIDEO_OUTPUTS else ".mp4"
-    return f"{source.name if full else source.stem}{suffix}{written}"
+    written = tuple(VIDEO_OUTPUTS) if extension in VIDEOS else format.extensions[:1]
+    if extension in written:
+        return f"{source.stem}{suffix}{extension}"
+    return f"{source.stem}{suffix}{source.suffix}{written[0]}"
 
 
 def _compared(target: Path) -> Path:
@@ -302,8 +316,6 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
     existing = [job for job in plan.jobs if any(path.exists() for path in job.outputs)]
     if folder := next((path for job in plan.jobs for path in job.outputs if path.is_dir()), None):
         raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
-    if overwrite:
-        _require_no_input(plan, existing)
     if overwrite or not existing:
         return plan.jobs, 0
     if skip:
@@ -317,18 +329,6 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         parameter=("overwrite", "skip_existing"),
         hint="Give {overwrite} to replace them, or {skip_existing} to restore the others only.",
     )
-
-
-def _require_no_input(plan: Plan, existing: Sequence[Job]) -> None:
-    """Outputs that a pattern names as inputs, too, are not overwritten: they may be inputs."""
-    earlier = {_real(path) for path in plan.earlier}
-    for job in existing:
-        if job.target.name == _name(job.source, "", False) and _real(job.target) in earlier:
-            raise InputError(
-                f"{job.target} is an input, or the result of {job.source} by an earlier run, and would be overwritten.",
-                parameter="suffix",
-                hint="Give another folder, or tell results apart with {suffix}.",
-            )
 
 
 def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:

@@ -13,9 +13,7 @@ from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
 from glean_ext.inference.image_restorer import ImageRestorer
-from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.image_io import Picture, write_picture
-from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
 
@@ -35,7 +33,7 @@ def make_photo_restorer(
     """
     return PhotoRestorer(
         restorer,
-        outscale=1 if outscale is None else outscale,
+        outscale="auto" if outscale is None else outscale,
         fidelity=options.fidelity,
         only_center_face=options.only_center_face,
         aligned=options.aligned,
@@ -96,7 +94,7 @@ class PhotoStages:
     def _restore(self, item: PreparedPhoto) -> PhotoResult:
         name = str(item.job.source)
         try:
-            result = self.photos.restore(item.picture.filled, name, faces=item.faces)
+            result = self.photos.restore(item.picture, name, faces=item.faces)
         except InputError as error:  # perhaps of a crop, which does not know the photograph
             raise error.about(name) from error
         self._faces += len(result.faces)
@@ -105,16 +103,13 @@ class PhotoStages:
     def finish(self, prepared: PreparedPhoto, result: PhotoResult) -> None:
         if result.notice:
             self.notify(Notice(result.notice))
-        picture, alpha = prepared.picture, prepared.picture.alpha
-        if alpha is not None:
-            alpha = imresize(alpha, size=size_of(result.image))
         if self.faces_to is not None:
             for index, face in enumerate(result.faces):
                 for kind, image in ("", face.crop), ("_restored", face.restored):
                     path = prepared.job.face_path(self.faces_to, self.root, f"{index:02d}{kind}")
                     if image is not None and not (self.keep and path.exists()):
-                        write_picture(Picture(image, icc=picture.icc), path)
-        write_result(prepared.job, picture.with_pixels(result.image, alpha), picture.filled)
+                        write_picture(Picture(image, icc=prepared.picture.icc), path)
+        write_result(prepared.job, result.picture, prepared.picture.filled, self.notify)
 
     def size(self, prepared: PreparedPhoto, result: PhotoResult) -> int:
         return prepared.picture.pixels.nbytes + result.image.nbytes

@@ -81,8 +81,8 @@ class PictureRestorer:
         alpha = None
         if len(restored) > 1:
             alpha = imresize(np.rint(restored[1].mean(axis=2)).astype(restored[1].dtype), size=size)
-        elif picture.alpha is not None:
-            alpha = imresize(prepared.parts[0].crop_to_result(picture.alpha), size=size)
+        else:
+            alpha = prepared.parts[0].enlarge_alpha(picture.alpha, size)
         return picture.with_pixels(pixels, alpha)
 
 

@@ -95,7 +95,7 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     Raises:
         InputError: There is nothing to restore, or an input or another output would be overwritten, or outputs exist.
     """
-    outputs = plan_outputs(options.inputs, options.output, options.suffix, options.compare)
+    outputs = plan_outputs(options.inputs, options.output, options.suffix, options.compare, format=options.format)
     jobs, skipped = without_existing(outputs, options.overwrite, options.skip_existing)
     plan, root = RunPlan(outputs, jobs, skipped), output_root(options, outputs)
     require_writable(root)

@@ -140,7 +140,7 @@ class FrameRestorer:
                 video.options.photo,
                 self.restorer,
                 backgrounds[0] if backgrounds else None,
-                video.options.outscale,
+                1 if video.options.outscale is None else video.options.outscale,
                 video.options.batch,
                 video.finder,
             )

@@ -9,8 +9,11 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from importlib.metadata import PackageNotFoundError, version
+from traceback import walk_tb
 from typing import NoReturn
 
 from glean_ext.cli import signals, streams
@@ -28,6 +31,9 @@ EXTRAS = {  # package -> the extra that brings it
     "av": "video",
     "onnxruntime": "onnx",
 }
+# Libraries whose warnings are about their own code, and mean nothing to who runs a command.
+CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -79,6 +85,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by the launcher")
 
 
+def device_name(text: str) -> str:
+    """A device by one of torch's usual names, which torch itself would only know after seconds; whether it is there,
+    and others with a colon, are left to torch.
+    """
+    if ":" not in text and text not in DEVICES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; give {', '.join(DEVICES)}, or cuda:1 and so on")
+    return text
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool: 0 when done, 2 and one line for bad input; anything else is a bug and raises.
 
@@ -87,6 +102,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     and without a line, as if by SIGPIPE, where nobody reads stdout any more.
     """
     streams.open_missing()
+    silence_other_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have any bytes, which no encoding can print
         sys.stdout.reconfigure(errors="backslashreplace")
     bar = DownloadBar()
@@ -98,12 +114,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         fail(error)
     except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        package = package_at_fault(error)
+        if package is None:
             raise
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             fail(f"{package} is not installed. pip install 'glean-ext[{EXTRAS[package]}]'")
-        fail(f"{package} does not work ({first_line(error)}). Reinstall it: pip install 'glean-ext[{EXTRAS[package]}]'")
+        fail(
+            f"{package} {installed_version(package)} does not work ({first_line(error)}). "
+            f"Install another version: pip install 'glean-ext[{EXTRAS[package]}]'"
+        )
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
@@ -116,6 +135,34 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             fail(f"stdout cannot be written to ({reason.strerror}). Results that were written before are complete.")
         raise
     raise SystemExit(code or 0)
+
+
+def silence_other_libraries() -> None:
+    """Hide what other libraries say to their developers, unless ``python -W`` or ``PYTHONWARNINGS`` asks for it."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
+    if not sys.warnoptions:
+        for category in FutureWarning, DeprecationWarning, PendingDeprecationWarning:
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", module=rf"({CHATTY})\b")
+
+
+def package_at_fault(error: ImportError) -> str | None:
+    """The optional package whose import failed: the error names it, or was raised within it."""
+    modules = [error.name or ""]
+    modules += [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
+    return next((package for module in modules if (package := module.partition(".")[0]) in EXTRAS), None)
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed package; empty where that is unknown.
+
+    >>> installed_version("rich") > "13", installed_version("no_such_package")
+    (True, '')
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def write_error(line: str) -> None:

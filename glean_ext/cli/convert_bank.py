@@ -28,6 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bgr", action="store_true", help="the source's images are BGR; make the bank's RGB")
     args = parser.parse_args(argv)
 
+    from glean_ext.cli.early_checks import require_output
+    from glean_ext.utils.files import require_suffix
+    from glean_ext.utils.weight_files import local_path
+
+    require_suffix(args.out, ".safetensors")
+    require_output(args.out)
+    local_path(args.source)
+
     from glean_ext.bank_conversion import convert_bank
 
     bank = convert_bank(args.source, args.out, args.kind, not args.no_discriminator, args.bgr)

@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
+    from glean_ext.config import load_config
+
+    load_config(args.config, args.cfg_options)  # a mistake is answered before torch is loaded
+
     from glean_ext.cli.model_info_table import model_info
 
     model_info(args.config, args.cfg_options, args.memory)

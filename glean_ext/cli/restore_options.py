@@ -29,7 +29,10 @@ USAGE = """%(prog)s INPUT ... -o OUTPUT [options]
        %(prog)s MODEL.onnx INPUT ... -o OUTPUT [options]"""
 
 
-DESCRIPTION = """Restore images, folders of images, and videos; images are written as PNG.
+DESCRIPTION = """Restore images, folders of images, and videos.
+
+The name of OUTPUT says the format of an image: .png, .jpg or .webp. In folders --format says it, and the result of
+a.jpg is called a.jpg.png, with --format jpg a.jpg.
 
 INPUT is a file, a folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'. Without a model,
 the one for photographs of faces is taken: it finds the faces and restores them. --model takes another one by its name,
@@ -174,11 +177,18 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--format", choices=["png", "jpg", "webp"], help="of images in a folder (default png)")
     group.add_argument("--suffix", help="is put after the names: --suffix _restored")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="restore only those that do not exist")
-    group.add_argument("--outscale", type=float, metavar="X", help="final size in sizes of the input, by bicubic")
+    group.add_argument(
+        "--outscale",
+        type=float,
+        metavar="X",
+        help="final size in sizes of the input, by bicubic (default: what the model makes; with --photo 2 for photos "
+        "of up to 4 million pixels, 1 for larger ones)",
+    )
     group.add_argument(
         "--alpha",
         choices=["upsample", "restore"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,9 +14,10 @@ from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, rest
 from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+from glean_ext.utils.image_io import opened, pixel_limit
 from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
-from glean_ext.zoo import CARDS
+from glean_ext.zoo import card_of
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import RestoredVideo
@@ -57,7 +60,7 @@ class PlainConsole(Console):
 
 def download_line(options: RestoreOptions) -> str:
     """What is downloaded before a model of the zoo can run; empty where nothing is."""
-    card = next((card for card in CARDS if card.weights == options.model.checkpoint), None)
+    card = card_of(options.model.checkpoint or "")
     if card is None or not is_url(card.weights) or (path := cache_folder() / cached_name(card.weights)).is_file():
         return ""
     what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
@@ -98,7 +101,8 @@ class Display:
     def show_notice(self, notice: Notice) -> None:
         """Called by threads that read and write files, for which an error of stdout would be a fault of the file."""
         try:
-            self.console.show(notice.render(as_option))
+            kind = "warning: " if notice.level >= logging.WARNING else ""
+            self.console.show(f"{kind}{notice.render(as_option)}")
         except OSError as error:
             self.broken = error
 
@@ -141,8 +145,8 @@ def summarize(console: PlainConsole, plan: RunPlan, report: RunReport) -> None:
     if plan.outputs.alone:
         for reason in report.failures.values():
             raise reason
-        if report.faces:
-            console.show(f"{report.faces} face{'s' * (report.faces > 1)} restored")
+        for job in plan.images:
+            console.show(result_line(job, report.faces))
         return
     for line in summary_lines(report):
         console.show(line)
@@ -155,6 +159,18 @@ def summarize(console: PlainConsole, plan: RunPlan, report: RunReport) -> None:
             f"({summarize_names([job.source.name for job in report.failures])}); why is said above."
             + (f" The others are in {plan.outputs.folder}." if report.done else "")
         )
+
+
+def result_line(job: Job, faces: int | None) -> str:
+    """Where the result of one image is, and what it is.
+
+    Args:
+        faces: That were restored; None: the image is no photograph.
+    """
+    with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
+        size = f"{image.width} × {image.height}"  # noqa: RUF001
+    found = "" if faces is None else f", {faces or 'no'} face{'s' * (faces != 1)}"
+    return f"{'Written' if faces == 0 else 'Restored'}: {job.target} ({size}){found}"
 
 
 def summary_lines(report: RunReport) -> list[str]:

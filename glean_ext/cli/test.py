@@ -16,11 +16,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
 
+    from glean_ext.cli.early_checks import check_test, require_model, require_output
     from glean_ext.config import load_run_config
-    from glean_ext.engine.runner import test
     from glean_ext.utils.files import write_json
 
+    require_model(args.config, args.checkpoint)
+    if args.json:
+        require_output(args.json)
     cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
+    check_test(cfg, args.checkpoint)
+
+    from glean_ext.engine.runner import test
+
     metrics = test(cfg, args.checkpoint)
     for name, value in metrics.items():
         print(f"{name:8} {value:.4f}")

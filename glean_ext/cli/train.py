@@ -17,10 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
 
+    from glean_ext.cli.early_checks import check_training
     from glean_ext.config import load_run_config
-    from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
 
     cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
+    check_training(cfg)
+
+    from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
+
     cfg.resume = args.resume or cfg.get("resume", False)
     if args.amp:
         use_mixed_precision(cfg)

@@ -10,8 +10,6 @@ import argparse
 from collections.abc import Sequence
 
 from glean_ext import cli
-from glean_ext.errors import InputError
-from glean_ext.utils.optional_packages import version_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,21 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME=CONFIG,CHECKPOINT",
         help="offer this model, too; the first one given is the default",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
+    parser.add_argument(
+        "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
+    )
     args = parser.parse_args(argv)
 
+    from glean_ext.cli.early_checks import require_model, require_packages
     from glean_ext.web.model_specs import offered
 
     specs = offered(args.model)
-    try:
-        from glean_ext.web.server import serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
-            raise
-        raise InputError(f"{error.name} is not installed. pip install 'glean-ext[web]'") from error
-    except (ImportError, AttributeError) as error:
-        with version_errors(("fastapi", "starlette", "uvicorn"), "The page", "pip install 'glean-ext[web]'"):
-            raise error
+    for spec in specs:
+        require_model(spec.config, spec.checkpoint)
+    require_packages("fastapi", "uvicorn")
+
+    from glean_ext.web.server import serve
 
     serve(args.host, args.port, specs, args.device)
     return 0

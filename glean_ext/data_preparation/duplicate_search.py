@@ -15,7 +15,7 @@ hardly any contrast. Copies that were cropped or rotated count as different imag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,8 @@ CLIPPED = (4, 251)  # pixels of thumbnails outside this range may have been clip
 PAIRS = 512  # compared at a time; their arrays fit into the processor's cache
 WINDOW = 64 * PAIRS  # candidates at a time that are checked for being grouped already
 CELLS = 1 << 22  # of the matrix of cosines computed at a time: 16 MB
+
+Track = Callable[[Sequence[int]], Iterable[int]]
 
 
 class Match(NamedTuple):
@@ -119,7 +121,7 @@ def find(
     thumbnails: np.ndarray,
     chains: bool,
     fixed: int = 0,
-    advance: Callable[[int], None] = lambda images: None,
+    track: Track = iter,
 ) -> tuple[np.ndarray, list[Match]]:
     """Group images that show the same.
 
@@ -128,7 +130,7 @@ def find(
         chains: Whether copies of copies belong to the group, too. Otherwise every image of a group shows what its first
             image shows, and no two first images show the same.
         fixed: Number of images at the beginning that never count as a copy.
-        advance: Called with the number of images compared with all others since the last call.
+        track: Iterates over blocks of images, and may show the progress.
 
     Returns:
         (N,) int: the position of the first image of each image's group; and the pairs that matched.
@@ -138,11 +140,10 @@ def find(
     first = np.arange(count)
     matches: list[Match] = []
     lines = max(1, CELLS // max(1, count))
-    for start in range(0, count, lines):
+    for start in track(range(0, count, lines)):
         candidates = _candidates(hashes, start, min(start + lines, count), fixed)
         for window in range(0, candidates.shape[1], WINDOW):
             matches += _confirm(thumbnails, candidates[:, window : window + WINDOW], first, chains)
-        advance(min(lines, count - start))
     return first, matches
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import hashlib
+import multiprocessing
 import os
 import signal
-import sys
+import threading
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -30,7 +31,6 @@ from glean_ext.utils.picture import Picture
 
 Task = tuple[Entry, str]  # an image of the source, and its file name in the output
 
-PR_SET_PDEATHSIG = 1  # prctl's: the signal that this process gets when its parent ends
 CHUNK = 8  # images that a process gets at a time
 # BLAS threads of several processes would slow each other down.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -38,7 +38,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Makes the images of one data set; a dataset in the sense of torch's DataLoader, whose index is a list of tasks.
+    """Makes the images of one data set.
 
     Attributes:
         source: The raw images.
@@ -51,17 +51,6 @@ class ImageProcessor:
     staging: Path
     options: PreparationOptions
     face_crop: FaceCrop | None = None
-
-    def __getitem__(self, tasks: Sequence[Task]) -> list[ImageRecord] | InputError:
-        """Write the files of some images. The record of an image that cannot be used says why.
-
-        Returns:
-            The records; or the error when files cannot be written, since DataLoader would put a traceback into it.
-        """
-        try:
-            return [self._process(entry, name) for entry, name in tasks]
-        except InputError as error:
-            return error
 
     def read(self, entry: Entry) -> Picture:
         """An image of the source.
@@ -76,7 +65,13 @@ class ImageProcessor:
         except ImageTooLargeError as error:
             raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
 
-    def _process(self, entry: Entry, name: str) -> ImageRecord:
+    def process(self, task: Task) -> ImageRecord:
+        """Write the files of an image. The record of one that cannot be used says why.
+
+        Raises:
+            InputError: Files cannot be written.
+        """
+        entry, name = task
         try:
             picture = self.read(entry)
             image = picture.flattened
@@ -106,8 +101,8 @@ class ImageProcessor:
         )
 
 
-def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) -> Generator[list[ImageRecord]]:
-    """Write the files of all images; yields the records of a few images at a time, in any order.
+def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) -> Generator[ImageRecord]:
+    """Write the files of all images; yields their records.
 
     Args:
         processor: Makes them.
@@ -115,64 +110,49 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
         workers: Number of processes; with one worker, or few images, this process does the work.
 
     Raises:
-        InputError: Files cannot be written.
+        InputError: Files cannot be written, or a process was killed.
     """
-    from torch.utils.data import DataLoader  # takes seconds to import
-
-    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     for kind in processor.options.shapes:
         with write_errors_as_input_errors(processor.staging / kind):
             (processor.staging / kind).mkdir(parents=True, exist_ok=True)
-    several = min(workers, len(chunks)) > 1
-    loader: DataLoader = DataLoader(
-        processor,  # type: ignore[arg-type]
-        sampler=chunks,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=min(workers, len(chunks)) if several else 0,
-        collate_fn=_keep,
-        multiprocessing_context="spawn" if several else None,
-        in_order=False,
-        worker_init_fn=partial(_end_with_parent, os.getpid()),
-    )
-    with _set_up_processes():
-        results = iter(loader)
-    for result in results:
-        if isinstance(result, InputError):
-            raise result
-        yield result
-
-
-@contextmanager
-def killed_processes_as_input_errors() -> Iterator[None]:
-    """Report a process of :func:`process_all` that was killed in one line.
-
-    Around all code that runs meanwhile: torch raises the error wherever the main thread is.
-    """
+    workers = min(workers, -(-len(tasks) // CHUNK))
+    if workers < 2:
+        yield from map(processor.process, tasks)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_process, (processor,))
     try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "Traceback" in str(error):
-            raise
+        with _set_up_processes():
+            results = pool.map(_process, tasks, chunksize=CHUNK)
+        yield from results
+    except BrokenProcessPool as error:
         raise InputError(
             "A process was killed while it made images, perhaps for lack of memory.",
             parameter="workers",
             hint="Set {workers} to fewer processes; the next run continues from here.",
         ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent(parent: int, worker: int) -> None:
-    """End this process with its parent, also where that was killed before the imports of this one were done.
-
-    torch's worker takes whatever process is its parent at its start for the one to watch: without this it would stay.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+_processor: ImageProcessor  # of a process of the pool
 
 
-def _keep(result: object) -> object:
-    return result
+def _begin_process(processor: ImageProcessor) -> None:
+    global _processor
+    _processor = processor
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _process(task: Task) -> ImageRecord:
+    return _processor.process(task)
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent, also where that was killed before the imports of this one were done."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_at_least, require_one_of
 from glean_ext.utils.image_io import MAX_PIXELS
 
 CROPS = ("center", "face", "none")
@@ -72,12 +72,10 @@ class PreparationOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        for name, allowed in ("crop", CROPS), ("fit", (None, *FITS)), ("duplicates", DUPLICATES):
-            if getattr(self, name) not in allowed:
-                choices = ", ".join(str(choice) for choice in allowed if choice)
-                raise InputError(f"{{{name}}} is {getattr(self, name)!r}, but it must be one of {choices}.", name)
-        if self.max_pixels < 1:
-            raise InputError(f"{{max_pixels}} is {self.max_pixels}, but it must be at least 1.", "max_pixels")
+        require_one_of("crop", self.crop, CROPS)
+        require_one_of("fit", self.fit or FITS[0], FITS)
+        require_one_of("duplicates", self.duplicates, DUPLICATES)
+        require_at_least("max_pixels", self.max_pixels, 1)
         if min(self.size) < 1:
             raise InputError(f"{{size}} is {_format(self.size)}, but both sides must be positive.", "size")
         if not 0 <= self.split <= 1:
@@ -116,10 +114,8 @@ class PreparationOptions:
 
     def describe(self) -> dict[str, str]:
         """Each option that the images depend on, as text; what had too many pixels before is tried again."""
-        names = self.__dataclass_fields__.keys() - {"max_pixels"}
-        return {name: str(getattr(self, name)) for name in self.__dataclass_fields__ if name in names} | {
-            "size": _format(self.size)
-        }
+        options = {name: str(value) for name, value in vars(self).items() if name != "max_pixels"}
+        return options | {"size": _format(self.size)}
 
 
 def _format(size: tuple[int, int]) -> str:

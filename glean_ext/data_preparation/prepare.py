@@ -13,39 +13,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
-from glean_ext.data_preparation.image_processor import (
-    ImageProcessor,
-    Task,
-    killed_processes_as_input_errors,
-    process_all,
-)
+from glean_ext.data_preparation.image_processor import ImageProcessor, Task, process_all
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, open_source
 from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
 from glean_ext.data_preparation.report import write_report
 from glean_ext.data_preparation.selection import REST, assign_names, choose_images
-from glean_ext.data_preparation.train_test_split import Duplicate, assign_splits
+from glean_ext.data_preparation.train_test_split import assign_splits
 from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.progress import ProgressBar
 
-SECONDS_BETWEEN_SAVES = 2.0  # of records
-
 Notify = Callable[[Notice], None]
-logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -97,7 +89,6 @@ def prepare(
     output = PreparedOutput(out, options)
     processor = ImageProcessor(opened, output.staging, options, face_crop)
     with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
-        output.remove_leftovers()
         preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
         return preparation.run(chosen, wanted, facts, start)
 
@@ -115,81 +106,51 @@ class Preparation:
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
-        out, records = self.output.folder, self.log.records
-        stamps = {key: entry.stamp for key, entry in entries.items()}
-        state = hashlib.sha256(json.dumps([stamps, facts]).encode()).hexdigest()
-        if self.log.complete == state and self._is_complete(records.values()):
-            self.notify(Notice(f"{out} is complete, there is nothing to do."))
-            return json.loads((out / "report.json").read_text())
-        self.log.append([])  # the data set is not complete any more
-        names = assign_names(entries, {record.key: record.name for record in records.values()})
+        records, report_file = self.log.records, self.output.folder / "report.json"
         waiting = {key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp}
+        if not waiting and report_file.is_file() and records.keys() == entries.keys():
+            report = json.loads(report_file.read_text())
+            kept = [record for record in records.values() if record.split]
+            if report.items() >= facts.items() and not self.output.find_missing(kept):
+                self.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
+                return report
+        report_file.unlink(missing_ok=True)  # written last: with it, the data set is complete
+        names = assign_names(entries, {record.key: record.name for record in records.values()})
         what = "reading"
         while True:
             self._process([(entries[key], names[key]) for key in sorted(waiting)], what)
             usable = [records[key] for key in entries if not records[key].kind]
             if not usable:
                 raise _explain_nothing_usable(self.processor.source.path, [records[key] for key in entries])
-            splits, duplicates = self._assign_splits(usable, wanted)
+            track = partial(self.bar.track, description="comparing")
+            splits, duplicates = assign_splits(usable, wanted, self.processor.options, track)
             placed = [record._replace(split=splits.get(key, "")) for key, record in records.items()]
-            waiting = self.output.find_missing((record for record in placed if record.split), finished=False)
+            waiting = self.output.find_missing(record for record in placed if record.split)
             if not waiting:
                 break
             what = "writing again"
         placed.sort(key=lambda record: record.name)
-        self._place(placed)
+        self.output.place(placed, self.bar)
         final = {record.key: record for record in placed if record.key in entries}
+        self.log.replace(final.values())
         facts |= {"seconds": round(time.perf_counter() - start, 1)}
-        report = write_report(
-            out, facts, list(final.values()), duplicates, lambda key: self._show(entries[key], final[key])
+        return write_report(
+            self.output.folder,
+            facts,
+            list(final.values()),
+            duplicates,
+            lambda key: self._show(entries[key], final[key]),
         )
-        self.log.finish(final.values(), state)
-        return report
-
-    def _is_complete(self, records: Collection[ImageRecord]) -> bool:
-        placed = [record for record in records if record.split]
-        all_read = all(record.stamp for record in records)
-        report = self.output.folder / "report.json"
-        return all_read and report.is_file() and not self.output.find_missing(placed, finished=True)
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
-        """Write images. Their records are saved every few seconds, and when an error ends the run."""
-        if not tasks:
-            return
-        task = self.bar.add_task(what, total=len(tasks))
-        unsaved: list[ImageRecord] = []
-        saved = time.monotonic()
+        results = process_all(self.processor, tasks, self.workers)
         try:
-            with (
-                killed_processes_as_input_errors(),
-                closing(process_all(self.processor, tasks, self.workers)) as results,
-            ):
-                for records in results:
-                    unsaved.extend(records)
-                    self.bar.advance(task, len(records))
-                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                        self.log.append(unsaved)
-                        unsaved, saved = [], time.monotonic()
+            with closing(results):
+                for record in self.bar.track(results, len(tasks), description=what):
+                    self.log.append(record)
         except KeyboardInterrupt:
             self.notify(Notice("Interrupted. The next run continues from here."))
             raise
-        finally:
-            self.log.append(unsaved)
-
-    def _assign_splits(
-        self, records: list[ImageRecord], wanted: dict[str, str]
-    ) -> tuple[dict[str, str], list[Duplicate]]:
-        task = self.bar.add_task("comparing", total=len(records))
-        result = assign_splits(records, wanted, self.processor.options, lambda images: self.bar.advance(task, images))
-        self.bar.update(task, completed=len(records))
-        return result
-
-    def _place(self, records: list[ImageRecord]) -> None:
-        total = sum(len(self.output.sizes("", kind)) for kind in self.output.shapes)
-        task = self.bar.add_task("moving", total=total)
-        self.output.place(records, lambda count: self.bar.advance(task, count))
-        self.output.write_lists(records)
-        self.bar.update(task, completed=total)
 
     def _show(self, entry: Entry, record: ImageRecord) -> np.ndarray:
         """What an image became, or would have become; a rejected image as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Entry:
     stamp: str
 
 
-class Source:
+class Source(ABC):
     """Image files. Another process that gets a source opens it again."""
 
     def __init__(self, path: Path):
@@ -45,16 +46,16 @@ class Source:
     def __reduce__(self) -> tuple:
         return type(self), (self.path,)
 
+    @abstractmethod
     def find(self) -> tuple[list[Entry], list[str]]:
         """The image files by extension, sorted by key, and the paths of everything else.
 
         Raises:
             InputError: A part of the source cannot be read.
         """
-        raise NotImplementedError
 
-    def _read(self, entry: Entry) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, entry: Entry) -> bytes: ...
 
     def read(self, entry: Entry) -> bytes:
         """The content of a file.
@@ -84,14 +85,13 @@ class FolderSource(Source):
         listing = list_files(self.path, EXTENSIONS, follow_links=True)
         found = []
         for path in listing.files:
-            relative = path.relative_to(self.path)
             status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is rejected when it is read
-            found.append((relative.as_posix(), relative, status.st_size, status.st_mtime_ns))
+            found.append((path.relative_to(self.path).as_posix(), path, status.st_size, status.st_mtime_ns))
         left_out = [_printable(path.relative_to(self.path).as_posix()) for path in listing.left_out + listing.hidden]
         return _entries(found), sorted(left_out)
 
     def _read(self, entry: Entry) -> bytes:
-        return (self.path / entry.locator).read_bytes()
+        return entry.locator.read_bytes()
 
 
 class ZipSource(Source):

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from glean_ext.errors import InputError
 from glean_ext.utils.files import TEMPORARY, atomic_path
 
 NAME = "records.jsonl"
-VERSION = "2"  # of the rules by which images are made; a folder of another version is not continued
+VERSION = "3"  # of the rules by which images are made; a folder of another version is not continued
 
 
 class ImageRecord(NamedTuple):
@@ -61,7 +61,6 @@ class RecordLog:
 
     Attributes:
         records: Key -> the last record of the image.
-        complete: State of the source that the data set was completed for; empty while it is not complete.
 
     Raises:
         InputError: The folder holds something else, was begun with other options, is being written by another process,
@@ -71,7 +70,6 @@ class RecordLog:
     def __init__(self, folder: Path, options: dict[str, str]):
         self.path, self.options = folder / NAME, options | {"version": VERSION}
         self.records: dict[str, ImageRecord] = {}
-        self.complete = ""
         foreign = folder.is_dir() and any(not TEMPORARY.fullmatch(path.stem) for path in folder.iterdir())
         if foreign and not self.path.is_file():
             raise InputError(
@@ -81,15 +79,14 @@ class RecordLog:
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
-            if self.path.is_file():
-                self._read()
-            else:
-                self._rewrite("")
+            if not self.path.is_file() or self._read():
+                self.replace(self.records.values())
         except BaseException:
             self.close()
             raise
 
-    def _read(self) -> None:
+    def _read(self) -> bytes:
+        """Returns the beginning of a line which a killed run was writing."""
         *lines, torn = self.path.read_bytes().split(b"\n")
         begun: dict[str, str] = {}
         for number, line in enumerate(lines or [b""], start=1):
@@ -97,8 +94,6 @@ class RecordLog:
                 content = json.loads(line)
                 if number == 1:
                     begun = content["options"]
-                elif "complete" in content:
-                    self.complete = content["complete"]
                 else:
                     self.records[content["key"]] = ImageRecord(**content)
             except (ValueError, TypeError, KeyError) as error:
@@ -106,6 +101,11 @@ class RecordLog:
                     f"{self.path} is damaged (line {number} is not one of its own). Give a new folder as {{out}}.",
                     "out",
                 ) from error
+            if number == 1:
+                self._check_options(begun)
+        return torn
+
+    def _check_options(self, begun: dict[str, str]) -> None:
         for name in begun | self.options:
             if begun.get(name) != self.options.get(name):
                 raise InputError(
@@ -113,47 +113,27 @@ class RecordLog:
                     f"{self.options.get(name)}. Give the same options, or a new folder as {{out}}.",
                     "out",
                 )
-        if torn:  # the last line of a run that was killed while it wrote
-            with write_errors_as_input_errors(self.path):
-                os.truncate(self.path, self.path.stat().st_size - len(torn))
 
-    def append(self, records: Iterable[ImageRecord]) -> None:
-        """Add records; they are on the disk when it returns. The data set is not complete any more."""
-        records = list(records)
-        self.complete = ""
-        self.records.update((record.key, record) for record in records)
-        size = self.path.stat().st_size
-        with write_errors_as_input_errors(self.path):
-            try:
-                with open(self.path, "ab") as file:
-                    file.write(b'{"complete": ""}\n' + b"".join(map(_to_line, records)))
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                with suppress(OSError):
-                    os.truncate(self.path, size)  # no line stays that is not whole
-                raise
+    def append(self, record: ImageRecord) -> None:
+        """Add a record; the system has it when this returns."""
+        self.records[record.key] = record
+        with write_errors_as_input_errors(self.path), open(self.path, "ab") as file:
+            file.write(_to_line(record._asdict()))
 
-    def finish(self, records: Iterable[ImageRecord], state: str) -> None:
-        """Replace all records; the data set is complete for the ``state`` of its source."""
+    def replace(self, records: Iterable[ImageRecord]) -> None:
+        """Write these records in place of all others."""
         self.records = {record.key: record for record in records}
-        self._rewrite(state)
-
-    def _rewrite(self, state: str) -> None:
         with atomic_path(self.path) as partial, open(partial, "wb") as file:
             file.write(_to_line({"options": self.options}))
-            file.writelines(map(_to_line, self.records.values()))
-            file.write(_to_line({"complete": state}))
-            file.flush()
-            os.fsync(file.fileno())
+            file.writelines(_to_line(record._asdict()) for record in self.records.values())
 
     def close(self) -> None:
         """Let another process write."""
         os.close(self._lock)
 
 
-def _to_line(content: ImageRecord | dict) -> bytes:
-    return json.dumps(content._asdict() if isinstance(content, ImageRecord) else content).encode() + b"\n"
+def _to_line(content: dict) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def _lock(folder: Path) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from glean_ext.data_preparation.duplicate_search import THUMB, find
+from glean_ext.data_preparation.duplicate_search import THUMB, Track, find
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.record_log import ImageRecord
 
@@ -37,7 +37,7 @@ def assign_splits(
     records: Iterable[ImageRecord],
     wanted: dict[str, str],
     options: PreparationOptions,
-    advance: Callable[[int], None] = lambda images: None,
+    track: Track = iter,
 ) -> tuple[dict[str, str], list[Duplicate]]:
     """Drop duplicates and split.
 
@@ -48,14 +48,14 @@ def assign_splits(
         records: Usable images.
         wanted: Key -> the split that a list wants it in, or empty.
         options: ``duplicates``, ``split`` and ``seed`` decide.
-        advance: Called with the number of images compared since the last call.
+        track: See :func:`~glean_ext.data_preparation.duplicate_search.find`.
 
     Returns:
         Key -> split, of the images that are kept; and the duplicates.
     """
     order = sorted(records, key=lambda record: (wanted[record.key] != "test", -record.pixels, record.key))
     tests = sum(wanted[record.key] == "test" for record in order)
-    leaders, found = _group(order, tests, options.duplicates, advance)
+    leaders, found = _group(order, tests, options.duplicates, track)
     groups: dict[int, list[int]] = {}
     for image, leader in enumerate(leaders):
         groups.setdefault(leader, []).append(image)
@@ -77,7 +77,7 @@ def assign_splits(
 
 
 def _group(
-    order: list[ImageRecord], tests: int, mode: str, advance: Callable[[int], None]
+    order: list[ImageRecord], tests: int, mode: str, track: Track
 ) -> tuple[list[int], dict[int, tuple[int, str, float]]]:
     """The first of each image's group; and for copies the image they show, how, and how much they differ."""
     found: dict[int, tuple[int, str, float]] = {}
@@ -89,7 +89,7 @@ def _group(
     singles = [image for image in range(len(order)) if image not in found or image < tests]
     buffer = b"".join(base64.b64decode(order[image].thumbnail) for image in singles)
     thumbnails = np.frombuffer(buffer, np.uint8).reshape(-1, THUMB, THUMB, 3)
-    first, matches = find(thumbnails, mode != "drop", tests, advance)
+    first, matches = find(thumbnails, mode != "drop", tests, track)
     for match in matches:
         kind = "mirrored" if match.mirrored else "similar"
         found[singles[match.copy]] = (singles[match.original], kind, match.difference)

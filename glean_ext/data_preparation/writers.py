@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
-from glean_ext.utils.files import atomic_path, remove_leftovers
+from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
+from glean_ext.utils.progress import ProgressBar
 
 SPLITS = ("train", "test")
 STAGING = ".staging"  # folder of images whose split is not known yet
 BATCH = 200  # images moved, and committed to an LMDB, at a time
 PNG_LEVEL = 4  # of zlib; 6, Pillow's default, saves 2 % of the space in more than twice the time
-PAGE = 4096  # bytes; LMDB gives whole pages to a value
-SUFFIXES = (".json", ".jsonl", ".csv", ".png", ".txt")  # of all that is written beside the images
-SPARE = 1 << 24  # bytes of an LMDB for its own needs
+MAP_SIZE = 1 << 40  # bytes that an LMDB may grow to; addresses only, neither memory nor space on the disk
 
 
 class FolderStore:
@@ -71,11 +70,7 @@ class LMDBStore:
         self.folder, self.error = folder, lmdb.Error
         with self._write_errors_as_input_errors():
             folder.mkdir(parents=True, exist_ok=True)
-            self.database = lmdb.open(str(folder), map_size=self._bytes() + SPARE)
-
-    def _bytes(self) -> int:
-        data = self.folder / "data.mdb"
-        return data.stat().st_size if data.exists() else 0
+            self.database = lmdb.open(str(folder), map_size=MAP_SIZE)
 
     @contextmanager
     def _write_errors_as_input_errors(self) -> Iterator[None]:
@@ -95,8 +90,6 @@ class LMDBStore:
 
     def add(self, files: Sequence[Path]) -> None:
         with self._write_errors_as_input_errors():
-            needed = sum(file.stat().st_size // PAGE + 2 for file in files) * PAGE
-            self.database.set_mapsize(self._bytes() + needed + SPARE)
             with self.database.begin(write=True) as writer:
                 for file in files:
                     writer.put(_to_key(file.name), file.read_bytes())
@@ -147,35 +140,30 @@ class PreparedOutput:
             self._stores[path] = LMDBStore(path) if self.lmdb and split else FolderStore(path)
         return self._stores[path]
 
-    def sizes(self, split: str, kind: str) -> dict[str, int]:
-        return self.store(split, kind).sizes() if self.path(split, kind).is_dir() else {}
+    def _sizes(self, kind: str) -> dict[str, dict[str, int]]:
+        """Bytes of all images, by their split and file name."""
+        places = ("", *SPLITS)
+        return {split: self.store(split, kind).sizes() if self.path(split, kind).is_dir() else {} for split in places}
 
-    def find_missing(self, records: Iterable[ImageRecord], finished: bool) -> set[str]:
-        """Keys of images of which a file is missing or has another size.
+    def find_missing(self, records: Iterable[ImageRecord]) -> set[str]:
+        """Keys of images of which a file is nowhere, or has another size."""
+        sizes = {kind: self._sizes(kind).values() for kind in self.shapes}
+        return {
+            record.key
+            for record in records
+            for kind in self.shapes
+            if all(place.get(record.name) != record.sizes[kind] for place in sizes[kind])
+        }
 
-        Args:
-            records: Images that have a split.
-            finished: Whether files have to be in the stores of their splits; otherwise they may be anywhere.
-        """
-        records = list(records)
-        missing = set()
-        for kind in self.shapes:
-            sizes = {split: self.sizes(split, kind) for split in ("", *SPLITS)}
-            for record in records:
-                places = [record.split] if finished else sizes
-                if all(sizes[place].get(record.name) != record.sizes[kind] for place in places):
-                    missing.add(record.key)
-        return missing
-
-    def place(self, records: Sequence[ImageRecord], advance: Callable[[int], None]) -> None:
-        """Move the files of all images to where they belong, and delete those of images without a split.
+    def place(self, records: Sequence[ImageRecord], bar: ProgressBar) -> None:
+        """Move the files of all images to where they belong, delete those of images without a split, write the lists.
 
         Args:
             records: All images, with their splits.
-            advance: Called with the number of images moved since the last call.
+            bar: Shows the progress.
         """
         for kind in self.shapes:
-            sizes = {split: self.sizes(split, kind) for split in ("", *SPLITS)}
+            sizes = self._sizes(kind)
             for record in records:
                 places = [place for place in sizes if sizes[place].get(record.name) == record.sizes.get(kind)]
                 if record.split and "" not in places and record.split not in places:
@@ -188,16 +176,13 @@ class PreparedOutput:
                     continue
                 store = self.store(split, kind)
                 files = [self.staging / kind / name for name in belong if sizes[""].get(name) == belong[name]]
-                for start in range(0, len(files), BATCH):
-                    store.add(files[start : start + BATCH])
-                    advance(len(files[start : start + BATCH]))
+                batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+                for batch in bar.track(batches, description="moving"):
+                    store.add(batch)
                 store.remove({record.name for record in records} & sizes[split].keys() - belong.keys())
                 store.finish(self._format_lines(records, split, kind))
         with suppress(FileNotFoundError):
             shutil.rmtree(self.staging)
-
-    def write_lists(self, records: Sequence[ImageRecord]) -> None:
-        """Write ``meta_info_train.txt`` and ``meta_info_test.txt``: MMagic's datasets take them as ``ann_file``."""
         for split in SPLITS:
             path = self.folder / f"meta_info_{split}.txt"
             if lines := self._format_lines(records, split, "GT"):
@@ -209,12 +194,6 @@ class PreparedOutput:
     def _format_lines(self, records: Iterable[ImageRecord], split: str, kind: str) -> list[str]:
         width, height = self.shapes[kind]
         return [f"{record.name} ({height},{width},3)\n" for record in records if record.split == split]
-
-    def remove_leftovers(self) -> None:
-        """Delete the temporary files of a run that was killed; images in the staging folder are used."""
-        for folder in self.folder, *self.folder.glob("*.lmdb"):
-            for suffix in SUFFIXES:
-                remove_leftovers(folder, suffix)
 
     def close(self) -> None:
         for store in self._stores.values():

@@ -14,6 +14,7 @@ from mmengine.dist import get_dist_info
 
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.errors import InputError, UnreadableImageError
+from glean_ext.utils.dataset_folders import require_folders
 from glean_ext.utils.file_listing import Listing, list_files
 from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import EXTENSIONS, read_rgb
@@ -71,16 +72,7 @@ class SRFolderDataset(BasicImageDataset):
                 f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
                 "dict(gt='<folder>', img='<folder>')."
             )
-        for name, folder in data_prefix.items():
-            if not (Path(data_root) / folder).is_dir():
-                raise InputError(
-                    f"{Path(data_root) / folder}: there is no such folder. Set data_root and data_prefix.{name} of the "
-                    "dataset to where the images are."
-                )
-        if ann_file and not (Path(data_root) / ann_file).is_file():
-            raise InputError(
-                f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images."
-            )
+        require_folders(data_root, data_prefix, ann_file)
         self.scale = scale
         self.skips = unreadable == "skip" and not test_mode
         super().__init__(

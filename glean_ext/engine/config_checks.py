@@ -1,15 +1,18 @@
-"""Checks of a config before anything is built from it: what would only show after hours, or as a riddle."""
+"""Checks of a config before anything is built from it: what would only show after hours, or as a riddle.
+
+Importing this module, and :func:`check_settings`, need no torch, so that a front end can check first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 
-from glean_ext.datasets import check_dataloader
 from glean_ext.errors import InputError
 
 
@@ -76,7 +79,16 @@ NUMBERS = {
     "auto_scale_lr.base_batch_size": COUNT,
     "log_processor.window_size": COUNT,
 }
-SECTIONS = ("model", "train_cfg", "train_dataloader", "optim_wrapper", "default_hooks")  # that are dicts
+SECTIONS = (
+    "model",
+    "train_cfg",
+    "train_dataloader",
+    "optim_wrapper",
+    "default_hooks",
+    "env_cfg",
+    "randomness",
+)  # dicts
+LISTS = ("custom_hooks", "val_evaluator", "test_evaluator", "param_scheduler")  # of dicts, or one dict
 
 
 def require(cfg: Config, *settings: str) -> None:
@@ -92,11 +104,40 @@ def check_training(cfg: Config) -> None:
     Raises:
         InputError: The first mistake.
     """
-    _check_sections(cfg)
-    _check_numbers(cfg)
+    from glean_ext.datasets import check_dataloader  # needs torch
+
+    check_settings(cfg)
     check_dataloader(cfg)
     _check_optimizers(cfg)
+
+
+def check_settings(cfg: Config) -> None:
+    """The part of :func:`check_training` that needs no torch; a config of a test passes it, too.
+
+    Raises:
+        InputError: The first mistake.
+    """
+    _check_sections(cfg)
+    _check_numbers(cfg)
     _check_schedules(cfg)
+
+
+def nearest_folder(cfg: Config) -> Path:
+    """Of the folder for logs and checkpoints, the part that exists.
+
+    Raises:
+        InputError: It is a file, or may not be written to.
+    """
+    folder = Path(cfg.work_dir).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
+            parameter="work_dir",
+            hint="Choose another {work_dir}.",
+        )
+    return folder
 
 
 def make_work_dir(cfg: Config) -> None:
@@ -118,8 +159,13 @@ def make_work_dir(cfg: Config) -> None:
 
 def _check_sections(cfg: Config) -> None:
     for name in SECTIONS:
-        if name in cfg and not isinstance(cfg[name], Mapping):
+        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
             raise InputError(f"config: {name} is {cfg[name]!r}, but it must be a dict. configs/_base_ has examples.")
+    for name in LISTS:
+        items = cfg.get(name)
+        for item in items if isinstance(items, Sequence) and not isinstance(items, str) else [items]:
+            if isinstance(item, (str, int, float)):  # objects are built already
+                raise InputError(f"config: {name} has {item!r}, but it must be a dict. configs/_base_ has examples.")
 
 
 def _check_numbers(cfg: Config) -> None:
@@ -160,7 +206,7 @@ def _check_optimizers(cfg: Config) -> None:
 
 def _check_schedules(cfg: Config) -> None:
     """Refuse schedules that count epochs: a training by iterations is one epoch, so the rate would never change."""
-    if "max_iters" not in cfg.train_cfg:
+    if "max_iters" not in (cfg.get("train_cfg") or {}):
         return
     for pattern in "param_scheduler", "param_scheduler.*", "param_scheduler.*.*":
         for name, scheduler in _find(cfg.to_dict(), pattern.split("."), ()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import resource
 import shutil
 import tempfile
@@ -18,8 +17,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from glean_ext.compat import end_workers
+from glean_ext.engine.config_checks import nearest_folder
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
+from glean_ext.engine.hooks.start_summary_hook import describe_bank
 from glean_ext.engine.runner import train
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
@@ -79,10 +80,9 @@ def dry_run(cfg: Config) -> DryRunReport:
         checkpoint_size = Path(scratch, f"iter_{STEPS}.pth").stat().st_size
 
     net = unwrap(unwrap(runner.model).get_submodule("generator"))
-    init_cfg = cfg.model.generator.get("init_cfg") or {}
     return DryRunReport(
         images=images,
-        bank=f"{net.bank}, from {init_cfg.get('checkpoint', 'random weights')}" if hasattr(net, "bank") else None,
+        bank=describe_bank(net, cfg),
         parameters=sum(p.numel() for p in net.parameters()),
         trained_parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
         batch=steps.shapes,
@@ -127,7 +127,7 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     best = {key: cfg.default_hooks.get("checkpoint", {}).get(key) for key in ("save_best", "rule")}
     cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks", ()) if hook["type"] != "ProgressBarHook"]
-    return train(cfg, hooks=[steps])
+    return train(cfg, hooks=[steps], progress=False)
 
 
 @torch.no_grad()
@@ -165,15 +165,7 @@ def _read(datasets: Sequence) -> tuple[int, int]:
 
 
 def _disk(cfg: Config, size: int) -> str:
-    folder = Path(cfg.work_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
-            parameter="work_dir",
-            hint="Choose another {work_dir}.",
-        )
+    folder = nearest_folder(cfg)
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
     kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3

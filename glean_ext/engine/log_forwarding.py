@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 
 
 class ToMMEngine(logging.Handler):
-    """Passes records on to the logger of the current mmengine run: console and log file."""
+    """Passes records on to the logger of the current mmengine run: terminal and log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_log(record.getMessage(), logger="current", level=record.levelno)
+        record = copy.copy(record)  # it keeps the file that it comes from
+        record.msg, record.args = record.getMessage(), None  # mmengine drops warnings with a ``msg`` that was there
+        MMLogger.get_current_instance().handle(record)
 
 
 def forward_to_mmengine() -> None:

@@ -25,13 +25,18 @@ from glean_ext.engine.hooks.adaptive_augmentation_hook import AdaptiveAugmentati
 from glean_ext.engine.hooks.evaluation_check_hook import EvaluationCheckHook
 from glean_ext.engine.hooks.nan_guard_hook import NaNGuardHook
 from glean_ext.engine.hooks.plain_keys_hook import PlainKeysHook
+from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook
 from glean_ext.engine.hooks.random_state_hook import RandomStateHook
 from glean_ext.engine.hooks.resumed_settings_hook import ResumedSettingsHook
 from glean_ext.engine.hooks.skipped_files_hook import SkippedFilesHook
+from glean_ext.engine.hooks.start_summary_hook import StartSummaryHook
+from glean_ext.engine.terminal_log import only_logged, use_terminal_handler
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.networks.discriminators import require_batch
-from glean_ext.utils.messages import printable
+from glean_ext.utils.weight_files import local_path
+
+logger = logging.getLogger(__name__)
 
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides the weights
@@ -43,33 +48,26 @@ DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the con
     SkippedFilesHook,
     AdaptiveAugmentationHook,
     EvaluationCheckHook,
+    StartSummaryHook,
 )
 
 
 class QuietRunner(Runner):
-    """mmengine's runner, which leaves long messages (config, environment, hooks) to the log file."""
+    """mmengine's runner, which leaves to the log file what tells a user nothing; see :mod:`.terminal_log`."""
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> object:
+        """As mmengine's, which prints what :func:`check_checkpoint` has checked."""
+        with only_logged(self.logger):
+            return super().load_checkpoint(*args, **kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """As mmengine's."""
         logger = super().build_logger(*args, **kwargs)
+        use_terminal_handler(logger)
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 logger.info(f"The config, the environment and the list of hooks are in {handler.baseFilename}.")
-            else:
-                handler.addFilter(_is_short)
-                handler.addFilter(_make_printable)
         return logger
-
-
-def _is_short(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or "\n" not in record.getMessage()
-
-
-def _make_printable(record: logging.LogRecord) -> bool:
-    """Escape control characters, which names of files may have, before they reach a terminal."""
-    lines = record.getMessage().split("\n")
-    record.msg, record.args = "\n".join(map(printable, lines)), None
-    return True
 
 
 class TrainingRunner(QuietRunner):
@@ -126,10 +124,11 @@ def scale_learning_rates(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
+def train(cfg: Config, hooks: Sequence[Hook] = (), progress: bool = True) -> Runner:
     """Train as ``cfg`` says; with ``cfg.resume``, from ``cfg.load_from`` or ``cfg.work_dir``'s newest whole checkpoint.
 
     ``hooks`` are added to those of the config. The config is checked before anything is built.
+    ``progress`` shows a bar.
 
     Raises:
         InputError: A mistake in the config, or a file that is missing or does not fit.
@@ -145,10 +144,14 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> Runner:
     if cfg.get("resume") and not cfg.get("load_from"):
         newest = newest_whole_checkpoint(cfg.work_dir)
         cfg.load_from = str(newest) if newest else None
+    if cfg.get("load_from"):
+        cfg.load_from = str(local_path(cfg.load_from))  # mmengine would download it to a folder of its own
     with config_mistakes_as_input_errors():
         runner = TrainingRunner.from_cfg(cfg)
         for hook in [*(kind() for kind in DEFAULT_HOOKS), *hooks]:
             runner.register_hook(hook)
+        if progress and not any(isinstance(hook, ProgressBarHook) for hook in runner.hooks):
+            runner.register_hook(ProgressBarHook())
         if (discriminator := getattr(unwrap(runner.model), "discriminator", None)) is not None:
             require_batch(discriminator, cfg.train_dataloader.get("batch_size", 1))
         if cfg.get("load_from"):
@@ -171,11 +174,19 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     Raises:
         InputError: The file cannot be read, has nothing of the generator, or does not fit one of the networks.
     """
+    if checkpoints.is_safetensors(Path(source)):
+        raise InputError(
+            f"{source} is a safetensors file, but training starts from what torch.save writes: a training checkpoint.",
+            parameter="load_from",
+            hint="Give one as {load_from}.",
+        )
     state = checkpoints.read(source)
     for name, part in unwrap(model).named_children():
+        network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
             checkpoints.load_strict(network, checkpoints.with_prefix(state, name, source), source, AVERAGE_KEYS)
+        elif any(parameter.requires_grad for parameter in network.parameters()):
+            logger.warning("%s has no %s, which keeps its initial weights", source, name)
 
 
 def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
@@ -201,8 +212,8 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
         runner = QuietRunner.from_cfg(cfg)
         checkpoints.load_network_weights(unwrap(unwrap(runner.model).get_submodule("generator")), checkpoint)
         keep = _KeepMetrics()
-        runner.register_hook(keep)
-        runner.register_hook(EvaluationCheckHook())
+        for hook in keep, EvaluationCheckHook(), StartSummaryHook(), ProgressBarHook():
+            runner.register_hook(hook)
         runner.test()
         return {name: float(value) for name, value in keep.metrics.items()}
 

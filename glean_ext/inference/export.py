@@ -27,6 +27,7 @@ import glean_ext
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, Notice, first_line
+from glean_ext.inference.export_formats import PACKAGES, require_suffix
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import EXTRA, INPUT, OUTPUT, ModelMetadata, OnnxBackend
 from glean_ext.networks import build_network
@@ -36,12 +37,10 @@ from glean_ext.utils.files import atomic_path, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.optional_packages import import_optional, version_errors
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 # How much of the value range a file's results may differ by from the network's, before no file is written.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 METADATA = "metadata.json"  # in a .pt2
 LARGEST_PROTOBUF = 2**31 - 2**24  # bytes of weights; more go into a file beside the model
-PACKAGES = {"onnx": ("torch", "onnx", "onnxscript", "onnxruntime"), "torch": ("torch",)}
 
 Run = Callable[[Tensor], Tensor]  # (N, 3, h, w) -> (N, 3, H, W)
 
@@ -82,9 +81,7 @@ def export(
 def require_place(out: str | os.PathLike, format: str) -> None:
     """Raise InputError if ``out`` is no name for a file of this form, or a package that writes it is missing."""
     out = Path(out)
-    if out.suffix != SUFFIXES[format]:
-        suffix = SUFFIXES[format]
-        raise InputError(f"{out}: {{format={format}}} writes {suffix}. Name it {out.with_suffix(suffix)}.", "format")
+    require_suffix(out, format)
     if out.is_dir():
         raise InputError(f"{out} is a folder. Give the name of a file.")
     for package in PACKAGES[format]:

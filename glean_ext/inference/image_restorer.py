@@ -1,28 +1,34 @@
-"""Restoring images, as arrays, with a config and a checkpoint or an exported model.
+"""Restoring images with a config and a checkpoint or an exported model.
 
 Imports nothing heavy itself: PyTorch comes with :mod:`.torch_backend`, onnxruntime with :mod:`.onnx_backend`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from PIL import Image
 
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import Backend, OutOfMemory, load_backend
 from glean_ext.inference.memory_budget import Memory
-from glean_ext.inference.size_policy import Resize, Size, SizePolicy
+from glean_ext.inference.size_policy import Resize, Size, SizePolicy, size_of
 from glean_ext.inference.tiling import Tiling
 from glean_ext.size_requirements import format_size
 from glean_ext.utils.array_conversion import PIXEL_TYPES, from_floats, to_floats
+from glean_ext.utils.image_types import ImageLike, as_picture, like, name_of
+from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
+from glean_ext.utils.picture import Picture
+from glean_ext.zoo import CARTOONS, card_of
 
 if TYPE_CHECKING:  # takes seconds to load
     import torch
@@ -79,14 +85,26 @@ class Prepared:
         """(h, w, ...): the part of the image, or of anything of its size, that the result shows."""
         return self.plan.crop_to_result(image) if isinstance(self.plan, Resize) else image
 
+    def enlarge_alpha(self, alpha: Array | None, size: Size) -> Array | None:
+        """(h, w) transparency of the image -> (H, W), that of a result of this size, by MATLAB's bicubic."""
+        return None if alpha is None else imresize(self.crop_to_result(alpha), size=size)
+
 
 class ImageRestorer:
     """A network ready to restore images.
 
+    >>> restorer = glean_ext.ImageRestorer("demo_glean_x8")
+    >>> picture = restorer.restore("face.png")
+    >>> picture.pixels.shape
+    (64, 64, 3)
+    >>> glean_ext.write_image(picture, "restored.png")
+
     Args:
-        config: A config file, a dict with ``model.generator``, an ``.onnx`` file that ``tools/export.py`` wrote, or a
-            :class:`Backend`, which several restorers may share.
-        checkpoint: The network's state dict or a training checkpoint, as path or URL; None for an ``.onnx`` file.
+        config: The name of a model, see :func:`glean_ext.list_models`, whose weights are found by it; a config file, a
+            dict with ``model.generator``, an ``.onnx`` file that ``tools/export.py`` wrote, or a :class:`Backend`,
+            which several restorers may share.
+        checkpoint: The network's state dict or a training checkpoint, as path or URL; None for a model's name or an
+            ``.onnx`` file.
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; None takes the GPU when there is one.
         size_policy: What happens to images of other sizes than the network takes: a :class:`SizePolicy` or its name.
         cfg_options: ``key=value`` changes to a config file.
@@ -102,6 +120,7 @@ class ImageRestorer:
         network: What runs the network.
         takes: The sizes that the network takes.
         size_policy: With ``'auto'`` decided.
+        card: What the zoo knows of the network; None for others.
 
     Raises:
         InputError: A config, checkpoint, device, policy, dtype or mode that cannot be used.
@@ -124,6 +143,7 @@ class ImageRestorer:
         self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile)
         self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
+        self.card = card_of(getattr(self.network, "weights", ""))
         self.notify = notify
         self.on_tile = on_tile
         self.tile_sizes = tile_sizes
@@ -133,6 +153,11 @@ class ImageRestorer:
     def network_seconds(self) -> float:
         """Seconds spent in the network so far."""
         return self._network_seconds
+
+    def warn_of_photographs(self) -> None:
+        """Give a notice where the network is a demonstration that makes cartoons of photographs."""
+        if self.card is not None and self.card.demo:
+            self.notify(Notice(f"{self.card.name}: {CARTOONS}", "model", "{model=list} shows others.", logging.WARNING))
 
     def with_tile_sizes(self, tile_sizes: TileSizes) -> ImageRestorer:
         """Another restorer of the same network, whose images are cut as ``tile_sizes`` says."""
@@ -144,30 +169,54 @@ class ImageRestorer:
             tile_sizes=tile_sizes,
         )
 
-    def restore(self, rgb: Array, name: str = "the image") -> Array:
-        """(h, w, 3) RGB -> (H, W, 3) RGB, both uint8 or both uint16.
+    @overload
+    def restore(self, image: Array, name: str = ...) -> Array: ...
+    @overload
+    def restore(self, image: Image.Image, name: str = ...) -> Image.Image: ...
+    @overload
+    def restore(self, image: str | os.PathLike | Picture, name: str = ...) -> Picture: ...
+    def restore(self, image: ImageLike, name: str = "the image") -> Any:
+        """Restore an image.
 
-        H and W are the network's scale times h and w, unless the image had to be resized.
+        The result is the network's scale times as high and wide, unless the image had to be resized.
 
         Args:
-            rgb: The low-resolution image.
-            name: What errors and notices call it.
+            image: The path of a file, a picture of :func:`glean_ext.read_image`, an image of Pillow, or an array,
+                (h, w, 3) uint8 or uint16 RGB.
+            name: What errors and notices call it where it has no path.
+
+        Returns:
+            For an array (H, W, 3) RGB of its dtype, for an image of Pillow such one, of 8 bits. For others a picture
+            with the transparency, the colour profile and the metadata of the file, as :func:`glean_ext.write_image`
+            takes it.
 
         Raises:
-            InputError: An image the size policy refuses, too little GPU memory, or an output that is not finite.
-            TypeError: No (h, w, 3) uint8 or uint16 array.
+            InputError: A file that cannot be read, an image that the size policy refuses, too little GPU memory, or an
+                output that is not finite.
+            TypeError: Something else, or an array of another shape or dtype.
         """
-        return self._restore_alone(self.prepare(rgb, name))
+        return self.restore_batch([image], [name])[0]
 
-    def restore_batch(self, images: Sequence[Array], names: Sequence[str] | None = None) -> list[Array]:
+    @overload
+    def restore_batch(self, images: Sequence[Array], names: Sequence[str] | None = ...) -> list[Array]: ...
+    @overload
+    def restore_batch(self, images: Sequence[ImageLike], names: Sequence[str] | None = ...) -> list[Any]: ...
+    def restore_batch(self, images: Sequence[ImageLike], names: Sequence[str] | None = None) -> list[Any]:
         """As :meth:`restore` for each. Those that get the network's nominal size go through it together.
 
         Raises:
             InputError, TypeError: As :meth:`restore`, for the first image that fails.
         """
-        names = names or [f"image {index}" for index in range(len(images))]
-        prepared = [self.prepare(rgb, name) for rgb, name in zip(images, names, strict=True)]
-        return [outcome.unwrap() for outcome in self.try_batch(prepared)]
+        known = names or [f"image {index}" for index in range(len(images))]
+        names = [name_of(image, name) for image, name in zip(images, known, strict=True)]
+        pictures = [as_picture(image, name) for image, name in zip(images, names, strict=True)]
+        prepared = [self.prepare(picture.filled, name) for picture, name in zip(pictures, names, strict=True)]
+        restored = [outcome.unwrap() for outcome in self.try_batch(prepared)]
+        results = [
+            picture.with_pixels(pixels, item.enlarge_alpha(picture.alpha, size_of(pixels)))
+            for picture, item, pixels in zip(pictures, prepared, restored, strict=True)
+        ]
+        return [like(image, result) for image, result in zip(images, results, strict=True)]
 
     def prepare(self, rgb: Array, name: str = "the image") -> Prepared:
         """Do what comes before the network; any thread may. :meth:`try_batch` does the rest.
@@ -179,6 +228,8 @@ class ImageRestorer:
         if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
         size = rgb.shape[0], rgb.shape[1]
+        if max(size) > max(self.takes.nominal) * self.takes.scale:  # larger than all results of its training
+            self.warn_of_photographs()
         if self.tile_sizes is not None and (tile := self.tile_sizes.get(size)):
             return Prepared(rgb, size, self.size_policy.tiling(self.takes, tile), name)
 

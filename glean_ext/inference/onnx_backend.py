@@ -100,6 +100,10 @@ class OnnxBackend:
         path: What ``tools/export.py`` wrote.
         threads: Of the computation; None leaves it to onnxruntime, which takes one for each core.
 
+    Attributes:
+        takes: The sizes that the network takes.
+        weights: The name of the file of weights that it was exported from.
+
     Raises:
         InputError: onnxruntime is not installed; the file is missing, damaged, no ONNX, or not by this package.
     """
@@ -114,6 +118,7 @@ class OnnxBackend:
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network again with tools/export.py."
             )
+        self.weights = self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
     def __call__(self, lq: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError, Notice
+from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.tiling import Tiling
 from glean_ext.size_requirements import MIN_INPUT, Size, SizeRequirements, _pair, format_size
@@ -138,12 +138,10 @@ class SizePolicy:
     tile_overlap: int | None = None
 
     def __post_init__(self) -> None:
-        for key, value, choices in ("size_policy", self.name, POLICIES), ("fit", self.fit or DEFAULT_FIT, FITS):
-            if value not in choices:
-                raise InputError(f"{{{key}}} is {value!r}, but it must be one of {', '.join(choices)}.", key)
+        require_one_of("size_policy", self.name, POLICIES)
+        require_one_of("fit", self.fit or DEFAULT_FIT, FITS)
         for key, number, least in ("tile_size", self.tile_size, 1), ("tile_overlap", self.tile_overlap, 0):
-            if number is not None and number < least:
-                raise InputError(f"{{{key}}} is {number}, but it must be at least {least}.", key)
+            require_at_least(key, least if number is None else number, least)
 
     def for_network(self, takes: SizeRequirements) -> SizePolicy:
         """The same policy with ``'auto'`` decided.

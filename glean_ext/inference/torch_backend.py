@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
-from glean_ext.errors import InputError, first_line
+from glean_ext.errors import InputError, first_line, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
@@ -42,6 +43,7 @@ class TorchBackend:
         takes: The sizes that the network takes.
         net: The network, in the form that is run.
         dtype: What it computes in.
+        weights: The name of the file of weights.
 
     Raises:
         InputError: A config, checkpoint, device, dtype or mode that cannot be used.
@@ -56,9 +58,11 @@ class TorchBackend:
         dtype: str | None = None,
         compile: str | None = None,
     ):
-        if dtype is not None and dtype not in DTYPES:
-            raise InputError(f"{{dtype}} is {dtype!r}, but it must be one of {', '.join(DTYPES)}.", "dtype")
+        if dtype is not None:
+            require_one_of("dtype", dtype, DTYPES)
         self.device = pick_device(device)
+        config, checkpoint = resolve_model(config, checkpoint)
+        self.weights = Path(checkpoint).name
         net = load_network(config, checkpoint, cfg_options)
         self.takes = net.size_requirements
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
@@ -140,12 +144,12 @@ def load_network(
 
     ``net(lq)``: (N, 3, h, w) float32 in [-1, 1], RGB -> (N, 3, H, W). ``prepare_for_inference`` makes it faster.
 
-    >>> net = load_network("demo_glean_x8")
+    >>> net = glean_ext.load_network("demo_glean_x8")
     >>> net.in_size, net.out_size
     (8, 64)
 
     Args:
-        config: A model's name (:func:`glean_ext.zoo.list_models`), a config file, or a dict with ``model.generator``.
+        config: A model's name (:func:`glean_ext.list_models`), a config file, or a dict with ``model.generator``.
         checkpoint: The network's weights or a training checkpoint, as path or URL; None: those of the named model.
         cfg_options: ``key=value`` changes to a config file.
 

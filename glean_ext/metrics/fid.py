@@ -81,8 +81,7 @@ class RestorationFID(NetworkMetric):
 
     Args:
         pretrained: Inception's weights, see :class:`InceptionFeatures`.
-        prefix: Put before the name of the value.
-        collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
+        prefix: As in :class:`~glean_ext.metrics.base.SavedImageMetric`; so is ``collect_device``.
 
     Raises:
         InputError: As :class:`InceptionFeatures`; in an evaluation: a set of one image.

@@ -33,9 +33,9 @@ class FaceEmbedder:
     def __init__(self) -> None:
         dlib = self._dlib = optional_package("dlib", "Identity similarity", PACKAGES)
         models = find_spec("face_recognition_models")  # an import would need pkg_resources
-        if models is None or not models.submodule_search_locations:
+        if models is None or models.origin is None:
             raise InputError(f"Identity similarity needs a package that is not installed: pip install {PACKAGES}")
-        folder = Path(next(iter(models.submodule_search_locations))) / "models"
+        folder = Path(models.origin).with_name("models")
         self._detect = dlib.get_frontal_face_detector()
         self._landmarks = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
         self._network = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
@@ -65,8 +65,7 @@ class IdentitySimilarity(SavedImageMetric):
     cosine of about 0.87. So do not compare values with those of the paper, and look at the distance, too.
 
     Args:
-        prefix: Put before the names of the values.
-        collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
+        prefix: As in :class:`~glean_ext.metrics.base.SavedImageMetric`; so is ``collect_device``.
 
     Raises:
         InputError: A package is not installed.
@@ -91,8 +90,7 @@ class IdentitySimilarity(SavedImageMetric):
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
         """Means over the images that have a face; NaN when none has."""
         found = [result for result in results if not math.isnan(result[0])]
-        missing = len(results) - len(found)
-        if missing:
+        if missing := len(results) - len(found):
             message = f"Identity: no face in {missing} of {len(results)} ground truths; the means leave them out."
             print_log(message, logger="current", level=logging.WARNING)
         cosine, distance = np.mean(found, axis=0) if found else NO_FACE

@@ -16,10 +16,8 @@ class NIQE(MMagicNIQE):
     MMagic's own default for ``input_order`` fails, and for an image of one block it returns a meaningless number.
 
     Args:
-        key: As in MMagic; not used.
-        is_predicted: As in MMagic; not used.
-        collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
-        prefix: Put before the name of the value.
+        key: As in MMagic; not used, nor is ``is_predicted``.
+        collect_device: As in :class:`~glean_ext.metrics.base.SavedImageMetric`; so is ``prefix``.
         crop_border: Pixels to leave out at each border.
         input_order: ``'CHW'`` for tensors.
         convert_to: ``'gray'``, or ``'y'`` as BasicSR and MATLAB's own ``niqe``; they differ by about 0.01.

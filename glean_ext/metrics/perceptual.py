@@ -36,8 +36,7 @@ class LPIPS(NetworkMetric):
         pretrained: The backbone's weights: ``'torchvision://alexnet'`` (downloaded once), or the path or URL of a
             torchvision checkpoint.
         net: ``'alex'``, which most papers report, or ``'vgg'``.
-        prefix: Put before the name of the value.
-        collect_device: ``'cpu'`` or ``'gpu'``: how mmengine gathers the results of several processes.
+        prefix: As in :class:`~glean_ext.metrics.base.SavedImageMetric`; so is ``collect_device``.
 
     Raises:
         InputError: An unknown ``net``, no ``pretrained``, a file that does not fit; in an evaluation: too small images.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 import os
@@ -11,23 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from http.client import HTTPException, IncompleteRead
+from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 from urllib.error import HTTPError
-from urllib.parse import quote, unquote, urldefrag, urlsplit
-from urllib.request import Request, urlopen
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.http_transfer import BLOCK, StorageError, Transfer
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 15  # of progress in a log
-ATTEMPTS = 3  # to continue a download whose connection ends early
-SECONDS_BEFORE_RETRY = 1.0  # the first time; longer each time
-PARTIAL_CONTENT = 206  # HTTP: what was asked for with Range
-TIMEOUT = 60  # seconds without an answer or a byte
-BLOCK = 1 << 20  # bytes
+DAYS_KEPT = 7  # what interrupted downloads left, to be continued
 MAX_NAME = 80  # characters of a URL's last part that the cached file keeps
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8}|[0-9a-f]{64})\.\w+$")  # the first 8 digits, or all of them
 DATE = re.compile(r"(19|20)\d\d[01]\d[0-3]\d")  # eight digits, too
@@ -81,7 +75,8 @@ def without_secrets(source: str) -> str:
 def download(url: str, cache: Path) -> Path:
     """The file behind a URL, from ``cache`` if it is there.
 
-    Its SHA-256 is checked after the download, and again each time it is taken from the cache, where the URL gives it:
+    What an interrupted download left is continued, also by a later process. Its SHA-256 is checked after the download,
+    and again each time it is taken from the cache, where the URL gives it:
     ``https://.../model-abcdef12.pth`` (the first 8 digits, as OpenMMLab and PyTorch name files; or all 64) or
     ``https://.../model.safetensors#sha256=<64 digits>``. A user name and password in the URL are sent to its host only.
 
@@ -92,17 +87,21 @@ def download(url: str, cache: Path) -> Path:
     Raises:
         InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
+    name = without_secrets(url)
     try:
         digits, path = expected_hash(url), cache / cached_name(url)
         if not _is_valid(path, digits):
-            cache.mkdir(parents=True, exist_ok=True)
-            with _locked(path):
+            with _locked(path, name):
                 if not _is_valid(path, digits):  # another process may have downloaded it meanwhile
                     _fetch(url, path, digits)
+    except StorageError as error:
+        raise InputError(
+            f"{name} cannot be kept in {cache} ({_reason(error)}). Free space there, or set TORCH_HOME to another "
+            "folder."
+        ) from error
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{without_secrets(url)} could not be downloaded ({_reason(error)}). Download it elsewhere and give the "
-            "path of the file."
+            f"{name} could not be downloaded ({_reason(error)}). Download it elsewhere and give the path of the file."
         ) from error
     return path
 
@@ -128,7 +127,7 @@ def cached_name(url: str) -> str:
 
 
 def _last_part(url: str) -> str:
-    return unquote(urlsplit(url).path).rpartition("/")[2]
+    return unquote(urlsplit(urldefrag(url).url).path).rpartition("/")[2]
 
 
 def _is_valid(path: Path, digits: str) -> bool:
@@ -144,75 +143,64 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time downloads a file; the others wait for it."""
-    from filelock import FileLock  # torch needs it, too
+def _locked(path: Path, name: str) -> Iterator[None]:
+    """One process at a time downloads a file; the others wait for it. Makes the folder.
 
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    Raises:
+        StorageError: The folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout  # torch needs it, too
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("another process downloads %s; this one waits for it", name)
+            lock.acquire()
+    except OSError as error:
+        raise StorageError(*error.args) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _fetch(url: str, path: Path, digits: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")  # what an interrupted download left there is replaced
     if path.is_file():
         logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
+    _remove_old_leftovers(path.parent)
     logger.info("downloading %s to %s", without_secrets(url), path)
-    show = show_progress.get() or ProgressLog()
-    try:
-        with partial.open("wb") as file:
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    _receive(url, file, show)
-                    break
-                except (ConnectionError, TimeoutError, IncompleteDownloadError, IncompleteRead) as error:
-                    if attempt == ATTEMPTS:
-                        raise
-                    logger.warning("%s: %s; it is continued", without_secrets(url), first_line(error))
-                    time.sleep(SECONDS_BEFORE_RETRY * attempt)
-        if not (digest := _sha256(partial)).startswith(digits):
-            raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
-        os.replace(partial, path)
-    finally:
-        with suppress(OSError):  # it became the file, or was never made
-            partial.unlink()
+    partial, show, last = path.with_name(f".{path.name}.partial"), show_progress.get() or ProgressLog(), _last_part(url)
+    transfer = Transfer(url, without_secrets(url), partial, bool(digits), lambda done, total: show(last, done, total))
+    continued = transfer.run()
+    digest = _sha256(partial)
+    if continued and not digest.startswith(digits):
+        logger.warning("%s: what an earlier download left is damaged; it begins again", without_secrets(url))
+        transfer.discard()
+        transfer.run()
+        digest = _sha256(partial)
+    if not digest.startswith(digits):
+        transfer.discard()
+        raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
+    os.replace(partial, path)
+    transfer.discard()
 
 
-def _receive(url: str, file: BinaryIO, show: Callable[[str, int, int | None], None]) -> None:
-    """Append to ``file`` what it does not have yet; from the start where the server cannot continue."""
-    request, have = _request(url), file.tell()
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with urlopen(request, timeout=TIMEOUT) as answer:
-        if have and answer.status != PARTIAL_CONTENT:
-            have = file.seek(0)
-            file.truncate()
-        announced = answer.headers.get("Content-Length")
-        total = have + int(announced) if announced else None
-        while block := answer.read(BLOCK):
-            have += file.write(block)
-            show(_last_part(urldefrag(url).url), have, total)
-    if total is not None and have != total:
-        raise IncompleteDownloadError(f"the connection ended after {have} of {total} bytes")
-
-
-class IncompleteDownloadError(ValueError):
-    """The connection ended early."""
-
-
-def _request(url: str) -> Request:
-    address = urldefrag(url).url
-    scheme, _, rest = address.partition("//")
-    host, slash, path = rest.partition("/")
-    user, at, host = host.rpartition("@")
-    path = quote(path, safe="/?&=%:;,@!$'()*+~[]")  # spaces and letters that are not ASCII, as browsers do
-    request = Request(f"{scheme}//{host}{slash}{path}", headers={"User-Agent": "glean-ext"})
-    if at:
-        token = base64.b64encode(unquote(user).encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {token}")
-    return request
+def _remove_old_leftovers(cache: Path) -> None:
+    """Remove what downloads left that nobody has continued for some days."""
+    oldest = time.time() - DAYS_KEPT * 24 * 3600
+    for pattern in ".*.partial", ".*.partial.json":
+        for left in cache.glob(pattern):
+            with suppress(OSError):
+                if left.stat().st_mtime < oldest:
+                    left.unlink()
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP Error {error.code}: {error.reason}"
+    if isinstance(error, StorageError) and error.strerror:
+        return error.strerror
     return first_line(error)

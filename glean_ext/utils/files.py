@@ -49,13 +49,19 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
             yield partial
             partial.replace(target)
         finally:
-            os.close(lock)
+            _unlock(lock)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
     finally:
         if partial is not None:
             with suppress(OSError):  # it became the target
                 partial.unlink()
+
+
+def require_suffix(out: str | os.PathLike, suffix: str) -> None:
+    """Raise InputError if a file to be written, the parameter ``out``, has another suffix."""
+    if Path(out).suffix != suffix:
+        raise InputError(f"{out} must end in {suffix}. Choose another output.", parameter="out")
 
 
 @contextmanager
@@ -68,8 +74,7 @@ def temporary_folder_beside(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        _unlock(lock)
 
 
 def temporary_name(target: Path) -> Path:
@@ -98,31 +103,23 @@ def _remove_unless_locked(path: Path) -> None:
     lock = _lock(path, wait=False)
     if lock is None:
         return
-    try:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
-    finally:
-        os.close(lock)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+    _unlock(lock)
 
 
-def _create(target: Path) -> tuple[Path, int]:
+def _create(target: Path) -> tuple[Path, int | None]:
     """A new, empty, locked file, and the descriptor that holds the lock."""
     while True:
         partial = temporary_name(target)
-        created = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            if fcntl is not None:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(created, fcntl.LOCK_EX)
-            if os.path.exists(partial):  # else another process took it for a leftover before it was locked
-                return partial, created
-        except BaseException:
-            os.close(created)
-            raise
-        os.close(created)
+        partial.touch(exist_ok=False)
+        lock = _lock(partial)
+        if partial.exists():  # else another process took it for a leftover before it was locked
+            return partial, lock
+        _unlock(lock)
 
 
 def _lock(path: Path, wait: bool = True) -> int | None:
@@ -134,10 +131,14 @@ def _lock(path: Path, wait: bool = True) -> int | None:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
-        if opened is not None:
-            os.close(opened)
+        _unlock(opened)
         return None
     return opened
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def write_json(content: object, path: str | os.PathLike) -> None:

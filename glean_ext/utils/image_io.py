@@ -1,4 +1,4 @@
-"""Image files: read as pictures or as 8-bit RGB, and written as PNG."""
+"""Image files: read as pictures or as 8-bit RGB, and written."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.image_decoding import decode, decode_16_bits, layout_of_16_bits
 from glean_ext.utils.image_metadata import further_frames, read_metadata
+from glean_ext.utils.image_writer import write_picture
+from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.picture import Picture
-from glean_ext.utils.png_writer import write_picture
 from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 
 __all__ = [
-    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_rgb",
-    "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture", "write_png",
+    "EXTENSIONS", "FORMATS", "MAX_PIXELS", "ImageTooLargeError", "Picture", "decode_rgb", "opened", "pillow_picture",
+    "pillow_rgb", "pixel_limit", "read_picture", "read_rgb", "require_image", "write_picture",
 ]  # fmt: skip
 
 # Pillow's name of the format -> extensions. Formats that start another program (EPS) or accept any file (TGA) are out.
 FORMATS = {
+    "AVIF": (".avif",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     "PNG": (".png",),
@@ -46,6 +49,9 @@ EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in
 TIFF_SIGNATURES = b"II", b"MM"
 PNG_HEADER = struct.Struct(">16xIIBB")  # width, height, bits a channel, colour type
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+ISO_MEDIA = "AVIF", "HEIF"  # formats of one container, whose first box names its "brands" (ISO/IEC 14496-12)
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 MAX_PIXELS = 200_000_000  # the largest photographs of telephones; a result of 8 bits takes 4.4 GB until it is written
 HUFFMAN_CODED = (0xFFC0, 0xFFC1, 0xFFC2)  # frames of JPEG: baseline, extended, progressive
 START_OF_SCAN, FILL_BYTES = 0xFFDA, 0xFFFF
@@ -127,8 +133,23 @@ def pillow_rgb(image: Image.Image, name: str) -> np.ndarray:
         return decode(image, name).flattened
 
 
+def pillow_picture(image: Image.Image, name: str) -> Picture:
+    """As :func:`read_picture`, from an image that Pillow has opened or made; 16-bit colours have 8 bits there already.
+
+    Raises:
+        UnreadableImageError: As :func:`pillow_rgb`.
+    """
+    with _decoder_errors(name):
+        picture, found = decode(image, name), read_metadata(image)
+    return replace(picture, exif=found.exif, xmp=found.xmp, dpi=found.dpi)
+
+
 def read_picture(path: str | os.PathLike) -> Picture:
     """Read an image file with its depth, transparency, colour profile and metadata.
+
+    >>> picture = glean_ext.read_image("photo.jpg")
+    >>> picture.pixels.shape, picture.pixels.dtype.name, picture.dpi
+    ((256, 256, 3), 'uint8', (300.0, 300.0))
 
     The EXIF orientation is applied. 16 bits are kept where they are gray, or RGB in PNG and TIFF. Gray becomes RGB,
     palette, CMYK and Lab are converted as :func:`read_rgb` does; profiles of RGB colours are kept.
@@ -194,13 +215,54 @@ def opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     with _decoder_errors(name):
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=list(FORMATS))
+            image = _open(file, _possible_formats(file, name), name)
         with image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
             _require_enough_bytes(file, image, name)
             yield image
+
+
+def _open(file: Path | BinaryIO, formats: list[str], name: str) -> Image.Image:
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        if len(formats) > 1:
+            raise
+        raise UnreadableImageError(
+            f"{name} is truncated or damaged (it begins as {formats[0]}). Get it again."
+        ) from error
+
+
+def _possible_formats(file: Path | BinaryIO, name: str) -> list[str]:
+    """Pillow's names of the formats that a file may have, by its first bytes.
+
+    Raises:
+        InputError: It needs a package that is not installed.
+    """
+    with _rewound(file) as stream:
+        head = stream.read(64)
+    length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+    brands = {head[start : start + 4] for start in (8, *range(16, min(length, len(head)), 4))}
+    if kind != b"ftyp" or not brands & (AVIF_BRANDS | HEIF_BRANDS):
+        return [format for format in FORMATS if format not in ISO_MEDIA]
+    if brands & AVIF_BRANDS:
+        if not features.check("avif"):
+            raise InputError(f"{name} is an AVIF, which needs Pillow 11.3 or later: pip install 'pillow>=11.3'")
+        return ["AVIF"]
+    import_optional("pillow_heif", name, "pip install 'glean-ext[heic]'").register_heif_opener()
+    return ["HEIF"]
+
+
+@contextmanager
+def _rewound(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The file from its start; where it is open already, it is put back to its place afterwards."""
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        position = stream.tell()
+        stream.seek(0)
+        yield stream
+        stream.seek(position)
 
 
 def _require_enough_bytes(file: Path | BinaryIO, image: Image.Image, name: str) -> None:
@@ -211,12 +273,9 @@ def _require_enough_bytes(file: Path | BinaryIO, image: Image.Image, name: str) 
     """
     if image.format not in MIN_BYTES:
         return
-    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
-        position = stream.tell()
-        stream.seek(0)
+    with _rewound(file) as stream:
         needed = MIN_BYTES[image.format](stream)
         length = stream.seek(0, os.SEEK_END)
-        stream.seek(position)
     if needed > length:
         raise UnreadableImageError(
             f"{name} is truncated or damaged ({length} bytes cannot hold {image.width}x{image.height} pixels). Get the "
@@ -286,12 +345,3 @@ def _without_codec_messages(source: Path | bytes) -> AbstractContextManager[None
             return filter_stderr(CODECS) if file.read(2) in TIFF_SIGNATURES else nullcontext()
     except OSError:
         return nullcontext()  # Pillow raises the same error
-
-
-def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write (H, W, 3) uint8 or uint16 RGB.
-
-    Raises:
-        InputError, TypeError: As :func:`write_picture`.
-    """
-    write_picture(Picture(image), path)

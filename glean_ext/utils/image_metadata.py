@@ -7,6 +7,8 @@ import re
 from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
+from PIL.ExifTags import Base
+from PIL.TiffImagePlugin import IFDRational
 
 from glean_ext.utils.messages import summarize_names
 
@@ -38,6 +40,7 @@ NAMED_TAGS = {
 }
 DAMAGED_EXIF = "the EXIF metadata, which is damaged"
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation\s*=\s*["\']|<tiff:Orientation>\s*)[2-8]')
+INCH, CENTIMETRE = 2, 3  # EXIF's units of resolution
 MIN_DPI, MAX_DPI = 1, 1e6  # exclusive; files without a resolution may have 1
 
 
@@ -60,17 +63,18 @@ def orientation(image: Image.Image) -> int:
 
 
 def further_frames(image: Image.Image) -> tuple[str, ...]:
-    """The name of all frames or pages after the first one; call it before the image is loaded."""
+    """The name of all frames or pages besides the one that is shown; call it before the image is loaded."""
+    first = image.tell()
     try:
         count = getattr(image, "n_frames", 1) - 1
     except Exception:
         return ("further frames or pages, which are damaged",)
     finally:
-        if getattr(image, "tell", lambda: 0)():
-            image.seek(0)
+        if image.tell() != first:
+            image.seek(first)
     if count < 1:
         return ()
-    kind = {"TIFF": "page", "MPO": "image"}.get(image.format or "", "frame")
+    kind = {"TIFF": "page", "MPO": "image", "HEIF": "image"}.get(image.format or "", "frame")
     whole = {"page": "file", "image": "file", "frame": "animation"}[kind]
     return (f"{count} more {kind}{'s' if count > 1 else ''} of the {whole}",)
 
@@ -88,12 +92,14 @@ def read_metadata(image: Image.Image) -> Metadata:
         xmp = None
     if image.info.get("photoshop"):
         names.append("the Photoshop and IPTC metadata")
+    if image.info.get("bit_depth", 8) > 8:  # of HEIC, which Pillow reduces
+        names.append(f"the {image.info['bit_depth']} bits of its colours")
     if image.info.get("comment"):
         names.append("the comment")
     texts = [key for key in getattr(image, "text", {}) if not key.startswith(("XML:com.adobe.xmp", "Raw profile"))]
     if texts:
         names.append(f"the text entries {summarize_names(texts)}")
-    return Metadata(exif, xmp, _dpi(image.info.get("dpi")), tuple(dict.fromkeys(names)))
+    return Metadata(exif, xmp, _resolution(image), tuple(dict.fromkeys(names)))
 
 
 def _exif(image: Image.Image) -> tuple[bytes | None, list[str]]:
@@ -121,6 +127,27 @@ def _is_utf8(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _resolution(image: Image.Image) -> tuple[float, float] | None:
+    """In pixels per inch: where the format has a place for it, or in EXIF, as in WebP and HEIC."""
+    if (dpi := _dpi(image.info.get("dpi"))) is not None:
+        return dpi
+    try:
+        exif = image.getexif()
+        inches = {INCH: 1, CENTIMETRE: 2.54}.get(exif.get(Base.ResolutionUnit, INCH), 0)
+        return _dpi([float(exif[tag]) * inches for tag in (Base.XResolution, Base.YResolution)])
+    except Exception:  # a damaged block raises errors of several types
+        return None
+
+
+def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """EXIF metadata, from its start ``Exif``, which also has the resolution in pixels per inch."""
+    tags = Image.Exif()
+    if exif is not None:
+        tags.load(exif)
+    tags[Base.XResolution], tags[Base.YResolution], tags[Base.ResolutionUnit] = *map(IFDRational, dpi), INCH
+    return tags.tobytes()
 
 
 def _dpi(value: Any) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from glean_ext.errors import Notice
 
 MAX_NAMES = 8  # in a message; further names are counted
 CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode's control and format characters, and separators of lines
+_warned: set[str] = set()
 JOINERS = ("\u200c", "\u200d", "\u00ad")  # in words and emoji, and soft hyphens: format characters without harm
 
 
@@ -36,5 +37,9 @@ def printable(text: str) -> str:
 
 
 def log_notice(notice: Notice) -> None:
-    """What is done with notices where nothing else is chosen: they are logged."""
-    logging.getLogger(__name__).info("%s", notice)
+    """What is done with notices where nothing else is chosen: they are logged, warnings once."""
+    if notice.level >= logging.WARNING:
+        if str(notice) in _warned:
+            return
+        _warned.add(str(notice))
+    logging.getLogger(__name__).log(notice.level, "%s", notice)

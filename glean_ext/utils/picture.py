@@ -79,9 +79,14 @@ class Picture:
         """(h, w, 3) uint8 sRGB over white: how a viewer shows the picture."""
         pixels = to_8_bits(self.pixels)
         if self.alpha is not None:
-            image = Image.fromarray(np.dstack([pixels, to_8_bits(self.alpha)]))
-            pixels = np.array(Image.alpha_composite(Image.new("RGBA", image.size, MATTE), image).convert("RGB"))
+            pixels = lay_over_matte(pixels, to_8_bits(self.alpha))
         if self.icc is not None and not is_srgb(self.icc):
             converted = convert_to_srgb(Image.fromarray(pixels), self.icc)
             pixels = pixels if converted is None else np.array(converted)
         return pixels
+
+
+def lay_over_matte(pixels: Array, alpha: Array) -> Array:
+    """(h, w, 3) and (h, w) uint8 -> (h, w, 3) uint8, as a viewer shows a transparent picture."""
+    image = Image.fromarray(np.dstack([pixels, alpha]))
+    return np.array(Image.alpha_composite(Image.new("RGBA", image.size, MATTE), image).convert("RGB"))

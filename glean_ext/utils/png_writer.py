@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from glean_ext.errors import InputError
-from glean_ext.utils.array_conversion import PIXEL_TYPES, ROWS
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.array_conversion import ROWS
 from glean_ext.utils.picture import Picture
 
 COMPRESSION_LEVEL = 4  # of 9: on photographs 1% larger than the default 6, in half the time
@@ -26,25 +23,12 @@ INCHES_PER_METRE = 1 / 0.0254
 Array = np.ndarray
 
 
-def write_picture(picture: Picture, path: str | os.PathLike) -> None:
-    """Write a PNG with all that the picture has, under a temporary name first. Missing folders are made.
-
-    Raises:
-        InputError: The name does not end in .png, or the file cannot be written.
-        TypeError: Pixels or alpha of another dtype or shape.
-    """
-    path, pixels, alpha = Path(path), picture.pixels, picture.alpha
-    if pixels.dtype not in PIXEL_TYPES or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise TypeError(f"pixels are (H, W, 3) uint8 or uint16, but got {pixels.shape} {pixels.dtype}.")
-    if alpha is not None and (alpha.dtype != pixels.dtype or alpha.shape != pixels.shape[:2]):
-        raise TypeError(f"alpha is (H, W) {pixels.dtype} as the pixels, but got {alpha.shape} {alpha.dtype}.")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: images are written as PNG. Name it {path.with_suffix('.png')}.")
-    with atomic_path(path) as partial:
-        if pixels.dtype == np.uint16:
-            _write_16_bits(picture, partial)
-        else:
-            _write_8_bits(picture, partial)
+def write_png_file(picture: Picture, path: Path) -> None:
+    """Write a PNG with all that the picture has."""
+    if picture.pixels.dtype == np.uint16:
+        _write_16_bits(picture, path)
+    else:
+        _write_8_bits(picture, path)
 
 
 def _write_8_bits(picture: Picture, path: Path) -> None:

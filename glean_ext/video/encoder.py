@@ -13,7 +13,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_at_least, require_one_of
 from glean_ext.video.frame_properties import Colour
 
 MAX_SIDE = 16384  # rows and columns that x264 takes
@@ -44,12 +44,8 @@ class EncodingOptions:
                 f"{{crf}} is {self.crf:g}, but it must be between 0 (lossless) and 51. 10 is the default.",
                 parameter="crf",
             )
-        if self.preset not in PRESETS:
-            raise InputError(
-                f"{{preset}} is {self.preset!r}, but it must be one of {', '.join(PRESETS)}.", parameter="preset"
-            )
-        if self.segment < 1:
-            raise InputError(f"{{segment}} is {self.segment}, but it must be at least 1.", parameter="segment")
+        require_one_of("preset", self.preset, PRESETS)
+        require_at_least("segment", self.segment, 1)
 
     @property
     def x264(self) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -160,19 +162,14 @@ def _add_restored(output: OutputContainer, encoded: VideoStream, source: VideoSo
 def _write(output: OutputContainer, packets: Iterable[Packet]) -> int:
     """Write all packets and the end of the file; returns how many were refused, as damaged ones are."""
     refused = 0
-    for packet in packets:
+    steps: Iterator[Callable[[], None]] = chain((partial(output.mux, packet) for packet in packets), [output.close])
+    for step in steps:
         try:
-            output.mux(packet)
+            step()
         except av.FFmpegError as error:
             if isinstance(error, OSError):
                 raise
             refused += 1
-    try:
-        output.close()
-    except av.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise
-        refused += 1
     return refused
 
 

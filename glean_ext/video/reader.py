@@ -34,7 +34,7 @@ from glean_ext.video.frame_properties import (
 SCALING = 0x4 | 0x40000 | 0x2000 | 0x4000
 TIME_JUMPS = 0x200  # FFmpeg's flag of formats whose time stamps start anywhere
 FALLBACK_RATE = Fraction(25)
-CONTAINER_TOLERANCE = 1.0  # seconds; a container's duration may be that of its audio, which may be longer
+CONTAINER_TOLERANCE = Fraction(1)  # seconds; a container's duration may be that of its audio, which may be longer
 
 
 class VideoError(InputError):
@@ -142,7 +142,7 @@ class VideoSource:
         if last is None:
             raise VideoError(f"{self.path} has no frame that can be decoded. Get the file again.")
         if uneven:
-            self._report("time stamps that did not grow from frame to frame were corrected.")
+            self._report(": time stamps that did not grow from frame to frame were corrected.")
         self._report_damage(number, (last + (frame.duration or step)) * self.time_base)
 
     def _decoded(self) -> Iterator[VideoFrame]:
@@ -182,25 +182,23 @@ class VideoSource:
             yield None
 
     def _damaged(self, number: int) -> None:
-        self.first_damage = number if self.first_damage is None else self.first_damage
+        if self.first_damage is None:
+            self.first_damage = number
 
     def _report(self, message: str) -> None:
-        self.notify(Notice(f"{self.path}: {message}"))
+        self.notify(Notice(f"{self.path}{message}"))
 
     def _report_damage(self, frames: int, end: Fraction) -> None:
         expected = self._expected_end()
-        early = expected is not None and end + self._tolerance() < expected
+        tolerance = CONTAINER_TOLERANCE if self._stream_end() is None else Fraction(3, 2) / self.rate
+        early = expected is not None and end + tolerance < expected
         if self.first_damage is not None:
-            self.notify(
-                Notice(f"{self.path} is damaged at frame {self.first_damage}; what can be decoded was restored.")
-            )
+            self._report(f" is damaged at frame {self.first_damage}; what can be decoded was restored.")
         elif early or self.cut_off:
             whole = f" of {float(expected):.2f}" if expected is not None and expected > end else ""
-            self.notify(
-                Notice(
-                    f"{self.path} breaks off after frame {frames - 1}, at {float(end):.2f}{whole} seconds; the frames "
-                    "up to there were restored."
-                )
+            self._report(
+                f" breaks off after frame {frames - 1}, at {float(end):.2f}{whole} seconds; the frames up to there "
+                "were restored."
             )
 
     def _stream_end(self) -> Fraction | None:
@@ -219,9 +217,6 @@ class VideoSource:
         if end is not None or self.container.duration is None:
             return end
         return Fraction(self.container.duration, av.time_base)
-
-    def _tolerance(self) -> Fraction:
-        return Fraction(3, 2) / self.rate if self._stream_end() is not None else Fraction(CONTAINER_TOLERANCE)
 
     def _select_stream(self) -> VideoStream:
         videos = [stream for stream in self.container.streams.video if not is_cover(stream)]
@@ -264,22 +259,19 @@ class VideoSource:
         self._check_size(*self.display_size)
         self.colour = Colour.of(frame)
         self.orientation = display_orientation(frame)
-        lines = []
         if self.display_size != self.size:
             width, height = self.display_size
-            lines.append(f": its pixels are not square; frames are shown, and restored, as {width}x{height}.")
+            self._report(f": its pixels are not square; frames are shown, and restored, as {width}x{height}.")
         if frame.colorspace not in (*MATRICES, *UNSPECIFIED):
-            lines.append(f" has colours of a rare kind ({frame.colorspace}), which may come out wrong.")
+            self._report(f" has colours of a rare kind ({frame.colorspace}), which may come out wrong.")
         if self.colour.transfer in HDR_TRANSFERS:
-            lines.append(f" is HDR ({HDR_TRANSFERS[self.colour.transfer]}); the result has 8 bits, so tones may band.")
+            self._report(f" is HDR ({HDR_TRANSFERS[self.colour.transfer]}); the result has 8 bits, so tones may band.")
         if frame.interlaced_frame:
-            lines.append(" is interlaced; frames are restored as they are, comb lines and all.")
+            self._report(" is interlaced; frames are restored as they are, comb lines and all.")
         if is_transparent(frame):
-            lines.append(" has transparency, which is not kept.")
+            self._report(" has transparency, which is not kept.")
         if self.orientation is None:
-            lines.append(" is rotated by an angle other than quarter turns; it is restored as it is stored.")
-        for line in lines:
-            self.notify(Notice(f"{self.path}{line}"))
+            self._report(" is rotated by an angle other than quarter turns; it is restored as it is stored.")
 
     def _rgb(self, frame: VideoFrame) -> np.ndarray:
         """(h, w, 3) uint8 RGB, upright, with square pixels."""

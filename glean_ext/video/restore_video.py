@@ -14,12 +14,13 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Stream
 
-from glean_ext.errors import InputError, Notice
+from glean_ext.errors import InputError, Notice, require_at_least
 from glean_ext.utils.messages import log_notice
 from glean_ext.video.encoder import EncodingOptions, check_frame_size
 from glean_ext.video.formats import VIDEO_OUTPUTS
-from glean_ext.video.muxer import mux, streams_to_copy
+from glean_ext.video.muxer import MuxResult, mux, streams_to_copy
 from glean_ext.video.reader import DisplayedFrame, VideoError, VideoSource
 from glean_ext.video.segment_writer import Segments
 
@@ -65,6 +66,11 @@ def restore_video(
 ) -> VideoResult:
     """Restore each frame of a video; audio and subtitles are copied, time stamps and colours kept.
 
+    >>> restorer = glean_ext.ImageRestorer("demo_lightglean_x8")
+    >>> result = glean_ext.restore_video("film.mp4", "large.mp4", restorer.restore_batch, fingerprint="lightglean")
+    >>> result.frames, result.size
+    (3, (256, 192))
+
     Frames are upright and have square pixels: what a player shows. The result is H.264 (8 bits, 4:2:0) with the
     source's YCbCr matrix and range. Decoding and encoding run beside ``restore``, which is called in this thread.
 
@@ -103,22 +109,10 @@ def restore_video(
         with Segments(target, job, video.rate, encoding, notify) as segments:
             resumed = segments.frames
             if resumed:
-                notify(
-                    Notice(f"{target}: {resumed} frames are kept from the interrupted run; it continues after them.")
-                )
+                message = f"{target}: {resumed} frames are kept from the interrupted run; it continues after them."
+                notify(Notice(message))
             restoration = _Restoration(video, segments, restore, batch, progress)
-            try:
-                try:
-                    restoration.run()
-                except VideoError:  # another run would fail, too
-                    segments.remove()
-                    raise
-                result = mux(segments, video, restoration.pts, restoration.last_duration, copied)
-            except BaseException:
-                if segments.frames:
-                    notify(Notice(f"{target}: {segments.frames} frames are kept; the same call continues after them."))
-                raise
-            segments.remove()
+            result = restoration.write_target(copied)
     seconds = time.monotonic() - started
     return VideoResult(len(restoration.pts), result.size, seconds, restoration.restoring, resumed, result.audio)
 
@@ -130,8 +124,7 @@ def _check(source: Path, target: Path, batch: int) -> None:
         raise InputError(f"{target} is a folder. Give another output.")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the input and would be overwritten. Give another output.")
-    if batch < 1:
-        raise InputError(f"{{batch}} is {batch}, but it must be at least 1.", parameter="batch")
+    require_at_least("batch", batch, 1)
 
 
 def _describe_job(source: Path, fingerprint: str, encoding: EncodingOptions) -> dict[str, Any]:
@@ -165,7 +158,25 @@ class _Restoration:
         self.restoring = 0.0
         self.size = (0, 0)
 
-    def run(self) -> None:
+    def write_target(self, copied: Sequence[Stream]) -> MuxResult:
+        """Restore all frames and write the target. Segments stay for another run, unless the video is at fault."""
+        segments = self.segments
+        try:
+            try:
+                self._write_segments()
+            except VideoError:  # another run would fail, too
+                segments.remove()
+                raise
+            result = mux(segments, self.video, self.pts, self.last_duration, copied)
+        except BaseException:
+            if segments.frames:
+                message = f"{segments.target}: {segments.frames} frames are kept; the same call continues after them."
+                self.video.notify(Notice(message))
+            raise
+        segments.remove()
+        return result
+
+    def _write_segments(self) -> None:
         done, total = self.segments.frames, self.video.total
         batches = self._batches(done)
         self.progress(done, total)

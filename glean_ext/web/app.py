@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
+from starlette.staticfiles import StaticFiles
 
 from glean_ext.errors import InputError
 from glean_ext.web.job_queue import Job, JobQueue, Kind, Order, QueueFull, as_control
@@ -24,16 +24,7 @@ from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.request_guard import RequestGuard
 from glean_ext.web.worker import ModelWorker
 
-STATIC = resources.files("glean_ext.web") / "static"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-}
-PAGE = {"/": "index.html"} | {f"/{name}": name for name in ("app.js", "compare.js", "style.css", "icon.svg")}
+STATIC = Path(__file__).parent / "static"
 EXAMPLES = (
     {"file": "face-1.png", "label": "Cartoon face 1, 8x8 pixels", "kind": "face", "model": "Demo GLEAN"},
     {"file": "face-2.png", "label": "Cartoon face 2, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
@@ -62,9 +53,10 @@ def make_app(worker: ModelWorker, root: Path, limits: Limits, names: Iterable[st
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _report_errors(app)
-    _serve_files(app, worker, limits)
     _serve_orders(app, worker, jobs, limits)
     _serve_jobs(app, jobs, limits)
+    app.mount("/examples", StaticFiles(directory=STATIC / "examples"))
+    app.mount("/", StaticFiles(directory=STATIC, html=True))
     return RequestGuard(app, names)
 
 
@@ -83,31 +75,6 @@ def _report_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": "The server failed. What happened is in its terminal."}, 500)
-
-
-def _serve_files(app: FastAPI, worker: ModelWorker, limits: Limits) -> None:
-    """The page and its examples, which are read once."""
-    paths = PAGE | {f"/examples/{example['file']}": f"examples/{example['file']}" for example in EXAMPLES}
-    for address, path in paths.items():
-        content, media_type = (STATIC / path).read_bytes(), TYPES[Path(path).suffix]
-        app.add_api_route(address, _constant(content, media_type), methods=["GET", "HEAD"])
-
-    @app.get("/api/options")
-    def options() -> dict[str, Any]:
-        models = [{"name": name, "about": m.about, "photos": m.photos} for name, m in worker.models.items()]
-        return {
-            "models": models,
-            "examples": EXAMPLES,
-            "upload_bytes": limits.upload_bytes,
-            "keep_minutes": round(limits.keep_seconds / 60),
-        }
-
-
-def _constant(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
-    async def answer() -> Response:
-        return Response(content, media_type=media_type)
-
-    return answer
 
 
 class UploadMemory:
@@ -140,6 +107,16 @@ class UploadMemory:
 
 def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Limits) -> None:
     decoders, memory = CapacityLimiter(DECODERS), UploadMemory(limits.receiving_bytes)
+
+    @app.get("/api/options")
+    def options() -> dict[str, Any]:
+        models = [{"name": name, "about": m.about, "photos": m.photos} for name, m in worker.models.items()]
+        return {
+            "models": models,
+            "examples": EXAMPLES,
+            "upload_bytes": limits.upload_bytes,
+            "keep_minutes": round(limits.keep_seconds / 60),
+        }
 
     @app.post("/api/jobs", status_code=201)
     async def create(

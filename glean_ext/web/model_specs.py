@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glean_ext.errors import InputError
+from glean_ext.zoo import CARTOONS
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class ModelSpec:
     about: str = ""
 
 
-CARTOONS = "A small demonstration that was trained on cartoon faces only: photographs become cartoons."
 SHIPPED = (
     ModelSpec("Demo GLEAN", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", CARTOONS),
     ModelSpec("Demo LightGLEAN", "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", CARTOONS),

@@ -152,7 +152,10 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"{{port}} {port}: ports go from 0 to 65535.", parameter="port", hint="Give another {port}.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return _listen_on_first(found)
+        for family, _, _, _, where in found[:-1]:
+            with suppress(OSError):
+                return socket.create_server(where, family=family, backlog=128)
+        return socket.create_server(found[-1][4], family=found[-1][0], backlog=128)
     except (OSError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0  # positive ones are the system's
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
@@ -161,16 +164,6 @@ def listen(host: str, port: int) -> socket.socket:
             parameter=("port", "host"),
             hint="Give another {port}, or {host=127.0.0.1}.",
         ) from error
-
-
-def _listen_on_first(found: Sequence[tuple]) -> socket.socket:
-    first_error: OSError | None = None
-    for family, _, _, _, where in found:
-        try:
-            return socket.create_server(where, family=family, backlog=128)
-        except OSError as error:
-            first_error = first_error or error
-    raise first_error or OSError("no address")
 
 
 def address(listener: socket.socket) -> str:

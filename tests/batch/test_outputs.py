@@ -13,6 +13,7 @@ import pytest
 from glean_ext.batch.output_plan import Job, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.cli.restore_run import left_out
 from glean_ext.errors import InputError
+from glean_ext.utils.image_writer import OUTPUT_FORMATS
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,8 +57,8 @@ def test_a_folder_keeps_its_tree(tree):
     plan = plan_outputs(["in"], "out")
     assert {str(job.source): str(job.target) for job in plan.jobs} == {
         "in/a.png": "out/a.png",
-        "in/b.JPG": "out/b.png",
-        "in/deep/er/c.webp": "out/deep/er/c.png",
+        "in/b.JPG": "out/b.JPG.png",
+        "in/deep/er/c.webp": "out/deep/er/c.webp.png",
         "in/film.MOV": "out/film.mov",
     }
     assert [job.is_video for job in plan.jobs] == [False, False, False, True]
@@ -74,52 +75,55 @@ def test_outputs_within_the_input_are_not_restored_again(tree):
 
 def test_one_file(tree):
     assert targets(["single.jpg"], "x.png") == {"single.jpg": "x.png"}
-    assert targets(["single.jpg"], "new", suffix="_2x") == {"single.jpg": "new/single_2x.png"}
-    assert targets(["single.jpg"], "in") == {"single.jpg": "in/single.png"}
+    assert targets(["single.jpg"], "new", suffix="_2x") == {"single.jpg": "new/single_2x.jpg.png"}
+    assert targets(["single.jpg"], "in") == {"single.jpg": "in/single.jpg.png"}
     assert targets(["in/film.MOV"], "new") == {"in/film.MOV": "new/film.mov"}
     assert targets(["in/film.MOV"], "x.mkv") == {"in/film.MOV": "x.mkv"}
+    for name in "x.JPG", "x.jpeg", "x.webp":
+        assert targets(["single.jpg"], name) == {"single.jpg": name}
     assert plan_outputs(["single.jpg"], "x.png").folder is None and plan_outputs(["single.jpg"], "new").alone
 
 
 def test_several_inputs_and_patterns(tree):
-    assert targets(["single.jpg", "more"], "out") == {"single.jpg": "out/single.png", "more/a.tif": "out/a.png"}
-    assert targets(["*.jpg"], "out") == {"other.jpg": "out/other.png", "single.jpg": "out/single.png"}
+    assert targets(["single.jpg", "more"], "out") == {"single.jpg": "out/single.jpg.png", "more/a.tif": "out/a.tif.png"}
+    assert targets(["*.jpg"], "out") == {"other.jpg": "out/other.jpg.png", "single.jpg": "out/single.jpg.png"}
     assert targets(["in/**/*.*"], "out", suffix="_new") == {
         "in/a.png": "out/a_new.png",
-        "in/b.JPG": "out/b_new.png",
-        "in/deep/er/c.webp": "out/deep/er/c_new.png",
+        "in/b.JPG": "out/b_new.JPG.png",
+        "in/deep/er/c.webp": "out/deep/er/c_new.webp.png",
         "in/film.MOV": "out/film_new.mov",
     }
     assert targets([f"{tree}/**/*.jp*"], "out") == {
-        f"{tree}/{name}.jpg": f"out/{name}.png" for name in ("other", "single")
+        f"{tree}/{name}.jpg": f"out/{name}.jpg.png" for name in ("other", "single")
     }
     assert targets(["in/*/../a.*"], "out") == {"in/deep/../a.png": "out/a.png"}  # never beside the output folder
     (tree / "[a].png").touch()
     assert targets(["[a].png"], "out") == {"[a].png": "out/[a].png"}  # a file of that name is no pattern
 
 
-def test_extensions_are_kept_where_they_tell_files_apart(tree):
-    (tree / "in" / "a.gif").touch()
-    assert list(targets(["in"], "out").values())[:3] == ["out/a.gif.png", "out/a.png.png", "out/b.png"]
+@pytest.mark.parametrize("format", [None, *OUTPUT_FORMATS])
+def test_a_name_depends_on_its_own_source_only(tree, format):
+    """So a file that is added to a folder, or taken out of it, renames no result."""
+    before = targets(["in"], "out", format=format)
+    for name in "b.png", "b.jpeg", "b.webp", "b.gif", "a.mp4", "a.gif", "film.avi", "film.mp4":
+        (tree / "in" / name).touch()
+    after = targets(["in"], "out", format=format)
+    assert {source: after[source] for source in before} == before
+    assert len(set(after.values())) == len(after) == len(before) + 8
+    for source, target in after.items():
+        assert targets([source], "out", format=format) == {source: str(Path("out", Path(target).name))}
 
 
-def test_a_name_depends_on_its_own_source_or_its_own_clash(tree):
-    """So a file that is added to a folder renames no result but that of the file it clashes with."""
-    before = targets(["in"], "out")
-    (tree / "in" / "b.png").touch()
-    after = targets(["in"], "out")
-    assert {source: after[source] for source in before if source != "in/b.JPG"} == {
-        source: target for source, target in before.items() if source != "in/b.JPG"
-    }
-    assert (after["in/b.JPG"], after["in/b.png"]) == ("out/b.JPG.png", "out/b.png.png")
-    (tree / "in" / "a.mp4").touch()  # a video's result has another name than that of a.png
-    assert targets(["in"], "out")["in/a.png"] == "out/a.png" and targets(["in"], "out")["in/a.mp4"] == "out/a.mp4"
-    (tree / "in" / "b.png.tif").touch()  # whose plain name is the long one of b.png
-    assert targets(["in"], "out")["in/b.png.tif"] == "out/b.png.tif.png"
-    (tree / "in" / "A.webp").touch()  # some file systems take A for a
-    assert (
-        targets(["in"], "out")["in/A.webp"] == "out/A.webp.png"
-        and targets(["in"], "out")["in/a.png"] == "out/a.png.png"
+def test_formats_of_results(tree):
+    assert list(targets(["in"], "out", format="jpg").values()) == [
+        *("out/a.png.jpg", "out/b.jpg", "out/deep/er/c.webp.jpg", "out/film.mov")
+    ]
+    assert list(targets(["in"], "out", suffix="_x", format="webp").values()) == [
+        *("out/a_x.png.webp", "out/b_x.JPG.webp", "out/deep/er/c_x.webp", "out/film_x.mov")
+    ]
+    assert targets(["single.jpg"], "x.jpeg", format="jpg") == {"single.jpg": "x.jpeg"}
+    assert fault(lambda: plan_outputs(["single.jpg"], "x.png", format="jpg")) == (
+        "format='jpg' has no effect where the output is named. Leave it out, or give a folder."
     )
 
 
@@ -129,30 +133,26 @@ def test_a_slash_at_its_end_makes_a_folder(tree, there, output):
     if there:
         (tree / output).mkdir(parents=True)
     folder = str(Path(output))
-    assert targets(["single.jpg"], output) == {"single.jpg": f"{folder}/single.png"}
+    assert targets(["single.jpg"], output) == {"single.jpg": f"{folder}/single.jpg.png"}
     assert targets(["in/film.MOV"], output, suffix="_x") == {"in/film.MOV": f"{folder}/film_x.mov"}
     assert plan_outputs(["single.jpg"], output).folder == Path(folder)
-    assert targets(["single.jpg", "other.jpg"], output)["other.jpg"] == f"{folder}/other.png"
-    assert targets(["more"], output) == {"more/a.tif": f"{folder}/a.png"}
+    assert targets(["single.jpg", "other.jpg"], output)["other.jpg"] == f"{folder}/other.jpg.png"
+    assert targets(["more"], output) == {"more/a.tif": f"{folder}/a.tif.png"}
 
 
 def test_a_pattern_leaves_out_its_results_in_its_own_folder(tree):
     """With a suffix, or as another format, also where all before it were such results."""
-    for name in "a_x8.png", "a_x8_x8.png", "b_x8.png", "other_x8.png":
+    for name in "a_x8.png", "a_x8_x8.png", "b_x8.JPG.png", "other_x8.png":
         (tree / "in" / name).touch()
     plan = plan_outputs(["in/*"], "in", suffix="_x8")
     assert [str(job.source) for job in plan.jobs] == ["in/a.png", "in/b.JPG", "in/film.MOV", "in/other_x8.png"]
-    assert plan.earlier == [Path("in/a_x8.png"), Path("in/a_x8_x8.png"), Path("in/b_x8.png")]
+    assert plan.earlier == [Path("in/a_x8.png"), Path("in/a_x8_x8.png"), Path("in/b_x8.JPG.png")]
     assert len(without_existing(plan, False, True)[0]) == 2 and len(without_existing(plan, True, False)[0]) == 4
-    for name in "single.png", "other.jpg.png", "other_compare.png":
+    for name in "single.jpg.png", "other.jpg.png", "other.jpg_compare.png":
         (tree / name).touch()
     plan = plan_outputs(["*.*"], ".", compare=True)
-    assert targets(["*.*"], ".", compare=True) == {"other.jpg": "other.png", "single.jpg": "single.png"}
+    assert targets(["*.*"], ".", compare=True) == {"other.jpg": "other.jpg.png", "single.jpg": "single.jpg.png"}
     assert len(plan.earlier) == 3
-    assert fault(lambda: without_existing(plan, True, False)) == (
-        "single.png is an input, or the result of single.jpg by an earlier run, and would be overwritten. Give another "
-        "folder, or tell results apart with suffix."
-    )
 
 
 def test_videos_by_the_name_of_the_output(tree):
@@ -160,9 +160,14 @@ def test_videos_by_the_name_of_the_output(tree):
     for name in "a.gif", "film.dat", "cam.ts", "cam.TS":
         (tree / name).touch()
         assert plan_outputs([name], "x.mp4").jobs[0].is_video
-    assert targets(["a.gif"], "out") == {"a.gif": "out/a.png"} and not plan_outputs(["a.gif"], "out").jobs[0].is_video
-    assert targets(["cam.ts"], "out") == {"cam.ts": "out/cam.mp4"}
-    assert fault(lambda: plan_outputs(["single.jpg"], "x.mp4")) == "x.mp4: images are written as PNG. Name it x.png."
+    assert (
+        targets(["a.gif"], "out") == {"a.gif": "out/a.gif.png"} and not plan_outputs(["a.gif"], "out").jobs[0].is_video
+    )
+    assert targets(["cam.ts"], "out") == {"cam.ts": "out/cam.ts.mp4"}
+    assert (
+        fault(lambda: plan_outputs(["single.jpg"], "x.mp4"))
+        == "x.mp4: images are written as .png, .jpg, .jpeg, .webp. Name it x.png."
+    )
 
 
 def test_listing_is_linear(tree, monkeypatch):
@@ -200,7 +205,7 @@ def test_patterns_leave_out_what_was_written(tree):
 
 def test_a_pattern_that_matches_one_file_keeps_the_tree(tree):
     plan = plan_outputs(["in/**/*.webp"], "out")
-    assert plan.jobs == [Job(Path("in/deep/er/c.webp"), Path("out/deep/er/c.png"))] and not plan.alone
+    assert plan.jobs == [Job(Path("in/deep/er/c.webp"), Path("out/deep/er/c.webp.png"))] and not plan.alone
     assert fault(lambda: plan_outputs(["in/**/*.webp"], "x.png")) == (
         "x.png is a file, but a pattern may match several files. Give a folder as output."
     )
@@ -239,7 +244,7 @@ def test_before_and_after_pictures(tree):
         ((["in"], "x.png"), "x.png is a file, but in is a folder. Give a folder as output."),
         ((["*.jpg"], "x.png"), "x.png is a file, but there are several inputs. Give a folder as output."),
         ((["in"], "in"), "in is the input folder. Give another folder as output."),
-        ((["single.jpg"], "x.jpg"), "x.jpg: images are written as PNG. Name it x.png."),
+        ((["single.jpg"], "x.tif"), "x.tif: images are written as .png, .jpg, .jpeg, .webp. Name it x.png."),
         ((["in/film.MOV"], "x.png"), "x.png: videos are written as .mp4, .mkv, .mov. Name it x.mp4."),
         ((["in/a.png"], "in/a.png"), "in/a.png is the input and would be overwritten. Give another output."),
         ((["in/a.png", "single.jpg"], "in"), "in/a.png is an input and would be overwritten. Give another output."),
@@ -260,16 +265,16 @@ def test_what_cannot_be_planned(tree, arguments, message):
 
 def test_a_folder_without_images(tree):
     (tree / "empty").mkdir()
-    assert fault(lambda: plan_outputs(["empty"], "out")).startswith("empty has no images (.bmp .gif .jpg")
+    assert fault(lambda: plan_outputs(["empty"], "out")).startswith("empty has no images (.avif .bmp .gif .heic")
 
 
 def test_names_that_clash(tree):
     (tree / "more" / "a.png").touch()
     (tree / "more" / "a.tif").unlink()
     assert fault(lambda: plan_outputs(["in", "more"], "out")) == (
-        "in/a.png and more/a.png would both be written to out/a.png.png. Rename one, or restore them into two folders."
+        "in/a.png and more/a.png would both be written to out/a.png. Rename one, or restore them into two folders."
     )
-    (tree / "in" / "a_compare.jpg").touch()
+    (tree / "in" / "a_compare.png").touch()
     assert "would both be written to out/a_compare.png" in fault(lambda: plan_outputs(["in"], "out", compare=True))
 
 
@@ -280,10 +285,10 @@ def test_existing_outputs(tree):
     plan = plan_outputs(["in"], "out")
     assert without_existing(plan, False, False) == (plan.jobs, 0)
     (tree / "out" / "deep" / "er").mkdir(parents=True)
-    for name in "a.png", "deep/er/c.png":
+    for name in "a.png", "deep/er/c.webp.png":
         (tree / "out" / name).touch()
     assert fault(lambda: without_existing(plan, False, False)) == (
-        "2 of 4 outputs exist in out (a.png, c.png). Give overwrite to replace them, or skip_existing to restore "
+        "2 of 4 outputs exist in out (a.png, c.webp.png). Give overwrite to replace them, or skip_existing to restore "
         "the others only."
     )
     assert without_existing(plan, True, False) == (plan.jobs, 0)
@@ -292,9 +297,9 @@ def test_existing_outputs(tree):
     assert fault(lambda: without_existing(alone, False, False)) == (
         "out/a.png exists. Give overwrite, or another output."
     )
-    (tree / "out" / "b.png").mkdir()
+    (tree / "out" / "b.JPG.png").mkdir()
     assert fault(lambda: without_existing(plan, True, False)) == (
-        "out/b.png is a folder, but a file has to be written there. Give another output."
+        "out/b.JPG.png is a folder, but a file has to be written there. Give another output."
     )
 
 
@@ -334,12 +339,12 @@ def test_faces_replace_nothing(tree):
         require_own_faces(plan, plan.jobs, Path(faces), Path("out"), keep)
 
     (tree / "faces" / "deep" / "er").mkdir(parents=True)
-    for name in ("a_face.png", "a_faces00.png", "z_face00.png", "a_face00.jpg", "c_face00.png"):
+    for name in ("a_face.png", "a_faces00.png", "z_face00.png", "a_face00.jpg", "c.webp_face00.png"):
         (tree / "faces" / name).touch()
     check("in")
-    (tree / "faces" / "deep" / "er" / "c_face07_restored.png").touch()
+    (tree / "faces" / "deep" / "er" / "c.webp_face07_restored.png").touch()
     assert fault(lambda: check("in")) == (
-        "faces exist in faces (c_face07_restored.png). Give overwrite, or another folder."
+        "faces exist in faces (c.webp_face07_restored.png). Give overwrite, or another folder."
     )
     check("in", keep=True)
     (tree / "more" / "a_face00.png").touch()
@@ -357,13 +362,12 @@ def test_faces_replace_nothing(tree):
         (["*.jpg", "*.png"], ["a.jpg"]),
         (["*.png", "*.jpg"], ["a.jpg"]),
         (["a.jpg", "*.png"], ["a.jpg"]),
-        (["*.jpg", "a.png"], ["a.jpg", "a.png"]),  # it is given by its name
         (["a.*"], ["a.jpg"]),
     ],
 )
 def test_several_patterns_do_not_restore_results_of_each_other(tmp_path, inputs, sources):
-    for name in ("a.jpg", "a.png"):
+    for name in ("a.jpg", "a.jpg.png"):
         (tmp_path / name).touch()
     plan = plan_outputs([str(tmp_path / text) for text in inputs], tmp_path)
     assert [job.source.name for job in plan.jobs] == sources
-    assert [path.name for path in plan.earlier] == ([] if len(sources) == 2 else ["a.png"])
+    assert [path.name for path in plan.earlier] == ["a.jpg.png"]

@@ -13,7 +13,7 @@ from benchmarks.tile_seams import LIMIT, measure_seams, patterns, seams
 from glean_ext.errors import InputError
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_the_default_overlap_hides_seams(demo):
 def test_measuring_seams(demo, tmp_path):
     paths = tmp_path / "a.png", tmp_path / "b.png"
     for rgb, path in zip((faces(8)[:16, :50], noise(40, 9)), paths, strict=True):
-        write_png(np.ascontiguousarray(rgb), path)
+        write_picture(Picture(np.ascontiguousarray(rgb)), path)
     console = Console(file=StringIO(), width=300)
     worst = measure_seams(DEMO, WEIGHTS, paths, [0, 10], "cpu", console, size=(10, 20))
     images = patterns((10, 52)) | {str(path): read_rgb(path) for path in paths}  # a tile has 26 pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -110,3 +111,70 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, missing, a
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and f"pip install 'glean-ext[{extra}]'" in done.stderr
     assert missing.replace("_", "-") in done.stderr
+
+
+MISTAKES = {
+    "train no": "no: there is no such file. Give the path of a config.",
+    "train demo_glean_x8": "data/demo/train/GT: there is no such folder. Set data_root and data_prefix.gt of the",
+    "train demo_glean_x8 --cfg-options train_cfg.max_iters=0": "config: train_cfg.max_iters is 0, but",
+    "train demo_glean_x8 --cfg-options custom_hooks=[1,2]": "config: custom_hooks has 1, but it must be a dict.",
+    "train demo_glean_x8 --cfg-options param_scheduler=[a,b]": "config: param_scheduler has 'a', but it must be",
+    "train demo_glean_x8 --cfg-options env_cfg=[1]": "config: env_cfg is [1], but it must be a dict.",
+    "train demo_glean_x8 --work-dir file/x": "file/x cannot be made a folder: ",
+    "train demo_glean_x8 --cfg-options load_from=no.pth HERE": "no.pth: there is no such file. Give the path or URL",
+    "train demo_glean_x8 --cfg-options model.generator.init_cfg.checkpoint=no.pth HERE": "no.pth: there is no such",
+    "train demo_glean_x8 --cfg-options load_from=http://127.0.0.1:9/a.pth HERE": (
+        "http://127.0.0.1:9/a.pth could not be downloaded ("
+    ),
+    "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
+    "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
+    "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
+    "export demo_glean_x8 file a.txt": "a.txt: --format onnx writes .onnx. Name it a.onnx.",
+    "export demo_glean_x8 no.pth a.onnx": "no.pth: there is no such file.",
+    "convert-bank file a.pth": "a.pth must end in .safetensors. Choose another output.",
+    "convert-bank no.pth a.safetensors": "no.pth: there is no such file.",
+    "prepare-data no out --size 64": "no: there is no such folder or zip file.",
+    "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
+    "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
+    "web --model a=demo_glean_x8,no.pth": "no.pth: there is no such file.",
+    "web --port 70000": "--port 70000: ports go from 0 to 65535.",
+}
+
+
+def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
+    """One process answers them all, since starting Python takes most of the time."""
+    (tmp_path / "file").touch()
+    (tmp_path / "GT").mkdir()
+    here = [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")]
+    code = (
+        "import json, sys\nfrom glean_ext import cli\nfrom glean_ext.cli.main import main\n"
+        "for command in json.load(sys.stdin):\n"
+        "    try: cli.run(lambda: main(command))\n"
+        "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
+        "print(sorted({'torch', 'mmagic'} & set(sys.modules)))"
+    )
+    commands = [
+        [word for part in command.split() for word in (here if part == "HERE" else [part])] for command in MISTAKES
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, input=json.dumps(commands), capture_output=True, text=True
+    )
+    lines = done.stderr.splitlines()
+    assert lines[1::2] == ["2"] * len(MISTAKES), done.stderr
+    for line, (command, message) in zip(lines[::2], MISTAKES.items(), strict=True):
+        assert line.startswith(f"error: {message}"), command
+    assert done.stdout == "[]\n"
+
+
+def test_warnings_of_other_libraries_are_for_those_who_ask():
+    code = (
+        "import warnings\nfrom glean_ext import cli\n"
+        "def main():\n"
+        "    warnings.warn('old', FutureWarning)\n"
+        "    warnings.warn_explicit('chatter', UserWarning, 'f.py', 1, 'transformers.utils')\n"
+        "    warnings.warn_explicit('useful', UserWarning, 'f.py', 1, 'torch.cuda')\n"
+        "cli.run(main)"
+    )
+    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "useful"]):
+        done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
+        assert [word for word in ("old", "chatter", "useful") if word in done.stderr] == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +12,6 @@ from support.preparation import names, picture, run, save
 
 from glean_ext.data_preparation import duplicate_search as duplicates
 from glean_ext.utils.imresize import imresize
-
-
-@pytest.fixture
-def raw(tmp_path) -> Path:
-    """``0.png`` ... ``9.png``: pictures with seeds 0 to 9, 32x32."""
-    for seed in range(10):
-        save(picture(seed), tmp_path / f"raw/{seed}.png")
-    return tmp_path / "raw"
 
 
 def copies(image: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,15 +19,6 @@ from glean_ext.data_preparation.selection import assign_names, find_listed
 from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import decode_rgb, read_rgb
 
-
-@pytest.fixture
-def raw(tmp_path) -> Path:
-    """``0.png`` ... ``9.png``: pictures with seeds 0 to 9, 32x32."""
-    for seed in range(10):
-        save(picture(seed), tmp_path / f"raw/{seed}.png")
-    return tmp_path / "raw"
-
-
 # ---------------------------------------------------------------- sources
 
 
@@ -35,7 +26,9 @@ def test_bytes_are_read_as_files_are(tmp_path):
     path = save(picture(1), tmp_path / "a.jpg")
     np.testing.assert_array_equal(decode_rgb(path.read_bytes(), "a.jpg"), read_rgb(path))
     assert fault(decode_rgb, b"", "x/a.png") == "x/a.png is empty (0 bytes). Get the file again."
-    assert fault(decode_rgb, b"text", "x/a.png").startswith("x/a.png is no image, or of a format that is not read (BMP")
+    assert fault(decode_rgb, b"text", "x/a.png").startswith(
+        "x/a.png is no image, or of a format that is not read (AVIF"
+    )
     half = path.read_bytes()[:400]
     assert fault(decode_rgb, half, "a.jpg").startswith("a.jpg is truncated or damaged (")
 
@@ -189,7 +182,7 @@ def test_not_a_source(tmp_path, raw):
         f"{tmp_path}/no: there is no such folder or zip file. Give where the images are."
     )
     (tmp_path / "empty").mkdir()
-    assert fault(run, tmp_path / "empty", out).startswith(f"{tmp_path}/empty has no images (.bmp .gif .jpg")
+    assert fault(run, tmp_path / "empty", out).startswith(f"{tmp_path}/empty has no images (.avif .bmp .gif .heic")
     assert not out.exists()
     assert fault(run, raw, out, 64).startswith(
         f"{raw}: none of 10 images can be used: 10 too small. The first: 0.png: it is 32x32, smaller than 64x64. "

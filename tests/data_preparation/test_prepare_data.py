@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import lmdb
@@ -26,15 +25,6 @@ from glean_ext.errors import InputError
 from glean_ext.utils import files
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
-
-
-@pytest.fixture
-def raw(tmp_path) -> Path:
-    """``0.png`` ... ``9.png``: pictures with seeds 0 to 9, 32x32."""
-    for seed in range(10):
-        save(picture(seed), tmp_path / f"raw/{seed}.png")
-    return tmp_path / "raw"
-
 
 # ---------------------------------------------------------------- what is written
 
@@ -212,9 +202,9 @@ def test_a_folder_of_another_version_is_refused(tmp_path, raw):
     out = tmp_path / "out"
     run(raw, out)
     log = (out / "records.jsonl").read_text()
-    (out / "records.jsonl").write_text(log.replace('"version": "2"', '"version": "1"'))
+    (out / "records.jsonl").write_text(log.replace('"version": "3"', '"version": "1"'))
     assert fault(run, raw, out) == (
-        f"{out} was begun with version = 1, but now it is 2. Give the same options, or a new folder as out."
+        f"{out} was begun with version = 1, but now it is 3. Give the same options, or a new folder as out."
     )
 
 
@@ -245,10 +235,10 @@ def wait_for_images(out: Path, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """A folder of 400 images, ``raw``, and what is made of it in one go, ``whole``."""
+    """A folder of 240 images, ``raw``, and what is made of it in one go, ``whole``."""
     home = tmp_path_factory.mktemp("many")
-    for seed in range(400):
-        save(picture(seed, 192), home / f"raw/{seed}.png")
+    for seed in range(240):
+        save(picture(seed, 192), home / f"raw/{seed}.bmp")
     run(home / "raw", home / "whole", 96, lr_scale=8)
     return home
 
@@ -283,7 +273,7 @@ def test_an_interrupted_run_continues(many, tmp_path, how):
         time.sleep(0.05)
     assert not (out / "report.json").exists()
     run(many / "raw", out, 96, lr_scale=8)
-    assert content(out) == content(many / "whole") and len(content(out)) == 800
+    assert content(out) == content(many / "whole") and len(content(out)) == 480
     assert not (out / ".staging").exists()
 
 
@@ -307,6 +297,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
     for lmdb_too in False, True:
         out = tmp_path / f"out{lmdb_too}"
         run(raw, out, lmdb=lmdb_too)
+        (out / "report.json").unlink()  # what is written last
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         for name in ".report.partial-0a1b2c3d.json", ".records.partial-0a1b2c3d.jsonl", ".images.partial-01234567.csv":
             (out / name).write_text("half")
@@ -319,7 +310,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):
         run(raw, out, lmdb=lmdb_too)
         after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         changed = {path for path in before | after if before.get(path) != after.get(path)}
-        assert changed - {*out.glob("*/lock.mdb")} == {out / ".mine.json"}
+        assert changed - {*out.glob("*/lock.mdb")} == {out / ".mine.json", out / "report.json"}
         (out / ".staging/GT").mkdir(parents=True)
         (out / ".staging/GT/0.png").write_bytes(b"half an image")
         (out / ".staging/GT/gone.png").write_bytes(b"of an image that is not in the source any more")
@@ -338,8 +329,6 @@ def test_a_run_that_was_killed_at_its_start_is_continued(tmp_path, raw):
 
 
 def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
-    from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
-
     out = tmp_path / "out"
     run(raw, out)
     before = content(out)
@@ -348,17 +337,6 @@ def test_a_log_whose_last_line_is_torn_is_continued(tmp_path, raw):
     (out / "records.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:50])
     run(raw, out)
     assert content(out) == before and (out / "records.jsonl").read_bytes() == whole
-    options = json.loads(lines[0])["options"]
-    with closing(RecordLog(out, {name: options[name] for name in options if name != "version"})) as log:
-        assert log.complete
-        log.append([ImageRecord("x", "1", "x.png")])
-        assert not log.complete and log.records["x"].stamp == "1"
-        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt()))
-            log.append([ImageRecord("y", "1", "y.png")])
-        log.append([ImageRecord("z", "1", "z.png")])
-    added = [json.loads(line) for line in (out / "records.jsonl").read_bytes().splitlines()[len(lines) :]]
-    assert [line.get("key", line) for line in added] == [{"complete": ""}, "x", {"complete": ""}, "z"]
     (out / "records.jsonl").write_bytes(b"".join(lines[:3]) + b"{}\n" + lines[4])
     assert fault(run, raw, out) == (
         f"{out}/records.jsonl is damaged (line 4 is not one of its own). Give a new folder as out."
@@ -450,7 +428,7 @@ def test_notices_that_cannot_be_printed(tmp_path, raw):
     with open("/dev/full", "w") as full:
         command = [sys.executable, str(TOOL), str(raw), str(tmp_path / "out"), "--size", "32"]
         done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0 and "training and" in done.stdout
+    assert done.returncode == 0 and "training and" in done.stdout, done
 
 
 def test_the_limit_of_pixels(tmp_path, raw, capsys):

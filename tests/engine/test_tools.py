@@ -39,9 +39,11 @@ def test_train_tool_resumes_where_it_stopped(home, run):
     assert Path("work_dirs/config/last_checkpoint").read_text() == str(home / "work_dirs/config/iter_2.pth")
     (log,) = Path("work_dirs/config").glob("*/*.log")
     assert f"The config, the environment and the list of hooks are in {log.absolute()}." in stdout
-    for long in "System environment:", "max_keep_ckpts", "Hooks will be executed in the following order":
+    for long in "System environment:", "max_keep_ckpts", "Hooks will be executed", "Iter(train) [2/2]", "SyncBatchNorm":
         assert long in log.read_text() and long not in stdout
-    assert len(stdout.splitlines()) < 40
+    assert "3 images to train; iterations 1 to 2, 2 images in each" in stdout
+    assert "; bank: frozen, from bank.pth; on " in stdout
+    assert len(stdout.splitlines()) < 10
     end = torch.load("work_dirs/config/iter_2.pth")
     code, stdout, errors = run("train", "config.py", "--resume", *options, "--cfg-options", "train_cfg.max_iters=3")
     assert (code, errors) == (0, [])
@@ -49,7 +51,7 @@ def test_train_tool_resumes_where_it_stopped(home, run):
     start = Recorder.last.models[0].state_dict()
     for name, tensor in end["state_dict"].items():
         assert torch.equal(start[name], tensor), name
-    assert "Iter(train) [3/3]" in stdout and "Iter(train) [2/3]" not in stdout
+    assert "iterations 3 to 3" in stdout and "Saving checkpoint at 3 iterations" in stdout
     assert "The latent bank is bit-identical to what training started with." in stdout
     assert Path("work_dirs/config/iter_3.pth").is_file()
 
@@ -354,7 +356,7 @@ def test_two_processes_train_resume_and_test(home):
         script = ROOT / "tools/dist_train.sh"
         done = process("bash", script, "config.py", 2, *more, *options, MASTER_PORT=port)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert f"Iter(train) [{iterations}/{iterations}]" in done.stdout and "bit-identical" in done.stdout
+        assert f"Saving checkpoint at {iterations} iterations" in done.stdout and "bit-identical" in done.stdout
         assert "do not match exactly" not in done.stdout
         net = GLEANStyleGANv2(**NETWORK)
         load_network_weights(net, f"work_dirs/config/iter_{iterations}.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,8 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook
-from glean_ext.engine.runner import QuietRunner, _make_printable
+from glean_ext.engine.runner import QuietRunner
+from glean_ext.engine.terminal_log import TerminalHandler
 from glean_ext.utils.image_io import read_rgb
 
 CONFIG = f"""
@@ -72,28 +74,84 @@ def test_tensorboard_has_the_scalars_and_the_comparison(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first, read_rgb("data/GT/0.png"))
 
 
-def test_the_progress_bar_shows_the_iteration_and_its_losses(monkeypatch, capsys):
+class Steps:
+    """A runner of three iterations with a validation of two batches."""
+
+    max_iters, iter = 5, 1
+    val_loop = test_loop = SimpleNamespace(dataloader=[0, 1])
+
+
+def test_progress_bars_show_the_iteration_its_losses_and_the_batches(monkeypatch, capsys):
     monkeypatch.setattr("glean_ext.utils.progress.SECONDS_BETWEEN_LINES", 0)
-    hook, runner = ProgressBarHook(), SimpleNamespace(max_iters=5, iter=1)
+    hook, runner = ProgressBarHook(), Steps()
     hook.before_train(runner)
     hook.after_train_iter(runner, 1, outputs={"loss_pix": torch.tensor(0.5), "loss_gan": torch.tensor(2.0)})
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 0)
+    hook.after_val_epoch(runner)
     runner.iter = 2
     hook.after_train_iter(runner, 2, outputs={"loss_pix": torch.tensor(0.25)})
     hook.after_train(runner)
-    first, second = capsys.readouterr().out.split("training ")[1:]
-    assert first.startswith("2/5") and first.rstrip().endswith(" pix 0.5000 gan 2.0000")
-    assert second.startswith("3/5") and second.rstrip().endswith(" pix 0.2500")
+    hook.before_test_epoch(runner)
+    hook.after_test_iter(runner, 1)
+    hook.after_test(runner)
+    first, validation, second, test = capsys.readouterr().out.splitlines()
+    assert first.startswith("training 2/5") and first.endswith(" pix 0.5000 gan 2.0000")
+    assert validation.startswith("validation 1/2")
+    assert second.startswith("training 3/5") and second.endswith(" pix 0.2500")
+    assert test.startswith("test 2/2")
 
 
-def test_names_of_files_do_nothing_to_the_terminal():
-    record = logging.LogRecord("mmengine", logging.WARNING, "", 0, "%s is bad\nand skipped", ("a\x1b[2J.png",), None)
-    assert _make_printable(record)
-    assert record.getMessage() == "a\\x1b[2J.png is bad\nand skipped"
+# ---------------------------------------------------------------- what reaches the terminal
 
 
-def test_the_console_of_a_run_gets_printable_lines(tmp_path, capsys):
+def record(message: str, level: int = logging.INFO, path: str = "/site-packages/mmengine/runner/runner.py", *args):
+    return logging.LogRecord("mmengine", level, path, 0, message, args, None)
+
+
+@pytest.mark.parametrize(
+    ("message", "level", "shown"),
+    [
+        ("Iter(val) [20/20]    PSNR: 23.1", logging.INFO, True),
+        ("Iter(val) [10/20]    eta: 0:00:01", logging.INFO, False),
+        ("Iter(train) [ 50/500]  lr: 1e-4", logging.INFO, False),
+        ("Saving checkpoint at 250 iterations", logging.INFO, True),
+        ("Distributed training is not used, all SyncBatchNorm (SyncBN) layers", logging.INFO, False),
+        ("Hooks will be executed in the following order:\nbefore_run", logging.INFO, False),
+        ("The prefix is not set in metric class PSNR.", logging.WARNING, False),
+        ('"FileClient" will be deprecated in future. Please use', logging.WARNING, False),
+        ("The model and loaded state dict do not match exactly", logging.WARNING, True),
+        ("It is deprecated to fail", logging.ERROR, True),
+    ],
+)
+def test_of_other_libraries_only_what_tells_a_user_something_is_shown(capsys, message, level, shown):
+    TerminalHandler().handle(record(message, level))
+    assert bool(capsys.readouterr().out) == shown
+
+
+def test_what_this_package_logs_is_shown_with_the_time_and_the_level(capsys):
+    handler = TerminalHandler()
+    handler.handle(record("the bank is %s", logging.INFO, runners.__file__, "frozen"))
+    handler.handle(record("two\nlines", logging.WARNING, runners.__file__))
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d the bank is frozen", first)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d warning: two", second) and third == "lines"
+
+
+def test_names_of_files_do_nothing_to_the_terminal(capsys):
+    one = record("%s is bad\nand skipped", logging.WARNING, runners.__file__, "a\x1b[2J.png")
+    TerminalHandler().handle(one)
+    assert capsys.readouterr().out.endswith("a\\x1b[2J.png is bad\nand skipped\n")
+    assert one.getMessage() == "a\x1b[2J.png is bad\nand skipped", "other handlers get it as it was"
+
+
+def test_the_terminal_of_a_run_gets_printable_lines_and_its_log_all(tmp_path, capsys):
     runner = object.__new__(QuietRunner)
     runner._experiment_name, runner._log_dir, runner._timestamp = "printable", str(tmp_path), "now"
-    runner.build_logger().warning("b\u202egnp.exe is damaged")
-    written = capsys.readouterr()
-    assert "b\\u202egnp.exe is damaged" in written.out + written.err
+    logger = runner.build_logger()
+    logger.warning("The prefix is not set in metric class PSNR.")
+    logging.getLogger("glean_ext.networks").warning("b\u202egnp.exe is %s", "damaged")
+    written = capsys.readouterr().out
+    assert "warning: b\\u202egnp.exe is damaged" in written and "prefix" not in written
+    log = (tmp_path / "now.log").read_text()
+    assert "The prefix is not set" in log and "b\u202egnp.exe is damaged" in log

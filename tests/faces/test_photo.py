@@ -268,8 +268,8 @@ def test_tiny_images_have_no_face(finder):
     ("arguments", "message"),
     [
         ({"fidelity": 1.5}, "fidelity is 1.5, but it must lie in [0, 1]: 0 restores, 1 keeps the input."),
-        ({"outscale": 0}, "outscale is 0, but it must be a positive number or 'model'."),
-        ({"outscale": "2"}, "outscale is '2', but it must be a positive number or 'model'."),
+        ({"outscale": 0}, "outscale is 0, but it must be a positive number, 'model' or 'auto'."),
+        ({"outscale": "2"}, "outscale is '2', but it must be a positive number, 'model' or 'auto'."),
         ({"when_no_face": "skip"}, "when_no_face is 'skip', but it must be one of keep, whole, error."),
         ({"min_face": 0}, "min_face is 0, but it is the side of a face in pixels. Give a positive number."),
         ({"batch": 0}, "batch is 0, but it must be at least 1."),

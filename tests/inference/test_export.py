@@ -28,13 +28,14 @@ from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference import export as exporting
 from glean_ext.inference.export import METADATA, largest_difference, load_torch
+from glean_ext.inference.export_formats import PACKAGES, SUFFIXES
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.networks import build_network
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -99,7 +100,7 @@ def exported(home, tool):
     """A function that exports once: (kind, format, dtype) -> file."""
 
     def exported(kind, form="onnx", dtype="float32"):
-        out = home / f"{kind}_{dtype}{exporting.SUFFIXES[form]}"
+        out = home / f"{kind}_{dtype}{SUFFIXES[form]}"
         if not out.exists():
             arguments = [home / f"{kind}.py", home / f"{kind}.pth", out, "--format", form, "--dtype", dtype]
             assert tool.main([*map(str, arguments)]) == 0
@@ -175,7 +176,7 @@ def test_metadata_interface_and_nothing_of_this_machine(exported, home):
     onnx.checker.check_model(model, full_check=True)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     versions = {key: metadata.pop(key) for key in ("glean_ext", "torch", "onnx", "onnxscript", "onnxruntime")}
-    assert versions == {"glean_ext": glean_ext.__version__, **{key: version(key) for key in exporting.PACKAGES["onnx"]}}
+    assert versions == {"glean_ext": glean_ext.__version__, **{key: version(key) for key in PACKAGES["onnx"]}}
     assert 0 < float(metadata.pop("max_difference")) < 1e-5
     assert float(metadata.pop("bytes_per_pixel")) == pytest.approx(bytes_per_pixel(network("light")), rel=1e-4)
     assert metadata == {
@@ -288,7 +289,7 @@ def test_a_restorer_of_an_onnx_model_needs_no_torch(exported):
 
 def test_the_command_runs_onnx_models_without_torch(exported, tmp_path):
     for size in (8, 8), (60, 70):
-        write_png(pixels(*size), tmp_path / "in" / f"{size[0]}.png")
+        write_picture(Picture(pixels(*size)), tmp_path / "in" / f"{size[0]}.png")
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, sys\n"
         "heavy = 'torch', 'mmagic', 'mmengine', 'onnx', 'cv2', 'mediapipe'\n"
@@ -498,7 +499,7 @@ def test_bad_arguments(fault, home, tmp_path):
 def test_results_that_differ_leave_no_file(fault, home, tmp_path, monkeypatch, form):
     monkeypatch.setitem(exporting.TOLERANCE, "float32", 0.0)
     monkeypatch.setattr(exporting, "largest_difference", lambda net, run, lq: 0.25)
-    out = tmp_path / f"o{exporting.SUFFIXES[form]}"
+    out = tmp_path / f"o{SUFFIXES[form]}"
     message = fault(home / "light.py", home / "light.pth", out, "--format", form)
     assert message.startswith("The exported network differs from the network by 0.25 of the value range, more than 0;")
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,7 @@ def test_identity_falls_with_degradation_and_tells_people_apart(embedder, monkey
         assert values["Identity_missing"] == 0
         return values["Identity"], values["Identity_distance"]
 
-    same = [identity(blurred(gt, sigma)) for sigma in (0, 0.5, 1, 2, 4, 8)]
+    same = [identity(blurred(gt, sigma)) for sigma in (0, 1, 4)]
     assert same[0] == (pytest.approx(1, abs=1e-12), 0)
     assert [cos for cos, _ in same] == sorted((cos for cos, _ in same), reverse=True)
     assert [distance for _, distance in same] == sorted(distance for _, distance in same)

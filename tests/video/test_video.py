@@ -23,11 +23,6 @@ def same(frames):
 
 
 @pytest.fixture
-def lines():
-    return []
-
-
-@pytest.fixture
 def run(tmp_path, lines):
     """Restore a video with default settings: (what the target holds, the result)."""
 
@@ -126,7 +121,7 @@ def test_gray(run, tmp_path):
     assert worst(run(source)[0].rgb, gray) > 40
 
 
-def test_hdr_transparency_and_interlacing_are_told(run, tmp_path, lines):
+def test_hdr_transparency_and_interlacing_are_reported(run, tmp_path, lines):
     hdr = write_video(tmp_path / "hdr.mp4", 2, matrix="bt2020", tags=(9, 9, 16, 1))
     assert run(hdr)[0].colours == (9, 9, 16, 1)
     glass = [Image.fromarray(picture(number)).convert("RGBA") for number in range(2)]
@@ -163,7 +158,7 @@ def test_turned_videos_are_restored_upright(run, tmp_path, turn, upright):
     assert worst(seen, expected) > 44 and worst(content.rgb, expected) > 40
 
 
-def test_another_angle_is_told(run, tmp_path, lines):
+def test_another_angle_is_reported(run, tmp_path, lines):
     source = write_video(tmp_path / "in.mp4", 2, turn=(30, False, False))
     assert run(source)[1].size == (32, 24)
     assert lines == [f"{source} is rotated by an angle other than quarter turns; it is restored as it is stored."]
@@ -325,7 +320,7 @@ def test_subtitles_tags_and_chapters(run, tmp_path, lines):
 
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "out.mov"])
-def test_a_cover_is_kept_or_told(run, tmp_path, lines, target):
+def test_a_cover_is_kept_or_reported(run, tmp_path, lines, target):
     cover = io.BytesIO()
     Image.fromarray(picture(3)).save(cover, "JPEG")
     source = tmp_path / "covered.mp4"
@@ -345,8 +340,8 @@ def test_a_cover_is_kept_or_told(run, tmp_path, lines, target):
     with av.open(str(tmp_path / target)) as file:
         covers = [next(file.demux(stream)) for stream in file.streams.video[1:]]
         assert [bytes(packet) for packet in covers] == ([cover.getvalue()] if target == "out.mp4" else [])
-    told = f"{source}: {target[3:]} takes no copy of streams 2 (video, mjpeg), which are left out."
-    assert lines == ([] if target == "out.mp4" else [told])
+    notice = f"{source}: {target[3:]} takes no copy of streams 2 (video, mjpeg), which are left out."
+    assert lines == ([] if target == "out.mp4" else [notice])
 
 
 # --- side by side ---

@@ -42,25 +42,6 @@ def process(*arguments, **options):
     return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=env, **pipes, **options)
 
 
-@pytest.fixture
-def lines():
-    return []
-
-
-@pytest.fixture
-def source(tmp_path):
-    return write_video(tmp_path / "in.mp4", 60)
-
-
-@pytest.fixture
-def run(tmp_path, lines):
-    def call(source, name="out.mp4", restore=doubled, **options):
-        options = {"segment": 10, "batch": 4, "notify": lambda notice: lines.append(str(notice))} | options
-        return restore_video(source, tmp_path / name, restore, **options)
-
-    return call
-
-
 def stop_after(frames, error):
     """A restorer that fails once it was given more frames than that."""
     given = 0
@@ -75,7 +56,7 @@ def stop_after(frames, error):
     return restore
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_continues_and_ends_alike(run, source, tmp_path, lines, how):
     whole = run(source, "whole.mp4", fingerprint="x2")
     target, folder = tmp_path / "out.mp4", tmp_path / ".out.mp4.segments"
@@ -248,7 +229,7 @@ def test_the_same_frames_give_the_same_bytes_each_time(run, tmp_path, size):
     """Without this a resumed run differs from an uninterrupted one. x264's AVX-512 code had results that vary."""
     source = write_video(tmp_path / "in.mp4", [picture(number, size) for number in range(20)], audio=())
     contents = set()
-    for number in range(8):
+    for number in range(5):
         run(source, f"{number}.mp4", restore=lambda frames: frames)
         contents.add((tmp_path / f"{number}.mp4").read_bytes())
     assert len(contents) == 1

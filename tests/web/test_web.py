@@ -33,8 +33,14 @@ def test_results_are_those_of_the_library(site, model, size):
     np.testing.assert_array_equal(site.picture(job), expected)
     np.testing.assert_array_equal(site.picture(job, "before"), imresize(image, size=expected.shape[:2]))
     width = expected.shape[1]
-    told = {"from": f"{size}x{size}", "size": f"{width}x{width}", "width": width, "height": width, "faces": 0}
-    assert status["result"] == told
+    expected_result = {
+        "from": f"{size}x{size}",
+        "size": f"{width}x{width}",
+        "width": width,
+        "height": width,
+        "faces": 0,
+    }
+    assert status["result"] == expected_result
     notice = [f"a.png has {size}x{size} pixels; it was resized to the model's 8x8."]
     assert status["notices"] == (notice if (model, size) == ("Demo GLEAN", 20) else [])
 
@@ -159,7 +165,7 @@ def test_queue_and_cancelling(site):
     assert set(site.files()) == before
 
 
-def test_waiting_jobs_are_told_when_it_is_their_turn(site):
+def test_waiting_jobs_show_when_it_is_their_turn(site):
     for job in (site.submit(FACE), site.submit(STRIP, model="Demo LightGLEAN")):
         site.wait(job)
     slow, quick = site.submit(STRIP, model="Demo LightGLEAN"), site.submit(FACE)
@@ -195,7 +201,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     assert left[1:] == pytest.approx([2 * second, third, 0], abs=0.05)
 
 
-def test_a_full_queue_is_told(site_with):
+def test_a_full_queue_is_reported(site_with):
     site = site_with(waiting=1)
     running = site.submit(STRIP, model="Demo LightGLEAN")
     site.wait(running, "running")
@@ -228,21 +234,21 @@ def test_only_so_many_results_are_kept(site_with):
     assert len(list(site.root.iterdir())) == 2
 
 
-def test_an_end_is_never_told_by_half(site, monkeypatch):
-    """Whoever asks while a job ends, here for longer than usual, is told of before or after."""
-    outlook = JobQueue.estimate
+def test_an_end_is_never_shown_by_half(site, monkeypatch):
+    """Whoever asks while a job ends, here for longer than usual, sees before or after."""
+    estimate = JobQueue.estimate
 
     def set_slowly(job, name, value):
         object.__setattr__(job, name, value)
         time.sleep(0.3 if name == "state" else 0)
 
-    def look_slowly(jobs, job):
-        found = outlook(jobs, job)
+    def estimate_slowly(jobs, job):
+        found = estimate(jobs, job)
         time.sleep(0.2)
         return found
 
     monkeypatch.setattr(Job, "__setattr__", set_slowly)
-    monkeypatch.setattr(JobQueue, "estimate", look_slowly)
+    monkeypatch.setattr(JobQueue, "estimate", estimate_slowly)
     status = site.wait(site.submit(encode(noise(5, 9)), model="Demo LightGLEAN", name="dot.png"))
     assert status["state"] == "failed" and status["error"].startswith("dot.png has 9x5 pixels")
 

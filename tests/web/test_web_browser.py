@@ -197,7 +197,7 @@ def test_photo(page, site: Site):
     [
         (
             b"hello",
-            "<img src=x onerror=alert(1)>.png is no image, or of a format that is not read (BMP, GIF, JPEG, JPEG",
+            "<img src=x onerror=alert(1)>.png is no image, or of a format that is not read (AVIF, BMP, GIF, HEIF",
         ),
         (bytes(500_001), "<img src=x onerror=alert(1)>.png is larger than 0.5 MB. Scale it down."),
         (noise(40, 40)[:-900], "<img src=x onerror=alert(1)>.png is truncated or damaged"),

@@ -176,12 +176,12 @@ def test_downloads_have_safe_names(site_with, name, filename):
 
 def test_names_with_markup_or_control_characters_are_text(site_with, capfd):
     site = site_with()
-    for name, told in [("<img src=x onerror=alert(1)>.png", "<img src=x onerror=alert(1)>.png"),
+    for name, shown in [("<img src=x onerror=alert(1)>.png", "<img src=x onerror=alert(1)>.png"),
                        ("\x1b]0;title\x07a\u202e\x00.png", "]0;titlea.png")]:  # fmt: skip
         answer = site.post(b"hello", name=name)
         assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
-        assert answer.error.startswith(f"{told} is no image")
-        assert site.status(done(site, name))["name"] == told
+        assert answer.error.startswith(f"{shown} is no image")
+        assert site.status(done(site, name))["name"] == shown
     refused = site.post(FACE, model="\x1b[2J<b>")
     assert refused.error == "There is no model [2J<b>. Reload the page."
     assert "\x1b" not in "".join(capfd.readouterr())

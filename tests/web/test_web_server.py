@@ -33,7 +33,7 @@ def test_models_to_offer():
         offered(["Demo GLEAN=a.py,a.pth"])
 
 
-def test_ports_that_are_taken_are_told(site):
+def test_ports_that_are_taken_are_reported(site):
     with pytest.raises(
         InputError, match=rf"^127.0.0.1:{site.port} cannot be listened on \(Address already in use\)\. G"
     ):
@@ -57,7 +57,10 @@ def tool(*arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "tools/web.py", *arguments], **pipes, **options)
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+SLOW_SIGHUP, SLOW_SIGINT = (pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGHUP, signal.SIGINT))
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, SLOW_SIGHUP, SLOW_SIGINT])
 def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
     mine = "Mine=configs/demo_glean_x8.py,glean-ext://demo_glean_x8.safetensors"
     everyone = ["--host", "0.0.0.0"] if end == signal.SIGTERM else []
@@ -96,7 +99,7 @@ def test_the_extra_is_asked_for(monkeypatch):
         web.main([])
 
 
-def test_bad_arguments_are_told():
+def test_bad_arguments_are_reported():
     process = tool("--model", "x")
     output, error = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, "")

@@ -1,12 +1,14 @@
-"""A progress bar of the training."""
+"""A progress bar of training, validation and test."""
 
 from __future__ import annotations
 
 import atexit
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from rich.progress import TaskID
 
 from glean_ext.utils.progress import ProgressBar
 
@@ -19,21 +21,51 @@ class ProgressBarHook(Hook):
 
     priority = "VERY_LOW"
 
+    def __init__(self) -> None:
+        self._progress = ProgressBar(details=True, disable=not is_main_process())
+        self._tasks: dict[str, TaskID] = {}
+
     def before_train(self, runner: Runner) -> None:
-        if not is_main_process():
-            return
-        self._progress = ProgressBar(details=True)
-        self._task = self._progress.add_task("training", total=runner.max_iters, completed=runner.iter, details="")
-        atexit.register(self._progress.stop)  # a run that fails does not reach after_train
-        self._progress.start()
+        self._start("training", runner.max_iters, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
     ) -> None:
-        if is_main_process():
-            losses = " ".join(f"{k.removeprefix('loss_')} {v.item():.4f}" for k, v in (outputs or {}).items())
-            self._progress.update(self._task, completed=runner.iter + 1, details=losses)
+        losses = " ".join(f"{k.removeprefix('loss_')} {v.item():.4f}" for k, v in (outputs or {}).items())
+        self._show("training", runner.iter + 1, losses)
 
     def after_train(self, runner: Runner) -> None:
-        if is_main_process():
-            self._progress.stop()
+        self._progress.stop()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._start("validation", _batches(runner.val_loop))
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
+        self._show("validation", batch_idx + 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._progress.remove_task(self._tasks.pop("validation"))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._start("test", _batches(runner.test_loop))
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        self._show("test", batch_idx + 1)
+
+    def after_test(self, runner: Runner) -> None:
+        self._progress.stop()
+
+    def _start(self, name: str, total: int, completed: int = 0) -> None:
+        self._tasks[name] = self._progress.add_task(name, total=total, completed=completed, details="")
+        atexit.register(self._progress.stop)  # a run that fails does not reach the end
+        self._progress.start()
+
+    def _show(self, name: str, completed: int, details: str = "") -> None:
+        self._progress.update(self._tasks[name], completed=completed, details=details)
+
+
+def _batches(loop: Any) -> int:
+    """Of all data sets of a validation or test; MMagic's loops have several, mmengine's one."""
+    return sum(map(len, getattr(loop, "dataloaders", None) or [loop.dataloader]))

@@ -1,0 +1,22 @@
+"""Where the images of a data set are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from glean_ext.errors import InputError
+
+
+def require_folders(data_root: str, data_prefix: Mapping[str, str], ann_file: str = "") -> None:
+    """Raise InputError where a folder of ``data_prefix`` or the list ``ann_file`` is not in ``data_root``."""
+    for name, folder in data_prefix.items():
+        if not (Path(data_root) / folder).is_dir():
+            raise InputError(
+                f"{Path(data_root) / folder}: there is no such folder. Set data_root and data_prefix.{name} of the "
+                "dataset to where the images are."
+            )
+    if ann_file and not (Path(data_root) / ann_file).is_file():
+        raise InputError(
+            f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images."
+        )
