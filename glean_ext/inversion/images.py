@@ -14,7 +14,8 @@ from glean_ext.inversion.pulse import Inversion, InversionOptions, Progress, inv
 from glean_ext.networks import StyleGAN2Generator, channels_last
 from glean_ext.networks.registry import build_network
 from glean_ext.utils.array_conversion import from_floats, to_tensor
-from glean_ext.utils.image_io import read_rgb, write_png
+from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.image_types import write_image
 
 
 def load_config_bank(
@@ -53,7 +54,7 @@ def invert_images(
     """
     for source, target in jobs:
         found = invert(generator, to_tensor(read_rgb(source))[0], options, on_start(source))
-        write_png(from_floats(found.image.cpu().numpy()), target)
+        write_image(from_floats(found.image.cpu().numpy()), target)
         on_done(target, found)
 
 
