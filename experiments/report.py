@@ -48,6 +48,13 @@ HEADINGS = {
     "LR_PSNR": "LR-PSNR (dB) ↑",
 }
 DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "LR_PSNR": 1}
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading -> field of the results, and its form
+    "trained": ("trainable_parameters", lambda value: f"{value / 1e6:.2f} M"),
+    "images seen": ("images_seen", lambda value: f"{value:,.0f}"),
+    "training (s)": ("train_seconds", lambda value: f"{value:.0f}"),
+    "an image (s)": ("seconds_per_image", lambda value: f"{value:.3f}"),
+    "peak (MiB)": ("peak_memory_MiB", lambda value: f"{value:.0f}"),
+}
 SECTIONS = {
     "headline-x8": "×8: 8×8 to 64×64, all pairs",
     "headline-x16": "×16: 4×4 to 64×64, all pairs",
@@ -94,28 +101,24 @@ def label(experiment: Experiment) -> str:
 
 
 def table(experiments: list[Experiment], summary: Summary, stage: str = "metrics") -> str:
-    """One row a system, with the seeds that are finished."""
+    """One row a system, with the seeds that are finished; empty where none is."""
     found: dict[str, Group] = {}
     several = len({experiment.domain for experiment in experiments}) > 1
     for experiment in experiments:
         name = f"{experiment.domain}: {label(experiment)}" if several else label(experiment)
         if (group := summary.group(experiment)) and any(group.values(metric, stage) for metric in METRICS):
             found[name] = group
+    costs = COSTS if stage == "metrics" else {}
     rows = [
         [
             name,
             str(len(group)),
             *(number(group, metric, stage) for metric in METRICS),
-            optional(group, "trainable_parameters", lambda v: f"{v / 1e6:.2f} M"),
-            optional(group, "images_seen", lambda v: f"{v:,.0f}"),
-            optional(group, "train_seconds", lambda v: f"{v:.0f}"),
-            optional(group, "seconds_per_image", lambda v: f"{v:.3f}"),
-            optional(group, "peak_memory_MiB", lambda v: f"{v:.0f}"),
+            *(optional(group, field, form) for field, form in costs.values()),
         ]
         for name, group in found.items()
     ]
-    last = "trained", "images seen", "train s", "s an image", "peak MiB"
-    return markdown(["system", "seeds", *HEADINGS.values(), *last], rows) if rows else "No results yet."
+    return markdown(["system", "seeds", *HEADINGS.values(), *costs], rows) if rows else ""
 
 
 def verdict_lines(summary: Summary) -> str:
@@ -172,6 +175,22 @@ def draw_figures(summary: Summary) -> str:
     return "\n\n".join(parts)
 
 
+def sections(summary: Summary) -> str:
+    """All tables that have rows, under their headings."""
+    parts = []
+    for name, title in SECTIONS.items():
+        if not (rows := table(TABLES[name], summary)):
+            continue
+        parts += [f"### {title}", rows]
+        if name.startswith("headline"):
+            parts.append("The same runs after their first stage, trained with the MSE alone:")
+            parts.append(table(TABLES[name], summary, "metrics_pixel_stage"))
+        if name == "inversion":
+            parts.append("The trained systems on the same images:")
+            parts.append(table(TABLES["headline-x8"], summary, "metrics_subset"))
+    return "\n\n".join(parts)
+
+
 def page(summary: Summary) -> str:
     budget = Budget()
     results = summary.results.values()
@@ -179,16 +198,10 @@ def page(summary: Summary) -> str:
     machines = sorted(
         {f"{result['machine']['device']}, {result['machine']['threads']} thread(s)" for result in results}
     )
-    sections = []
-    for name, title in SECTIONS.items():
-        sections.append(f"### {title}\n\n{table(TABLES[name], summary)}")
-        if name.startswith("headline"):
-            text = "The same runs after their first stage, trained with the MSE alone:"
-            sections.append(f"{text}\n\n{table(TABLES[name], summary, 'metrics_pixel_stage')}")
     own = json.loads((RESULTS / "attributes.json").read_text())["test"]["mean"] if RESULTS.exists() else 0
     return TEMPLATE.format(
         verdicts=verdict_lines(summary),
-        tables="\n\n".join(sections),
+        tables=sections(summary),
         figures=draw_figures(summary),
         seeds=len(SEEDS),
         budget=budget,

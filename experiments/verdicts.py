@@ -9,7 +9,7 @@ from itertools import pairwise
 from experiments.experiment import Experiment
 from experiments.summary import Group, Summary, better
 
-HOLDS, FAILS, UNTESTED = "holds here", "does not hold here", "cannot be tested here"
+HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided yet"
 SEEDS = 3  # that a statement about spread needs
 
 
@@ -25,7 +25,7 @@ def judged(claim: str, failures: list[str], facts: list[str]) -> Verdict:
 
 
 def missing(claim: str, what: str) -> Verdict:
-    return Verdict(claim, UNTESTED, (what,))
+    return Verdict(claim, OPEN, (what,))
 
 
 def groups(summary: Summary, experiments: dict[str, Experiment]) -> dict[str, Group]:

@@ -25,7 +25,7 @@ from experiments.summary import Group, Summary, better
 from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
 from experiments.tables import TABLES
 from experiments.training import Training
-from experiments.verdicts import FAILS, HOLDS, UNTESTED, bank_helps, encoder_resolutions, light
+from experiments.verdicts import FAILS, HOLDS, OPEN, bank_helps, encoder_resolutions, light
 from glean_ext.metrics.perceptual import load_lpips
 from glean_ext.utils.files import write_json
 
@@ -170,12 +170,12 @@ def test_better_means_by_more_than_both_spreads() -> None:
 def test_first_claim() -> None:
     values = {"glean": seeds(0.1), "glean-random": seeds(0.2), "glean-no-bank": seeds(0.2), "esrgan": seeds(0.2)}
     assert bank_helps(summary(values), 8).verdict == HOLDS
-    assert bank_helps(summary(values), 16).verdict == UNTESTED
+    assert bank_helps(summary(values), 16).verdict == OPEN
     close = bank_helps(summary({**values, "esrgan": seeds(0.115)}), 8)
     assert close.verdict == FAILS and all("esrgan" in reason for reason in close.reasons) and len(close.reasons) == 3
     blurred_but_high = bank_helps(summary({**values, "esrgan": seeds(0.2, 20.4)}), 8)
     assert blurred_but_high.verdict == FAILS and "0.40 dB below" in blurred_but_high.reasons[0]
-    assert bank_helps(summary({**values, "esrgan": seeds(0.2)[:2]}), 8).verdict == UNTESTED
+    assert bank_helps(summary({**values, "esrgan": seeds(0.2)[:2]}), 8).verdict == OPEN
 
 
 def test_claims_about_encoder_and_light() -> None:
