@@ -16,6 +16,7 @@ from glean_ext.utils.image_grid import Row, comparison
 
 COLUMNS = 8
 SIDE = 96  # pixels of an image in a sheet
+LABEL_WIDTH = 230  # pixels
 ENCODER = {"none": "bank-none", "4": "bank-4", "4-8": "bank-4-8", "4-16": "bank-4-8-16"}
 
 
@@ -46,7 +47,7 @@ def sheet(systems: dict[str, Experiment], indices: list[int], path: Path) -> boo
 
 def save(rows: list[Row], path: Path) -> None:
     with atomic_path(path) as partial:
-        comparison(rows, SIDE, COLUMNS).save(partial, "PNG")
+        comparison(rows, SIDE, COLUMNS, LABEL_WIDTH).save(partial, "PNG")
 
 
 def worst(experiment: Experiment, summary: Summary, count: int = COLUMNS) -> list[int]:
@@ -72,7 +73,7 @@ def benefit(points: list[tuple[str, float, float]], path: Path) -> None:
     axes.barh(labels, values, xerr=spreads, color="#4c78a8", capsize=4)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlabel("LPIPS of the random bank - LPIPS of the pre-trained bank (above 0: pre-training helps)")
+    axes.set_xlabel("LPIPS that the pre-trained bank saves over a random one")
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     pyplot.close(figure)

@@ -63,6 +63,7 @@ SECTIONS = {
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "inversion": "GAN inversion, ×8, on the first 48 test images",
     "remedies": "Remedies, ×8: a warm start; four times the steps; no adversarial loss",
+    "rates": "A quarter of the learning rate, ×8",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
 }

@@ -40,6 +40,7 @@ TABLES: dict[str, list[Experiment]] = {
             for system in ("glean", "glean-random", "glean-no-bank", "esrgan")
         ),
     ],
+    "rates": [Experiment(system, budget=Budget(lr=5e-4), variant="lr_5e-4") for system in ("esrgan", "srgan", "glean")],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
