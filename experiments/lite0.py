@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from experiments.weights import lite0
 from glean_ext import checkpoints
+from glean_ext.networks import channels_last
 
 INPUT = 224  # pixels
 # repeats, kernel, stride, expansion, output channels
@@ -101,6 +102,7 @@ def load() -> EfficientNetLite0:
     net = EfficientNetLite0()
     source = lite0()
     checkpoints.load_strict(net, checkpoints.read(source), source)
+    channels_last(net)
     return net.requires_grad_(False).eval()
 
 
