@@ -21,7 +21,7 @@ from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
-from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.torch_files import LEGACY_MAGIC, read_torch_file
 from glean_ext.utils.weight_files import local_path
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
@@ -31,6 +31,8 @@ Value = TypeVar("Value")
 MAX_KEYS = 4  # that an error names before it counts the rest
 MAX_NESTING = 4  # dicts in dicts in which tensors are looked for
 MAX_ENTRIES = 1_000_000  # of them; a small file can refer to one dict very often
+# How dicts begin in pickles of protocols 0 and 1, whose first byte is no version, and what torch.save begins with.
+OLD_BEGINNINGS = b"(d", b"}q", b"ccollections\nOrderedDict\n", *LEGACY_MAGIC
 GET_AGAIN = "Get it again."
 TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
 # What training checkpoints hold besides weights and NumPy's numbers; none of it is looked at.
@@ -153,8 +155,7 @@ def read_torch(path: Path, more_names: Mapping[str, Any] | None = None) -> dict:
 def begins_as_pickle(path: Path) -> bool:
     """Whether a file begins as what ``torch.save`` or ``pickle`` write, and not as a web page, say."""
     with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or head[:1] == pickle.PROTO
+        return file.read(max(map(len, OLD_BEGINNINGS))).startswith((b"PK", pickle.PROTO, *OLD_BEGINNINGS))
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:
@@ -192,6 +193,19 @@ def load_strict(
         InputError: Missing keys, left-over keys, other shapes, or data types whose values would change.
     """
     own = net.state_dict()
+    require_fit(own, state, type(net).__name__, source, ignore, prefix)
+    net.load_state_dict({k: state[k] for k in own}, strict=True)
+
+
+def require_fit(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    name: str,
+    source: object,
+    ignore: Iterable[str] = (),
+    prefix: str = "",
+) -> None:
+    """Raise InputError, as :func:`load_strict` does, unless ``state`` has what ``own``, the network ``name``, has."""
     missing = [k for k in own if k not in state]
     surplus = [k for k in state if k not in own and k not in set(ignore)]
     shapes = [
@@ -215,10 +229,7 @@ def load_strict(
         problems.append(f"{len(kinds)} have another data type ({summarize_names(kinds, 2)})")
     if problems:
         advice = _advice(own, state, missing, prefix)
-        raise InputError(
-            f"{without_secrets(str(source))} does not fit {type(net).__name__}: {'; '.join(problems)}. {advice}"
-        )
-    net.load_state_dict({k: state[k] for k in own}, strict=True)
+        raise InputError(f"{without_secrets(str(source))} does not fit {name}: {'; '.join(problems)}. {advice}")
 
 
 def _advice(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: list[str], prefix: str) -> str:
@@ -239,6 +250,16 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
     Raises:
         InputError: An unknown key or type, or a file that does not fit.
     """
+    state, source, prefix = read_pretrained(init_cfg)
+    load_strict(net, state, source, UNUSED_BANK_KEYS, prefix)
+
+
+def read_pretrained(init_cfg: Mapping) -> tuple[dict[str, Tensor], str, str]:
+    """The tensors that an ``init_cfg`` names, without the prefix of their keys; the file; the prefix.
+
+    Raises:
+        InputError: An unknown key or type, or a file that has no such tensors.
+    """
     known = {"type", "checkpoint", "prefix", "map_location"}
     source = init_cfg.get("checkpoint")
     if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not source:
@@ -253,7 +274,7 @@ def load_pretrained(net: nn.Module, init_cfg: Mapping) -> None:
             "to the device of the network. Remove it."
         )
     prefix = init_cfg.get("prefix") or ""
-    load_strict(net, with_prefix(read(source), prefix, source), source, UNUSED_BANK_KEYS, prefix)
+    return with_prefix(read(source), prefix, source), source, prefix
 
 
 def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:

@@ -24,7 +24,7 @@ from mmengine.registry import Registry  # noqa: E402
 # MMagic first, so that entries below with the same name replace its own.
 register_all_modules(init_default_scope=False)
 
-from glean_ext import datasets, metrics, networks  # noqa: E402
+from glean_ext import datasets, degradations, metrics, networks  # noqa: E402
 from glean_ext.apis import mmagic_inferencer  # noqa: E402
 from glean_ext.engine import log_forwarding  # noqa: E402
 from glean_ext.engine.amp_optim_wrapper import MixedPrecisionOptimWrapper  # noqa: E402
@@ -37,6 +37,8 @@ from glean_ext.engine.hooks.ema_hook import EMAHook  # noqa: E402
 from glean_ext.engine.hooks.frozen_bank_hook import FrozenBankHook  # noqa: E402
 from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook  # noqa: E402
 from glean_ext.engine.resumable_train_loop import ResumableTrainLoop  # noqa: E402
+from glean_ext.models.bank_trainer import BankTrainer  # noqa: E402
+from glean_ext.models.colorization import GLEANColorizer  # noqa: E402
 from glean_ext.models.glean import GLEAN  # noqa: E402
 from glean_ext.models.perceptual_loss import PerceptualLoss  # noqa: E402
 from glean_ext.models.stylegan2_trainer_bank import TrainableBank  # noqa: E402
@@ -44,16 +46,24 @@ from glean_ext.models.stylegan2_trainer_bank import TrainableBank  # noqa: E402
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
         "GLEAN": GLEAN,
+        "GLEANBigGAN": networks.GLEANBigGAN,
+        "GLEANColorization": networks.GLEANColorization,
+        "GLEANColorizer": GLEANColorizer,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
         "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
         "PerceptualLoss": PerceptualLoss,  # in place of MMagic's, which always downloads
+        "StyleGAN2": BankTrainer,  # in place of MMagic's, which computes R1 in fp16
         # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
         "TrainableBank": TrainableBank,
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
-    TRANSFORMS: {"LoadOrMakeLQ": datasets.LoadOrMakeLQ, "LoadRGB": datasets.LoadRGB},
+    TRANSFORMS: {
+        "BlindDegradation": degradations.BlindDegradation,
+        "LoadOrMakeLQ": datasets.LoadOrMakeLQ,
+        "LoadRGB": datasets.LoadRGB,
+    },
     HOOKS: {
         "BankFIDHook": BankFIDHook,
         "BankSamplesHook": BankSamplesHook,

@@ -143,6 +143,18 @@ CARDS = (
         demo=True,
     ),
     ModelCard(
+        name="demo_glean_color",
+        purpose="a demonstration: colours for gray cartoon faces; not for photographs",
+        config="demo_glean_color",
+        weights="glean-ext://demo_glean_color.safetensors",
+        sha256="839fe00a8679f63c1324d720704aa3543a9cf076c7cd8ed558e03c90321db12d",
+        megabytes=6,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes="any size from 8x8; it stays",
+        demo=True,
+    ),
+    ModelCard(
         name="stylegan2_ffhq_1024",
         purpose="the bank of faces, to train GLEAN with",
         config="bank_1024",

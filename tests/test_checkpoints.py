@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,23 @@ def test_files_without_weights(tmp_path, content, message):
     path = tmp_path / "x.pth"
     torch.save(content, path)
     assert fault(checkpoints.read, path) == message.replace("PATH", str(path))
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_old_pickles(tmp_path, protocol, kind):
+    path, state = tmp_path / "x.pth", kind(w=torch.arange(6.0).reshape(2, 3))
+    path.write_bytes(pickle.dumps(state, protocol))
+    assert_same(checkpoints.read(path), state)
+    for zipped in True, False:
+        torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+        if protocol == 1:
+            assert_same(checkpoints.read(path), state)
+        else:  # torch.load cannot read it, either
+            assert fault(checkpoints.read, path) == (
+                f"{path} is truncated, damaged or no checkpoint (it is of pickle protocol 0, in which torch.save loses "
+                "tensors). Get it again."
+            )
 
 
 def test_prefix_of_distributed_training_is_taken_off(tmp_path):
@@ -193,7 +212,7 @@ def test_shipped_configs_name_weights_by_https_and_hash():
     texts = [path.read_text() for path in (ROOT / "configs").rglob("*") if path.suffix in (".py", ".yml")]
     texts = [re.sub(r"'\s*'", "", text) for text in texts]  # joins what is written in two lines
     urls = {url for text in texts for url in re.findall(r"https?://[^\s'\"]+\.(?:pth|pt|pkl|safetensors)", text)}
-    assert len(urls) == 10
+    assert len(urls) == 11
     for url in urls:
         assert url.startswith("https://") and len(expected_hash(url)) in (8, 64), url
     assert not [text for text in texts if "http://" in text]

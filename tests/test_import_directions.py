@@ -16,7 +16,7 @@ from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 ROOT = Path(__file__).parents[1]
 ONE_WAY = "Imports run one way"
-NO_CONFIGS = "Data sets, data preparation and videos need neither weights nor configs"
+NO_CONFIGS = "Data sets, degradations, data preparation and videos need neither weights nor configs"
 TRAINING = "Training knows nothing of restoring images, converting banks, or one kind of model"
 TORCH_ALONE = "Networks and checkpoints need torch alone"
 STAND_ALONE = "The package needs neither its benchmarks, nor its demonstration, nor its experiments"

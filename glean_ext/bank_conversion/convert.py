@@ -1,4 +1,4 @@
-"""Converts a StyleGAN2 checkpoint of another implementation to a bank for GLEAN; every tensor is accounted for."""
+"""Converts a StyleGAN2 or BigGAN of another implementation to a bank for GLEAN; every tensor is accounted for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 import glean_ext
 from glean_ext import checkpoints
+from glean_ext.bank_conversion.biggan import convert_biggan
 from glean_ext.bank_conversion.key_maps import FOREIGN, FORMATS, IMAGE_AXES, KeyMap, Row
 from glean_ext.bank_conversion.sources import Network, Source, read_source
 from glean_ext.errors import InputError, first_line
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
+from glean_ext.networks.banks.biggan_file import bank_sizes
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
 from glean_ext.utils.files import require_suffix
@@ -65,13 +67,13 @@ def convert_bank(
     Args:
         source: Path or URL of the checkpoint.
         out: A ``.safetensors`` file.
-        kind: ``'mmagic'``, ``'rosinality'``, ``'nvidia'`` or ``'auto'``.
+        kind: ``'mmagic'``, ``'rosinality'``, ``'nvidia'``, ``'biggan'`` (its authors' PyTorch release) or ``'auto'``.
         discriminator: Take the discriminator too.
         bgr: The source's images are BGR; the converted networks' are RGB.
 
     Raises:
-        InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is no
-            unconditional StyleGAN2 of this package's arithmetic.
+        InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is neither an
+            unconditional StyleGAN2 of this package's arithmetic nor a class-conditional BigGAN.
     """
     require_suffix(out, ".safetensors")
     path = local_path(str(source))
@@ -90,6 +92,8 @@ def convert_bank(
 
 
 def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
+    if content.format == "biggan":
+        return _biggan(content, path)
     known = FORMATS[content.format]
     discriminators = content.discriminators if with_discriminator else []
     if not content.generators:
@@ -100,6 +104,11 @@ def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
         )
     network = content.generators[0]
     where = f"{path}: {network.name}"
+    if bank_sizes(network.tensors):
+        raise InputError(
+            f"{where} is a BigGAN with MMagic's names, which configs take as it is: checkpoint={str(path)!r}, "
+            f"prefix={network.entry!r}."
+        )
     state, names = _rename(network, known.generator, path)
     arguments = _generator_arguments(state, names, where)
     notes = _draw_missing_noise(state)
@@ -117,10 +126,21 @@ def _bank(content: Source, path: Path, with_discriminator: bool) -> Bank:
     return bank
 
 
+def _biggan(content: Source, path: Path) -> Bank:
+    network, *others = content.generators
+    arguments, state = convert_biggan(network, path)
+    bank = Bank("biggan", [network.name], arguments, {}, {f"generator_ema.{k}": tensor for k, tensor in state.items()})
+    if left := [*(other.name for other in others), *content.others]:
+        bank.notes.append(f"not taken: {', '.join(left)}")
+    return bank
+
+
 def _add_discriminator(bank: Bank, network: Network, path: Path) -> None:
     where = f"{path}: {network.name}"
     try:
-        state, names = _rename(network, FORMATS[network.format].discriminator, path)
+        keys = FORMATS[network.format].discriminator
+        assert keys is not None
+        state, names = _rename(network, keys, path)
         arguments = _discriminator_arguments(state, names, where)
         if arguments["in_size"] != bank.generator["out_size"]:
             sizes = f"{arguments['in_size']}x{arguments['in_size']} images, but the generator makes"

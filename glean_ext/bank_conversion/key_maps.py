@@ -80,7 +80,7 @@ class Format:
     generators: tuple[str, ...]
     discriminators: tuple[str, ...]
     generator: KeyMap
-    discriminator: KeyMap
+    discriminator: KeyMap | None = None  # None: it cannot be converted
 
 
 # ---------------------------------------------------------------- rosinality/stylegan2-pytorch
@@ -253,4 +253,9 @@ FOREIGN = (
 )
 
 # The channel axis of the tensors that produce or consume an image.
-IMAGE_AXES = ((r"to_rgb(1|s\.\d+)\.(conv\.weight_orig|bias)", 1), (r"convs\.0\.0\.conv\.weight_orig", 1))
+IMAGE_AXES = (
+    (r"to_rgb(1|s\.\d+)\.(conv\.weight_orig|bias)", 1),
+    (r"convs\.0\.0\.conv\.weight_orig", 1),
+    (r"output_layer\.conv\.(weight|bias)", 0),  # of BigGAN, as the next one
+    (r"output_layer\.conv\.u0", 1),
+)

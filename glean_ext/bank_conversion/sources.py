@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from glean_ext import checkpoints
+from glean_ext.bank_conversion import biggan_key_maps
 from glean_ext.bank_conversion.key_maps import FORMATS, NVIDIA_DEMANDS
 from glean_ext.bank_conversion.unpickle import NVIDIA_NAMES, Module, read_pickle
 from glean_ext.errors import InputError
@@ -18,6 +19,7 @@ from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.torch_files import written_by_torch
 
 NO_SETTINGS = "says nothing of its activations and learning rates: those of the published StyleGAN2 are taken"
+ALL_FORMATS = {**FORMATS, "biggan": biggan_key_maps.FORMAT}
 ENTRY_NAMES = "MMagic's has generator_ema or generator, rosinality's g_ema or g, NVIDIA's G_ema or G."
 
 
@@ -26,7 +28,7 @@ class Network:
     """A generator or discriminator as its file has it."""
 
     entry: str  # what the file calls it; empty for a file that holds it alone
-    format: str  # of FORMATS
+    format: str  # of ALL_FORMATS
     tensors: dict[str, Tensor]
     minibatch_stddev: dict[str, Any] = field(default_factory=dict)  # of a discriminator, where the file says it
     clamps: list[float] = field(default_factory=list)  # the limits its activations are clamped to
@@ -59,7 +61,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a checkpoint of any format of :data:`~glean_ext.bank_conversion.key_maps.FORMATS`.
+    """Read a checkpoint of any format of :data:`ALL_FORMATS`.
 
     Raises:
         InputError: The file is none of them, is damaged, or wants to run code.
@@ -81,13 +83,13 @@ def read_source(path: Path) -> Source:
     source = _state_dicts(entries, path)
     if source.generators or source.discriminators:
         return source
-    for name in [name for format in FORMATS.values() for name in format.generators if name in entries]:
+    for name in [name for format in ALL_FORMATS.values() for name in format.generators if name in entries]:
         raise InputError(f"{path}: {name} is neither a network nor the state dict of one. Take another checkpoint.")
     held = summarize_names(sorted(map(str, entries))) if entries else f"a {type(content).__name__}"
     if plain_pickle:
         raise InputError(f"{path} holds no StyleGAN2 of NVIDIA's: G_ema, G or D, but {held}. Take a network pickle.")
     held = summarize_names(source.others or sorted(map(str, entries)))
-    raise InputError(f"{path} holds no StyleGAN2 that is known: its entries are {held}. {ENTRY_NAMES}")
+    raise InputError(f"{path} holds no StyleGAN2 or BigGAN that is known: its entries are {held}. {ENTRY_NAMES}")
 
 
 # ---------------------------------------------------------------- state dicts
@@ -123,16 +125,17 @@ def _default_formats() -> dict[str, tuple[str, str]]:
     """The format and role that the name of an entry stands for, unless its keys say otherwise."""
     return {
         entry: (name, role)
-        for name, format in FORMATS.items()
+        for name, format in ALL_FORMATS.items()
         for role, entries in (("generator", format.generators), ("discriminator", format.discriminators))
         for entry in entries
     }
 
 
 def _probes() -> Iterable[tuple[str, str, str]]:
-    for name, format in FORMATS.items():
+    for name, format in ALL_FORMATS.items():
         yield format.generator.probe, name, "generator"
-        yield format.discriminator.probe, name, "discriminator"
+        if format.discriminator:
+            yield format.discriminator.probe, name, "discriminator"
 
 
 def _recognize(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
@@ -154,7 +157,7 @@ def _entries_by_keys(state: Mapping[str, Tensor], named: set[str]) -> list[str]:
 
 
 def _pickled_networks(entries: Mapping[Any, Any], path: Path) -> Source:
-    nvidia = FORMATS["nvidia"]
+    nvidia = ALL_FORMATS["nvidia"]
     networks = {name: entries.get(name) for name in (*nvidia.generators, *nvidia.discriminators)}
     found = {name: _pickled_network(name, module) for name, module in networks.items() if isinstance(module, Module)}
     if not found:

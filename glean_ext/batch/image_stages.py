@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from glean_ext.batch.restore_pictures import PictureRestorer, PreparedPicture
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.array_conversion import to_8_bits
-from glean_ext.utils.image_io import ImageTooLargeError, Picture, read_picture, write_picture
+from glean_ext.utils.image_io import ImageTooLargeError, Picture, opened, read_picture, require_image, write_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
@@ -55,16 +57,33 @@ class PictureStages:
         return prepared.content.picture.pixels.nbytes + sum(part.nbytes for part in result)
 
 
+def require_readable(source: Path) -> None:
+    """Look at the first bytes of an image file, before networks are loaded for it.
+
+    Raises:
+        InputError: It is no image, or too large.
+    """
+    with _explained_limit(), opened(require_image(source), str(source)):
+        pass
+
+
+@contextmanager
+def _explained_limit() -> Iterator[None]:
+    """An image that is too large: the error says what allows more pixels."""
+    try:
+        yield
+    except ImageTooLargeError as error:
+        raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
+
+
 def read_source(job: Job, notify: Callable[[Notice], None]) -> Picture:
     """The picture of a job; what its file holds besides is named in a notice.
 
     Raises:
         InputError: As :func:`~glean_ext.utils.image_io.read_picture`.
     """
-    try:
+    with _explained_limit():
         picture = read_picture(job.source)
-    except ImageTooLargeError as error:
-        raise InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.") from error
     if picture.not_carried:
         notify(Notice(f"{job.source} holds more than its result: {', '.join(picture.not_carried)}."))
     return picture

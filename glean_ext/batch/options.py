@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from glean_ext.batch.output_plan import require_suffix
-from glean_ext.errors import InputError
+from glean_ext.batch.output_plan import names_folder, require_suffix
+from glean_ext.errors import InputError, require_at_least
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.weight_files import local_path
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
@@ -61,6 +64,28 @@ class ModelSource:
                 f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
             )
         return cls(card.config, card.weights)
+
+    def check(self, cfg_options: Sequence[str] = ()) -> None:
+        """Read the config, and look for the weights, which takes less time than to load PyTorch.
+
+        Raises:
+            InputError: The config or the weights are missing, or the config or its changes cannot be used.
+        """
+        if self.checkpoint is None:
+            return  # an ONNX model, which is loaded as fast
+        from glean_ext.config import load_config
+
+        load_config(self.config, cfg_options)
+        if not is_url(self.checkpoint):
+            local_path(self.checkpoint)
+
+    def fetch(self) -> Path | None:
+        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+
+        Raises:
+            InputError: There is no such file, or the download failed.
+        """
+        return None if self.checkpoint is None else local_path(self.checkpoint)
 
     @property
     def is_onnx(self) -> bool:
@@ -131,6 +156,9 @@ class RestoreOptions:
         photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
         max_pixels: Images with more pixels are not read, and results with more are not written: small files may hold
             huge images.
+        seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
+            ``_seed<N>``.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -155,11 +183,17 @@ class RestoreOptions:
     crf: float = 10.0
     photo: PhotoOptions | None = None
     max_pixels: int = MAX_PIXELS
+    seed: int | None = None
+    num: int = 1
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require_at_least("seed", self.seed or 0, 0)
+        require_at_least("num", self.num, 1)
+        if self.num > 1 and not names_folder(self.output):
+            raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
@@ -170,18 +204,33 @@ class RestoreOptions:
         )
         if self.overwrite and self.skip_existing:
             raise InputError("{overwrite} and {skip_existing} exclude each other.", ("overwrite", "skip_existing"))
+        if self.photo is not None:
+            self.size_policy.require_whole()
         if self.photo is not None and self.alpha == "restore":
             raise InputError(
                 "{alpha=restore} has no effect with {photo}: transparency is upsampled. Leave it out.",
                 ("alpha", "photo"),
             )
 
+    def variants(self) -> list[RestoreOptions]:
+        """A run for each of the ``num`` answers."""
+        if self.num == 1:
+            return [self]
+        seeds = range(self.seed or 0, (self.seed or 0) + self.num)
+        return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
+
+    @property
+    def background(self) -> ModelSource | None:
+        """What enlarges all but the faces of photographs; None is bicubic."""
+        return None if self.photo is None else self.photo.background
+
     def of_frames(self) -> dict[str, object]:
         """What the frames of a video depend on, besides the networks: with others an interrupted one starts again."""
         photo = None
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
-        return {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+        frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
+        return frames if self.seed is None else frames | {"seed": self.seed}
 
 
 def require_outscale(outscale: float | None) -> None:

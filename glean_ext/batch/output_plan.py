@@ -189,7 +189,10 @@ def _expanded(text: str | os.PathLike, naming: Naming) -> list[tuple[Path, Path]
         return [(path, path.parent)]
     if not glob.has_magic(str(text)):
         raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")
-    found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
+    try:
+        found = [Path(match) for match in sorted(glob.glob(str(text), recursive=True))]
+    except RecursionError as error:
+        raise InputError(f"{text}: folders in folders, more than can be searched. Give another pattern.") from error
     found = [path for path in found if path.is_file() and path.suffix.lower() in READABLE]
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     written = Path(_real(naming.output))

@@ -29,8 +29,14 @@ def make_photo_restorer(
     """What the options ask for, with these networks.
 
     Raises:
-        InputError: As :class:`PhotoRestorer`.
+        InputError: A colorizer, or as :class:`PhotoRestorer`.
     """
+    if restorer.network.colorizes:
+        raise InputError(
+            "A colorizer colours images as a whole, and {photo} would give the faces their gray back.",
+            parameter="photo",
+            hint="Leave {photo} out.",
+        )
     return PhotoRestorer(
         restorer,
         outscale="auto" if outscale is None else outscale,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glean_ext.batch import pipeline
-from glean_ext.batch.image_stages import PictureStages
+from glean_ext.batch.image_stages import PictureStages, require_readable
 from glean_ext.batch.options import ModelSource, RestoreOptions
 from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_faces, require_writable, without_existing
 from glean_ext.batch.restore_pictures import PictureRestorer
@@ -99,6 +100,13 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     jobs, skipped = without_existing(outputs, options.overwrite, options.skip_existing)
     plan, root = RunPlan(outputs, jobs, skipped), output_root(options, outputs)
     require_writable(root)
+    if outputs.alone and plan.images:
+        with _quiet_reading(options.max_pixels):
+            require_readable(jobs[0].source)
+    if jobs:
+        for source, changes in (options.model, options.cfg_options), (options.background, ()):
+            if source is not None:
+                source.check(changes)
     if options.photo is not None and not options.photo.aligned:
         from glean_ext.faces.face_networks import require_installed
 
@@ -131,8 +139,16 @@ def restore_files(
     plan = plan or plan_run(options)
     if not plan.jobs:
         return RunReport(skipped=plan.skipped)
-    with pixel_limit(options.max_pixels):
+    with _quiet_reading(options.max_pixels):
         return _Networks(options, callbacks or RunCallbacks(), plan).restore()
+
+
+@contextmanager
+def _quiet_reading(max_pixels: int) -> Iterator[None]:
+    """Images of up to so many pixels are read; Pillow's warnings are left out: what matters of damage is reported."""
+    with pixel_limit(max_pixels), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 class _Networks:
@@ -143,7 +159,7 @@ class _Networks:
         self.notify = once(callbacks.notify)
         self.restorer = ImageRestorer(
             options.model.config,
-            options.model.checkpoint,
+            options.model.fetch(),  # before PyTorch is loaded: without a network that would be in vain
             device=options.device,
             size_policy=options.size_policy,
             cfg_options=options.cfg_options,
@@ -151,12 +167,13 @@ class _Networks:
             on_tile=callbacks.on_tile,
             dtype=options.dtype,
             compile=options.compile,
+            seed=options.seed,
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None
         if options.photo is not None:
-            if options.photo.background is not None:
-                self.background = load_background(options.photo.background, options, self.notify)
+            if options.background is not None:
+                self.background = load_background(options.background, options, self.notify)
             self.photo_stages = self._photo_stages()
 
     def _photo_stages(self) -> PhotoStages:
@@ -173,9 +190,7 @@ class _Networks:
         options, images = self.options, self.plan.images
         pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
         stages: Any = self.photo_stages or PictureStages(pictures, self.notify)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # what matters of damaged files is reported
-            report = pipeline.run(images, stages, options.batch, self.callbacks.on_file)
+        report = pipeline.run(images, stages, options.batch, self.callbacks.on_file)
         network_seconds = self.restorer.network_seconds
         if self.plan.videos:
             network_seconds += self._restore_videos(report)
@@ -226,7 +241,7 @@ def load_background(
     """
     if source.is_onnx:
         return ImageRestorer(source.config, notify=notify)
-    return ImageRestorer(source.config, source.checkpoint, options.device, notify=notify, dtype=options.dtype)
+    return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
 
 
 def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:

@@ -64,8 +64,8 @@ class VideoRestorer:
         self.options, self.restorer, self.background = options, restorer, background
         self.finder, self.notify = finder, notify
         models = [options.model]
-        if options.photo is not None and options.photo.background is not None:
-            models.append(options.photo.background)
+        if options.background is not None:
+            models.append(options.background)
         dtype = getattr(restorer.network, "dtype", None)  # what None in the options stands for
         self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), "dtype": dtype})
 

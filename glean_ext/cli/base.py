@@ -6,15 +6,17 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from traceback import walk_tb
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from glean_ext.cli import signals, streams
 from glean_ext.cli.download_bar import DownloadBar
@@ -64,10 +66,17 @@ def fail(reason: object) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
+    """Reports bad usage in one line, with the options that are nearest to an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message}. See {self.prog} --help.")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, n=2) if unknown else []
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        fail(f"{message}. {hint}See {self.prog} --help.")
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse's, which ignores that a file cannot be written to."""
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +108,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     Ctrl-C, SIGTERM and SIGHUP end it in the same way: what is open is closed, and the code is 128 and the signal's
     number. A tool also runs without stdin, stdout or stderr. Where stdout cannot be written to, it ends with one line,
-    and without a line, as if by SIGPIPE, where nobody reads stdout any more.
+    and without a line, as if by SIGPIPE, where nobody reads stdout any more. Where the system
+    refuses a file, it ends with one line, too.
     """
     streams.open_missing()
     silence_other_libraries()
@@ -127,13 +137,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         number = error.number if isinstance(error, signals.Terminated) else signal.SIGINT
         write_error("terminated" if isinstance(error, signals.Terminated) else "interrupted")
         raise SystemExit(128 + number) from None
-    except OSError:
+    except OSError as error:
         reason = streams.discard_broken_stdout()
         if isinstance(reason, BrokenPipeError):  # its reader has seen enough
             raise SystemExit(128 + signal.SIGPIPE) from None
         if reason is not None:
             fail(f"stdout cannot be written to ({reason.strerror}). Results that were written before are complete.")
-        raise
+        if error.filename is None:
+            raise
+        fail(f"{error.filename} cannot be used ({error.strerror}). Correct its name or its rights, or give another.")
     raise SystemExit(code or 0)
 
 

@@ -1,4 +1,5 @@
-"""Make a StyleGAN2 of MMagic, rosinality's stylegan2-pytorch or NVIDIA's PyTorch repositories into a bank for GLEAN.
+"""Make a bank for GLEAN of a StyleGAN2 of MMagic, rosinality's stylegan2-pytorch or NVIDIA's PyTorch repositories, or
+of a BigGAN of its authors' PyTorch release.
 
 The output is a .safetensors file with the generator (the averaged one where there is one) and the discriminator. Its
 path goes into a config; the arguments that belong to it are printed. NVIDIA's pickles are read without running code.
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kind",
         dest="kind",
         default="auto",
-        choices=["mmagic", "rosinality", "nvidia", "auto"],
+        choices=["mmagic", "rosinality", "nvidia", "biggan", "auto"],
         help="who wrote the checkpoint (default: auto, the file shows it)",
     )
     parser.add_argument("--no-discriminator", action="store_true", help="convert the generator alone")

@@ -11,15 +11,17 @@ from typing import Any
 from mmengine.config import Config
 
 from glean_ext.config import find_config
-from glean_ext.engine.config_checks import check_settings, nearest_folder, require
+from glean_ext.engine.config_checks import check_sections, check_settings, require, require_writable_work_dir
 from glean_ext.errors import InputError
-from glean_ext.utils.dataset_folders import require_folders
+from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
+from glean_ext.utils.files import nearest_folder
 from glean_ext.utils.weight_files import ASSET_SCHEME, local_path
 
 FOR_RUNS = ("mmagic", "mmcv", "torchvision", "albumentations")  # what training and testing import
 WEIGHTS = ("checkpoint", "pretrained")  # settings that name files of weights
 DATASET = "SRFolderDataset"
+TORCHVISION = "torchvision://"
 
 
 def check_training(cfg: Config) -> None:
@@ -31,7 +33,7 @@ def check_training(cfg: Config) -> None:
     """
     require(cfg, "train_dataloader", "train_cfg", "optim_wrapper")
     check_settings(cfg)
-    nearest_folder(cfg)
+    require_writable_work_dir(cfg)
     require_packages(*FOR_RUNS)
     for name in "train_dataloader", "val_dataloader":
         _check_datasets(cfg.get(name))
@@ -46,8 +48,8 @@ def check_test(cfg: Config, checkpoint: str) -> None:
         ModuleNotFoundError: As above.
     """
     require(cfg, "test_dataloader", "test_cfg", "test_evaluator")
-    check_settings(cfg)
-    nearest_folder(cfg)
+    check_sections(cfg)
+    require_writable_work_dir(cfg)
     require_packages(*FOR_RUNS)
     _check_datasets(cfg.test_dataloader)
     _require_weights([checkpoint, *_weights(cfg.test_evaluator)])
@@ -72,10 +74,8 @@ def require_output(out: str | os.PathLike) -> None:
     out = Path(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder. Give the name of a file.")
-    folder = out.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder, writable = nearest_folder(out.absolute().parent)
+    if not writable:
         raise InputError(
             f"{out} cannot be written: {folder} is no folder that may be written to. Choose another output."
         )
@@ -83,8 +83,11 @@ def require_output(out: str | os.PathLike) -> None:
 
 def _check_datasets(loaders: Any) -> None:
     for dataset in _dicts(loaders):
-        if dataset.get("type") == DATASET and isinstance(dataset.get("data_prefix"), Mapping):
-            require_folders(dataset.get("data_root") or "", dataset["data_prefix"], dataset.get("ann_file") or "")
+        if dataset.get("type") == DATASET and isinstance(prefix := dataset.get("data_prefix"), Mapping):
+            root, names = dataset.get("data_root") or "", dataset.get("ann_file") or ""
+            require_folders(root, prefix, names)
+            if not names and not (folder := os.path.join(root, prefix.get("gt") or "")).endswith(".lmdb"):
+                list_images(folder, bool(dataset.get("recursive")))
 
 
 def _weights(part: Any) -> Iterator[str]:
@@ -94,10 +97,24 @@ def _weights(part: Any) -> Iterator[str]:
 
 
 def _require_weights(sources: list[str | None]) -> None:
-    """Look for all files first, then download what is missing; ``torchvision://vgg16`` and the like are left alone."""
-    for source in sorted(filter(None, sources), key=is_url):
+    """Look for all files first, then download what is missing, then torchvision's weights, which need torch."""
+    found = [source for source in sources if source]
+    for source in sorted(found, key=is_url):
         if is_url(source) or source.startswith(ASSET_SCHEME) or "://" not in source:
             local_path(source)
+    for source in found:
+        if source.startswith(TORCHVISION) and (url := _torchvision_url(source.removeprefix(TORCHVISION))):
+            local_path(url)
+
+
+def _torchvision_url(network: str) -> str | None:
+    """Where torchvision's weights are; None where it has no such network, which whoever builds it reports."""
+    from torchvision.models import get_model_weights
+
+    try:
+        return get_model_weights(network).IMAGENET1K_V1.url
+    except (AttributeError, KeyError, ValueError):
+        return None
 
 
 def _dicts(content: Any) -> Iterator[Mapping]:

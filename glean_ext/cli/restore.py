@@ -14,7 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.cli.restore_run import run
 
-    run(options)
+    for variant in options.variants():
+        run(variant)
     return 0
 
 

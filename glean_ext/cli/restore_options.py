@@ -69,6 +69,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
         given["photo"] = PhotoOptions(**photo)
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
     cfg_options = tuple(given.pop("cfg_options"))
+    if "label" in given:
+        cfg_options += (f"model.generator.label={given.pop('label')}",)
     return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), cfg_options=cfg_options, **given)
 
 
@@ -146,6 +148,7 @@ def make_parser() -> cli.Parser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,  # a misspelt option is no short form of another one
     )
     parser.add_argument("arguments", nargs="+", metavar="[CONFIG CHECKPOINT] INPUT", help="see above")
     parser.add_argument(
@@ -161,11 +164,18 @@ def make_parser() -> cli.Parser:
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)")
+    group.add_argument(
+        "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
+    )
     group.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
         help="of the computation (default: bfloat16 where the hardware has instructions for it, else float32)",
+    )
+    group.add_argument(
+        "--label",
+        metavar="CLASS",
+        help="of models with classes: that of all images, by name or number (default: the model estimates it)",
     )
     group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
     group.add_argument(
@@ -202,6 +212,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         help="neither read nor write images with more pixels, of which small files may say they have very many "
         "(default 200e6)",
     )
+    group.add_argument("--seed", type=int, metavar="N", help="of colorizers: another of the possible results")
+    group.add_argument("--num", type=int, metavar="N", help="of colorizers: as many results, NAME_seed0.png and so on")
     group.add_argument("--compare", action="store_true", help="also write NAME_compare.png: before, bicubic, and after")
 
 

@@ -60,8 +60,9 @@ class PlainConsole(Console):
 
 def download_line(options: RestoreOptions) -> str:
     """What is downloaded before a model of the zoo can run; empty where nothing is."""
-    card = card_of(options.model.checkpoint or "")
-    if card is None or not is_url(card.weights) or (path := cache_folder() / cached_name(card.weights)).is_file():
+    weights = options.model.checkpoint or ""
+    card = card_of(weights)
+    if card is None or not is_url(weights) or (path := cache_folder() / cached_name(weights)).is_file():
         return ""
     what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
     return f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to {path}"
@@ -168,7 +169,7 @@ def result_line(job: Job, faces: int | None) -> str:
         faces: That were restored; None: the image is no photograph.
     """
     with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
-        size = f"{image.width} × {image.height}"  # noqa: RUF001
+        size = f"{image.width} × {image.height}"
     found = "" if faces is None else f", {faces or 'no'} face{'s' * (faces != 1)}"
     return f"{'Written' if faces == 0 else 'Restored'}: {job.target} ({size}){found}"
 

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from PIL import Image
@@ -119,7 +120,9 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
     if workers < 2:
         yield from map(processor.process, tasks)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_process, (processor,))
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin_process, (processor, reader))
     try:
         with _set_up_processes():
             results = pool.map(_process, tasks, chunksize=CHUNK)
@@ -131,27 +134,26 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
             hint="Set {workers} to fewer processes; the next run continues from here.",
         ) from error
     finally:
+        writer.close()  # the pool itself would wait until all images are made that its processes have got
         pool.shutdown(cancel_futures=True)
 
 
 _processor: ImageProcessor  # of a process of the pool
 
 
-def _begin_process(processor: ImageProcessor) -> None:
+def _begin_process(processor: ImageProcessor, reader: Connection) -> None:
     global _processor
     _processor = processor
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_pipe, args=(reader,), daemon=True).start()
 
 
 def _process(task: Task) -> ImageRecord:
     return _processor.process(task)
 
 
-def _end_with_parent() -> None:
-    """End this process with its parent, also where that was killed before the imports of this one were done."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _end_with_pipe(reader: Connection) -> None:
+    """End this process when its parent closes the pipe or is killed, be it before the imports of this one were done."""
+    reader.poll(None)
     os._exit(1)
 
 

@@ -108,12 +108,12 @@ class Preparation:
         """Do what is not done yet. Returns the report."""
         records, report_file = self.log.records, self.output.folder / "report.json"
         waiting = {key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp}
-        if not waiting and report_file.is_file() and records.keys() == entries.keys():
-            report = json.loads(report_file.read_text())
-            kept = [record for record in records.values() if record.split]
-            if report.items() >= facts.items() and not self.output.find_missing(kept):
-                self.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
-                return report
+        report = _read_report(report_file)
+        kept = [record for record in records.values() if record.split]
+        same = not waiting and records.keys() == entries.keys() and report.items() >= facts.items()
+        if same and not self.output.find_missing(kept):
+            self.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
+            return report
         report_file.unlink(missing_ok=True)  # written last: with it, the data set is complete
         names = assign_names(entries, {record.key: record.name for record in records.values()})
         what = "reading"
@@ -161,6 +161,14 @@ class Preparation:
             return crop_and_resize(image, self.processor.options, self.processor.face_crop)
         except RejectedImageError:
             return image
+
+
+def _read_report(path: Path) -> dict:
+    """The content of ``report.json``; empty where there is none, or a damaged one."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def count_cores() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from mmagic.datasets import BasicImageDataset
 from mmcv.transforms import BaseTransform
 from mmengine.dist import get_dist_info
 
+from glean_ext.datasets.image_labels import image_labels
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.dataset_folders import require_folders
-from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.dataset_folders import list_images, require_folders
+from glean_ext.utils.file_listing import Listing
 from glean_ext.utils.file_lists import read_file_list
 from glean_ext.utils.image_io import EXTENSIONS, read_rgb
 from glean_ext.utils.imresize import imresize
@@ -45,6 +46,10 @@ class SRFolderDataset(BasicImageDataset):
         recursive: Also look in subfolders.
         unreadable: What a damaged file does to training: ``'stop'``, or ``'skip'``: another image takes its place, and
             the sample names the file under ``skipped`` (``SkippedFilesHook`` counts them). Testing always stops.
+        labels: Where the class of an image is known from, see :func:`~glean_ext.datasets.image_labels.image_labels`:
+            ``'folders'`` or a JSON file; the samples then have it as ``gt_label``. Empty: images have no classes.
+        classes: The classes in the order of their numbers; images of others are left out. A number: all, sorted, and
+            there must be so many. None: all, sorted.
 
     Raises:
         InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
@@ -62,6 +67,8 @@ class SRFolderDataset(BasicImageDataset):
         test_mode: bool = False,
         recursive: bool = False,
         unreadable: str = "stop",
+        labels: str = "",
+        classes: Sequence[str] | int | None = None,
     ):
         if unreadable not in ("stop", "skip"):
             raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
@@ -73,7 +80,10 @@ class SRFolderDataset(BasicImageDataset):
                 "dict(gt='<folder>', img='<folder>')."
             )
         require_folders(data_root, data_prefix, ann_file)
+        if classes is not None and not labels:
+            raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")
         self.scale = scale
+        self.labels, self.classes = labels, classes
         self.skips = unreadable == "skip" and not test_mode
         super().__init__(
             ann_file=ann_file,
@@ -89,10 +99,13 @@ class SRFolderDataset(BasicImageDataset):
 
     def load_data_list(self) -> list[dict]:
         names = self._read_names() if self.ann_file else self._list_names()
+        labels = image_labels(names, self.labels, self.data_root or "", self.classes) if self.labels else {}
         samples: list[dict] = []
         missing: list[str] = []
-        for name in names:
+        for name in labels or names:
             sample = {"key": os.path.splitext(name)[0], "scale": self.scale}
+            if labels:
+                sample["gt_label"] = labels[name]
             for key, folder in self.data_prefix.items():
                 path = os.path.join(folder, name)
                 sample[f"{key}_path"] = path
@@ -112,9 +125,7 @@ class SRFolderDataset(BasicImageDataset):
         folder = self.data_prefix["gt"]
         if folder.endswith(".lmdb"):
             raise InputError(f"{folder} is a database, whose images a list has to name. Set ann_file of the dataset.")
-        listing = list_files(folder, EXTENSIONS, self.recursive, follow_links=True)
-        if not listing.files:
-            raise InputError(f"{folder} holds no images. Put PNG or JPEG files there.")
+        listing = list_images(folder, self.recursive)
         if get_dist_info()[0] == 0:
             _warn_of_left_out(folder, listing, self.recursive)
         return sorted(os.path.relpath(path, folder) for path in listing.files)

@@ -5,7 +5,6 @@ Importing this module, and :func:`check_settings`, need no torch, so that a fron
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from mmengine import Config
 
 from glean_ext.errors import InputError
+from glean_ext.utils.files import nearest_folder
 
 
 @dataclass(frozen=True)
@@ -112,26 +112,24 @@ def check_training(cfg: Config) -> None:
 
 
 def check_settings(cfg: Config) -> None:
-    """The part of :func:`check_training` that needs no torch; a config of a test passes it, too.
+    """The part of :func:`check_training` that needs no torch.
 
     Raises:
         InputError: The first mistake.
     """
-    _check_sections(cfg)
+    check_sections(cfg)
     _check_numbers(cfg)
     _check_schedules(cfg)
 
 
-def nearest_folder(cfg: Config) -> Path:
-    """Of the folder for logs and checkpoints, the part that exists.
+def require_writable_work_dir(cfg: Config) -> Path:
+    """The folder for logs and checkpoints, or of the folders it will be made in the one that exists.
 
     Raises:
         InputError: It is a file, or may not be written to.
     """
-    folder = Path(cfg.work_dir).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder, writable = nearest_folder(Path(cfg.work_dir))
+    if not writable:
         raise InputError(
             f"{cfg.work_dir} cannot be made a folder: {folder} is a file, or cannot be written to.",
             parameter="work_dir",
@@ -157,7 +155,8 @@ def make_work_dir(cfg: Config) -> None:
         ) from error
 
 
-def _check_sections(cfg: Config) -> None:
+def check_sections(cfg: Config) -> None:
+    """Raise InputError for a part of the config that is no dict, or no list of dicts."""
     for name in SECTIONS:
         if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
             raise InputError(f"config: {name} is {cfg[name]!r}, but it must be a dict. configs/_base_ has examples.")

@@ -17,24 +17,38 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from glean_ext.compat import end_workers
-from glean_ext.engine.config_checks import nearest_folder
+from glean_ext.engine.config_checks import require_writable_work_dir
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
 from glean_ext.engine.hooks.start_summary_hook import describe_bank
 from glean_ext.engine.runner import train
 from glean_ext.engine.unwrap import unwrap
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.temporary_folder import temporary_folder_errors
 
 STEPS = 2  # the first one also warms up, the second is timed
 READING_SECONDS = 10  # for the images of each data set
+
+
+@dataclass
+class ImageCount:
+    """The images of data sets: how many there are, how many were read, and how many of these training skips."""
+
+    total: int
+    read: int = 0
+    damaged: int = 0
+
+    def __str__(self) -> str:
+        skipped = f", {self.damaged} of these are damaged and skipped" if self.damaged else ""
+        return f"{self.total}, {self.read} of them read{skipped}"
 
 
 @dataclass(frozen=True)
 class DryRunReport:
     """What a training takes."""
 
-    images: dict[str, tuple[int, int]]  # 'training', 'validation' -> how many there are, how many of them were read
+    images: dict[str, ImageCount]  # of 'training' and 'validation'
     bank: str | None  # what it is and where it comes from
     parameters: int
     trained_parameters: int
@@ -47,7 +61,7 @@ class DryRunReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report as a table: a name and a text for each row."""
-        rows = [(f"{name} images", f"{count}, {read} of them read") for name, (count, read) in self.images.items()]
+        rows = [(f"{name} images", str(count)) for name, count in self.images.items()]
         if self.bank:
             rows.append(("bank", self.bank))
         hours = self.step_seconds * self.steps / 3600
@@ -71,7 +85,7 @@ def dry_run(cfg: Config) -> DryRunReport:
         InputError: Whatever would stop the training: a mistake in the config, a missing or damaged file, a bank that
             does not fit, shapes that do not match, a loss that is not finite, a disk too small for the checkpoints.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder_errors(), tempfile.TemporaryDirectory() as scratch:
         steps = _StepsHook()
         runner = _train_steps(cfg, scratch, steps)
         images = {"training": _read([runner.train_dataloader.dataset])}
@@ -149,23 +163,28 @@ def _validate(runner: Runner) -> list[Sequence]:
     return datasets
 
 
-def _read(datasets: Sequence) -> tuple[int, int]:
-    """Read images for :data:`READING_SECONDS`; returns how many there are, and how many of them were read."""
+def _read(datasets: Sequence) -> ImageCount:
+    """Read images for :data:`READING_SECONDS`. Damaged ones are an error, except where the data set skips them."""
     end = time.perf_counter() + READING_SECONDS
-    total, count = sum(map(len, datasets)), 0
+    count = ImageCount(sum(map(len, datasets)))
     for dataset in datasets:
         for index in range(len(dataset)):
             if time.perf_counter() > end:
-                return total, count
+                return count
             info = dataset.get_data_info(index)
-            for path in {value for key, value in info.items() if key.endswith("_path")}:
-                read_rgb(path)
-            count += 1
-    return total, count
+            try:
+                for path in {value for key, value in info.items() if key.endswith("_path")}:
+                    read_rgb(path)
+            except UnreadableImageError:
+                if not getattr(dataset, "skips", False):
+                    raise
+                count.damaged += 1
+            count.read += 1
+    return count
 
 
 def _disk(cfg: Config, size: int) -> str:
-    folder = nearest_folder(cfg)
+    folder = require_writable_work_dir(cfg)
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
     kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3

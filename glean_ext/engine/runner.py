@@ -39,7 +39,6 @@ from glean_ext.utils.weight_files import local_path
 logger = logging.getLogger(__name__)
 
 AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
-AVERAGE_KEYS = ("steps",)  # what mmengine's averages of weights save besides the weights
 DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the config
     PlainKeysHook,
     RandomStateHook,
@@ -184,7 +183,9 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     for name, part in unwrap(model).named_children():
         network = part.module if isinstance(part, BaseAveragedModel) else unwrap(part)
         if name == "generator" or any(key.startswith(f"{name}.") for key in state):
-            checkpoints.load_strict(network, checkpoints.with_prefix(state, name, source), source, AVERAGE_KEYS)
+            checkpoints.load_strict(
+                network, checkpoints.with_prefix(state, name, source), source, checkpoints.UNUSED_BANK_KEYS
+            )
         elif any(parameter.requires_grad for parameter in network.parameters()):
             logger.warning("%s has no %s, which keeps its initial weights", source, name)
 

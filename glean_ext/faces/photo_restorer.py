@@ -142,13 +142,8 @@ class PhotoRestorer:
         finder: FaceFinder | None = None,
     ):
         _check_ranges(outscale, fidelity, min_face, max_faces, when_no_face, batch)
-        if getattr(getattr(restorer, "size_policy", None), "fit", None) == "crop":
-            raise InputError(
-                "fit is 'crop', but faces are put back into whole photographs.",
-                parameter="fit",
-                hint="Leave {fit} out.",
-            )
         if isinstance(restorer, ImageRestorer):
+            restorer.size_policy.require_whole()
             restorer.warn_of_photographs()
         self.restorer = restorer
         self.size = 0 if aligned else crop_size(restorer.takes, face_size)

@@ -115,6 +115,7 @@ class ImageRestorer:
             255 levels, float16 by up to 0.3.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         tile_sizes: Images of a size it has are cut into its tiles; others are added to it as they come.
+        seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
 
     Attributes:
         network: What runs the network.
@@ -123,7 +124,7 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype or mode that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode or seed that cannot be used.
     """
 
     def __init__(
@@ -138,9 +139,10 @@ class ImageRestorer:
         dtype: str | None = None,
         compile: str | None = None,
         tile_sizes: TileSizes | None = None,
+        seed: int | None = None,
     ):
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
-        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile)
+        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile, seed)
         self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
         self.card = card_of(getattr(self.network, "weights", ""))
@@ -227,6 +229,8 @@ class ImageRestorer:
         """
         if rgb.dtype not in PIXEL_TYPES or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise TypeError(f"restore takes (h, w, 3) uint8 or uint16 RGB, but got {rgb.shape} {rgb.dtype}.")
+        if self.network.colorizes and (rgb != rgb[..., :1]).any():
+            self.notify(Notice(f"{name} is in colour; the model takes its luminance only."))
         size = rgb.shape[0], rgb.shape[1]
         if max(size) > max(self.takes.nominal) * self.takes.scale:  # larger than all results of its training
             self.warn_of_photographs()

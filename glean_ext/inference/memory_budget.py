@@ -169,6 +169,7 @@ def _number(file: Path) -> int | None:
 def bytes_per_pixel(net: Any) -> float:
     """Bytes of activations that a forward of ``net`` holds at once, per pixel of its input.
 
+    A network whose cost hardly depends on the image says with ``cost_side`` of which side it is counted.
     The network runs on fake tensors, which have shapes but no content: so nothing is computed or allocated.
     """
     import torch
@@ -177,7 +178,8 @@ def bytes_per_pixel(net: Any) -> float:
     from glean_ext.inference.model_cost import Cost, PeakMemory
 
     device, peak = next(net.parameters()).device, Cost()
+    side = getattr(net, "cost_side", FAKE_SIDE)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), PeakMemory() as memory:
         memory.listeners.append(peak)
-        net(torch.zeros(1, net.img_channels, FAKE_SIDE, FAKE_SIDE, device=device))
-    return peak.peak / FAKE_SIDE**2
+        net(torch.zeros(1, net.img_channels, side, side, device=device))
+    return peak.peak / side**2

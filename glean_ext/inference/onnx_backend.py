@@ -30,6 +30,7 @@ VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
 FORMAT = "2"  # of the metadata and the interface above
 FORMAT_KEY = "glean_ext_format"
 EXTRA = "pip install 'glean-ext[export]'"
+COLORIZER = "GLEANColorization"  # the network that gives gray images colours
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class OnnxBackend:
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network again with tools/export.py."
             )
+        self.colorizes = self.metadata.network == COLORIZER
         self.weights = self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 

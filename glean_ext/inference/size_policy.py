@@ -143,6 +143,13 @@ class SizePolicy:
         for key, number, least in ("tile_size", self.tile_size, 1), ("tile_overlap", self.tile_overlap, 0):
             require_at_least(key, least if number is None else number, least)
 
+    def require_whole(self) -> None:
+        """Raise InputError where images are cropped, for those who put results back into them."""
+        if self.fit == "crop":
+            raise InputError(
+                "{fit=crop} has no use for faces, which are put back into whole photographs.", "fit", "Leave {fit} out."
+            )
+
     def for_network(self, takes: SizeRequirements) -> SizePolicy:
         """The same policy with ``'auto'`` decided.
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import generator_config, load_config
-from glean_ext.errors import InputError, first_line, require_one_of
+from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2, build_network, prepare_for_inference
+from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
@@ -38,15 +38,17 @@ class TorchBackend:
         cfg_options: ``key=value`` changes to a config file.
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
+        seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
 
     Attributes:
         takes: The sizes that the network takes.
+        colorizes: Whether it gives gray images colours.
         net: The network, in the form that is run.
         dtype: What it computes in.
         weights: The name of the file of weights.
 
     Raises:
-        InputError: A config, checkpoint, device, dtype or mode that cannot be used.
+        InputError: A config, checkpoint, device, dtype, mode or seed that cannot be used.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class TorchBackend:
         cfg_options: Sequence[str] = (),
         dtype: str | None = None,
         compile: str | None = None,
+        seed: int | None = None,
     ):
         if dtype is not None:
             require_one_of("dtype", dtype, DTYPES)
@@ -65,11 +68,15 @@ class TorchBackend:
         self.weights = Path(checkpoint).name
         net = load_network(config, checkpoint, cfg_options)
         self.takes = net.size_requirements
+        self.colorizes = isinstance(net, GLEANColorization)
+        latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
-        self._forward: Callable[[Tensor], Tensor] = self._compiled(compile) if compile else self.net
+        self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
+        if latent is not None:
+            self._forward = partial(self._forward, z=latent.to(self.device))
         self._counting = threading.Lock()
 
-    def _compiled(self, mode: str) -> Callable[[Tensor], Tensor]:
+    def _compiled(self, mode: str) -> Callable[..., Tensor]:
         """Compiled and run once, so that what is wrong comes up now."""
         try:
             forward = torch.compile(self.net, mode=mode)
@@ -139,7 +146,7 @@ class TorchBackend:
 
 def load_network(
     config: str | os.PathLike | Mapping, checkpoint: str | os.PathLike | None = None, cfg_options: Sequence[str] = ()
-) -> GLEANStyleGANv2 | LightGLEANStyleGANv2:
+) -> Restorer:
     """The network of a config with its weights, frozen and in evaluation mode, on the CPU.
 
     ``net(lq)``: (N, 3, h, w) float32 in [-1, 1], RGB -> (N, 3, H, W). ``prepare_for_inference`` makes it faster.
@@ -173,6 +180,19 @@ def prepared(
     except InputError:  # it has no fast form: it stays in fp32, and its operations may be in another dtype
         net, dtype = net.to(device), dtype or "float32"
         return net, dtype, torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+
+
+def draw_latent(net: nn.Module, seed: int) -> Tensor:
+    """The latent of a seed, for a colorizer: (1, S), the same on every machine.
+
+    Raises:
+        InputError: Another network, which has one answer only, or a negative seed.
+    """
+    if not isinstance(net, GLEANColorization):
+        raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+    require_at_least("seed", seed, 0)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, net.style_channels, generator=generator)
 
 
 def default_dtype(device: torch.device) -> str:

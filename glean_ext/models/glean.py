@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
-from glean_ext.models.losses import backprop_early, r1_penalty
+from glean_ext.models.losses import backprop_early, label_losses, r1_penalty
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import full_precision, runs_in_fp16
 from glean_ext.size_requirements import format_size
@@ -37,6 +37,8 @@ class GLEAN(SRGAN):
         data_preprocessor: Config; images must reach the network as RGB in [-1, 1].
         r1_gamma: Weight of the R1 regularisation of the discriminator (see ``losses.r1_penalty``); 0, as in the paper,
             leaves it out. StyleGAN2 uses 10.
+        label_weight: Weight of the cross-entropy of the network's classifier, for a bank with classes: then the images
+            need labels (``labels`` of the dataset) in training. In tests, images without them get estimated ones.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
@@ -58,6 +60,7 @@ class GLEAN(SRGAN):
         data_preprocessor: dict | None = None,
         r1_gamma: float = 0.0,
         r1_interval: int = 16,
+        label_weight: float = 0.01,
     ):
         if bool(discriminator) != bool(gan_loss):
             raise InputError(
@@ -87,6 +90,9 @@ class GLEAN(SRGAN):
             data_preprocessor=data_preprocessor,
         )
 
+        self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
+        self.label_weight = label_weight
+        self._label_losses: dict[str, Tensor] = {}  # of the forward pass that g_step comes after
         self.r1_gamma = r1_gamma
         self.r1_interval = r1_interval
         channels_last(self)
@@ -120,8 +126,29 @@ class GLEAN(SRGAN):
         return self.val_step(data)
 
     def forward_tensor(self, inputs: Tensor, data_samples: DataSample | None = None, training: bool = False) -> Tensor:
-        """(N, 3, h, w) -> (N, 3, H, W), both in [-1, 1]."""
-        return self.generator(inputs.contiguous(memory_format=torch.channels_last))
+        """(N, 3, h, w) -> (N, 3, H, W), both in [-1, 1].
+
+        Raises:
+            InputError: In training, images without labels for a bank with classes.
+        """
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        labels = self._labels(data_samples, inputs.device) if self.num_classes else None
+        if labels is None and self.num_classes and training:
+            raise InputError(
+                f"{type(self.generator).__name__} trains with labels, which these images do not have. Set labels of "
+                "the dataset to 'folders' or to a JSON file."
+            )
+        if not training or labels is None:
+            return self.generator(inputs) if labels is None else self.generator(inputs, labels)
+        image, logits = self.generator(inputs, labels, with_logits=True)
+        self._label_losses = label_losses(logits, labels, self.label_weight)
+        return image
+
+    def _labels(self, data_samples: DataSample | None, device: torch.device) -> Tensor | None:
+        """The classes of a batch (N,); None where the images have none."""
+        if data_samples is None or "gt_label" not in data_samples:
+            return None
+        return data_samples.gt_label.label.flatten().to(device)
 
     def extract_gt_data(self, data_samples: DataSample) -> Tensor:
         """The ground truth of a batch: (N, 3, H, W) in [-1, 1]."""
@@ -140,7 +167,8 @@ class GLEAN(SRGAN):
                 "dataset's scale out_size / in_size."
             )
         image = batch_outputs.float()
-        losses = {"loss_pix": self.pixel_loss(image, batch_gt_data)}
+        losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
+        self._label_losses = {}
         if self.perceptual_loss is not None:
             losses |= backprop_early(lambda image: self._perceptual_losses(image, batch_gt_data), image)
         if self.discriminator is not None:

@@ -1,4 +1,4 @@
-"""R1 regularisation, and an early backward pass that saves memory."""
+"""R1 regularisation, the loss of the classifier, and an early backward pass that saves memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,6 +26,18 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)  # (N, 3, H, W)
         return gradient.float().square().sum((1, 2, 3)).mean() / 2
+
+
+def label_losses(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Tensor]:
+    """The loss of a classifier, weighted cross-entropy, and ``label_top1``, the share of images that it has right.
+
+    Args:
+        logits: (N, classes), fp32.
+        labels: The classes, whole numbers (N,).
+        weight: Of the loss.
+    """
+    right = logits.argmax(1) == labels
+    return {"loss_label": weight * F.cross_entropy(logits, labels), "label_top1": right.float().mean()}
 
 
 def backprop_early(losses: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:

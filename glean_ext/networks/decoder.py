@@ -5,6 +5,8 @@ Source: GLEAN, CVPR 2021, section 3.3. Parameter names of the full one are MMagi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,8 +35,8 @@ class Decoder(nn.ModuleList):
         self,
         in_size: int,  # pixels: side of f_0
         out_size: int,  # pixels: side of the image
-        channels: dict[int, int],  # resolution -> width of the decoder
-        bank_channels: dict[int, int],  # resolution -> width of the bank's features
+        channels: Mapping[int, int],  # resolution -> width of the decoder
+        bank_channels: Mapping[int, int],  # resolution -> width of the bank's features
         img_channels: int = 3,  # of the image
     ):
         super().__init__()
@@ -81,8 +83,8 @@ class SlimDecoder(nn.Module):
         self,
         in_size: int,  # pixels: side of f_0
         out_size: int,  # pixels: side of the image
-        channels: dict[int, int],  # resolution -> width of f_0
-        bank_channels: dict[int, int],  # resolution -> width of the bank's features
+        channels: Mapping[int, int],  # resolution -> width of f_0
+        bank_channels: Mapping[int, int],  # resolution -> width of the bank's features
         width: int = 32,  # of the stream
         img_channels: int = 3,  # of the image
     ):

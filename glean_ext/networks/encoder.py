@@ -5,6 +5,8 @@ Sources: GLEAN, CVPR 2021, section 3.1; the RRDB block of ESRGAN, ECCVW 2018, se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -135,7 +137,7 @@ class Encoder(nn.ModuleList):
     def __init__(
         self,
         in_size: int,  # pixels: side of the input
-        channels: dict[int, int],  # resolution -> channels of the bank
+        channels: Mapping[int, int],  # resolution -> channels of the bank
         num_codes: int,  # K: style codes an image gets
         style_channels: int,  # S
         img_channels: int = 3,  # of the input

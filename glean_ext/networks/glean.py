@@ -5,16 +5,28 @@ Source: Chan et al., "GLEAN: Generative Latent Bank for Large-Factor Image Super
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
+from glean_ext.networks.ablations import NoBank
+from glean_ext.networks.banks.bank import Bank
 from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
-from glean_ext.networks.banks.spec import BankSpec
-from glean_ext.networks.builder import make_bank, make_decoder, make_encoder, make_fusions, require_parts
+from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
+from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
+from glean_ext.networks.builder import (
+    freeze_or_tune,
+    make_decoder,
+    make_encoder,
+    make_fusions,
+    require_bank_fits,
+    require_parts,
+)
 from glean_ext.networks.encoder import set_checkpointing
+from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import (
     MIN_SIZE,
@@ -29,7 +41,137 @@ from glean_ext.networks.shapes import (
 DECODERS = ("full", "slim", "none")
 
 
-class GLEANStyleGANv2(nn.Module):
+class GLEANNetwork(nn.Module):
+    """GLEAN around a given bank. Subclasses build the bank from arguments that a config can have.
+
+    A bank of several classes takes the class of the image, too: from the caller, from ``label``, or else as the shares
+    that a classifier on the encoder's last features estimates.
+
+    Args:
+        generator: The bank.
+        bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: ``generator`` stands for none.
+        widths: For every resolution up to ``out_size``, the channels of the encoder's features and of the decoder's.
+        skip_fusions: Have MMagic's ``fusion_skip``, which is not computed.
+        class_names: The names of the bank's classes, in the order of their numbers; may be empty.
+        label: The class of all images, by number or name; None: it is given with the images, or estimated.
+
+    The others are those of :class:`GLEANStyleGANv2`.
+
+    Raises:
+        ValueError: A bank that does not fit; else as :class:`GLEANStyleGANv2`.
+        InputError: An unknown ``label``.
+    """
+
+    def __init__(
+        self,
+        generator: Bank,
+        in_size: Size,  # pixels: side of the input, a power of two from 4 on; or (height, width)
+        out_size: Size,  # pixels: side of the output, a larger power of two; or (height, width) as in_size
+        widths: Mapping[int, int],  # resolution -> channels
+        img_channels: int = 3,  # of the input and of the output image
+        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
+        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        init_cfg: dict | None = None,  # the bank's file; None: there is none
+        fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
+        bank_init: str = "pretrained",  # or 'random'
+        bank: str = "frozen",  # or 'tuned', 'absent'
+        inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
+        decoder: str = "full",  # or 'slim', 'none'
+        decoder_channels: int = 32,  # width of the slim decoder
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        skip_fusions: bool = False,  # hold the weights of MMagic's fusion_skip
+        class_names: Sequence[str] = (),  # one for each class of the bank
+        label: int | str | None = None,  # the class of all images
+    ):
+        super().__init__()
+        require_bank(bank, bank_init, init_cfg)
+        require_one_of("decoder", decoder, DECODERS)
+        self.lq_padding, self.gt_padding = square_paddings(in_size, out_size)
+        self.in_size, self.out_size = self.lq_padding.size, self.gt_padding.size
+        self.size_requirements = size_requirements(self.lq_padding, self.gt_padding, any_size=False)
+        low, high = self.lq_padding.side, self.gt_padding.side
+        require_parts(bank, inject_at, decoder, low)
+        require_bank_fits(generator, high, decoder)
+        self.img_channels = img_channels
+        self.init_cfg = init_cfg
+        self.bank = bank
+        self.bank_init = bank_init
+        self.fp16_enabled = fp16_enabled
+        self.num_classes = generator.spec.num_classes
+        require_names(class_names, self.num_classes)
+        self.class_names = tuple(class_names)
+        self.label = None if label is None else find_label(label, self.num_classes, class_names)
+
+        self.generator = generator
+        freeze_or_tune(cast(nn.Module, generator), bank, image=decoder == "none")
+        self.encoder = make_encoder(
+            generator, low, widths, img_channels, rrdb_channels, num_rrdbs, all_codes=decoder == "none"
+        )
+        set_checkpointing(self.encoder, checkpoint_trunk)
+        self.label_head = LabelHead(widths[MIN_SIZE], self.num_classes) if self.num_classes else None
+        self.fusion_out, self.fusion_skip = make_fusions(generator, low, widths, inject_at, skip_fusions)
+        self.decoder = make_decoder(decoder, generator, low, high, widths, decoder_channels, img_channels)
+
+    def forward(
+        self, lq: Tensor, label: Tensor | None = None, with_logits: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
+
+        Args:
+            lq: The images.
+            label: Their classes, whole numbers (N,), for a bank with classes; None: that of ``label``, or estimated.
+            with_logits: Return the classifier's logits (N, classes), fp32, too.
+
+        Raises:
+            InputError: The input is not of ``in_size``; a label for a bank without classes, or an unknown one.
+        """
+        require_size(lq, self.lq_padding)
+        with mixed_precision(lq.device, self.fp16_enabled):
+            # The encoder: features {4: ..., h: f_0} of (N, C, res, res), style codes (N, K, S).
+            features, codes = self.encoder(self.lq_padding.pad(lq))
+            # The class of each image, as shares (N, classes), where the bank has classes.
+            logits = self.label_head(features[MIN_SIZE]) if self.label_head else None
+            shares = class_shares(default_label(label, self.label, lq), logits, self.num_classes)
+            # The latent bank: its features at every resolution, {4: ..., H: ...} of (N, C, res, res).
+            bank_features = self._bank_features(features, codes, shares)
+            # The decoder: the image (N, 3, H, H).
+            image = self._image(features, bank_features, codes, shares)
+            image = self.gt_padding.crop(image).float()
+        return (image, cast(Tensor, logits).float()) if with_logits else image
+
+    def _bank_features(
+        self, features: dict[int, Tensor], codes: Tensor, label: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """The bank's features by resolution; up to the input's, f_i are fused in after each block (section 3.2)."""
+        x = self.generator.start(codes, label)  # (N, C, 4, 4)
+        bank_features = {MIN_SIZE: x}
+        for i, res in enumerate(resolutions(MIN_SIZE, self.gt_padding.side // 2)):
+            if res <= self.lq_padding.side:
+                x = self.fusion_out[i](torch.cat([x, features[res]], 1))  # (N, C, res, res)
+            x = bank_features[2 * res] = self.generator.block(x, 2 * res, codes, label)  # (N, C, 2 res, 2 res)
+        return bank_features
+
+    def _image(
+        self, features: dict[int, Tensor], bank_features: dict[int, Tensor], codes: Tensor, label: Tensor | None
+    ) -> Tensor:
+        """The decoder's image; without a decoder the bank's own: (N, 3, H, H)"""
+        if self.decoder is None:
+            return self.generator.image(bank_features, codes, label)
+        in_size = self.lq_padding.side
+        return self.decoder(features[in_size], [x for res, x in bank_features.items() if res > in_size])
+
+    def init_weights(self) -> None:
+        """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.
+
+        Raises:
+            InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
+                hold the whole bank.
+        """
+        if init_cfg := bank_file(self, self.init_cfg, self.bank, self.bank_init, self.generator.kind):
+            load_bank(self.generator, init_cfg)
+
+
+class GLEANStyleGANv2(GLEANNetwork):
     """GLEAN with a StyleGAN2 bank. State-dict keys and outputs are those of MMagic's class of the same name.
 
     The bank's weights are frozen. The bank's mapping network and RGB path, and ``fusion_skip``, never reach the
@@ -78,64 +220,27 @@ class GLEANStyleGANv2(nn.Module):
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
     ):
-        super().__init__()
         require_bank(bank, bank_init, init_cfg)
-        require_one_of("decoder", decoder, DECODERS)
-        self.lq_padding, self.gt_padding = square_paddings(in_size, out_size)
-        self.in_size, self.out_size = self.lq_padding.size, self.gt_padding.size
-        self.size_requirements = size_requirements(self.lq_padding, self.gt_padding, any_size=False)
-        low, high = self.lq_padding.side, self.gt_padding.side
-        require_parts(bank, inject_at, decoder, low)
-        spec = BankSpec(high, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
-        self.img_channels = img_channels
-        self.init_cfg = init_cfg
-        self.bank = bank
-        self.bank_init = bank_init
-        self.fp16_enabled = fp16_enabled
-
-        self.generator = make_bank(spec, bank, decoder)
-        self.encoder = make_encoder(self.generator, low, style_channels, img_channels, rrdb_channels, num_rrdbs)
-        set_checkpointing(self.encoder, checkpoint_trunk)
-        self.fusion_out, self.fusion_skip = make_fusions(self.generator, low, inject_at)
-        self.decoder = make_decoder(decoder, self.generator, low, high, decoder_channels, img_channels)
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
-
-        Raises:
-            InputError: The input is not of ``in_size``.
-        """
-        require_size(lq, self.lq_padding)
-        with mixed_precision(lq.device, self.fp16_enabled):
-            # The encoder: features {4: ..., h: f_0} of (N, C, res, res), style codes (N, K, S).
-            features, codes = self.encoder(self.lq_padding.pad(lq))
-            # The latent bank: its features above the input's resolution, (N, C_i, 2^i h, 2^i h) for i = 1, 2, ...
-            bank_features = self._bank_features(features, codes)
-            # The decoder: the image (N, 3, H, H).
-            image = self.decoder(features[self.lq_padding.side], bank_features)
-            return self.gt_padding.crop(image).float()
-
-    def _bank_features(self, features: dict[int, Tensor], codes: Tensor) -> list[Tensor]:
-        """The bank's features above the input's resolution; up to it, f_i are fused in (CVPR 2021, section 3.2)."""
-        x = self.generator.start(codes)  # (N, C, 4, 4)
-        in_size, bank_features = self.lq_padding.side, []
-        for i, res in enumerate(resolutions(MIN_SIZE, self.gt_padding.side // 2)):
-            if res <= in_size:
-                x = self.fusion_out[i](torch.cat([x, features[res]], 1))  # (N, C, res, res)
-            x = self.generator.block(x, 2 * res, codes)  # (N, C, 2 res, 2 res)
-            if res >= in_size:
-                bank_features.append(x)
-        return bank_features
-
-    def init_weights(self) -> None:
-        """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.
-
-        Raises:
-            InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
-                hold the whole bank.
-        """
-        if init_cfg := bank_file(self, self.init_cfg, self.bank, self.bank_init):
-            load_bank(self.generator, init_cfg)
+        side = square_paddings(in_size, out_size)[1].side
+        sizes = StyleGAN2Spec(side, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
+        super().__init__(
+            NoBank(side) if bank == "absent" else StyleGAN2Generator.from_spec(sizes),
+            in_size,
+            out_size,
+            sizes.channels,
+            img_channels,
+            rrdb_channels,
+            num_rrdbs,
+            init_cfg,
+            fp16_enabled,
+            bank_init,
+            bank,
+            inject_at,
+            decoder,
+            decoder_channels,
+            checkpoint_trunk,
+            skip_fusions=True,
+        )
 
 
 def require_size(lq: Tensor, size: SquarePadding) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
-from glean_ext.networks.banks.spec import BankSpec
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
+from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
 from glean_ext.networks.builder import make_blocks, make_decoder
 from glean_ext.networks.encoder import feature_extractor, set_checkpointing
 from glean_ext.networks.precision import mixed_precision
@@ -85,18 +86,22 @@ class LightGLEANStyleGANv2(nn.Module):
         self.size_requirements = size_requirements(lq_padding, gt_padding, any_size=True)
         low, high = lq_padding.side, gt_padding.side
         self.bank_from = low
-        self.bank_spec = BankSpec(high, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
+        sizes = StyleGAN2Spec(high, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
+        self.bank_sizes = sizes
         self.img_channels = img_channels
         self.init_cfg = init_cfg
         self.bank = bank
         self.bank_init = bank_init
         self.fp16_enabled = fp16_enabled
 
-        self.generator = make_blocks(self.bank_spec, bank, low)
-        self.style_codes = nn.Parameter(torch.zeros(self.generator.num_latents, style_channels), bank != "absent")
-        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, self.generator.channels[low])
+        self.generator = make_blocks(sizes, bank, low)
+        self.style_codes = nn.Parameter(torch.zeros(self.generator.spec.num_codes, style_channels), bank != "absent")
+        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, sizes.channels[low])
         set_checkpointing(self.encoder, checkpoint_trunk)
-        self.decoder = make_decoder(decoder, self.generator, low, high, decoder_channels, img_channels)
+        widths = sizes.channels
+        self.decoder = cast(
+            nn.Module, make_decoder(decoder, self.generator, low, high, widths, decoder_channels, img_channels)
+        )
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -127,7 +132,7 @@ class LightGLEANStyleGANv2(nn.Module):
         init_cfg = bank_file(self, self.init_cfg, self.bank, self.bank_init)
         if init_cfg is None:
             return
-        whole = StyleGAN2Generator.from_spec(self.bank_spec)
+        whole = StyleGAN2Generator.from_spec(self.bank_sizes)
         load_bank(whole, init_cfg)
         state, own = whole.state_dict(), self.generator.state_dict()
         self.generator.load_state_dict({key: state[key] for key in own}, strict=True)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from glean_ext.errors import InputError
+from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.glean import GLEANStyleGANv2
+from glean_ext.networks.glean_biggan import GLEANBigGAN
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 
-NETWORKS: dict[str, type[GLEANStyleGANv2] | type[LightGLEANStyleGANv2]] = {
+Restorer = GLEANStyleGANv2 | GLEANBigGAN | LightGLEANStyleGANv2
+NETWORKS: dict[str, type[Restorer]] = {
+    "GLEANColorization": GLEANColorization,
     "GLEANStyleGANv2": GLEANStyleGANv2,
+    "GLEANBigGAN": GLEANBigGAN,
     "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
 }
 
 
-def build_network(cfg: dict) -> GLEANStyleGANv2 | LightGLEANStyleGANv2:
+def build_network(cfg: dict) -> Restorer:
     """The network of a config's ``model.generator``, e.g. ``dict(type='GLEANStyleGANv2', in_size=64, ...)``.
 
     Raises:

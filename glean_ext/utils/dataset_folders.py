@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glean_ext.errors import InputError
+from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.image_io import EXTENSIONS
 
 
 def require_folders(data_root: str, data_prefix: Mapping[str, str], ann_file: str = "") -> None:
@@ -20,3 +22,15 @@ def require_folders(data_root: str, data_prefix: Mapping[str, str], ann_file: st
         raise InputError(
             f"{Path(data_root) / ann_file}: there is no such annotation file. Set ann_file='' to take all images."
         )
+
+
+def list_images(folder: str, recursive: bool = False) -> Listing:
+    """What a folder of a data set holds.
+
+    Raises:
+        InputError: It cannot be read, or holds no images.
+    """
+    listing = list_files(folder, EXTENSIONS, recursive, follow_links=True)
+    if not listing.files:
+        raise InputError(f"{folder} holds no images. Put PNG or JPEG files there.")
+    return listing

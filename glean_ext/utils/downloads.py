@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from glean_ext.errors import InputError, first_line
@@ -78,7 +78,8 @@ def download(url: str, cache: Path) -> Path:
     What an interrupted download left is continued, also by a later process. Its SHA-256 is checked after the download,
     and again each time it is taken from the cache, where the URL gives it:
     ``https://.../model-abcdef12.pth`` (the first 8 digits, as OpenMMLab and PyTorch name files; or all 64) or
-    ``https://.../model.safetensors#sha256=<64 digits>``. A user name and password in the URL are sent to its host only.
+    ``https://.../model.safetensors#sha256=<64 digits>``. Other cached files must be as they were downloaded. A user
+    name and password in the URL are sent to its host only.
 
     Args:
         url: http or https.
@@ -87,12 +88,15 @@ def download(url: str, cache: Path) -> Path:
     Raises:
         InputError: The file cannot be downloaded, is not whole, or has another hash.
     """
-    name = without_secrets(url)
+    name, place = without_secrets(url), ""
     try:
-        digits, path = expected_hash(url), cache / cached_name(url)
-        if not _is_valid(path, digits):
+        path = cache / cached_name(url)
+        place = f", or save it as {path}"
+        digits = expected_hash(url)
+        if not _is_valid(path, digits or _digest_of_download(path)):
             with _locked(path, name):
-                if not _is_valid(path, digits):  # another process may have downloaded it meanwhile
+                # Another process may have downloaded it meanwhile.
+                if not _is_valid(path, digits or _digest_of_download(path)):
                     _fetch(url, path, digits)
     except StorageError as error:
         raise InputError(
@@ -101,7 +105,8 @@ def download(url: str, cache: Path) -> Path:
         ) from error
     except (OSError, ValueError, HTTPException) as error:
         raise InputError(
-            f"{name} could not be downloaded ({_reason(error)}). Download it elsewhere and give the path of the file."
+            f"{name} could not be downloaded ({_reason(error)}). Download it elsewhere and give the path of the file"
+            f"{place}."
         ) from error
     return path
 
@@ -132,6 +137,18 @@ def _last_part(url: str) -> str:
 
 def _is_valid(path: Path, digits: str) -> bool:
     return path.is_file() and (not digits or _sha256(path).startswith(digits))
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _digest_of_download(path: Path) -> str:
+    """The SHA-256 that a cached file had when it was downloaded; empty if earlier versions did that."""
+    try:
+        return _digest_file(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _sha256(path: Path) -> str:
@@ -169,7 +186,8 @@ def _locked(path: Path, name: str) -> Iterator[None]:
 
 def _fetch(url: str, path: Path, digits: str) -> None:
     if path.is_file():
-        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, digits)
+        promised = digits or _digest_of_download(path)
+        logger.warning("%s is damaged: its SHA-256 does not begin with %s. It is downloaded again.", path, promised)
     _remove_old_leftovers(path.parent)
     logger.info("downloading %s to %s", without_secrets(url), path)
     partial, show, last = path.with_name(f".{path.name}.partial"), show_progress.get() or ProgressLog(), _last_part(url)
@@ -184,7 +202,9 @@ def _fetch(url: str, path: Path, digits: str) -> None:
     if not digest.startswith(digits):
         transfer.discard()
         raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')
+    _digest_file(path).unlink(missing_ok=True)  # else a kill after the next step leaves the digest of another file
     os.replace(partial, path)
+    _digest_file(path).write_text(digest)
     transfer.discard()
 
 
@@ -201,6 +221,8 @@ def _remove_old_leftovers(cache: Path) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP Error {error.code}: {error.reason}"
-    if isinstance(error, StorageError) and error.strerror:
+    if isinstance(error, URLError) and isinstance(error.reason, OSError):
+        error = error.reason
+    if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return first_line(error)

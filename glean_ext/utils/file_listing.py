@@ -61,9 +61,17 @@ def list_files(
         follow_links: Also list folders that links lead to, each folder once.
 
     Raises:
-        InputError: There is no such folder, or it or a folder within it cannot be read.
+        InputError: There is no such folder, or it or a folder within it cannot be read or lies too deep.
     """
-    folder = Path(folder)
+    try:
+        return _list(Path(folder), extensions, recursive, skip, follow_links)
+    except RecursionError as error:
+        raise InputError(f"{folder} has folders in folders, more than can be listed. Give one of them.") from error
+
+
+def _list(
+    folder: Path, extensions: Collection[str], recursive: bool, skip: str | os.PathLike | None, follow_links: bool
+) -> Listing:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder. Give a folder.")
     wanted = {extension.lower() for extension in extensions}

@@ -58,6 +58,14 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
                 partial.unlink()
 
 
+def nearest_folder(folder: Path) -> tuple[Path, bool]:
+    """The folder, or the nearest one above it that exists, and whether it is a folder that may be written to."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder, folder.is_dir() and os.access(folder, os.W_OK)
+
+
 def require_suffix(out: str | os.PathLike, suffix: str) -> None:
     """Raise InputError if a file to be written, the parameter ``out``, has another suffix."""
     if Path(out).suffix != suffix:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -19,6 +21,11 @@ from glean_ext.utils.stderr_filter import CODECS, filter_stderr
 LAYOUT_16_BITS = re.compile(r"(RGB[AaX]*|LA|CMYKX*);16")  # Pillow itself reduces these to 8 bits
 LAYOUT_PREMULTIPLIED = re.compile("RGBa")
 LAYOUT_WITHOUT_ALPHA = re.compile("RGBX+;")  # the fourth channel has no defined meaning
+# Of TIFF: its tags, and the values of those that Pillow does not heed in 16-bit gray.
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, SIGNED = 0, 2
+CODESTREAM = b"\xff\x4f\xff\x51"  # how the image in a JPEG2000 file begins
+MAX_BOXES = 1 << 16  # bytes before it that are looked through
 UNUSED_PROFILE = "the colour profile, which is damaged or of other colours"
 FLIPS_AND_ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,6 +48,28 @@ def layout_of_16_bits(image: Image.Image) -> str | None:
     return next((str(layout) for layout in layouts if LAYOUT_16_BITS.match(str(layout))), None)
 
 
+def reduced_depth(image: Image.Image) -> tuple[str, ...]:
+    """The name of the bits of colours beyond 8 in PPM and JPEG2000, which Pillow drops; call it before loading."""
+    if not isinstance(image, ImageFile.ImageFile) or image.mode not in ("RGB", "RGBA", "LA"):
+        return ()
+    maxima = [args[1] for codec, *_, args in image.tile if codec == "ppm" and isinstance(args, tuple)]
+    bits = _bits_of_jpeg2000(image) if image.format == "JPEG2000" else max(maxima, default=0).bit_length()
+    return (f"the {bits} bits of its colours",) if bits > 8 else ()
+
+
+def _bits_of_jpeg2000(image: ImageFile.ImageFile) -> int:
+    """Bits of the first component (ISO 15444-1, A.5.1); 8 where they are not found."""
+    file = image.fp
+    assert file is not None, "an image that is not loaded"
+    position = file.tell()
+    file.seek(0)
+    head = file.read(MAX_BOXES)
+    file.seek(position)
+    start = head.find(CODESTREAM)
+    at = start + 42  # after the markers, the sizes and the number of components
+    return (head[at] & 127) + 1 if start >= 0 and at < len(head) else 8
+
+
 def decode(image: Image.Image, name: str) -> Picture:
     """The pixels of an image, its transparency and its colour profile.
 
@@ -55,7 +84,7 @@ def decode(image: Image.Image, name: str) -> Picture:
         UnreadableImageError: Pixels whose range is unknown (32 bits, float).
         Exception: Any error of Pillow's decoders.
     """
-    icc = _profile(image)
+    icc, tags = _profile(image), getattr(image, "tag_v2", {})
     image.load()
     if image.mode in ("P", "PA") and image.palette is None:
         raise ValueError("its palette is missing")
@@ -63,7 +92,7 @@ def decode(image: Image.Image, name: str) -> Picture:
     if method is not None:
         image = image.transpose(method)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _decode_16_bit_gray(image, name, icc)
+        return _decode_16_bit_gray(image, name, icc, tags)
     if image.mode == "F":
         raise UnreadableImageError(
             f"{name} has floating-point pixels, whose range is unknown. Save it with 8 or 16 bits."
@@ -163,12 +192,19 @@ def _upright(pixels: Array, turn: int) -> Array:
     return np.rot90(mirrored, quarters)
 
 
-def _decode_16_bit_gray(image: Image.Image, name: str, icc: bytes | None) -> Picture:
+def _decode_16_bit_gray(image: Image.Image, name: str, icc: bytes | None, tags: Mapping[int, Any]) -> Picture:
+    """Modes I and I;16; ``tags`` are those of a TIFF file."""
     gray, transparent = np.asarray(image), image.info.get("transparency")  # the latter is a gray level
+    if tags.get(BITS) == (16,) and tags.get(SAMPLE_FORMAT) == (SIGNED,):
+        raise UnreadableImageError(f"{name} has signed pixels, whose range is unknown. Save it with 8 or 16 bits.")
     if gray.dtype != np.uint16:
         if gray.min() < 0 or gray.max() > 65535:
             raise UnreadableImageError(f"{name} has 32-bit pixels, whose range is unknown. Save it with 8 or 16 bits.")
         gray = gray.astype(np.uint16)
+    if tags.get(BITS) == (12,):
+        gray = gray << 4 | gray >> 8
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        gray = 65535 - gray
     alpha = np.where(gray == transparent, 0, 65535).astype(np.uint16) if isinstance(transparent, int) else None
     pixels = None if icc is None or is_rgb_profile(icc) else convert_gray_to_srgb(gray, icc)
     if pixels is not None:

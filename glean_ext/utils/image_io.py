@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import stat
 import struct
 import threading
 import warnings
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from glean_ext.errors import InputError, UnreadableImageError, first_line
-from glean_ext.utils.image_decoding import decode, decode_16_bits, layout_of_16_bits
+from glean_ext.utils.image_decoding import decode, decode_16_bits, layout_of_16_bits, reduced_depth
 from glean_ext.utils.image_metadata import further_frames, read_metadata
 from glean_ext.utils.image_writer import write_picture
 from glean_ext.utils.optional_packages import import_optional
@@ -58,7 +59,12 @@ START_OF_SCAN, FILL_BYTES = 0xFFDA, 0xFFFF
 # Pixels of a byte: a bit for each block of 8x8 values of one component, which may be a quarter of the image.
 MAX_JPEG_PIXELS = 8 * 64 * 4
 MAX_DEFLATE_RATIO = 1032  # the highest compression of zlib
+MAYBE_RAW, MAX_RAW_PIXELS = ("BMP", "PPM", "TIFF"), 8  # of a byte without compression: a bit for each
+# Pixels of a byte in other formats, which have no bound: in blank pages of facsimile there are up to 56,000 (A3, 600
+# dots per inch), in a WebP of one colour even more. So a file may have these few pixels, whatever its length.
+MAX_OTHER_PIXELS, HARMLESS_PIXELS = 1 << 16, 1 << 24
 
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 24  # bytes of a profile or text; with Pillow's 1 MB large profiles are damage
 
 logger = logging.getLogger(__name__)
 
@@ -172,13 +178,13 @@ def decode_picture(content: bytes, name: str) -> Picture:
 def _read(source: Path | bytes, name: str, metadata: bool = False) -> Picture:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _without_codec_messages(source), opened(file, name) as image:
-        layout, frames = layout_of_16_bits(image), further_frames(image)
+        layout, frames, depth = layout_of_16_bits(image), further_frames(image), reduced_depth(image)
         image.load()
         found = read_metadata(image) if metadata else None
         picture = decode(image, name) if layout is None else decode_16_bits(image, name, layout, source)
         if found is None:
             return replace(picture, further=frames)
-        names = (*frames, *picture.not_carried, *found.not_carried)
+        names = (*frames, *depth, *picture.not_carried, *found.not_carried)
         return replace(picture, exif=found.exif, xmp=found.xmp, dpi=found.dpi, not_carried=names, further=frames)
 
 
@@ -186,14 +192,20 @@ def require_image(path: str | os.PathLike) -> Path:
     """The path of a file that may be an image.
 
     Raises:
-        InputError: It is missing or a folder.
+        InputError: It is missing, a folder, or cannot be reached.
         UnreadableImageError: It is empty.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not an image" if path.is_dir() else "there is no such file"
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one: a zero byte in the name
+        status = None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Correct its name or its rights.") from error
+    if status is None or not stat.S_ISREG(status.st_mode):
+        what = "is a folder, not an image" if status and stat.S_ISDIR(status.st_mode) else "there is no such file"
         raise InputError(f"{path}: {what}. Give the path of an image.")
-    if not path.stat().st_size:
+    if not status.st_size:
         raise _empty(str(path))
     return path
 
@@ -266,21 +278,33 @@ def _rewound(file: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _require_enough_bytes(file: Path | BinaryIO, image: Image.Image, name: str) -> None:
-    """Refuse a PNG or JPEG that is too short for its pixels: Pillow allocates all of them, and makes up missing ones.
+    """Refuse a file that is too short for its pixels: Pillow allocates all of them, and makes up missing ones.
 
     Raises:
-        UnreadableImageError: Even with the highest compression its pixels need more bytes than the file has.
+        UnreadableImageError: Its pixels need more bytes, even with the highest compression, or with any usual one.
     """
-    if image.format not in MIN_BYTES:
-        return
+    size = f"{image.width}x{image.height}"
     with _rewound(file) as stream:
-        needed = MIN_BYTES[image.format](stream)
+        needed = _min_bytes(image, stream)
         length = stream.seek(0, os.SEEK_END)
     if needed > length:
         raise UnreadableImageError(
-            f"{name} is truncated or damaged ({length} bytes cannot hold {image.width}x{image.height} pixels). Get the "
-            "file again."
+            f"{name} is truncated or damaged ({length} bytes cannot hold {size} pixels). Get the file again."
         )
+    pixels = image.width * image.height
+    if image.format not in MIN_BYTES and pixels > max(HARMLESS_PIXELS, MAX_OTHER_PIXELS * length):
+        raise UnreadableImageError(
+            f"{name} is truncated, damaged or of one colour ({length} bytes for {size} pixels). Get the file again, or "
+            "save it as PNG."
+        )
+
+
+def _min_bytes(image: Image.Image, stream: BinaryIO) -> float:
+    """The bytes of a file with the pixels of ``image``; 0 where its format has no bound."""
+    if image.format in MIN_BYTES:
+        return MIN_BYTES[image.format](stream)
+    raw = image.format in MAYBE_RAW and any(codec == "raw" for codec, *_ in getattr(image, "tile", ()))
+    return image.width * image.height / MAX_RAW_PIXELS if raw else 0
 
 
 def _min_bytes_of_png(stream: BinaryIO) -> float:

@@ -41,6 +41,7 @@ NAMED_TAGS = {
 DAMAGED_EXIF = "the EXIF metadata, which is damaged"
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation\s*=\s*["\']|<tiff:Orientation>\s*)[2-8]')
 INCH, CENTIMETRE = 2, 3  # EXIF's units of resolution
+SRGB_GAMMA = 1 / 2.2
 MIN_DPI, MAX_DPI = 1, 1e6  # exclusive; files without a resolution may have 1
 
 
@@ -94,6 +95,9 @@ def read_metadata(image: Image.Image) -> Metadata:
         names.append("the Photoshop and IPTC metadata")
     if image.info.get("bit_depth", 8) > 8:  # of HEIC, which Pillow reduces
         names.append(f"the {image.info['bit_depth']} bits of its colours")
+    gamma = image.info.get("gamma")  # of PNG: the brightness of the pixels is this power of their values
+    if isinstance(gamma, float) and abs(gamma - SRGB_GAMMA) > 0.01 and not {"icc_profile", "srgb"} & image.info.keys():
+        names.append(f"the gamma of {gamma:.2f}")
     if image.info.get("comment"):
         names.append("the comment")
     texts = [key for key in getattr(image, "text", {}) if not key.startswith(("XML:com.adobe.xmp", "Raw profile"))]

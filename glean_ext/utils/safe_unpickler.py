@@ -163,6 +163,9 @@ class SafeUnpickler(pickle._Unpickler):  # in Python: the one in C allocates wha
             return dtype
         raise ForbiddenNameError(dotted)
 
+    def _load_persid(self) -> None:
+        raise pickle.UnpicklingError("it is of pickle protocol 0, in which torch.save loses tensors")
+
     def persistent_load(self, pid: Any) -> Tensor:
         if self.storage is None:
             raise pickle.UnpicklingError("it refers to data outside the file")
@@ -233,6 +236,7 @@ class SafeUnpickler(pickle._Unpickler):  # in Python: the one in C allocates wha
 
 
 SafeUnpickler.GUARDED = {
+    pickle.PERSID: SafeUnpickler._load_persid,
     pickle.REDUCE: SafeUnpickler._load_reduce,
     pickle.NEWOBJ: SafeUnpickler._load_newobj,
     pickle.BUILD: SafeUnpickler._load_build,

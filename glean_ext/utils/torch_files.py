@@ -31,7 +31,7 @@ from glean_ext.utils.safe_unpickler import (
 )
 
 ZIP = b"PK\3\4"
-LEGACY_MAGIC = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+LEGACY_MAGIC = tuple(pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol) for protocol in range(6))
 STORAGE_TYPES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
@@ -42,7 +42,7 @@ STORAGE_TYPES = {
 def written_by_torch(path: Path) -> bool:
     """Whether a file begins as what ``torch.save`` writes, in its present zip format or the one before."""
     with path.open("rb") as file:
-        return file.read(len(LEGACY_MAGIC)).startswith((ZIP, LEGACY_MAGIC))
+        return file.read(max(map(len, LEGACY_MAGIC))).startswith((ZIP, *LEGACY_MAGIC))
 
 
 def read_torch_file(path: Path, more_names: Mapping[str, Any] | None = None) -> Any:

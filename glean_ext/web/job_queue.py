@@ -32,6 +32,8 @@ def as_control(parameter: str, value: str | None = None) -> str | None:
     >>> as_control("fidelity"), as_control("fidelity", "0.5"), as_control("size_policy", "resize")
     ('the fidelity slider', 'the fidelity slider at 0.5', None)
     """
+    if (parameter, value) == ("model", "list"):
+        return None  # the page lists the models anyway
     control = CONTROLS.get(parameter)
     return control if control is None or value is None else f"{control} at {value}"
 

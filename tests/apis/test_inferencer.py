@@ -307,8 +307,8 @@ def test_wrong_calls(glean, rgb, path, tmp_path):
     before = path.read_bytes()
     assert infer(img=path, result_out_dir=tmp_path).startswith(f"{path} is the input and would be overwritten.")
     assert infer(img=[path], result_out_dir=tmp_path).startswith(f"{path} is an input and would be overwritten.")
-    assert infer(img=path, result_out_dir=tmp_path / "o.jpg").endswith(f"Name it {tmp_path / 'o.png'}.")
-    assert infer(img=rgb, result_out_dir=tmp_path / "o.jpg").endswith(f"Name it {tmp_path / 'o.png'}.")
+    assert infer(img=path, result_out_dir=tmp_path / "o.tif").endswith(f"Name it {tmp_path / 'o.png'}.")
+    assert infer(img=rgb, result_out_dir=tmp_path / "o.tif").endswith(f"Name it {tmp_path / 'o.png'}.")
     assert infer(img=[path], result_out_dir=tmp_path / "o.png").endswith("for a list of images it must be a folder.")
     twin = save(rgb, tmp_path / "other" / "in.png")
     assert f"{path} and {twin} would both be written to" in infer(img=[path, twin], result_out_dir=tmp_path / "out")
@@ -455,7 +455,8 @@ def test_metafile_has_every_config(metafile):
         assert {"Title", "URL"} == set(collection["Paper"]) and (ROOT / collection["README"]).is_file()
     listed = [model["Config"] for model in metafile["Models"]]
     assert sorted(listed) == sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
-    kinds = dict(inferencer.MODELS.values())
+    kinds = dict(inferencer.MODELS.values()) | {"GLEAN colorization": "GLEANColorization"}
+    kinds |= {"GLEAN with BigGAN": "GLEANBigGAN", "BigGAN bank": "BigGANGenerator"}
     for model in metafile["Models"]:
         required = {"Name", "In Collection", "Config", "Metadata", "Results"}
         assert required <= set(model) <= required | {"Weights", "Alias"}, model["Name"]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,21 +32,13 @@ from support.conversion_sources import (
     rosinality_content,
 )
 from support.networks import randomize
+from support.tools import load_tool, only_error, run_main
 
-from glean_ext import checkpoints, cli
+from glean_ext import checkpoints
 from glean_ext.bank_conversion import convert_bank
 from glean_ext.bank_conversion.key_maps import FORMATS
 from glean_ext.errors import InputError
 from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Discriminator, StyleGAN2Generator
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("sources")
-    torch.save(rosinality_content(), folder / "rosinality.pt")
-    nvidia.write(nvidia_content(), folder / "nvidia.pkl")
-    return {"rosinality": folder / "rosinality.pt", "nvidia": folder / "nvidia.pkl"}
-
 
 # ---------------------------------------------------------------- equal images
 
@@ -243,7 +233,7 @@ def test_noise_that_was_never_stored_is_drawn(tmp_path):
     assert abs(noises[0].std() - 1) < 0.1
 
 
-def test_nvidias_precision_and_batch_statistics_are_told(tmp_path):
+def test_nvidias_precision_and_batch_statistics_are_reported(tmp_path):
     content = nvidia_content(D=nvidia.discriminator(ref.nvidia_discriminator(WIDTHS), group_size=8))
     bank = convert_bank(nvidia.write(content, tmp_path / "a.pkl"), tmp_path / "a.safetensors")
     assert bank.discriminator["mbstd_cfg"] == {"group_size": 8, "channel_groups": 1}
@@ -302,19 +292,12 @@ def test_the_maps_fill_our_networks_and_nothing_twice(kind):
         assert len(set(sources)) == len(sources)
 
 
-def run_tool(*arguments: object) -> int:
-    spec = importlib.util.spec_from_file_location("convert_bank_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    with pytest.raises(SystemExit) as leaving:
-        cli.run(lambda: tool.main([str(argument) for argument in arguments]))
-    return leaving.value.code
-
-
 def test_the_tool_prints_what_a_config_needs(files, tmp_path, capsys):
     out = tmp_path / "bank.safetensors"
-    assert run_tool(files["nvidia"], out) == 0
-    lines = capsys.readouterr().out.splitlines()
+    main = load_tool("convert_bank").main
+    code, stdout, _ = run_main(main, capsys, files["nvidia"], out)
+    lines = stdout.splitlines()
+    assert code == 0
     assert lines[0] == f"{files['nvidia']}: nvidia, G_ema and D, 32x32"
     assert [line for line in lines[1:-3] if not line.startswith("note: ")] == []
     assert lines[-3] == f"wrote {out}; for the config:"
@@ -323,8 +306,8 @@ def test_the_tool_prints_what_a_config_needs(files, tmp_path, capsys):
     network = eval(lines[-1].strip().removeprefix("discriminator="))
     assert network == {"in_size": SIZE, **CHANNELS, "init_cfg": pretrained(out, "discriminator")}
 
-    assert run_tool(files["nvidia"], out, "--from", "nvidia", "--no-discriminator", "--bgr") == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(lines) - 1
+    code, stdout, _ = run_main(main, capsys, files["nvidia"], out, "--from", "nvidia", "--no-discriminator", "--bgr")
+    assert code == 0 and len(stdout.splitlines()) == len(lines) - 1
     assert checkpoints.metadata(out)["source_channels"] == "BGR, reversed"
 
 
@@ -336,12 +319,8 @@ def test_the_tool_tells_each_mistake_in_one_line(files, tmp_path, capsys):
         ((tmp_path / "none.pkl", out), "there is no such file"),
         ((files["nvidia"],), "the following arguments are required: OUT"),
     ):
-        assert run_tool(*arguments) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
-        assert message in captured.err
+        outcome = run_main(load_tool("convert_bank").main, capsys, *arguments)
+        assert message in only_error(*outcome) and outcome[1] == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,14 +31,6 @@ from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Generator
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("sources")
-    torch.save(rosinality_content(), folder / "rosinality.pt")
-    nvidia.write(nvidia_content(), folder / "nvidia.pkl")
-    return {"rosinality": folder / "rosinality.pt", "nvidia": folder / "nvidia.pkl"}
-
-
 def refused(source: Path, tmp_path: Path, *options: object) -> str:
     """The one line, less the file's name; nothing is written."""
     out = tmp_path / "out" / "bank.safetensors"
@@ -190,8 +182,8 @@ def test_mmagic_with_another_prefix(tmp_path, nested):
     state = {"net_g.conv1.activate.bias": torch.zeros(1), "net_d.weight": torch.zeros(1)}
     torch.save({"state_dict": state} if nested else state, tmp_path / "net.pth")
     assert refused(tmp_path / "net.pth", tmp_path) == (
-        "holds no StyleGAN2 that is known: its entries are net_d, net_g. MMagic's has generator_ema or generator, "
-        "rosinality's g_ema or g, NVIDIA's G_ema or G."
+        "holds no StyleGAN2 or BigGAN that is known: its entries are net_d, net_g. MMagic's has generator_ema or "
+        "generator, rosinality's g_ema or g, NVIDIA's G_ema or G."
     )
 
 

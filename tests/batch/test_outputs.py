@@ -218,7 +218,7 @@ def test_a_file_named_twice_is_restored_once(tree):
     assert targets(["in/a.png", "in/*.png", "link/a.png", f"{tree}/in/a.png"], "out") == expected
 
 
-def test_links_to_folders_are_left_out_and_told(tree):
+def test_links_to_folders_are_left_out_and_reported(tree):
     (tree / "in" / "around").symlink_to(".")
     (tree / "in" / "films.png").symlink_to(tree / "more")
     plan = plan_outputs(["in"], "out")

@@ -74,7 +74,7 @@ def test_batches():
     assert report.done == 15 and list(report.failures) == ["c"]
 
 
-def test_failures_stop_nothing_and_are_all_told():
+def test_failures_stop_nothing_and_are_all_reported():
     letters, seen = Letters(bad={"b": "prepare", "d": "restore", "f": "finish", "p": "finish"}), []
     report = pipeline.run(JOBS, letters, on_done=seen.append)
     assert {job: str(error) for job, error in report.failures.items()} == {

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from support.tools import only_error, run_main
 
-from glean_ext import cli
 from glean_ext.cli import restore as command
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
@@ -27,6 +27,10 @@ from glean_ext.utils.messages import printable
 ROOT = Path(__file__).parents[2]
 GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
 LIGHT = "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors"
+CARTOONS = (
+    "warning: demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become "
+    "cartoons. --model list shows others.\n"
+)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -45,25 +49,13 @@ def folder_of(place: Path, *names: str) -> Path:
 def restore(capsys, tmp_path, monkeypatch):
     """Run the command in this process and in ``tmp_path``, on the CPU: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: command.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(command.main, capsys, *arguments, "--device", "cpu", "--dtype", "float32")
 
 
 @pytest.fixture
 def fault(restore):
     """Run the command, expect exit code 2 and one line on stderr; the line."""
-
-    def call(*arguments):
-        code, _, stderr = restore(*arguments)
-        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return call
+    return lambda *arguments: only_error(*restore(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +97,7 @@ def test_several_inputs_patterns_and_batches(restore, glean, tmp_path):
         assert difference.max() <= 1  # a batch sums in another order
 
 
-def test_failures_are_told_at_the_end_and_the_rest_is_written(restore, tmp_path):
+def test_failures_are_listed_at_the_end_and_the_rest_is_written(restore, tmp_path):
     folder_of(tmp_path / "in", "a.png", "c.png")
     (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG no more")
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out")
@@ -230,7 +222,7 @@ def test_signals_that_are_ignored_stay_so(tmp_path):
 def test_16_bits_and_profiles_are_kept(restore, light, tmp_path):
     picture = Picture(noise(9, 12, dtype=np.uint16), None, SRGB)
     write_picture(picture, tmp_path / "a.png")
-    assert restore(*LIGHT, "a.png", "-o", "out.png") == (0, "", "")
+    assert restore(*LIGHT, "a.png", "-o", "out.png") == (0, "Restored: out.png (96 × 72)\n", "")
     result = read_picture(tmp_path / "out.png")
     assert result.icc == SRGB and result.alpha is None
     np.testing.assert_array_equal(result.pixels, light.restore(picture.pixels))
@@ -323,7 +315,7 @@ def test_photographs(restore, tmp_path, portrait):
     alpha = np.full(portrait.shape[:2], 200, np.uint16)
     write_picture(Picture(portrait.astype(np.uint16) * 257, alpha, SRGB), tmp_path / "in" / "face.png")
     write_picture(Picture(noise(40, 50)), tmp_path / "in" / "none.png")
-    options = "--photo", "--save-faces", "faces", "--compare"
+    options = "--photo", "--outscale", "1", "--save-faces", "faces", "--compare"
     code, stdout, stderr = restore(*GLEAN, "in", "-o", "out", *options)
     assert (code, stderr) == (0, "")
     assert re.search(r"^2 restored; 1 face\(s\); ", stdout, re.M)
@@ -337,6 +329,37 @@ def test_photographs(restore, tmp_path, portrait):
     assert read_picture(tmp_path / "faces" / "face_face00.png").pixels.shape == (8, 8, 3)
     assert read_picture(tmp_path / "faces" / "face_face00_restored.png").pixels.shape == (64, 64, 3)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))
+
+
+def test_small_photographs_are_enlarged(restore, tmp_path, portrait, monkeypatch):
+    write_picture(Picture(portrait), tmp_path / "a.png")
+    write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
+    photo = *GLEAN, "a.png", "--photo", "--overwrite", "-o"
+    assert restore(*photo, "b.jpg")[1].endswith("Restored: b.jpg (512 × 512), 1 face\n")
+    assert restore(*photo, "b.jpg", "--max-pixels", 4 * 256 * 256 - 1)[1].endswith("b.jpg (256 × 256), 1 face\n")
+    monkeypatch.setattr("glean_ext.faces.photo_restorer.SMALL_PHOTO", 256 * 256 - 1)
+    assert restore(*photo, "b.jpg")[1].endswith("Restored: b.jpg (256 × 256), 1 face\n")
+    code, stdout, _ = restore(*GLEAN, "none.png", "--photo", "-o", "c.webp")
+    assert code == 0 and stdout.endswith("Written: c.webp (100 × 80), no faces\n")
+
+
+def test_results_as_jpeg(restore, light, tmp_path):
+    picture = Picture(noise(9, 12), noise(9, 12, 1), SRGB, dpi=(300, 300))
+    write_picture(picture, tmp_path / "in" / "c.png")
+    for name in "a.jpg", "b.png":
+        Image.fromarray(picture.pixels).save(tmp_path / "in" / name)
+    code, stdout, stderr = restore(*LIGHT, "in", "-o", "out", "--format", "jpg", "--suffix", "_x8", "--compare")
+    assert (code, stderr) == (0, "")
+    lost = "warning: out/c_x8.png.jpg: JPEG has no place for transparency (it is laid over white); PNG has.\n"
+    assert lost in stdout and stdout.count("warning: ") == 1
+    assert written(tmp_path / "out") == [
+        *("a_x8.jpg", "a_x8_compare.png", "b_x8.png.jpg", "b_x8.png_compare.png"),
+        *("c_x8.png.jpg", "c_x8.png_compare.png"),
+    ]
+    result = read_picture(tmp_path / "out" / "c_x8.png.jpg")
+    assert result.icc == SRGB and result.dpi == (300, 300)
+    expected = light.restore(noise(9, 12)).astype(int)
+    assert np.abs(read_rgb(tmp_path / "out" / "b_x8.png.jpg") - expected).mean() < 4
 
 
 def test_a_pattern_goes_on_after_an_interruption(restore, tmp_path):
@@ -366,7 +389,8 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     write_picture(Picture(portrait), tmp_path / "a.png")
     write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
     photo = *GLEAN, "a.png", "-o"
-    assert restore(*photo, "same.png", "--photo", "--fidelity", "1") == (0, "1 face restored\n", "")
+    same = "--photo", "--outscale", "1", "--fidelity", "1"
+    assert restore(*photo, "same.png", *same) == (0, f"{CARTOONS}Restored: same.png (256 × 256), 1 face\n", "")
     np.testing.assert_array_equal(read_rgb(tmp_path / "same.png"), portrait)
     large = "--photo", "--outscale", "2", "--background", *LIGHT
     assert restore(*GLEAN, "none.png", "-o", "large.png", *large)[0] == 0
@@ -409,7 +433,7 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
         (
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
-            "fit is 'crop', but faces are put back into whole photographs. Leave --fit out.",
+            "--fit crop has no use for faces, which are put back into whole photographs. Leave --fit out.",
         ),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "60"], "--crf is 60, but it must be between 0 (lossless) and 51."),
         ([*GLEAN, "a.png", "-o", "b.png", "--crf", "nan"], "--crf is nan, but it must be between 0 (lossless) and 51."),

@@ -1,7 +1,6 @@
-"""tools/infer.py with a tiny network: what it writes, and that each mistake is told in one line."""
+"""tools/infer.py with a tiny network: what it writes, and that each mistake is reported in one line."""
 
 import gc
-import importlib.util
 import os
 import pickle
 import re
@@ -14,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from support.networks import TINY
+from support.tools import load_tool, only_error, run_main
 
-from glean_ext import cli
 from glean_ext.config import load_config
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import load_backend
@@ -67,35 +66,19 @@ def save_noise(path, height=8, width=8):
 
 @pytest.fixture(scope="session")
 def tool():
-    spec = importlib.util.spec_from_file_location("infer_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("infer")
 
 
 @pytest.fixture
 def infer(tool, capsys):
     """Run the tool in this process, on the CPU: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments), "--device", "cpu", "--dtype", "float32"]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(tool.main, capsys, *arguments, "--device", "cpu", "--dtype", "float32")
 
 
 @pytest.fixture
 def fault(infer):
     """Run the tool, expect exit code 2 and one line on stderr; the line."""
-
-    def call(*arguments):
-        code, _, stderr = infer(*arguments)
-        assert code == 2
-        assert stderr.startswith("error: ") and stderr.endswith("\n") and stderr.count("\n") == 1
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return call
+    return lambda *arguments: only_error(*infer(*arguments))
 
 
 def expected(net, rgb):
@@ -108,7 +91,7 @@ def expected(net, rgb):
 
 def test_a_file_is_restored_by_the_network(infer, net, weights, config, image, tmp_path):
     code, stdout, stderr = infer(config, weights, image, "-o", tmp_path / "out.png")
-    assert (code, stdout, stderr) == (0, "", "")
+    assert (code, stdout, stderr) == (0, f"Restored: {tmp_path}/out.png (16 × 16)\n", "")
     restored = read_rgb(tmp_path / "out.png")
     assert restored.shape == (16, 16, 3) and restored.std() > 1
     np.testing.assert_array_equal(restored, expected(net, read_rgb(image)))
@@ -142,8 +125,8 @@ def test_a_folder_goes_on_after_bad_files_and_tells_all(infer, net, weights, con
     assert "left out, no images: notes.txt\n" in stdout
     assert f"failed: {folder}/b.png is no image" in stdout
     assert f"failed: {folder}/c.png is empty (0 bytes). Get the file again.\n" in stdout
-    assert sorted(p.name for p in out.iterdir()) == ["a.png", "d.png"]
-    np.testing.assert_array_equal(read_rgb(out / "d.png"), expected(net, read_rgb(good[1])))
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "d.bmp.png"]
+    np.testing.assert_array_equal(read_rgb(out / "d.bmp.png"), expected(net, read_rgb(good[1])))
 
 
 def test_a_good_folder_ends_with_0(infer, weights, config, tmp_path):
@@ -152,11 +135,11 @@ def test_a_good_folder_ends_with_0(infer, weights, config, tmp_path):
     assert (code, stderr) == (0, "")
 
 
-def test_images_that_differ_in_extension_keep_theirs(infer, weights, config, tmp_path):
+def test_images_that_differ_in_extension(infer, weights, config, tmp_path):
     for name in ("a.png", "a.bmp", "b.png"):
         save_noise(tmp_path / "in" / name)
     assert infer(config, weights, tmp_path / "in", "-o", tmp_path / "out")[0] == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.bmp.png", "a.png.png", "b.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.bmp.png", "a.png", "b.png"]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "L", "1", "RGBA", "LA", "P", "CMYK"])
@@ -192,7 +175,7 @@ def test_policy_resize_keeps_the_aspect(infer, weights, config, tmp_path, size, 
     assert code == 0
     assert stdout == (
         f"{path} has {size[1]}x{size[0]} pixels; it was padded and resized to the model's 8x8. See --size-policy and "
-        "--fit.\n"
+        f"--fit.\nRestored: {tmp_path}/out.png ({out_size[1]} × {out_size[0]})\n"
     )
     assert read_rgb(tmp_path / "out.png").shape == (*out_size, 3)
 
@@ -252,7 +235,7 @@ def test_tiles_by_hand_give_nearly_the_same(infer, light, tmp_path):
     image = save_noise(tmp_path / "a.png", 60, 50)
     assert infer(*light, image, "-o", tmp_path / "whole.png")[0] == 0
     options = "--size-policy", "tile", "--tile-size", 40, "--tile-overlap", 20
-    assert infer(*light, image, "-o", tmp_path / "tiles.png", *options) == (0, "", "")
+    assert infer(*light, image, "-o", tmp_path / "tiles.png", *options)[0::2] == (0, "")
     whole, tiles = (read_rgb(tmp_path / name).astype(int) for name in ("whole.png", "tiles.png"))
     assert whole.shape == (120, 100, 3) and whole.std() > 1 and np.abs(whole - tiles).max() <= 1
 
@@ -272,7 +255,7 @@ def test_lightglean_names_what_is_too_small_and_goes_on(infer, light, tmp_path):
 
 def test_glean_in_tiles_and_cropped(infer, weights, config, tmp_path):
     image = save_noise(tmp_path / "a.png", 20, 11)
-    assert infer(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "tile") == (0, "", "")
+    assert infer(config, weights, image, "-o", tmp_path / "o.png", "--size-policy", "tile")[0::2] == (0, "")
     assert read_rgb(tmp_path / "o.png").shape == (40, 22, 3)
     code, stdout, _ = infer(config, weights, image, "-o", tmp_path / "o.png", "--fit", "crop", "--overwrite")
     assert code == 0 and "it was cropped and resized to the model's 8x8" in stdout
@@ -306,8 +289,8 @@ def test_unusable_device():
 
 
 def test_output_of_the_wrong_kind(fault, config, weights, image, tmp_path):
-    assert fault(config, weights, image, "-o", tmp_path / "o.jpg") == (
-        f"{tmp_path}/o.jpg: images are written as PNG. Name it {tmp_path}/o.png."
+    assert fault(config, weights, image, "-o", tmp_path / "o.tif") == (
+        f"{tmp_path}/o.tif: images are written as .png, .jpg, .jpeg, .webp. Name it {tmp_path}/o.png."
     )
     assert fault(config, weights, tmp_path, "-o", tmp_path / "o.png") == (
         f"{tmp_path}/o.png is a file, but {tmp_path} is a folder. Give a folder as output."
@@ -517,7 +500,7 @@ def test_process(config, weights, image, tmp_path):
     assert usage.returncode == 0 and usage.stdout.startswith("usage: ") and usage.stdout.endswith("IMPORTED\n")
     done = call(config, weights, image, "-o", "out.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "IMPORTED torch numpy PIL mmengine rich\n"
+    assert done.stdout == "Restored: out.png (16 × 16)\nIMPORTED torch numpy PIL mmengine rich\n"
     assert read_rgb(tmp_path / "out.png").shape == (16, 16, 3)
     bad = call(config, "no.pth", image)
     assert bad.returncode == 2

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from support.tools import run_main
 from support.videos import picture, psnr, read_video, worst, write_video
 
-from glean_ext import cli
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, restore_files
 from glean_ext.batch.video_stages import VideoRestorer, fingerprint
@@ -41,13 +41,7 @@ def process(*arguments):
 @pytest.fixture
 def infer(capsys):
     """Run the tool in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: command.main([*MODEL, *map(str, arguments), *OPTIONS]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(command.main, capsys, *MODEL, *arguments, *OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +108,9 @@ def test_faces_of_each_frame(infer, tmp_path, restorer):
     source = write_video(tmp_path / "in.mp4", frames, options={"crf": "1"})
     code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--photo", "--crf", 1, "--batch", 2)
     assert (code, stderr) == (0, "")
-    assert stdout.startswith(f"{tmp_path}/out.mp4: 4 frames of 256x256; 3 faces; ") and stdout.count("\n") == 1
+    warning, line = stdout.splitlines()
+    assert warning.startswith("warning: demo_glean_x8: A small demonstration ")
+    assert line.startswith(f"{tmp_path}/out.mp4: 4 frames of 256x256; 3 faces; ")
     shown, content = read_video(source), read_video(tmp_path / "out.mp4")
     photos = PhotoRestorer(restorer)
     expected = [photos.restore(rgb).image for rgb in shown.rgb]
@@ -137,16 +133,16 @@ def test_a_folder_of_images_and_videos(infer, source, tmp_path):
     assert f"failed: {folder}/c.mkv is no video, or truncated or damaged. Get the file again.\n" in stdout
     assert "3 restored; 1 failed" in stdout
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == ["a.png", "b.mp4", "deep/film.mp4"]
+    assert files == ["a.png", "b.avi.mp4", "deep/film.mp4"]
 
     (folder / "c.mkv").unlink()
     before = {name: (out / name).stat().st_mtime_ns for name in files}
     code, _, stderr = infer(folder, "-o", out)
     assert code == 2 and "Give --overwrite to replace them, or --skip-existing" in stderr
-    (out / "b.mp4").unlink()
+    (out / "b.avi.mp4").unlink()
     assert infer(folder, "-o", out, "--skip-existing")[0] == 0
     now = {name: (out / name).stat().st_mtime_ns for name in files}
-    assert [name for name in files if now[name] != before[name]] == ["b.mp4"]
+    assert [name for name in files if now[name] != before[name]] == ["b.avi.mp4"]
     assert infer(folder, "-o", out, "--overwrite")[0] == 0
     assert all((out / name).stat().st_mtime_ns != before[name] for name in files)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import glean_ext
+from glean_ext import cli
 from glean_ext.cli.main import COMMANDS
 from glean_ext.utils.downloads import cache_folder, cached_name
-from glean_ext.zoo import CARDS, find_model
+from glean_ext.zoo import CARDS, DEFAULT, find_model
 
+ROOT = Path(__file__).parents[2]
 # The modules that take seconds to load.
 HEAVY = "{'torch', 'mmengine', 'mmagic', 'cv2', 'av', 'onnxruntime'}"
 
@@ -43,6 +48,31 @@ def test_help_loads_nothing_heavy(name):
     assert f"usage: glean {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
     assert callable(import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main)
+
+
+def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: Path("a" * 300).stat().st_size)
+    assert end.value.code == 2 and capsys.readouterr().err == (
+        f"error: {'a' * 300} cannot be used (File name too long). Correct its name or its rights, or give another.\n"
+    )
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "no file")
+
+    with pytest.raises(OSError, match="no file"):
+        cli.run(fail)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert-bank", "-h"]])
+def test_help_that_cannot_be_printed(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glean_ext", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: stdout cannot be written to (No space left on device).")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +156,7 @@ MISTAKES = {
     "train demo_glean_x8 --cfg-options load_from=http://127.0.0.1:9/a.pth HERE": (
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
@@ -135,6 +166,19 @@ MISTAKES = {
     "convert-bank no.pth a.safetensors": "no.pth: there is no such file.",
     "prepare-data no out --size 64": "no: there is no such folder or zip file.",
     "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
+    "restore no.jpg -o out.png": "no.jpg: there is no such file or folder.",
+    "restore face.png -o out.bmp": "out.bmp: images are written as .png, .jpg, .jpeg, .webp.",
+    "restore face.png -o out.png --outscal 2": "unrecognized arguments: --outscal 2. Did you mean --outscale?",
+    "restore face.png -o out.png --fidelity 3": "--fidelity is 3.0, but it must be between 0",
+    "restore --model glean_x16_fhq face.png -o out.png": "no model is called 'glean_x16_fhq'. Did you mean",
+    "restore text.png -o out.png": "text.png is no image, or of a format that is not read",
+    "restore no.py no.pth face.png -o out.png": "no.py: there is no such file. Give the path of a config.",
+    "restore glean_x16_ffhq no.pth face.png -o out.png": "no.pth: there is no such file. Give the path or URL",
+    "restore --model demo_glean_x8 face.png -o out.png --cfg-options foo": "--cfg-options foo: it must be key=value",
+    "restore face.png -o out.png --background no.py no.pth": "no.py: there is no such file.",
+    "restore face.png -o out.png --device cudda": "argument --device: 'cudda' is no device",
+    "restore face.png -o out.png --fit crop": "--fit crop has no use for faces",
+    "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
     "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
     "web --model a=demo_glean_x8,no.pth": "no.pth: there is no such file.",
     "web --port 70000": "--port 70000: ports go from 0 to 65535.",
@@ -144,7 +188,13 @@ MISTAKES = {
 def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     """One process answers them all, since starting Python takes most of the time."""
     (tmp_path / "file").touch()
+    (tmp_path / "empty/GT").mkdir(parents=True)
     (tmp_path / "GT").mkdir()
+    (tmp_path / "GT/a.png").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    (tmp_path / "text.png").write_text("no image")
+    offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
+    environment = os.environ | offline | {"TORCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     here = [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")]
     code = (
         "import json, sys\nfrom glean_ext import cli\nfrom glean_ext.cli.main import main\n"
@@ -157,13 +207,20 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
         [word for part in command.split() for word in (here if part == "HERE" else [part])] for command in MISTAKES
     ]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, input=json.dumps(commands), capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
     )
     lines = done.stderr.splitlines()
     assert lines[1::2] == ["2"] * len(MISTAKES), done.stderr
     for line, (command, message) in zip(lines[::2], MISTAKES.items(), strict=True):
         assert line.startswith(f"error: {message}"), command
-    assert done.stdout == "[]\n"
+    assert done.stdout.splitlines()[-1] == "[]"
+    file = tmp_path / "home" / "hub" / "checkpoints" / "glean-ext" / cached_name(find_model(DEFAULT).weights)
+    assert f"give the path of the file, or save it as {file}." in done.stderr
 
 
 def test_warnings_of_other_libraries_are_for_those_who_ask():

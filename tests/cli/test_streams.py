@@ -46,7 +46,7 @@ def start(arguments, folder, closed=(), **options):
 def test_closed_streams(images, tmp_path, closed):
     done = start(images, tmp_path, closed)
     assert done.returncode == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif.png", "b.png"]
     for path in (tmp_path / "out").iterdir():  # with nothing of what was printed in them
         assert read_rgb(path).shape == (64, 64, 3)
     assert start(["no.png", "-o", "x.png"], tmp_path, closed).returncode == 2
@@ -85,7 +85,7 @@ def test_notices_that_cannot_be_printed(inputs, tmp_path):
     assert done.returncode == 2 and done.stderr == (
         "error: stdout cannot be written to (No space left on device). Results that were written before are complete.\n"
     )
-    assert read_rgb(tmp_path / "out" / "a.png").shape == (64, 64, 3)
+    assert read_rgb(tmp_path / "out" / "a.tif.png").shape == (64, 64, 3)
     read, write = os.pipe()
     os.close(read)
     done = start([*arguments, "--overwrite"], tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)

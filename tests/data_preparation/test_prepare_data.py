@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import resource
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.preparation import TOOL, content, fault, names, picture, run, save, start
+from support.tools import load_tool, run_main
 
-from glean_ext import cli
 from glean_ext.data_preparation.readers import Entry, FolderSource
 from glean_ext.errors import InputError
 from glean_ext.utils import files
@@ -382,13 +381,7 @@ def test_a_full_disk_stops_with_one_line_and_the_next_run_continues(tmp_path):
 
 
 def tool(capsys, *arguments: object) -> tuple[int, str, str]:
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    prepare_data = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare_data)
-    with pytest.raises(SystemExit) as end:
-        cli.run(lambda: prepare_data.main([str(argument) for argument in arguments]))
-    streams = capsys.readouterr()
-    return end.value.code, streams.out, streams.err
+    return run_main(load_tool("prepare_data").main, capsys, *arguments)
 
 
 def test_tool(tmp_path, raw, capsys):

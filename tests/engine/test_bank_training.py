@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from PIL import Image
 from support.fake_gpu import load_to_fake_gpu
-from support.training import BASES, NETWORK, ROOT, make_home
+from support.networks import randomize
+from support.training import NETWORK, ROOT, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
@@ -20,30 +22,15 @@ from glean_ext.engine import runner as runners
 from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.metrics.fid import InceptionFeatures, frechet_distance
+from glean_ext.models.losses import r1_penalty
 from glean_ext.models.stylegan2_trainer_bank import TrainableBank, mixed_codes
 from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Generator
 from glean_ext.utils.image_io import read_rgb
 
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, bank_init='random'),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=1)
-"""
+CONFIG = small_config("train_cfg = dict(max_iters=1)", bank="bank_init='random'", validate=False)
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=5)
-    return tmp_path
 
 
 def tiny_bank_config(name: str):
@@ -105,6 +92,28 @@ def test_a_trainable_bank_is_the_bank():
     assert out["noise_batch"].shape == (2, 16)
     (gradient,) = torch.autograd.grad(out["fake_img"].sum(), out["latent"])
     assert gradient[:, :-1].abs().amin() >= 0 and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("around", [None, torch.float16])
+def test_r1_of_banks_is_computed_in_fp32(monkeypatch, around):
+    from mmagic.registry import MODELS
+
+    monkeypatch.setattr("glean_ext.networks.precision.cpu_has_bf16", lambda: True)  # so that the switch does switch
+    cfg = tiny_bank_config("bank_256").model
+    networks = MODELS.build(cfg.generator), MODELS.build({**cfg.discriminator, "fp16_enabled": True})
+    model = MODELS.get(cfg.type)(*networks, loss_config=cfg.loss_config)
+    randomize(model.discriminator)
+    MessageHub.get_current_instance().update_info("iter", 0)
+    dtypes: set[torch.dtype] = set()
+    for module in model.discriminator.modules():
+        module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    gt = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
+        _, logged = model.disc_loss(torch.zeros(2, 1), torch.zeros(2, 1), gt)
+    assert dtypes == {torch.float32} and model.discriminator.fp16_enabled
+    model.discriminator.fp16_enabled = False
+    image = gt.clone().requires_grad_()
+    assert logged["loss_r1_gp"].item() == pytest.approx(160 * r1_penalty(model.discriminator(image), image).item())
 
 
 def test_style_mixing():

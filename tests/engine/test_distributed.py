@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.training import BASES, NETWORK, ROOT, environment, free_port, make_home, process
+from support.training import NO_STATISTICS, ROOT, SGD, environment, free_port, process, small_config
 from torch import Tensor
 
 import glean_ext.plugin  # noqa: F401  (allows mmengine's own objects in checkpoints)
@@ -22,37 +22,18 @@ from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.errors import InputError
 
-# Statistics over the batch (the discriminator's minibatch standard deviation) stay within a process, so they are off.
-# SGD, because Adam makes steps of the same size from gradients that differ by rounding around zero.
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None,
-    r1_gamma=1.0, r1_interval=2)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
-test_dataloader = val_dataloader
-train_cfg = dict(max_iters=4, val_interval=4)
-sgd = dict(_delete_=True, type='SGD', lr=0.1)
-optim_wrapper = dict(generator=dict(optimizer=sgd), discriminator=dict(optimizer=sgd))
-default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
-randomness = dict(seed=0)
-env_cfg = dict(dist_cfg=dict(backend='gloo'))
-"""
+CONFIG = small_config(
+    SGD,
+    "train_cfg = dict(max_iters=4, val_interval=4)",
+    "default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))",
+    "randomness = dict(seed=0)",
+    "env_cfg = dict(dist_cfg=dict(backend='gloo'))",
+    model=f"{NO_STATISTICS}, r1_gamma=1.0, r1_interval=2",
+)
 DOUBLE_PRECISION = """
 custom_imports = dict(imports=['glean_ext.plugin', 'support.double_precision'])
 """
 WITH_SUPPORT = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"  # for PYTHONPATH
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """Five images: two processes cannot share them evenly."""
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=5)
-    return tmp_path
 
 
 def weights(work_dir: str, iteration: int) -> dict[str, Tensor]:

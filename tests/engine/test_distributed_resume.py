@@ -9,41 +9,38 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, ROOT, free_port, make_home, same
+from support.training import NO_STATISTICS, ROOT, free_port, make_home, same, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
-from glean_ext.engine.hooks.random_state_hook import seed_generators
+from glean_ext.engine.hooks.random_state_hook import RandomStateHook, generator_states, set_generator_states
 
 # As docs/training.md recommends the average; no statistics over the batch, so that one process can do what two do.
-RESTORER = f"""
-_base_ = {BASES!r}
-custom_imports = dict(imports=['glean_ext.plugin', 'support.double_precision'])
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=4)
-param_scheduler = dict(T_max=4)
-default_hooks = dict(checkpoint=dict(interval=2, save_best=None), logger=dict(interval=1))
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.25)]
-randomness = dict(seed=0)
-env_cfg = dict(dist_cfg=dict(backend='gloo'))
-"""
+RESTORER = small_config(
+    "custom_imports = dict(imports=['glean_ext.plugin', 'support.double_precision'])",
+    "train_cfg = dict(max_iters=4)",
+    "param_scheduler = dict(T_max=4)",
+    "default_hooks = dict(checkpoint=dict(interval=2, save_best=None), logger=dict(interval=1))",
+    "custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.25)]",
+    "randomness = dict(seed=0)",
+    "env_cfg = dict(dist_cfg=dict(backend='gloo'))",
+    model=NO_STATISTICS,
+    batch_size=1,
+    validate=False,
+)
 BANK = f"""
 _base_ = {str(ROOT / "configs/bank_256.py")!r}
 _width = dict(channel_multiplier=0.125, max_channels=16)
 model = dict(
     generator=dict(out_size=16, style_channels=16, num_mlps=2, **_width),
-    discriminator=dict(in_size=16, augment=dict(target=0.0, ramp_images=100), **_width))
+    discriminator=dict(in_size=16, augment=dict(target=-2.0, ramp_images=100), **_width))
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='data'))
 train_cfg = dict(max_iters=4)
 default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
@@ -118,6 +115,7 @@ def test_two_processes_resume_bit_for_bit(home, children):
     assert first["batch"] == 2 * load_config("config.py").train_dataloader.batch_size
     if load_config("config.py").randomness.get("diff_rank_seed"):
         assert half["augmentation"]["signs"][1] == 2 * 2 * 2, "2 iterations of 2 images in 2 processes"
+        assert straight["augmentation"]["p"] == 4 * 2 * 2 / 100, "4 iterations"
         assert not torch.equal(first["torch"], second["torch"])
 
 
@@ -154,11 +152,21 @@ def test_one_process_resumes_what_two_have_saved(home, children):
     assert same(resumed["ema_state_dict"], saved(4)["ema_state_dict"])
 
 
-def test_processes_that_the_interrupted_run_did_not_have_get_seeds_of_their_own():
-    drawn = []
-    for entropy in [5, 100, 1], [5, 100, 2], [5, 200, 1], [6, 100, 1], [5, 100, 1]:
-        seed_generators(entropy)
-        drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
-    assert drawn[0] == drawn[4]
-    for values in zip(*drawn[:4], strict=True):
-        assert len(set(values)) == 4
+def test_processes_that_the_interrupted_run_did_not_have_get_seeds_of_their_own(monkeypatch):
+    saved = generator_states() | {"sampler": 5}
+
+    def draw(rank: int, sampler: int = 5, iteration: int = 100) -> tuple[float, float, float]:
+        hook = RandomStateHook()
+        hook._loaded = saved | {"sampler": sampler}
+        monkeypatch.setattr("glean_ext.engine.hooks.random_state_hook.get_rank", lambda: rank)
+        hook.before_train_iter(SimpleNamespace(model=torch.nn.Module(), iter=iteration), 0)
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    set_generator_states(saved)
+    first = random.random(), np.random.rand(), torch.rand(()).item()
+    assert draw(rank=0) == first
+    others = [draw(rank=1), draw(rank=2), draw(rank=1, sampler=6), draw(rank=1, iteration=200)]
+    assert draw(rank=1) == others[0]
+    for values in zip(first, *others, strict=True):
+        assert len(set(values)) == 5
+    set_generator_states(saved)

@@ -7,33 +7,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.training import BASES, NETWORK, make_home
+from support.training import small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
-from glean_ext.engine.dry_run import dry_run
+from glean_ext.engine.dry_run import ImageCount, dry_run
 from glean_ext.errors import InputError
 
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
-test_dataloader = val_dataloader
-"""
+CONFIG = small_config()
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=5)
-    return tmp_path
 
 
 def config(*options: str):
@@ -46,7 +30,7 @@ def test_dry_run_reports_what_the_training_takes_and_leaves_nothing(home, capsys
     report = dry_run(config())
     rows = dict(report.rows())
     said = " ".join(" ".join(row) for row in rows.items())
-    assert report.images == {"training": (5, 5), "validation": (5, 5)}
+    assert report.images == {"training": ImageCount(5, 5), "validation": ImageCount(5, 5)}
     assert rows["parameters"] == f"{report.parameters:,}, {report.trained_parameters:,} of them trained"
     assert report.batch == ((2, 3, 8, 8), (2, 3, 16, 16)) and report.steps == 300_000
     assert f", {report.step_seconds * 300_000 / 3600:.1f} h for 300,000 of them" in rows["a step"]
@@ -68,6 +52,22 @@ def test_dry_run_finds_what_would_stop_the_job(home, break_it, message):
     break_it()
     with pytest.raises(InputError, match=message):
         dry_run(config("train_dataloader.batch_size=4"))
+
+
+def test_dry_run_skips_what_training_skips(home):
+    Path("data/GT/3.png").write_bytes(b"")
+    skip = "train_dataloader.dataset.unreadable=skip"
+    with pytest.raises(InputError, match=r"data/GT/3.png is empty"):
+        dry_run(config(skip))  # the validation stops there
+    rows = dict(dry_run(config(skip, "val_dataloader=None", "val_cfg=None", "val_evaluator=None")).rows())
+    assert rows["training images"] == "5, 5 of them read, 1 of these are damaged and skipped"
+
+
+def test_dry_run_names_a_folder_for_temporary_files_that_is_missing(home, monkeypatch):
+    cfg = config()
+    monkeypatch.setattr("tempfile.tempdir", "nowhere")
+    with pytest.raises(InputError, match=r"^nowhere, the folder for temporary files, cannot be written to"):
+        dry_run(cfg)
 
 
 def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):

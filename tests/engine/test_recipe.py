@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from support.training import BASES, NETWORK, make_home
+from support.training import NO_STATISTICS, SGD, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
@@ -17,34 +17,20 @@ from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.errors import InputError
 
-# SGD, for Adam makes steps of the same size from gradients that differ by rounding around zero; no statistics over the
-# batch.
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1)), perceptual_loss=None,
-    r1_gamma=1.0, r1_interval=1)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=3)
-sgd = dict(_delete_=True, type='SGD', lr=0.1)
-optim_wrapper = dict(generator=dict(optimizer=sgd), discriminator=dict(optimizer=sgd))
-param_scheduler = None
-default_hooks = dict(checkpoint=dict(interval=100, save_best=None), logger=dict(interval=1))
-randomness = dict(seed=0)
-"""
+CONFIG = small_config(
+    SGD,
+    "train_cfg = dict(max_iters=3)",
+    "param_scheduler = None",
+    "default_hooks = dict(checkpoint=dict(interval=100, save_best=None), logger=dict(interval=1))",
+    "randomness = dict(seed=0)",
+    model=f"{NO_STATISTICS}, r1_gamma=1.0, r1_interval=1",
+    batch_size=4,
+    validate=False,
+)
+IMAGES = 7
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=7)
-    return tmp_path
 
 
 def train(work_dir: str, *options: str, hooks: tuple[Hook, ...] = (), **settings: object) -> Runner:

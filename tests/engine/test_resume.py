@@ -20,7 +20,7 @@ import torch
 from mmengine.hooks import Hook
 from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
-from support.training import BASES, NETWORK, make_home, same
+from support.training import DISCRIMINATOR, same, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -28,27 +28,22 @@ from glean_ext.datasets import ResumableSampler
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.engine import runner as runners
 from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
+from glean_ext.engine.hooks.checkpoint_hook import DeferredRemoval
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import SavedImageMetric
 from glean_ext.utils.files import temporary_name
 
 INTERVAL = 4  # iterations between checkpoints; the discriminator trains every third, so at another point of its round
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=dict(in_size=16, max_channels=16), perceptual_loss=None, train_cfg=dict(disc_steps=3))
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None
-train_cfg = dict(max_iters=16)
-param_scheduler = dict(T_max=16)
-default_hooks = dict(checkpoint=dict(interval={INTERVAL}, save_best=None), logger=dict(interval=1))
-custom_hooks = [
-    dict(type='FrozenBankHook', interval=100),
-    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1),
-]
-"""
+CONFIG = small_config(
+    "train_cfg = dict(max_iters=16)",
+    "param_scheduler = dict(T_max=16)",
+    f"default_hooks = dict(checkpoint=dict(interval={INTERVAL}, save_best=None), logger=dict(interval=1))",
+    "custom_hooks = [dict(type='FrozenBankHook', interval=100),",
+    "    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.1)]",
+    model=f"{DISCRIMINATOR}, train_cfg=dict(disc_steps=3)",
+    validate=False,
+)
+IMAGES = 7
 
 
 class Count(Hook):
@@ -76,14 +71,6 @@ class Poison(Hook):
 
 
 pytestmark = pytest.mark.usefixtures("fast")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A working directory with ``config.py``, its bank and seven images."""
-    monkeypatch.chdir(tmp_path)
-    make_home(tmp_path, CONFIG, images=7)
-    return tmp_path
 
 
 def train(work_dir: str, *options: str, resume: bool = False, hooks: tuple[dict, ...] = ()):
@@ -420,6 +407,27 @@ def test_no_checkpoint_is_deleted_before_its_successor_is_written(validating, na
     Given.values = [2.0, 3.0, 4.0]
     assert train("work", "default_hooks.checkpoint.rule=greater", resume=True).iter == 16
     assert checkpoint_files() == {"iter_16.pth", "best_Given_iter_16.pth"}
+
+
+@pytest.mark.parametrize("left", ["iter_4.pth", "best_Given_iter_4.pth"])
+def test_what_a_killed_run_did_not_delete_is_deleted_by_the_next(validating, left):
+    remove_now = DeferredRemoval.remove_now
+
+    def killed(self, keep) -> None:
+        if any(path.endswith(f"/{left}") for path in self.files):
+            raise Disk
+        remove_now(self, keep)
+
+    Given.values = [1.0, 2.0]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Disk):
+        patch.setattr(DeferredRemoval, "remove_now", killed)
+        train("work", "default_hooks.checkpoint.rule=greater")
+    assert {left, "iter_8.pth"} <= checkpoint_files()
+    Path("work/iter_1.pth").touch()  # not of this run
+    Given.values = [0.0, 0.0, 0.0]
+    train("work", "default_hooks.checkpoint.rule=greater", resume=True)
+    best = "best_Given_iter_4.pth" if left == "iter_4.pth" else "best_Given_iter_8.pth"
+    assert checkpoint_files() == {"iter_16.pth", "iter_1.pth", best}
 
 
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):

@@ -18,7 +18,7 @@ from support.runners import (
 )
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from glean_ext.checkpoints import read, with_prefix
+from glean_ext.checkpoints import read, save, with_prefix
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.errors import InputError
@@ -233,7 +233,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_resumed(home):
     assert fault("load_from=no.pth") == "no.pth: there is no such file. Give the path or URL of a checkpoint."
 
 
-def test_a_start_from_another_trainings_weights(home):
+def test_a_start_from_another_trainings_weights(home, caplog, capsys):
     """A checkpoint of a training without discriminator: the generator is taken whole, the rest starts from scratch."""
     first = train(home, "train_cfg.max_iters=1", "model.discriminator=None", "model.gan_loss=None", work_dir="first")
     train(home, "train_cfg.max_iters=1", "load_from=first/iter_1.pth", "randomness.seed=1")
@@ -241,6 +241,14 @@ def test_a_start_from_another_trainings_weights(home):
     start = Recorder.last.models[0].generator.state_dict()
     for name, tensor in first.model.generator.state_dict().items():
         assert torch.equal(start[name], tensor), name
+    assert "first/iter_1.pth has no discriminator, which keeps its initial weights" in caplog.messages
+    assert "do not match exactly" not in capsys.readouterr().out
+
+
+def test_a_start_from_weights_that_mmengine_cannot_read(home):
+    save({"generator.x": torch.zeros(1)}, "a.safetensors")
+    with pytest.raises(InputError, match=r"^a\.safetensors is a safetensors file, but training starts from what torch"):
+        train(home, "load_from=a.safetensors")
 
 
 class Wrapped(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""docs/training.md: its config loads, and its commands are ones that the tools know."""
+"""docs/training.md: its configs load, and its commands are ones that ``glean`` knows, with settings that exist."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ from pathlib import Path
 import pytest
 from support.training import ROOT
 
+from glean_ext.cli.main import COMMANDS as MODULES
 from glean_ext.config import load_config
 
-PAGE = (ROOT / "docs/training.md").read_text().replace("\\\n", "")
-COMMANDS = re.findall(r"(?:python|bash) (tools/\w+\.(?:py|sh))([^\n#`]*)", PAGE)
+PAGE = re.sub(r"\\\n\s*", "", (ROOT / "docs/training.md").read_text())
+COMMANDS = re.findall(r"^ {4,}glean (\S+)([^\n#]*)", PAGE, re.M)
+CONFIGS = dict(
+    zip(("my_cats.py", "my_faces.py", "my_eval.py"), re.findall(r"```python\n(.*?)```", PAGE, re.S), strict=True)
+)
 
 
-def test_the_config_of_the_page(tmp_path):
-    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "my_cats.py").write_text(text.replace("glean_x8_cat.py", str(ROOT / "configs/glean_x8_cat.py")))
-    config = load_config(tmp_path / "my_cats.py")
+@pytest.fixture
+def configs(tmp_path) -> Path:
+    """The configs of the page beside those of this package."""
+    for name, text in CONFIGS.items():
+        (tmp_path / name).write_text(text)
+    for path in (ROOT / "configs").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def test_a_category_of_ones_own(configs):
+    config = load_config(configs / "my_cats.py")
     bank = "work_dirs/bank_256/iter_800000.pth"
     assert config.model.generator.init_cfg == {"type": "Pretrained", "checkpoint": bank, "prefix": "generator_ema"}
     assert config.model.discriminator.init_cfg == {"type": "Pretrained", "checkpoint": bank, "prefix": "discriminator"}
@@ -29,17 +41,35 @@ def test_the_config_of_the_page(tmp_path):
     assert load_config(ROOT / "configs/bank_256.py").train_dataloader.dataset.data_root == "data/bank/train"
 
 
-@pytest.mark.parametrize(("tool", "arguments"), COMMANDS)
-def test_the_commands_of_the_page(tool, arguments):
-    options = ["glean_ext/cli/base.py", "glean_ext/cli/restore_options.py"]  # of several tools, and of tools/infer.py
-    own = ROOT / "glean_ext/cli" / f"{Path(tool).stem}.py"  # where the tool itself is a call of this module
-    text = "".join(
-        path.read_text() for path in (ROOT / tool, *(ROOT / file for file in options), own) if path.is_file()
-    )
+def test_fine_tuning_of_a_released_model(configs):
+    config = load_config(configs / "my_faces.py")
+    assert config.load_from.endswith("glean_in128out1024_4x2_300k_ffhq_celebahq_20210812-acbcb04f.pth")
+    for network in "generator", "discriminator":
+        optimizer = config.optim_wrapper[network].optimizer
+        assert (optimizer.type, optimizer.lr) == ("Adam", 1e-5)
+    assert config.train_cfg.max_iters == config.param_scheduler.T_max == 10_000
+    for loader in config.train_dataloader, config.val_dataloader:
+        assert loader.dataset.data_prefix == {"gt": "GT"}  # where glean prepare-data puts the images
+
+
+def test_more_metrics(configs):
+    names = [metric["type"] for metric in load_config(configs / "my_eval.py").test_evaluator]
+    assert names == ["PSNR", "SSIM", "MAE", "LRConsistency", "LPIPS", "RestorationFID", "NIQE"]
+
+
+@pytest.mark.parametrize(("command", "arguments"), COMMANDS)
+def test_the_commands_of_the_page(command, arguments):
+    module, _ = MODULES[command]
+    files = [ROOT / "glean_ext/cli" / f"{name}.py" for name in ("base", "restore_options", module)]
+    text = "".join(file.read_text() for file in files)
     words = shlex.split(arguments)
     for word in words:
-        if word.startswith("-"):
-            assert f'"{word}"' in text, f"{tool} has no {word}"
-        if word.startswith("configs/") and "my_" not in word:
-            assert Path(ROOT, word).is_file()
-    assert len(COMMANDS) > 8
+        assert not word.startswith("-") or f'"{word}"' in text, f"glean {command} has no {word}"
+    paths = [word for word in words if word.startswith("configs/") and Path(word).name not in CONFIGS]
+    options = words[words.index("--cfg-options") + 1 :] if "--cfg-options" in words else []
+    for path in paths:
+        load_config(ROOT / path, [word for word in options if "=" in word])
+
+
+def test_the_page_has_commands():
+    assert {command for command, _ in COMMANDS} >= {"prepare-data", "train", "test", "restore"}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.training import BASES, NETWORK, make_home
+from support.training import make_home, small_config
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
@@ -23,20 +23,13 @@ from glean_ext.engine.runner import QuietRunner
 from glean_ext.engine.terminal_log import TerminalHandler
 from glean_ext.utils.image_io import read_rgb
 
-CONFIG = f"""
-_base_ = {BASES!r}
-model = dict(
-    generator=dict(**{NETWORK!r}, init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')),
-    discriminator=None, gan_loss=None, perceptual_loss=None)
-data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
-test_dataloader = val_dataloader
-train_cfg = dict(max_iters=4, val_interval=2)
-default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=1))
-visualizer = dict(
-    type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
-"""
+CONFIG = small_config(
+    "train_cfg = dict(max_iters=4, val_interval=2)",
+    "default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=1))",
+    "_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]",
+    "visualizer = dict(type='Visualizer', vis_backends=_backends)",
+    model="discriminator=None, gan_loss=None",
+)
 
 
 pytestmark = pytest.mark.usefixtures("fast")

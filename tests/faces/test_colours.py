@@ -11,11 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from support.faces import DEMO, Identity, inside
 from support.networks import randomize
-from test_photo import DEMO, Identity, inside
 
 from glean_ext.faces.colour_matching import TO_YCBCR, Tone, is_gray, match_colours, to_gray
-from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import GLEANStyleGANv2
@@ -50,17 +49,6 @@ class FFHQShape:
             made = self.net(to_tensor(rgb))
         made = made / made.abs().amax(dim=(2, 3), keepdim=True)  # each channel has its own range: strong tints
         return from_tensor(made, rgb.dtype)
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    """(256, 256, 3) uint8 in colour, with one face."""
-    return np.ascontiguousarray(data.astronaut()[:256, 100:356])
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +237,17 @@ def test_gains_are_bounded():
         np.testing.assert_allclose(ratio, gain, rtol=0.1)
 
 
-def test_chroma_follows_luminance_as_in_the_photo():
-    """Crop: luminance 100 +- 40 and Cb = luminance / 4 - 25. Restored: the same luminance, and Cb of the other sign."""
+@pytest.mark.parametrize("rest", [0, 10])
+def test_chroma_follows_luminance_as_in_the_photo(rest):
+    """Crop: luminance 100 +- 40 and Cb = luminance / 4 - 25. Restored: the same luminance, and Cb of the other sign.
+
+    Cb also changes by ``rest`` from row to row, in both.
+    """
     luminance = np.repeat([60.0, 140.0], 8)[None, :].repeat(16, 0)
+    rows = np.where(np.arange(16) % 2, rest, -rest)[:, None]
 
     def image(slope):
-        chroma = slope * (luminance - 100)
+        chroma = slope * (luminance - 100) + rows
         pixels = np.stack([luminance, chroma, np.zeros_like(chroma)], -1) @ np.linalg.inv(TO_YCBCR).T
         return np.rint(pixels * 257).astype(np.uint16)
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
+from support.faces import GROUP, group_photo, head_map
 
 from glean_ext.faces.alignment import align, ffhq_quad, from_crop, inverse, side, transform, warp
 from glean_ext.faces.detection import FaceFinder, overlap, suppress, unturned, views
@@ -17,39 +18,6 @@ from glean_ext.utils.imresize import imresize
 
 # Read off the enlarged photograph by eye, to about 2 pixels: eyes, nose tip, corners of the mouth.
 ASTRONAUT = np.array([[203, 101], [246.5, 103.5], [223.5, 127], [203, 140], [244.5, 141]])
-HEAD = (223.0, 125.0)  # its centre
-# Centre, scale and degrees counterclockwise of six copies of that head; two lie across the picture's border.
-GROUP = [
-    (110, 130, 1.0, 0),
-    (400, 190, 1.3, 30),
-    (760, 90, 1.6, -50),
-    (40, 560, 1.2, 90),
-    (560, 640, 1.5, 170),
-    (1010, 480, 1.8, -20),
-]
-
-
-def head_map(x: float, y: float, scale: float, degrees: float) -> np.ndarray:
-    """(2, 3): from points of the astronaut's photograph to where a copy of the head lies."""
-    matrix = cv2.getRotationMatrix2D(HEAD, degrees, scale)
-    matrix[:, 2] += np.array([x, y]) - HEAD
-    return matrix
-
-
-def group_photo() -> np.ndarray:
-    """(800, 1060, 3): the six heads of ``GROUP`` over a cup of coffee."""
-    size = (1060, 800)
-    picture = cv2.resize(data.coffee(), size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    head = np.zeros((512, 512), np.float32)
-    cv2.ellipse(head, (223, 118), (72, 90), 0, 0, 360, (1,), -1)
-    head = cv2.GaussianBlur(head, (0, 0), 4)
-    for spot in GROUP:
-        centres = head_map(*spot)
-        centres[:, 2] += centres[:, :2] @ [0.5, 0.5] - 0.5
-        mask = cv2.warpAffine(head, centres, size)[..., None]
-        face = cv2.warpAffine(data.astronaut(), centres, size, flags=cv2.INTER_CUBIC)
-        picture = picture * (1 - mask) + face * mask
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module", params=["mediapipe", "LiteRT"])

@@ -7,9 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from skimage import data
-from test_faces import head_map
-from test_photo import Identity
+from support.faces import Identity, paste_head
 
 from glean_ext.faces.alignment import transform
 from glean_ext.faces.colour_matching import to_gray
@@ -42,15 +40,8 @@ class Green(Identity):
 def scene(*spots: tuple[float, float, float, float]) -> tuple[np.ndarray, list[np.ndarray]]:
     """A photo of heads, each in front of those before it, and the masks of the heads with their hair."""
     picture, heads = np.full((SIZE[1], SIZE[0], 3), (90, 110, 130), np.float32), []
-    head = np.zeros((512, 512), np.float32)
-    cv2.ellipse(head, (223, 118), (72, 90), 0, 0, 360, (1,), -1)
-    head = cv2.GaussianBlur(head, (0, 0), 2)
     for spot in spots:
-        centres = head_map(*spot)
-        centres[:, 2] += centres[:, :2] @ [0.5, 0.5] - 0.5
-        mask = cv2.warpAffine(head, centres, SIZE)
-        face = cv2.warpAffine(data.astronaut(), centres, SIZE, flags=cv2.INTER_CUBIC)
-        picture = picture * (1 - mask[..., None]) + face * mask[..., None]
+        picture, mask = paste_head(picture, spot, blur=2)
         heads.append(mask > 0.99)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8), heads
 
@@ -62,11 +53,6 @@ def oval(face: Face, grow: float) -> np.ndarray:
     side = np.hypot(*(face.quad[3] - face.quad[0]))
     cv2.polylines(mask, outline, True, (1 if grow > 0 else 0,), max(1, 2 * round(abs(grow) * side)))
     return mask > 0
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
 
 
 @pytest.fixture(scope="module")

@@ -6,32 +6,17 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
-from test_faces import group_photo
+from support.faces import DEMO, Identity, group_photo, inside
 
 from glean_ext.errors import InputError
 from glean_ext.faces import photo_restorer as photo_module
 from glean_ext.faces.alignment import align, from_crop, inverse, transform
 from glean_ext.faces.colour_matching import match_colours
-from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.face_mask import face_mask
-from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
+from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
-
-DEMO = "configs/demo_glean_x8.py", "glean-ext://demo_glean_x8.safetensors"
-
-
-class Identity:
-    """Takes ``size`` x ``size`` and returns its input, enlarged; any other size, too."""
-
-    def __init__(self, size: int, scale: int, any_size: bool = False):
-        self.takes = SizeRequirements((size, size), scale, any_size)
-        self.inputs: list[np.ndarray] = []
-
-    def restore(self, rgb: np.ndarray) -> np.ndarray:
-        self.inputs.append(rgb)
-        return imresize(rgb, scale=self.takes.scale)
 
 
 class Tinted(Identity):
@@ -42,32 +27,9 @@ class Tinted(Identity):
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    """(256, 256, 3) with one face of 100 pixels."""
-    return np.ascontiguousarray(data.astronaut()[:256, 100:356])
-
-
-@pytest.fixture(scope="module")
 def three(portrait) -> np.ndarray:
     """(256, 768, 3) with three faces."""
     return np.hstack([portrait, portrait[:, ::-1], portrait])
-
-
-def inside(result: PhotoResult, shape: tuple[int, ...], grow: float = 0) -> np.ndarray:
-    """(h, w) bool: in a face's outline, or within ``grow`` (in sides of the aligned crop) of it."""
-    mask = np.zeros(shape[:2], np.uint8)
-    for one in result.faces:
-        outline = [np.round(one.face.oval - 0.5).astype(np.int32)]
-        cv2.fillPoly(mask, outline, (1,))
-        if grow:
-            width = np.hypot(*(one.face.quad[3] - one.face.quad[0])) * grow
-            cv2.polylines(mask, outline, True, (1,), 2 * round(width))
-    return mask > 0
 
 
 def psnr(image: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
@@ -276,7 +238,7 @@ def test_tiny_images_have_no_face(finder):
         ({"face_size": 100}, "face_size is 100, but the model takes 64x64 only. Leave face_size out."),
     ],
 )
-def test_bad_arguments_are_told(finder, arguments, message):
+def test_bad_arguments_are_reported(finder, arguments, message):
     with pytest.raises(InputError) as error:
         PhotoRestorer(Identity(64, 2), finder=finder, **arguments)
     assert str(error.value) == message
@@ -296,7 +258,7 @@ def test_face_size_of_a_model_of_any_size(finder, portrait):
     assert [crop.shape for crop in network.inputs] == [(64, 64, 3), (100, 100, 3)]
 
 
-def test_bad_images_are_told(finder, portrait):
+def test_bad_images_are_reported(finder, portrait):
     restorer = PhotoRestorer(Identity(64, 2), finder=finder)
     for bad in portrait[..., 0], portrait.astype(float), portrait[:0]:
         with pytest.raises(TypeError, match=r"restore takes \(h, w, 3\) uint8 or uint16 RGB, but got"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 from support.networks import TINY, randomize
+from support.tools import load_tool, only_error, run_main
 
 import glean_ext
-from glean_ext import cli
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
@@ -49,34 +48,19 @@ ODD = [(1, 3, 8, 8), (3, 3, 9, 17), (1, 3, 40, 21), (2, 3, 8, 33)]  # smaller an
 
 @pytest.fixture(scope="session")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export")
 
 
 @pytest.fixture
 def call(tool, capsys):
     """Run the tool in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.run(lambda: tool.main([*map(str, arguments)]))
-        return (caught.value.code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: run_main(tool.main, capsys, *arguments)
 
 
 @pytest.fixture
 def fault(call):
     """Run the tool, expect exit code 2 and one line on stderr; the line."""
-
-    def fault(*arguments):
-        code, _, stderr = call(*arguments)
-        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
-        return stderr.removeprefix("error: ").removesuffix("\n")
-
-    return fault
+    return lambda *arguments: only_error(*call(*arguments))
 
 
 @pytest.fixture(scope="session")
@@ -164,9 +148,9 @@ def test_the_demo_model(call, tmp_path):
     assert (restored.shape, restored.dtype) == ((64, 64, 3), np.uint8) and restored.std() > 10
     difference = np.abs(restored.astype(int) - to_uint8(net(to_tensor(image))))
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3  # of rounding
-    told = stdout.splitlines()[-1]
-    assert told.startswith(f"wrote {tmp_path / out}: results differ from the network's by at most ")
-    assert float(told.split()[-4]) == pytest.approx(model.metadata.max_difference, rel=0.1)
+    line = stdout.splitlines()[-1]
+    assert line.startswith(f"wrote {tmp_path / out}: results differ from the network's by at most ")
+    assert float(line.split()[-4]) == pytest.approx(model.metadata.max_difference, rel=0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out]
 
 
@@ -404,12 +388,12 @@ def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setitem(sys.modules, package, None)
-    mend = "which is not installed: pip install 'glean-ext[export]'"
-    assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {mend}"
+    hint = "which is not installed: pip install 'glean-ext[export]'"
+    assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {hint}"
     if package == "onnxruntime":
         with pytest.raises(InputError) as caught:
             OnnxBackend(path)
-        assert str(caught.value) == f"{path} needs onnxruntime, {mend}"
+        assert str(caught.value) == f"{path} needs onnxruntime, {hint}"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -72,6 +73,15 @@ def test_tiles_too_small_are_refused(tile):
     with pytest.raises(ValueError, match=f"^no tiles of {tile} for 50 pixels: overlap 8, period 8, least 8.$"):
         spans(50, tile, 8, 8, 8)
     assert len(spans(50, 16, 8, 8, 8)) == 6
+
+
+def test_tiles_halve_where_the_memory_runs_out():
+    tiling = Tiling((100, 100), overlap=3, scale=2, period=8, least=(8, 8))
+    sides = []
+    while (tile := tiling.smaller_tile((90, 70))) is not None:
+        tiling = replace(tiling, tile=tile)
+        sides.append(tile)
+    assert sides == [(43, 43), (19, 19)], "at most 45, the half of 90, and 21; multiples of 8 beside the overlap"
 
 
 def test_smallest_tiles_work_and_smaller_ones_could_not():

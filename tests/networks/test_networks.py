@@ -23,6 +23,7 @@ from glean_ext.networks import (
 )
 from glean_ext.networks.discriminators import minibatch_stddev, require_batch
 from glean_ext.networks.encoder import StyleCodes
+from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import channels_by_resolution
 
@@ -267,6 +268,15 @@ def test_mixed_precision_follows_autocast_and_the_switch(tiny_cfg, monkeypatch):
     assert 0 < largest_error(auto, full) < 0.05
 
 
+def test_the_precision_around_a_network_is_kept(monkeypatch):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    cpu = torch.device("cpu")
+    with precision.mixed_precision(cpu, True):
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+    with torch.autocast("cpu", torch.float16), precision.mixed_precision(cpu, True):
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+
+
 @pytest.mark.parametrize(
     ("bf16", "capability", "expected"),
     [
@@ -337,4 +347,4 @@ def test_every_module_of_the_networks_is_torch_only():
 
 
 def test_networks_are_plain_modules(tiny_cfg):
-    assert type(build_network(tiny_cfg)).__mro__[1] is nn.Module
+    assert type(build_network(tiny_cfg)).__mro__[1:3] == (GLEANNetwork, nn.Module)

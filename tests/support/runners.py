@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from PIL import Image
+from support.tools import load_tool
 from support.training import BANK, NETWORK, ROOT, save_bank
 from torch import Tensor
 
@@ -148,9 +148,7 @@ def run(home, monkeypatch, capfd):
     """Run a tool in this process: (exit code, stdout, the lines of stderr that tell an error)."""
 
     def call(name: str, *arguments: object) -> tuple[int, str, list[str]]:
-        spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / f"tools/{name}.py")
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
+        tool = load_tool(name)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             cli.run(tool.main)

@@ -21,6 +21,43 @@ BANK = {k: NETWORK[k] for k in ("out_size", "style_channels", "num_mlps", "chann
 BASES = [str(ROOT / f"configs/_base_/{name}.py") for name in ("runtime", "schedule_300k", "glean", "data")]
 
 
+PRETRAINED = "init_cfg=dict(type='Pretrained', checkpoint='bank.pth', prefix='generator_ema')"
+DISCRIMINATOR = "discriminator=dict(in_size=16, max_channels=16)"
+# Statistics over the batch, the discriminator's minibatch standard deviation, are off: they stay within a process.
+NO_STATISTICS = "discriminator=dict(in_size=16, max_channels=16, mbstd_cfg=dict(group_size=1))"
+# In place of Adam, which makes steps of the same size from gradients that differ by rounding around zero.
+SGD = """
+sgd = dict(_delete_=True, type='SGD', lr=0.1)
+optim_wrapper = dict(generator=dict(optimizer=sgd), discriminator=dict(optimizer=sgd))
+"""
+
+
+def small_config(
+    *lines: str, bank: str = PRETRAINED, model: str = DISCRIMINATOR, batch_size: int = 2, validate: bool = True
+) -> str:
+    """The text of a config for a small network and the images of :func:`make_home`.
+
+    Args:
+        lines: What it has besides.
+        bank: Arguments of the generator about its bank.
+        model: Further arguments of the model.
+    """
+    loader = "num_workers=0, persistent_workers=False, dataset=data"
+    return "\n".join(
+        [
+            f"_base_ = {BASES!r}",
+            f"model = dict(generator=dict(**{NETWORK!r}, {bank}), {model}, perceptual_loss=None)",
+            "data = dict(data_root='data', data_prefix=dict(gt='GT'), scale=2)",
+            f"train_dataloader = dict(batch_size={batch_size}, {loader})",
+            f"val_dataloader = test_dataloader = dict({loader})"
+            if validate
+            else "val_dataloader = val_cfg = val_evaluator = test_dataloader = test_cfg = test_evaluator = None",
+            *lines,
+            "",
+        ]
+    )
+
+
 def make_home(folder: Path, config: str, images: int) -> None:
     """``config.py``, its bank ``bank.pth`` and ``data/GT/0.png``, ... of 16x16 pixels of noise."""
     (folder / "config.py").write_text(config)

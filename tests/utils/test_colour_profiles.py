@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from test_picture_io import SRGB, chunk, noise, png16
+from support.png_files import SRGB, chunk, noise, png16
 
 from glean_ext.utils.colour_profiles import convert_to_srgb, is_rgb_profile, is_srgb
 from glean_ext.utils.image_io import decode_rgb, pillow_rgb, read_picture, read_rgb

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from test_picture_io import SRGB, chunk, png16
+from support.png_files import SRGB, chunk, png16
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import FORMATS, Picture, decode_rgb, opened, pillow_rgb, read_picture, read_rgb

@@ -101,16 +101,20 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Without the empty files by which processes wait for each other."""
-    return [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.exists() else []
+    """Without the files by which processes wait for each other, and those that name what was downloaded."""
+    found = folder.iterdir() if folder.exists() else ()
+    return [path for path in found if path.suffix not in (".lock", ".sha256")]
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def not_downloaded(url: str, reason: str) -> str:
-    return f"{url} could not be downloaded ({reason}). Download it elsewhere and give the path of the file."
+def not_downloaded(url: str, reason: str, cache: Path, shown: str = "") -> str:
+    return (
+        f"{shown or url} could not be downloaded ({reason}). Download it elsewhere and give the path of the file, or "
+        f"save it as {cache / cached_name(url)}."
+    )
 
 
 # ---------------------------------------------------------------- hashes
@@ -136,19 +140,21 @@ def test_url_with_another_hash_is_refused_and_not_kept(server, cache, bank_file,
     digits = "01234567" if "0123" in name else "0" * 64
     for _ in range(2):
         assert fault(checkpoints.read, source) == not_downloaded(
-            source.partition("#")[0], f'invalid hash value (expected "{digits}", got "{sha256(content)}")'
+            source.partition("#")[0], f'invalid hash value (expected "{digits}", got "{sha256(content)}")', cache
         )
     assert files_in(cache) == []
     assert len(server.paths) == 2
 
 
-@pytest.mark.parametrize("name", ["bank-{0:.8}.pth", "bank-{0}.pth", "bank.pth#sha256={0}", "b-{0:.8}.pth?download=1"])
+@pytest.mark.parametrize(
+    "name", ["bank-{0:.8}.pth", "bank-{0}.pth", "bank.pth#sha256={0}", "b-{0:.8}.pth?download=1", "bank.pth"]
+)
 def test_a_cached_file_that_was_damaged_is_downloaded_again(server, tmp_path, name, caplog):
     content = b"weights"
     url = server.url("/" + name.format(sha256(content)))
     server.files["/" + name.format(sha256(content)).partition("#")[0]] = content
     path = download(url, tmp_path)
-    path.write_bytes(b"wEights")
+    path.write_bytes(b"wEights" if ":.8" in name else b"weigh")
     assert download(url, tmp_path) == path and path.read_bytes() == content
     digits = sha256(content)[:8] if ":.8" in name else sha256(content)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
@@ -157,13 +163,25 @@ def test_a_cached_file_that_was_damaged_is_downloaded_again(server, tmp_path, na
     assert len(server.paths) == 2
 
 
+def test_a_cached_file_that_changes_at_its_source_and_one_of_an_earlier_version(server, tmp_path):
+    url, server.files["/bank.pth"] = server.url("/bank.pth"), b"old"
+    path = download(url, tmp_path)
+    server.files["/bank.pth"] = b"new"
+    assert download(url, tmp_path).read_bytes() == b"old"
+    path.write_bytes(b"ol")
+    assert download(url, tmp_path).read_bytes() == b"new"
+    for digest in tmp_path.glob(".*.sha256"):
+        digest.unlink()
+    assert download(url, tmp_path).read_bytes() == b"new" and len(server.paths) == 2
+
+
 def test_a_damaged_file_is_not_used_when_there_is_no_other(server, tmp_path):
     content = b"weights"
     url = server.url(f"/bank-{sha256(content)[:8]}.pth")
     server.files["/" + url.rpartition("/")[2]] = content
     download(url, tmp_path).write_bytes(b"wEights")
     server.files.clear()
-    assert fault(download, url, tmp_path) == not_downloaded(url, "HTTP Error 404: Not Found")
+    assert fault(download, url, tmp_path) == not_downloaded(url, "HTTP Error 404: Not Found", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +218,8 @@ def test_a_hash_in_capitals_is_checked_and_another_one_is_refused(tmp_path):
     for wrong in "sha256=abc", "sha256=", f"sha256={'g' * 64}", f"sha256={'a' * 65}":
         with pytest.raises(InputError) as error:
             download(f"http://127.0.0.1:1/m.pth#{wrong}", tmp_path)
-        assert str(error.value) == (
-            f"http://127.0.0.1:1/m.pth could not be downloaded (#{wrong} is not sha256= and 64 hexadecimal digits). "
-            "Download it elsewhere and give the path of the file."
+        assert str(error.value) == not_downloaded(
+            "http://127.0.0.1:1/m.pth", f"#{wrong} is not sha256= and 64 hexadecimal digits", tmp_path
         )
 
 
@@ -274,31 +291,16 @@ def test_two_processes_at_once_get_one_whole_file(server, tmp_path):
     assert server.paths == ["/big.pth"]  # the others waited for the first
 
 
-def test_what_a_killed_download_left_is_replaced(server, tmp_path):
-    url = server.url("/bank.pth")
-    server.files["/bank.pth"] = b"weights"
-    (tmp_path / f".{cached_name(url)}.partial").write_bytes(b"half of something longer")
-    assert download(url, tmp_path).read_bytes() == b"weights"
-    assert len(files_in(tmp_path)) == 1
-
-
 # ---------------------------------------------------------------- what goes wrong
 
 
 def test_url_that_gives_nothing(server, cache):
     missing = server.url("/no.pth")
-    assert fault(checkpoints.read, missing) == not_downloaded(missing, "HTTP Error 404: Not Found")
+    assert fault(checkpoints.read, missing) == not_downloaded(missing, "HTTP Error 404: Not Found", cache)
     for source in server.url("/nonsense.pth"), "http://127.0.0.1:9/x.pth", "http://[x/x.pth", "http://", "https://?":
         message = fault(checkpoints.read, source)
-        assert message.startswith(f"{source} could not be downloaded (") and message.endswith("the path of the file.")
+        assert message.startswith(f"{source} could not be downloaded (") and "give the path of the file" in message
     assert files_in(cache) == []
-
-
-def test_a_connection_that_is_cut(server, tmp_path):
-    server.files["/cut/bank.pth"] = b"weights"
-    url = server.url("/cut/bank.pth")
-    assert fault(download, url, tmp_path) == not_downloaded(url, "the connection ended after 7 of 17 bytes")
-    assert files_in(tmp_path) == []
 
 
 def test_a_failed_download_leaves_the_file_of_another_url(server, tmp_path):
@@ -337,7 +339,9 @@ def test_user_and_password_reach_the_server_but_no_message(server, tmp_path, cap
     path.unlink()
     texts = [caplog.text, fault(download, url, tmp_path), str(path)]
     assert f"http://127.0.0.1:{server.server_port}/bank.pth?token=..." in texts[0]
-    assert texts[1] == not_downloaded(server.url("/bank.pth?token=..."), "HTTP Error 404: Not Found")
+    assert texts[1] == not_downloaded(
+        url, "HTTP Error 404: Not Found", tmp_path, shown=server.url("/bank.pth?token=...")
+    )
     assert not any(word in text for text in texts for word in ("secret", "me%40x", "hidden"))
 
 
@@ -391,9 +395,9 @@ def test_a_connection_that_ends_early_is_continued(server, tmp_path, how):
 def test_three_attempts_are_made(server, tmp_path):
     server.files["/cut/a.pth"] = b"weights"
     assert fault(download, server.url("/cut/a.pth"), tmp_path) == not_downloaded(
-        server.url("/cut/a.pth"), "the connection ended after 7 of 17 bytes"
+        server.url("/cut/a.pth"), "the connection ended after 7 of 17 bytes", tmp_path
     )
-    assert len(server.paths) == http_transfer.ATTEMPTS
+    assert len(server.paths) == http_transfer.ATTEMPTS and files_in(tmp_path) == []
 
 
 def test_progress_in_a_log_is_a_line_at_times(monkeypatch, caplog):

@@ -66,6 +66,17 @@ def test_a_missing_folder(tree):
         assert str(caught.value) == f"{name}: there is no such folder. Give a folder."
 
 
+def test_folders_too_deep_for_python_are_one_line(tree, monkeypatch):
+    """As some versions of os.walk raise it at a thousand folders in each other."""
+
+    def walk(*args: object, **options: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(InputError, match=r"has folders in folders, more than can be listed\. Give one of them"):
+        list_files(tree, [".png"])
+
+
 def test_no_file_is_looked_at_more_than_once(tree, monkeypatch):
     """2,000 files of other kinds: their number of system calls does not grow with each of them."""
     for index in range(2000):

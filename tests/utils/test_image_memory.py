@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_picture_io import chunk, noise
+from support.png_files import chunk, noise
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import Picture, decode_rgb, read_picture, read_rgb, write_picture
@@ -133,8 +133,8 @@ def test_memory_of_writing(tmp_path, dtype, alpha, bytes_a_pixel):
 
 def test_out_of_memory_is_one_line(tmp_path):
     write_picture(Picture(np.zeros((2400, 4000, 3), np.uint8)), tmp_path / "a.png")
-    told = run_limited(tmp_path, "read_picture('a.png')", 20, "read_picture")
-    assert told == (
+    message = run_limited(tmp_path, "read_picture('a.png')", 20, "read_picture")
+    assert message == (
         "UnreadableImageError a.png is damaged, or too large for the memory. Get the file again, or scale it down."
     )
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # of this process
@@ -157,3 +157,56 @@ def test_a_small_jpeg_that_promises_many_pixels_takes_no_memory(tmp_path, mode, 
         f"UnreadableImageError a.jpg is truncated or damaged ({len(small)} bytes cannot hold 9000x9000 pixels). Get "
         "the file again."
     )
+
+
+def encoded(format: str, mode: str = "RGB", size: tuple[int, int] = (8, 8), **options: object) -> bytearray:
+    content = io.BytesIO()
+    Image.new(mode, size).save(content, format, **options)
+    return bytearray(content.getvalue())
+
+
+def liars(side: int) -> dict[str, bytes]:
+    """Files of other formats with a hundred pixels or none, whose headers say ``side`` by ``side``."""
+    jpeg2000, gif, bmp = encoded("JPEG2000"), encoded("GIF", "P"), encoded("BMP")
+    for box, at in (b"ihdr", 4), (b"\xff\x51", 6), (b"\xff\x51", 22):  # of the container and of the codestream
+        start = jpeg2000.index(box) + at
+        jpeg2000[start : start + 8] = struct.pack(">II", side, side)
+    gif[6:10] = struct.pack("<HH", side, side)
+    bmp[18:26] = struct.pack("<ii", side, side)
+    tiffs = {name: encoded("TIFF", compression=name) for name in (None, "tiff_lzw", "tiff_adobe_deflate")}
+    for tiff in tiffs.values():
+        start = struct.unpack("<I", tiff[4:8])[0] + 2
+        for at in range(start, start + 12 * 2, 12):  # its first two tags are width and height
+            assert struct.unpack("<H", tiff[at : at + 2])[0] in (256, 257)
+            tiff[at + 2 : at + 12] = struct.pack("<HII", 4, 1, side)
+    return {
+        "jpeg2000": bytes(jpeg2000), "gif": bytes(gif), "bmp": bytes(bmp),
+        "ppm": b"P6 %d %d 255\n" % (side, side) + bytes(100), "pgm": b"P2 %d %d 255\n1 2 3" % (side, side),
+        **{f"tiff {name}": bytes(tiff) for name, tiff in tiffs.items()},
+    }  # fmt: skip
+
+
+def test_small_files_of_any_format_that_promise_many_pixels_are_refused():
+    for name, content in liars(9000).items():
+        exact = name in ("bmp", "ppm", "tiff None")
+        with pytest.raises(UnreadableImageError) as caught:
+            decode_rgb(content, name)
+        assert str(caught.value) == (
+            f"{name} is truncated or damaged ({len(content)} bytes cannot hold 9000x9000 pixels). Get the file again."
+            if exact
+            else f"{name} is truncated, damaged or of one colour ({len(content)} bytes for 9000x9000 pixels). Get "
+            "the file again, or save it as PNG."
+        )
+
+
+@pytest.mark.parametrize(
+    ("format", "mode", "size", "options"),
+    [
+        ("TIFF", "1", (9921, 7016), {"compression": "group4"}),
+        ("WEBP", "RGB", (4000, 3000), {"lossless": True}),
+        ("GIF", "P", (4000, 3000), {}),
+    ],
+)
+def test_blank_images_are_read(format, mode, size, options):
+    content = bytes(encoded(format, mode, size, **options))
+    assert decode_rgb(content, "x").shape == (size[1], size[0], 3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
-from test_picture_io import SRGB, chunk, noise, png16
+from support.png_files import SRGB, chunk, noise, png16
 
 from glean_ext.utils.image_io import Picture, read_picture, write_picture
 
@@ -153,6 +153,17 @@ def test_texts_comments_and_other_programs_data(tmp_path):
     assert read_picture(tmp_path / "a.gif").not_carried == ("the comment",)
     assert read_picture(tmp_path / "a.jpg").not_carried == ("the comment",)
     assert read_picture(tmp_path / "a.tif").not_carried == ("the IPTC metadata", "the Photoshop layers")
+
+
+@pytest.mark.parametrize(
+    ("gamma", "more", "names"),
+    [(100_000, {}, ("the gamma of 1.00",)), (45455, {}, ()), (100_000, {"icc_profile": SRGB}, ())],
+)
+def test_the_gamma_of_a_png(tmp_path, gamma, more, names):
+    info = PngInfo()
+    info.add(b"gAMA", struct.pack(">I", gamma))
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png", pnginfo=info, **more)
+    assert read_picture(tmp_path / "a.png").not_carried == names
 
 
 def test_iptc_of_a_jpeg(tmp_path):

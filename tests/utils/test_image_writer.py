@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, JpegImagePlugin
+from support.png_files import SRGB, noise
 from test_image_metadata import ARTIST, MAKE, ORIENTATION, XMP, exif_of_a_camera, save_all
-from test_picture_io import SRGB, noise
 
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import Picture, read_picture, write_picture

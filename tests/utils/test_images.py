@@ -145,6 +145,14 @@ def test_missing_file_and_folder(tmp_path):
     assert fault(tmp_path) == "FILE: is a folder, not an image. Give the path of an image."
 
 
+def test_names_that_the_system_refuses(tmp_path):
+    refused = "FILE cannot be read (File name too long). Correct its name or its rights."
+    assert fault(tmp_path / f"{'a' * 300}.png") == refused
+    (tmp_path / "file").touch()
+    for path in "a\0b.png", tmp_path / "file" / "a.png":
+        assert fault(path) == "FILE: there is no such file. Give the path of an image."
+
+
 def test_text_named_png(tmp_path):
     (tmp_path / "a.png").write_text("no image\n" * 99)
     assert fault(tmp_path / "a.png") == (

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
+from support.png_files import SRGB, chunk, noise, png16
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # EXIF's orientation -> where the pixel at (row, column) of a stored 2x3 picture is shown, by the standard's table.
 SHOWN = {
     1: lambda y, x: (y, x),
@@ -27,23 +26,6 @@ SHOWN = {
     7: lambda y, x: (2 - x, 1 - y),
     8: lambda y, x: (2 - x, y),
 }
-
-
-def noise(*shape: int, dtype=np.uint16) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png16(pixels: np.ndarray, colour_type: int, *extra: bytes) -> bytes:
-    """A PNG by the standard: 16 bits, colour type 0, 2, 4 or 6."""
-    height, width = pixels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    parts = chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff16(pixels: np.ndarray, orientation: int, photometric: int = 2, extra: int | None = None) -> bytes:
@@ -102,6 +84,53 @@ def test_16_bits_of_gray_are_kept(tmp_path):
     picture = read_picture(tmp_path / "alpha.png")
     np.testing.assert_array_equal(picture.pixels, np.repeat(both[..., :1], 3, 2))
     np.testing.assert_array_equal(picture.alpha, both[..., 1])
+
+
+def tiff_gray(bits: int, photometric: int, data: bytes, sample_format: int = 1) -> bytes:
+    """A TIFF by the standard, of one row of four pixels."""
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 134, 277: 1, 278: 1, 279: len(data)}
+    tags[339] = sample_format
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in sorted(tags.items()))
+    return b"II" + struct.pack("<HIH", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_16_bits_of_gray_that_pillow_takes_at_their_word(tmp_path):
+    """White may be zero, and 12 bits have a white of 4095."""
+    levels, packed = struct.pack("<4H", 0, 1000, 30000, 65535), bytes([0x00, 0x01, 0x00, 0xFF, 0xF8, 0x00])
+    for content, shown in (
+        (tiff_gray(16, 1, levels), [0, 1000, 30000, 65535]),
+        (tiff_gray(16, 0, levels), [65535, 64535, 35535, 0]),
+        (tiff_gray(12, 1, packed), [0, 0x1001, 0xFFFF, 0x8008]),
+    ):
+        (tmp_path / "a.tif").write_bytes(content)
+        assert read_picture(tmp_path / "a.tif").pixels.tolist() == [[[level] * 3 for level in shown]]
+    (tmp_path / "a.tif").write_bytes(tiff_gray(16, 1, levels, sample_format=2))
+    with pytest.raises(UnreadableImageError, match=r"a\.tif has signed pixels, whose range is unknown"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_bits_that_are_lost_are_named(tmp_path):
+    pixels = noise(64, 64, 3)
+    for name, array in (
+        ("a.ppm", pixels), ("8.ppm", pixels.astype(np.uint8)),
+        ("a.jp2", pixels), ("8.jp2", pixels.astype(np.uint8)), ("gray.jp2", pixels[..., 0]),
+    ):  # fmt: skip
+        cv2.imwrite(str(tmp_path / name), array)
+        lost = "the 16 bits of its colours" in read_picture(tmp_path / name).not_carried
+        assert lost == name.startswith("a."), name
+    (tmp_path / "10.ppm").write_bytes(b"P6 1 1 1023\n" + bytes(6))
+    assert read_picture(tmp_path / "10.ppm").not_carried == ("the 10 bits of its colours",)
+
+
+def test_large_profiles(tmp_path):
+    """Those of printers and scanners may have several megabytes."""
+    icc = SRGB + np.random.default_rng(0).bytes(2 << 20)
+    for name in "a.tif", "a.png":
+        Image.fromarray(noise(4, 4, 3, dtype=np.uint8)).save(tmp_path / name, icc_profile=icc)
+        picture = read_picture(tmp_path / name)
+        assert picture.icc == icc
+        write_picture(picture, tmp_path / "out.png")
+        assert read_picture(tmp_path / "out.png").icc == icc
 
 
 def test_16_bits_in_rarer_layouts(tmp_path):
@@ -254,8 +283,8 @@ def test_premultiplied_colours_of_many_rows(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     picture = Picture(noise(2, 2, 3))
-    with pytest.raises(InputError, match=r"a\.jpg: images are written as PNG\. Name it .*a\.png\."):
-        write_picture(picture, tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.gif: images are written as \.png, .*\. Name it .*a\.png\."):
+        write_picture(picture, tmp_path / "a.gif")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_picture(picture, tmp_path / "file" / "a.png")

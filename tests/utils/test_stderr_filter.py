@@ -61,8 +61,8 @@ def test_threads_wait_for_each_other(capfd):
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
-def test_damaged_tiffs_are_told_by_us_alone(capfd, tmp_path, compression):
-    rng, told = np.random.default_rng(0), 0
+def test_damaged_tiffs_are_reported_by_us_alone(capfd, tmp_path, compression):
+    rng, reported = np.random.default_rng(0), 0
     stream = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(stream, "TIFF", compression=compression)
     for _ in range(40):
@@ -74,8 +74,8 @@ def test_damaged_tiffs_are_told_by_us_alone(capfd, tmp_path, compression):
             try:
                 read_picture(tmp_path / "a.tif")
             except InputError:
-                told += 1
-    assert told and capfd.readouterr().err == ""
+                reported += 1
+    assert reported and capfd.readouterr().err == ""
 
 
 def test_a_crash_of_the_network_is_not_silent(tmp_path):

@@ -93,6 +93,23 @@ def test_other_zip_archives(path):
         assert refusal(path) == "it is another zip archive than those of torch.save"
 
 
+def test_compressed_archives(path):
+    """A small file could be a huge one; torch.save never compresses."""
+    content = zipped(data_pickle({"w": torch.zeros(4)}), bytes(16), zipfile.ZIP_DEFLATED)
+    assert refusal(path, content) == "its content is compressed, which torch.save never does"
+
+
+def test_archives_whose_files_are_larger_than_they(path):
+    content = zipped(data_pickle({"w": torch.zeros(256)}), bytes(1024), copies=1000)
+    assert refusal(path, content) == "its content is larger than the file"
+
+
+def test_items_without_a_value(path):
+    path.write_bytes(b"\x80\x02}(K\1K\2K\3u.")
+    with pytest.raises(ValueError, match="shorter"):
+        read_torch_file(path)
+
+
 def tensor_pickle(*steps: bytes) -> bytes:
     """A pickle of one tensor of two zeros, after which ``steps`` change it."""
     return pickle.dumps(torch.zeros(2), 2)[:-1] + b"".join(steps) + b"."

@@ -22,6 +22,8 @@ from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import SHIPPED
 from glean_ext.web.worker import ModelWorker
 
+CARTOONS = "demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become cartoons."
+
 
 @pytest.mark.parametrize(("model", "size"), [("Demo GLEAN", 8), ("Demo GLEAN", 20), ("Demo LightGLEAN", 12)])
 def test_results_are_those_of_the_library(site, model, size):
@@ -71,7 +73,7 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
 def test_photo(site):
     job = site.submit((EXAMPLES / "astronaut.jpg").read_bytes(), kind="photo", name="astronaut.jpg")
     status = site.wait(job)
-    assert (status["state"], status["result"]["faces"], status["notices"]) == ("done", 1, [])
+    assert (status["state"], status["result"]["faces"], status["notices"]) == ("done", 1, [CARTOONS])
     photo = read_rgb(EXAMPLES / "astronaut.jpg")
     expected = PhotoRestorer(restorer("Demo GLEAN"), save_faces=True).restore(photo)
     np.testing.assert_array_equal(site.picture(job), expected.image)
@@ -84,7 +86,7 @@ def test_photo(site):
 def test_photo_without_faces(site):
     image = noise(40, 60)
     job = site.submit(encode(image), kind="photo", name="wall.png")
-    assert site.wait(job)["notices"] == ["wall.png: no face was found; nothing was restored."]
+    assert site.wait(job)["notices"] == [CARTOONS, "wall.png: no face was found; nothing was restored."]
     np.testing.assert_array_equal(site.picture(job), image)
 
 
@@ -96,7 +98,7 @@ def test_more_faces_than_are_shown_one_by_one(tmp_path):
         status = site.wait(job)
         assert (status["state"], status["result"]["faces"]) == ("done", 1)
         assert [site.get(f"/api/jobs/{job}/face-{number}.png").status for number in (0, 1)] == [200, 404]
-    assert status["notices"] == ["1 of 2 faces are shown one by one; all are in the result."]
+    assert status["notices"] == [CARTOONS, "1 of 2 faces are shown one by one; all are in the result."]
 
 
 def test_photos_of_too_many_faces(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import re
 import signal
@@ -15,7 +14,9 @@ import tempfile
 import pytest
 from support.web_server import FACE, MODELS, Site, encode, noise
 
+from glean_ext import cli
 from glean_ext.cli.base import as_option
+from glean_ext.cli.web import main
 from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
@@ -64,7 +65,9 @@ SLOW_SIGHUP, SLOW_SIGINT = (pytest.param(number, marks=pytest.mark.slow) for num
 def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
     mine = "Mine=configs/demo_glean_x8.py,glean-ext://demo_glean_x8.safetensors"
     everyone = ["--host", "0.0.0.0"] if end == signal.SIGTERM else []
-    process = tool("--port", "0", "--model", mine, *everyone, env=os.environ | {"TMPDIR": str(tmp_path)})
+    torchs_cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path.parent / "inductor")}  # torch leaves it in TMPDIR
+    environment = os.environ | torchs_cache | {"TMPDIR": str(tmp_path)}
+    process = tool("--port", "0", "--model", mine, *everyone, env=environment)
     try:
         line = process.stdout.readline()
         port = int(re.fullmatch(r"Open http://[\w.]+:(\d+) in a browser\. Ctrl-C ends\.\n", line)[1])
@@ -89,14 +92,11 @@ def test_the_tool_serves_and_leaves_nothing(tmp_path, end):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_extra_is_asked_for(monkeypatch):
-    spec = importlib.util.spec_from_file_location("web_tool", "tools/web.py")
-    web = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(web)
+def test_the_extra_is_asked_for(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "glean_ext.web.server")
-    with pytest.raises(InputError, match=r"^uvicorn is not installed\. pip install 'glean-ext\[web\]'"):
-        web.main([])
+    with pytest.raises(SystemExit):
+        cli.run(lambda: main([]))
+    assert capsys.readouterr().err == "error: uvicorn is not installed. pip install 'glean-ext[web]'\n"
 
 
 def test_bad_arguments_are_reported():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
+from glean_ext.compat import is_resuming
 from glean_ext.utils.files import remove_leftovers
 
 
@@ -19,18 +20,33 @@ class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's hook of the same name, with the same arguments, that is safe when the disk is full or the run killed.
 
     mmengine deletes the best checkpoint, and the oldest one, before it writes the next: a full disk or a kill at that
-    moment leaves none. Here the old one is deleted after that, so the disk needs space for one more.
+    moment leaves none. Here the old one is deleted after that, so the disk needs space for one more. A checkpoint names
+    the files that are deleted after it, so that a run which is killed before that deletes them when it is resumed.
     """
 
     file_backend: Any
     out_dir: str
+    _superseded: Sequence[str] = ()  # files that the interrupted run was about to delete
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if isinstance(backend := getattr(self, "file_backend", None), DeferredRemoval):
+            checkpoint["superseded"] = list(backend.files)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if is_resuming(runner):
+            self._superseded = checkpoint.get("superseded", ())
 
     def before_train(self, runner: Runner) -> None:
-        """As mmengine's; also deletes partial checkpoints, which a killed run leaves."""
+        """As mmengine's; also deletes partial and old checkpoints, which a killed run leaves."""
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, LocalBackend):
             remove_leftovers(Path(self.out_dir), ".pth")
         self.file_backend = DeferredRemoval(self.file_backend)
+        if is_main_process():
+            with self._save_then_remove():
+                for path in map(str, self._superseded):
+                    if Path(path).parent == Path(self.out_dir):  # else the file is another run's
+                        self.file_backend.remove(path)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -60,26 +76,30 @@ class DeferredRemoval:
 
     Args:
         backend: Does everything else.
+
+    Attributes:
+        files: What is to be removed.
+        folders: Likewise.
     """
 
     def __init__(self, backend: Any):
         self.backend = backend
-        self._files: list[str] = []
-        self._folders: list[str] = []
+        self.files: list[str] = []
+        self.folders: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
     def remove(self, filepath: str) -> None:
-        self._files.append(filepath)
+        self.files.append(filepath)
 
     def rmtree(self, dir_path: str) -> None:
-        self._folders.append(dir_path)
+        self.folders.append(dir_path)
 
     def remove_now(self, keep: set[str | None]) -> None:
         """Remove what was to be removed, except for ``keep``: paths that have been written again since."""
-        files, self._files = self._files, []
-        folders, self._folders = self._folders, []
+        files, self.files = self.files, []
+        folders, self.folders = self.folders, []
         for path in files:
             if path not in keep and self.backend.isfile(path):
                 self.backend.remove(path)

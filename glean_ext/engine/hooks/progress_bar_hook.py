@@ -24,6 +24,7 @@ class ProgressBarHook(Hook):
     def __init__(self) -> None:
         self._progress = ProgressBar(details=True, disable=not is_main_process())
         self._tasks: dict[str, TaskID] = {}
+        atexit.register(self._progress.stop)  # a run that fails does not reach the end
 
     def before_train(self, runner: Runner) -> None:
         self._start("training", runner.max_iters, runner.iter)
@@ -59,7 +60,6 @@ class ProgressBarHook(Hook):
 
     def _start(self, name: str, total: int, completed: int = 0) -> None:
         self._tasks[name] = self._progress.add_task(name, total=total, completed=completed, details="")
-        atexit.register(self._progress.stop)  # a run that fails does not reach the end
         self._progress.start()
 
     def _show(self, name: str, completed: int, details: str = "") -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.networks.banks.stylegan2 import bank_sizes
+from glean_ext.networks.banks import biggan_file, stylegan2
+from glean_ext.networks.banks.bank import Bank
 from glean_ext.networks.shapes import require_one_of
 from glean_ext.utils.downloads import without_secrets
 
 BANKS = ("frozen", "tuned", "absent")
 BANK_INITS = ("pretrained", "random")
+# Kind of bank -> the sizes that a file's tensors have if it is of that kind, otherwise nothing.
+KINDS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any]]] = {
+    "StyleGAN2": stylegan2.bank_sizes,
+    "BigGAN": biggan_file.bank_sizes,
+}
 
 
 def require_bank(bank: str, bank_init: str, init_cfg: dict | None) -> None:
@@ -23,7 +32,7 @@ def require_bank(bank: str, bank_init: str, init_cfg: dict | None) -> None:
             raise ValueError(f"{name}={value!r} does not go with a bank file: set init_cfg=None, or another {name}.")
 
 
-def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str) -> dict | None:
+def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str, kind: str = "StyleGAN2") -> dict | None:
     """The ``init_cfg`` to load the bank with, or None where the bank is absent or random.
 
     Raises:
@@ -32,38 +41,47 @@ def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str) 
     if init_cfg is None and bank_init == "pretrained" and bank != "absent":
         raise InputError(
             f"{type(net).__name__} has no pre-trained bank to train with. Set generator.init_cfg=dict(type="
-            "'Pretrained', checkpoint='<StyleGAN2 file>', prefix='generator_ema'), or generator.bank_init="
+            f"'Pretrained', checkpoint='<{kind} file>', prefix='generator_ema'), or generator.bank_init="
             "'random' if a random bank is what you want."
         )
     return init_cfg
 
 
-def load_bank(generator: nn.Module, init_cfg: dict) -> None:
-    """Fill ``generator`` from the file that ``init_cfg`` names, strictly.
+def load_bank(bank: Bank, init_cfg: dict) -> None:
+    """Fill ``bank`` from the file that ``init_cfg`` names, strictly.
 
     Raises:
-        InputError: The file does not fit. For a bank of other sizes the message names the file's and the config's.
+        InputError: The file does not fit. For a bank of another kind the message names it, for one of other sizes those
+            of the file and of the config.
     """
+    state, source, prefix = checkpoints.read_pretrained(init_cfg)
     try:
-        checkpoints.load_pretrained(generator, init_cfg)
+        bank.load(state, source, prefix)
     except InputError as error:
-        if differences := _differences(generator, init_cfg):
-            source = without_secrets(str(init_cfg["checkpoint"]))
-            raise InputError(
-                f"{source} holds a bank of other sizes: {'; '.join(differences)}. A bank must draw images as large as "
-                "the output and be as wide as the config says: set the file's sizes, or take another file."
-            ) from error
+        if reason := _reason(bank, state):
+            raise InputError(f"{without_secrets(str(source))} {reason}") from error
         raise
 
 
-def _differences(generator: nn.Module, init_cfg: dict) -> list[str]:
-    """The sizes in which a bank file differs from ``generator``; of the widths only the first one that differs."""
-    try:
-        source = init_cfg["checkpoint"]
-        state = checkpoints.with_prefix(checkpoints.read(source), init_cfg.get("prefix") or "", source)
-    except (InputError, KeyError):
-        return []
-    file, own = bank_sizes(state), bank_sizes(generator.state_dict())
+def _reason(bank: Bank, state: Mapping[str, Tensor]) -> str:
+    """Why a file does not fit a bank, as the rest of a sentence about the file; empty where only its keys tell."""
+    found = {kind: sizes for kind, sizes_of in KINDS.items() if (sizes := sizes_of(state))}
+    wanted = bank.kind or type(bank).__name__
+    if found and wanted not in found:
+        return f"holds a {', '.join(found)}, but the network takes a {wanted}. Take another file, or another network."
+    own, file = bank.sizes, found.get(wanted, {})
+    if own.get("num_classes") and file.get("num_classes") == 0:
+        return f"holds an unconditional {wanted}, but the network takes one with classes. Take another file."
+    if differences := _differences(own, file):
+        return (
+            f"holds a bank of other sizes: {'; '.join(differences)}. A bank must draw images as large as the output "
+            "and be as wide as the config says: set the file's sizes, or take another file."
+        )
+    return ""
+
+
+def _differences(own: Mapping[str, Any], file: Mapping[str, Any]) -> list[str]:
+    """The sizes in which a file differs from a bank; of the widths only the first one that differs."""
     other = [name for name in own if name in file and file[name] != own[name]]
     widths = [name for name in other if name.startswith("channels at")]
     names = [name for name in other if name not in widths[1:]]

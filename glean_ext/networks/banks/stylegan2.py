@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.networks import ops
-from glean_ext.networks.banks.spec import BankSpec
+from glean_ext.networks.banks.bank import Bank, BankSpec
+from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
 from glean_ext.networks.layers import BiasLeakyReLU, Blur, EqualizedLinear, EqualizedWeight
 from glean_ext.networks.shapes import MIN_SIZE, assert_shape, resolutions
 
@@ -176,24 +177,19 @@ class Synthesis(nn.Module):
     convs: nn.ModuleDict
     first_layer = 0  # the style convolution that codes[:, 0] belongs to
 
-    def __init__(self, spec: BankSpec):
+    def __init__(self, sizes: StyleGAN2Spec):
         super().__init__()
-        self.spec = spec
-        self.out_size = spec.out_size
-        self.style_channels = spec.style_channels
-        self.channels = spec.channels
-
-    @property
-    def feature_channels(self) -> dict[int, int]:
-        """Resolution -> channels of what :meth:`block` returns."""
-        return self.channels
+        self.blur_kernel = sizes.blur_kernel
+        self.out_size = sizes.out_size
+        self.style_channels = sizes.style_channels
+        self.channels = sizes.channels
 
     def style_convs(self, res: int) -> dict[str, StyleConv]:
         """New style convolutions for block ``res``, by their keys in ``convs``."""
         below, here, style_channels = self.channels[res // 2], self.channels[res], self.style_channels
         first, second = style_layers(res)
         return {
-            str(first - 1): StyleConv(below, here, style_channels, upsample=True, blur_kernel=self.spec.blur_kernel),
+            str(first - 1): StyleConv(below, here, style_channels, upsample=True, blur_kernel=self.blur_kernel),
             str(second - 1): StyleConv(here, here, style_channels),
         }
 
@@ -208,8 +204,10 @@ class Synthesis(nn.Module):
         """The stored noise of style convolution ``layer`` (0 is the one at 4x4): (1, 1, H, W)."""
         return self.get_buffer(f"injected_noise_{layer}")
 
-    def block(self, x: Tensor, res: int, codes: Tensor, fresh_noise: bool = False) -> Tensor:
-        """Synthesis block ``res``: (N, C, h, w), (N, K, S) -> (N, C', 2h, 2w).
+    def block(
+        self, x: Tensor, res: int, codes: Tensor, label: Tensor | None = None, fresh_noise: bool = False
+    ) -> Tensor:
+        """Synthesis block ``res``: (N, C, h, w), (N, K, S) -> (N, C', 2h, 2w); it takes no label.
 
         The bank was trained with h = w = ``res / 2``; for another size its stored noise is repeated or cropped.
         """
@@ -220,7 +218,7 @@ class Synthesis(nn.Module):
             x = self.style_conv(layer)(x, codes[:, layer - self.first_layer], noise)
         return x
 
-    def tune(self) -> None:
+    def tune(self, image: bool = False) -> None:
         """Make trainable what the features depend on; everything else stays as it is."""
         self.convs.requires_grad_(True)
 
@@ -231,11 +229,12 @@ class StyleGAN2Blocks(Synthesis):
     def __init__(
         self,
         in_size: int,  # resolution of the features that the first block takes
-        spec: BankSpec,  # of the whole generator
+        sizes: StyleGAN2Spec,  # of the whole generator
     ):
-        super().__init__(spec)
-        self.resolutions = resolutions(2 * in_size, spec.out_size)
+        super().__init__(sizes)
+        self.resolutions = resolutions(2 * in_size, sizes.out_size)
         self.num_latents = 2 * len(self.resolutions)
+        self.spec = BankSpec(self.channels, self.num_latents, self.style_channels)
         self.first_layer = style_layers(self.resolutions[0])[0]
         self.convs = nn.ModuleDict()
         for res in self.resolutions:
@@ -255,14 +254,14 @@ class StyleGAN2Blocks(Synthesis):
 GeneratorT = TypeVar("GeneratorT", bound="StyleGAN2Generator")
 
 
-class StyleGAN2Generator(Synthesis):
+class StyleGAN2Generator(Synthesis, Bank):
     """StyleGAN2's generator: mapping network, synthesis blocks and the RGB skip path.
 
     A restorer uses it block by block (:meth:`start` and :meth:`block`), without the mapping network and the RGB path;
     :meth:`forward` makes images from latent codes.
     """
 
-    unused_codes = 1  # the last codes, which the features do not depend on: they make RGB only
+    kind = "StyleGAN2"
 
     def __init__(
         self,
@@ -276,11 +275,12 @@ class StyleGAN2Generator(Synthesis):
         out_channels: int = 3,  # of the image
         bgr2rgb: bool = False,  # reverse the channels of the image that forward makes
     ):
-        super().__init__(
-            BankSpec(out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
-        )
+        sizes = StyleGAN2Spec(out_size, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
+        super().__init__(sizes)
         self.bgr2rgb = bgr2rgb
-        self.num_latents = self.spec.num_latents
+        self.num_latents = sizes.num_latents
+        # The last code only makes RGB.
+        self.spec = BankSpec(self.channels, self.num_latents, style_channels, unused_codes=1, makes_image=True)
 
         self.style_mapping = nn.Sequential(
             PixelNorm(),
@@ -302,8 +302,8 @@ class StyleGAN2Generator(Synthesis):
                 self.store_noise(layer, res)
 
     @classmethod
-    def from_spec(cls: type[GeneratorT], spec: BankSpec) -> GeneratorT:
-        return cls(**vars(spec))
+    def from_spec(cls: type[GeneratorT], sizes: StyleGAN2Spec) -> GeneratorT:
+        return cls(**vars(sizes))
 
     def style_conv(self, layer: int) -> StyleConv:
         """Style convolution ``layer``; 0 is the one at 4x4."""
@@ -313,8 +313,8 @@ class StyleGAN2Generator(Synthesis):
         """The learned constant that the synthesis starts from: (1, C, 4, 4)."""
         return self.constant_input.input
 
-    def start(self, codes: Tensor, fresh_noise: bool = False) -> Tensor:
-        """The features at 4x4. (N, K, S) -> (N, C, 4, 4)"""
+    def start(self, codes: Tensor, label: Tensor | None = None, fresh_noise: bool = False) -> Tensor:
+        """The features at 4x4: (N, K, S) -> (N, C, 4, 4); it takes no label."""
         assert_shape(codes, (None, None, self.style_channels))
         x = self.constant().expand(codes.shape[0], -1, -1, -1)
         return self.conv1(x, codes[:, 0], None if fresh_noise else self.noise(0))
@@ -324,10 +324,10 @@ class StyleGAN2Generator(Synthesis):
 
         ``fresh_noise`` draws new injected noise (training); otherwise the stored noise is used.
         """
-        x = self.start(codes, fresh_noise)  # (N, C, 4, 4)
+        x = self.start(codes, fresh_noise=fresh_noise)  # (N, C, 4, 4)
         image = self.rgb(x, MIN_SIZE, codes)  # (N, 3, 4, 4)
         for res in resolutions(2 * MIN_SIZE, self.out_size):
-            x = self.block(x, res, codes, fresh_noise)  # (N, C, res, res)
+            x = self.block(x, res, codes, fresh_noise=fresh_noise)  # (N, C, res, res)
             image = self.rgb(x, res, codes, image)  # (N, 3, res, res)
         return image.flip(1) if self.bgr2rgb else image
 
@@ -339,13 +339,25 @@ class StyleGAN2Generator(Synthesis):
         layer = self.to_rgb1 if res == MIN_SIZE else self.to_rgbs[res.bit_length() - 4]
         return layer(x, codes[:, 2 * res.bit_length() - 5], image)
 
-    def tune(self) -> None:
+    def image(self, features: Mapping[int, Tensor], codes: Tensor, label: Tensor | None = None) -> Tensor:
+        """The image that the RGB path makes of the features: {res: (N, C, res, res)}, (N, K, S) -> (N, 3, H, H)"""
+        image = None
+        for res in resolutions(MIN_SIZE, self.out_size):
+            image = self.rgb(features[res], res, codes, image)  # (N, 3, res, res)
+        assert image is not None
+        return image
+
+    def tune(self, image: bool = False) -> None:
         super().tune()
         self.constant_input.requires_grad_(True)
         self.conv1.requires_grad_(True)
-        if not self.unused_codes:  # the image is used, too
+        if image:
             self.to_rgb1.requires_grad_(True)
             self.to_rgbs.requires_grad_(True)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return bank_sizes(self.state_dict())
 
     def forward(self, z: Tensor, truncation: float = 1.0, fresh_noise: bool = False) -> Tensor:
         """Latent codes to images: (N, S), standard normal -> (N, 3, H, W), about [-1, 1].

@@ -19,11 +19,17 @@ from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, style_layers
-from glean_ext.networks.encoder import StyleCodes
-from glean_ext.networks.glean import GLEANStyleGANv2, require_size
+from glean_ext.networks.glean import GLEANNetwork, require_size
 from glean_ext.networks.inference.banded_upsampling import HighResBranch
+from glean_ext.networks.inference.fast_bank import FastBankGLEAN
 from glean_ext.networks.inference.folded_style_conv import ModulatedWeight, Modulation, ScaledStyleConv
-from glean_ext.networks.inference.frozen_copy import constant, converted, no_fast_form
+from glean_ext.networks.inference.frozen_copy import (
+    constant,
+    converted,
+    drop_unused_codes,
+    images_together,
+    no_fast_form,
+)
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2, require_input
 from glean_ext.networks.shapes import MIN_SIZE, resolutions
 from glean_ext.utils.dtypes import DTYPES
@@ -57,24 +63,22 @@ class LowResBranch(nn.Module):
 
 
 class FastGLEAN(nn.Module):
-    """:class:`GLEANStyleGANv2` for inference."""
+    """GLEAN with a StyleGAN2 bank for inference."""
 
-    def __init__(self, net: GLEANStyleGANv2, dtype: torch.dtype):
+    def __init__(self, net: GLEANNetwork, dtype: torch.dtype):
         super().__init__()
         self.size_requirements = net.size_requirements
         self.lq_padding, self.gt_padding = net.lq_padding, net.gt_padding
         self.img_channels = net.img_channels
         self.dtype = dtype
-        bank, first, last = net.generator, 2 * net.lq_padding.side, net.gt_padding.side
-        if not isinstance(bank, StyleGAN2Generator):
-            raise no_fast_form(bank)
+        bank, first, last = cast(StyleGAN2Generator, net.generator), 2 * net.lq_padding.side, net.gt_padding.side
         self.encoder = converted(net.encoder, dtype)
         drop_unused_codes(self.encoder)
         self.low_res = LowResBranch(bank, net.fusion_out, net.lq_padding.side, dtype)
         self.modulations = nn.ModuleList(
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
-        self.high_res = HighResBranch(bank, net.decoder, first, last, dtype)
+        self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -100,16 +104,6 @@ class FastGLEAN(nn.Module):
         make = Modulation.folded if len(codes) == 1 else Modulation.scaled
         layers = zip(self.modulations, codes.unbind(1), strict=True)
         return [make(cast(Modulation, modulation), code, self.dtype) for modulation, code in layers]
-
-
-def drop_unused_codes(encoder: nn.Module) -> None:
-    """Remove the weights of style codes that are not computed."""
-    for codes in encoder.modules():
-        if isinstance(codes, StyleCodes):
-            codes.out_features -= codes.unused * codes.style_channels
-            codes.unused = 0
-            codes.weight = constant(codes.weight[: codes.out_features], codes.weight.dtype)
-            codes.bias = constant(codes.bias[: codes.out_features], codes.bias.dtype)
 
 
 class FastLightGLEAN(nn.Module):
@@ -146,17 +140,13 @@ class FastLightGLEAN(nn.Module):
         return torch.cat(images).float().contiguous()
 
 
-def images_together(x: Tensor) -> int:
-    """The images of a batch that are computed together: on a CPU one, as fast and in less memory; elsewhere all."""
-    return 1 if x.device.type == "cpu" else len(x)
-
-
 @torch.no_grad()
 def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy of ``net`` that computes the same output faster and in less memory, see this module's description.
 
     Args:
-        net: The trained network: GLEAN or LightGLEAN, with a bank and a decoder. It is not changed.
+        net: The trained network: GLEAN with a bank of any kind, or LightGLEAN. It has a bank and a decoder. It is not
+            changed.
         dtype: The precision in which the copy stores weights and computes. Inputs, outputs and the few weights that
             make modulations are fp32.
 
@@ -168,8 +158,9 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     """
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
-    if isinstance(net, GLEANStyleGANv2):
-        fast: nn.Module = FastGLEAN(net, dtype)
+    if isinstance(net, GLEANNetwork) and type(net).forward is GLEANNetwork.forward:
+        styles = isinstance(net.generator, StyleGAN2Generator) and net.decoder is not None
+        fast: nn.Module = FastGLEAN(net, dtype) if styles else FastBankGLEAN(net, dtype)
     elif isinstance(net, LightGLEANStyleGANv2):
         fast = FastLightGLEAN(net, dtype)
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
+from glean_ext.networks.encoder import StyleCodes
 
 
 def constant(value: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
@@ -22,12 +23,36 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def converted(module: ModuleT, dtype: torch.dtype) -> ModuleT:
-    """A frozen copy in another precision, without a temporary copy in the module's own."""
-    return copy.deepcopy(module, {id(param): constant(param, dtype) for param in module.parameters()})
+    """A frozen copy in another precision, without a temporary copy in the module's own.
+
+    Modules with ``computes_in_fp32`` keep theirs.
+    """
+    copies: dict[int, Any] = {}
+    for part in module.modules():
+        kept = torch.float32 if getattr(part, "computes_in_fp32", False) else dtype
+        copies |= {id(param): constant(param, kept) for param in part.parameters(recurse=False)}
+        floats = (buffer for buffer in part.buffers(recurse=False) if buffer.is_floating_point())
+        copies |= {id(buffer): buffer.detach().to(kept, copy=True) for buffer in floats}
+    return copy.deepcopy(module, copies)
 
 
-def no_fast_form(module: nn.Module) -> InputError:
+def drop_unused_codes(encoder: nn.Module) -> None:
+    """Remove the weights of style codes that are not computed."""
+    for codes in encoder.modules():
+        if isinstance(codes, StyleCodes):
+            codes.out_features -= codes.unused * codes.style_channels
+            codes.unused = 0
+            codes.weight = constant(codes.weight[: codes.out_features], codes.weight.dtype)
+            codes.bias = constant(codes.bias[: codes.out_features], codes.bias.dtype)
+
+
+def images_together(x: Tensor) -> int:
+    """The images of a batch that are computed together: on a CPU one, as fast and in less memory; elsewhere all."""
+    return 1 if x.device.type == "cpu" else len(x)
+
+
+def no_fast_form(module: object) -> InputError:
     return InputError(
-        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2 or "
-        "LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
+        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2, "
+        "GLEANBigGAN or LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
     )

@@ -9,7 +9,7 @@ from glean_ext.networks.shapes import channels_by_resolution
 
 
 @dataclass(frozen=True)
-class BankSpec:
+class StyleGAN2Spec:
     """The sizes of a StyleGAN2 generator; the names are those of the restorers' arguments."""
 
     out_size: int  # pixels: side of its images, a power of two from 4 on

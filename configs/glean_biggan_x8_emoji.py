@@ -1,0 +1,24 @@
+# 8x8 -> 64x64 emoji of six classes in one model, at the size of the demonstration. Its bank comes from
+# bank_biggan_emoji_64.py.
+_base_ = ['demo_glean_x8.py', '_base_/emoji.py']
+
+model = dict(
+    generator=dict(
+        _delete_=True,
+        type='GLEANBigGAN',
+        in_size=8,
+        out_size=64,
+        class_names=_base_.emoji_classes,
+        rrdb_channels=32,
+        num_rrdbs=1,
+        max_channels=80,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='work_dirs/bank_biggan_emoji_64/iter_50000.pth', prefix='generator_ema'),
+        **_base_.emoji_bank),
+    discriminator=dict(init_cfg=None),
+)
+train_dataloader = dict(dataset=_base_.emoji_train)
+val_dataloader = dict(dataset=_base_.emoji_test)
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=2000, val_interval=500)
+param_scheduler = dict(T_max=2000)

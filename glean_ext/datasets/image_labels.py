@@ -1,0 +1,63 @@
+"""The classes of a folder's images: from subfolders, or from a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+from glean_ext.errors import InputError, first_line
+from glean_ext.utils.messages import summarize_names
+
+FOLDERS = "folders"
+
+
+def image_labels(
+    names: Sequence[str], labels: str, root: str, classes: Sequence[str] | int | None = None
+) -> dict[str, int]:
+    """The class of each image as a number; images of other classes than ``classes`` are left out.
+
+    Args:
+        names: The images, relative to their folder.
+        labels: ``'folders'``: the class of an image is the first folder of its name, as in ImageNet. Otherwise a JSON
+            file, relative to ``root``, with a class for each image's name or stem.
+        root: The folder of the data set.
+        classes: The classes in the order of their numbers; a number: all, sorted, and there must be so many; None: all.
+
+    Raises:
+        InputError: The file cannot be used, an image has no class, or there are no images of a class.
+    """
+    named = _from_folders(names) if labels == FOLDERS else _from_file(names, Path(root) / labels)
+    if isinstance(classes, int) and classes != (count := len(set(named.values()))):
+        raise InputError(f"The images have {count} classes, but classes={classes}. Correct the folder or the number.")
+    classes = sorted(set(named.values())) if classes is None or isinstance(classes, int) else list(classes)
+    if empty := sorted(set(classes) - set(named.values())):
+        found = summarize_names(sorted(set(named.values())), 10)
+        raise InputError(f"There are no images of the class {empty[0]!r}; the classes are {found}. Correct classes.")
+    return {name: classes.index(kind) for name, kind in named.items() if kind in classes}
+
+
+def _from_folders(names: Sequence[str]) -> dict[str, str]:
+    if loose := [name for name in names if len(PurePath(name).parts) < 2 or PurePath(name).is_absolute()]:
+        raise InputError(
+            f"{summarize_names(loose, 1)}: labels='folders' takes the class from the folder of an image, but it is in "
+            "none below the ground truth. Sort the images into a folder for each class and set recursive=True, or "
+            "name a JSON file."
+        )
+    return {name: PurePath(name).parts[0] for name in names}
+
+
+def _from_file(names: Sequence[str], path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON ({first_line(error)}). Set labels to a file with a class for each image, "
+            "or to 'folders'."
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(kind, str) for kind in content.values()):
+        raise InputError(f"{path} must hold an object with the name of a class for each image. Correct it.")
+    named = {name: content.get(PurePath(name).stem, content.get(name)) for name in names}
+    if missing := [name for name, kind in named.items() if kind is None]:
+        raise InputError(f"{path} has no class for {summarize_names(missing, 1)}. Add it, or remove the image.")
+    return named

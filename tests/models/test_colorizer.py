@@ -1,0 +1,100 @@
+"""The colorizer's training: which of several answers is trained, and two iterations of MMagic's runner."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from PIL import Image
+from support.runners import ROOT, clean_mmengine
+from support.seeding import seed
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from glean_ext.config import load_config
+from glean_ext.engine import runner as runners
+from glean_ext.errors import InputError
+from glean_ext.inference.model_cost import config_costs
+
+__all__ = ["clean_mmengine", "seed"]
+CONFIG = ROOT / "configs/demo_glean_color.py"
+
+
+def build(**changes):
+    from mmagic.registry import MODELS
+
+    model = load_config(CONFIG).model
+    for name, value in changes.items():
+        model[name] = value
+    with DefaultScope.overwrite_default_scope("mmagic"):
+        return MODELS.build(model)
+
+
+def test_the_nearest_answer_is_trained():
+    model = build(candidates=3)
+    inputs = torch.rand(4, 1, 64, 64).expand(-1, 3, -1, -1) * 2 - 1
+    torch.manual_seed(5)
+    candidates = torch.stack([torch.zeros(4, 64), torch.randn(4, 64), torch.randn(4, 64)])  # (3, N, S)
+    wanted = candidates[[0, 1, 2, 1], torch.arange(4)]
+    with torch.no_grad():
+        gt = model.generator(inputs, wanted) + 0.001
+    torch.manual_seed(5)
+    assert torch.equal(model.nearest_latents(inputs, gt), wanted)
+    model.candidates = 1
+    assert not model.nearest_latents(inputs, gt).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"candidates": 0}, "model.candidates is 0, but it must be a whole number, 1 or more."),
+        (
+            {"generator": {"type": "GLEANStyleGANv2", "in_size": 8, "out_size": 16, "max_channels": 8, "num_rrdbs": 1}},
+            "GLEANColorizer trains a GLEANColorization, but model.generator.type is 'GLEANStyleGANv2'. Set another "
+            "type.",
+        ),
+    ],
+)
+def test_wrong_settings(changes, message):
+    with pytest.raises(InputError) as error:
+        build(**changes)
+    assert str(error.value) == message
+
+
+def test_the_config_of_256():
+    path = ROOT / "configs/glean_color_256_ffhq.py"
+    cfg, costs = load_config(path), config_costs(path)
+    assert costs.title == "GLEANColorization 256 -> 256, batch 1"
+    assert costs.parts["total"].trainable < costs.parts["total"].parameters < 175.5e6  # GLEAN's of 64 -> 1024
+    for loader in cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader:
+        assert loader.dataset.scale == 1 and loader.dataset.pipeline[1].preset == "gray"
+
+
+@pytest.mark.parametrize(
+    ("config", "losses"),
+    [
+        ("demo_glean_color", {"loss_pix"}),
+        ("demo_glean_blind_x4", {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}),
+    ],
+)
+def test_two_iterations(config, losses, tmp_path, clean_mmengine, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for part, count in ("train", 3), ("test", 1):
+        (tmp_path / part / "GT").mkdir(parents=True)
+        for i in range(count):
+            image = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / part / f"GT/{i}.png")
+    loaders = [f"{name}_dataloader.dataset.data_root={tmp_path}" for name in ("val", "test")]
+    options = [*(f"{loader}/test" for loader in loaders), f"train_dataloader.dataset.data_root={tmp_path}/train"]
+    options += ["train_dataloader.batch_size=2", "train_cfg.max_iters=2", "train_cfg.val_interval=2"]
+    cfg = load_config(ROOT / f"configs/{config}.py", options)
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "work"), f"{config}-two-iterations"
+    runner = runners.train(cfg)
+    scalars = runner.message_hub.log_scalars
+    assert runner.iter == 2 and losses <= {name.removeprefix("train/") for name in scalars}
+    assert np.isfinite(scalars["val/PSNR"].current())
+    images = runner.val_dataloader.dataset
+    first, again = images[0]["inputs"], images[0]["inputs"]
+    assert torch.equal(first, again), "validation is not on fixed inputs"
+    if config == "demo_glean_color":
+        assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2]) and first.shape == (3, 64, 64)

@@ -1,0 +1,82 @@
+"""Photographs of heads whose places are known, and what stands for a network that restores faces."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from skimage import data
+
+from glean_ext.faces.photo_restorer import PhotoResult
+from glean_ext.size_requirements import SizeRequirements
+from glean_ext.utils.imresize import imresize
+
+DEMO = "configs/demo_glean_x8.py", "glean-ext://demo_glean_x8.safetensors"
+HEAD = (223.0, 125.0)  # centre of the head in the photograph of the astronaut
+# Centre, scale and degrees counterclockwise of six copies of that head; two lie across the picture's border.
+GROUP = [
+    (110, 130, 1.0, 0),
+    (400, 190, 1.3, 30),
+    (760, 90, 1.6, -50),
+    (40, 560, 1.2, 90),
+    (560, 640, 1.5, 170),
+    (1010, 480, 1.8, -20),
+]
+
+
+def head_map(x: float, y: float, scale: float, degrees: float) -> np.ndarray:
+    """(2, 3): from points of the astronaut's photograph to where a copy of the head lies."""
+    matrix = cv2.getRotationMatrix2D(HEAD, degrees, scale)
+    matrix[:, 2] += np.array([x, y]) - HEAD
+    return matrix
+
+
+def paste_head(
+    picture: np.ndarray, spot: tuple[float, float, float, float], blur: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture, (h, w, 3) float32, with the astronaut's head at a spot, and the mask of the head, (h, w) in [0, 1].
+
+    Args:
+        spot: Centre, scale and degrees, as in :data:`GROUP`.
+        blur: Deviation of the mask's edge, in pixels of the head.
+    """
+    size = picture.shape[1], picture.shape[0]
+    head = np.zeros((512, 512), np.float32)
+    cv2.ellipse(head, (223, 118), (72, 90), 0, 0, 360, (1,), -1)
+    head = cv2.GaussianBlur(head, (0, 0), blur)
+    centres = head_map(*spot)
+    centres[:, 2] += centres[:, :2] @ [0.5, 0.5] - 0.5
+    mask = cv2.warpAffine(head, centres, size)
+    face = cv2.warpAffine(data.astronaut(), centres, size, flags=cv2.INTER_CUBIC)
+    return picture * (1 - mask[..., None]) + face * mask[..., None], mask
+
+
+def group_photo() -> np.ndarray:
+    """(800, 1060, 3): the six heads of ``GROUP`` over a cup of coffee."""
+    picture = cv2.resize(data.coffee(), (1060, 800), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    for spot in GROUP:
+        picture, _ = paste_head(picture, spot, blur=4)
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+class Identity:
+    """Takes ``size`` x ``size`` and returns its input, enlarged; any other size, too."""
+
+    def __init__(self, size: int, scale: int, any_size: bool = False):
+        self.takes = SizeRequirements((size, size), scale, any_size)
+        self.inputs: list[np.ndarray] = []
+
+    def restore(self, rgb: np.ndarray) -> np.ndarray:
+        self.inputs.append(rgb)
+        return imresize(rgb, scale=self.takes.scale)
+
+
+def inside(result: PhotoResult, shape: tuple[int, ...], grow: float = 0) -> np.ndarray:
+    """(h, w) bool: in a face's outline, or within ``grow`` (in sides of the aligned crop) of it."""
+    mask = np.zeros(shape[:2], np.uint8)
+    for one in result.faces:
+        outline = [np.round(one.face.oval - 0.5).astype(np.int32)]
+        cv2.fillPoly(mask, outline, (1,))
+        if grow:
+            width = np.hypot(*(one.face.quad[3] - one.face.quad[0])) * grow
+            cv2.polylines(mask, outline, True, (1,), 2 * round(width))
+    return mask > 0
