@@ -92,8 +92,7 @@ def run_all(experiments: Iterable[Experiment], jobs: int, threads: int) -> None:
     weights.vgg16()
     method = "spawn" if torch.cuda.is_available() else "fork"  # a fork inherits what was loaded, but not a GPU
     with multiprocessing.get_context(method).Pool(jobs, maxtasksperchild=1) as pool:
-        for _ in pool.starmap(run, [(experiment, threads) for experiment in open_ones], chunksize=1):
-            pass
+        pool.starmap(run, [(experiment, threads) for experiment in open_ones], chunksize=1)
 
 
 def main() -> None:
