@@ -1,7 +1,7 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, remedies, rates; all: all of these. quality and
-category need banks that python -m experiments.train_banks trains. Then the report: python -m experiments.report
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, warm, remedies, rates; all: all of these.
+quality and category need banks that python -m experiments.train_banks trains. Then the report: python -m experiments.report
 """
 
 from __future__ import annotations
