@@ -11,7 +11,7 @@ from experiments import figures
 from experiments.experiment import RESULTS, Budget, Experiment
 from experiments.metric_names import METRICS
 from experiments.summary import Group, Summary
-from experiments.tables import SEEDS, TABLES
+from experiments.tables import REMEDIES, SEEDS, TABLES
 from experiments.verdicts import CLAIMS
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path
@@ -128,10 +128,19 @@ def verdict_lines(summary: Summary) -> str:
     return "\n".join(f"- **{v.claim}: {v.verdict}.** {'; '.join(v.reasons)}." for v in verdicts)
 
 
+def random_of(experiment: Experiment) -> Experiment:
+    """The same with a random bank."""
+    return replace(experiment, system=experiment.system.replace("glean", "glean-random", 1), bank="")
+
+
 def benefit_points(summary: Summary) -> list[tuple[str, float, float]]:
     """LPIPS that the pre-trained bank saves over the random one, by setting."""
     settings = {
         "×8, all pairs": Experiment("glean"),
+        "×8, warm start": Experiment("glean-warm"),
+        "×8, four times the steps": Experiment(
+            "glean", budget=REMEDIES["4_times_the_steps"], variant="4_times_the_steps"
+        ),
         "×16, all pairs": Experiment("glean", scale=16),
         "×8, 200 pairs": Experiment("glean", pairs=200),
         "×8, bank shown 30,000 images": Experiment("glean", bank="cartoons-30k"),
@@ -140,7 +149,7 @@ def benefit_points(summary: Summary) -> list[tuple[str, float, float]]:
     }
     points = []
     for name, experiment in settings.items():
-        trained, random = summary.group(experiment), summary.group(replace(experiment, system="glean-random", bank=""))
+        trained, random = summary.group(experiment), summary.group(random_of(experiment))
         if trained and random:
             spread = trained.spread("LPIPS") + random.spread("LPIPS")
             points.append((name, random.mean("LPIPS") - trained.mean("LPIPS"), spread))
@@ -150,7 +159,17 @@ def benefit_points(summary: Summary) -> list[tuple[str, float, float]]:
 def draw_figures(summary: Summary) -> str:
     """Write the figures that the results allow; the Markdown that shows them."""
     parts = []
-    systems = ("bicubic", "srgan", "esrgan", "glean-no-bank", "glean-random", "glean-tuned", "glean", "lightglean")
+    systems = (
+        "bicubic",
+        "srgan",
+        "esrgan",
+        "glean-no-bank",
+        "glean-random",
+        "glean-tuned",
+        "glean",
+        "lightglean",
+        "glean-warm",
+    )
     for scale in 8, 16:
         rows = {NAMES[name]: Experiment(name, scale=scale) for name in systems}
         if figures.sheet(rows, list(range(figures.COLUMNS)), FIGURES / f"x{scale}.png"):
