@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make every other process crawl on small machines.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo evidence test test-slow test-browser lint clean
+.PHONY: demo evidence test test-slow test-browser lint resolve clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m demo
@@ -37,6 +37,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The package installs beside current versions of what MMagic's editors were once bound to.
+resolve: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed '.[all]' \
+	    'diffusers>=0.40' 'transformers>=5' 'huggingface_hub>=1' 'numpy>=2.2' 'opencv-python>=4.12'
 
 $(VENV)/installed: setup.cfg pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)

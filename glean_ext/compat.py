@@ -1,7 +1,8 @@
 """The one place that patches other libraries where they are broken, and that uses what mmengine keeps private.
 
 MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, an mmcv without
-compiled ops, a ``torch.load`` that refuses mmengine's training checkpoints, and a fault in mmengine.
+compiled ops, libraries that its editors are too old for, a ``torch.load`` that refuses mmengine's training
+checkpoints, and a fault in mmengine.
 ``apply()`` corrects these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
 """
 
@@ -15,21 +16,25 @@ import importlib.util
 import logging
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.mmcv_ops import MMCV_OPS, MMCVOps
 
 if TYPE_CHECKING:
     from mmengine.optim import OptimWrapper
     from mmengine.runner import Runner
-    from torch import Tensor
     from torch.utils.data import DataLoader
 
-MMCV_OPS = "mmcv._ext"  # the module of compiled ops, absent from mmcv-lite
+    Execute = Callable[[ModuleType], None]  # what runs the code of a module
+
 EDITORS = "mmagic.models.editors"
+FACE_DRAWING = "controlnet_aux.mediapipe_face.mediapipe_face_common"  # of a package that MMagic's inferencers import
 INFERENCER = "mmagic.apis.mmagic_inferencer"
 LEFT_OUT: dict[str, tuple[str, str]] = {}  # class of MMagic -> its editor, and why that cannot be imported
 LOG_STATISTICS = ("min", "max", "current", "mean")  # the methods that mmengine's log buffers are pickled with
@@ -41,7 +46,8 @@ logger = logging.getLogger(__name__)
 def apply() -> None:
     """Make MMagic importable and usable on this machine's versions. A second call changes nothing."""
     name_numpy_bool8()
-    leave_out_broken_editors()
+    hook_import(EDITORS, leave_out_broken_editors)
+    hook_import(FACE_DRAWING, do_without_mediapipe)
     supply_mmcv_ops()
     allow_training_checkpoints()
     take_folder_names_as_metainfo()
@@ -167,11 +173,15 @@ def offer_inferencers(kind: type, settings: Callable[[str], list[dict]], tasks: 
         settings: model name -> the ``Models`` of a metafile.
         tasks: model name -> what MMagic calls its task.
     """
+    change = functools.partial(_hook_inferencer, kind=kind, settings=settings, tasks=tasks)
+
+    def execute(run: Execute, module: ModuleType) -> None:
+        run(module)
+        change(module)
+
     if INFERENCER in sys.modules:
-        _hook_inferencer(sys.modules[INFERENCER], kind, settings, tasks)
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        change = functools.partial(_hook_inferencer, kind=kind, settings=settings, tasks=tasks)
-        sys.meta_path.insert(0, _AfterImport(INFERENCER, change))
+        change(sys.modules[INFERENCER])
+    hook_import(INFERENCER, execute)
 
 
 def _hook_inferencer(
@@ -208,59 +218,67 @@ def _hook_inferencer(
     inferencer.inference_supported_models_cfg_inited = False  # read the metafiles again, with these models
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls ``change(module)`` once the module of that name has been imported."""
+# ---------------------------------------------------------------- modules that are run in another way
 
-    def __init__(self, name: str, change: Callable[[ModuleType], None]) -> None:
-        self.name, self.change = name, change
+
+def hook_import(name: str, execute: Callable[[Execute, ModuleType], None]) -> None:
+    """Have ``execute(run, module)`` run the module of that name, once it is imported; ``run(module)`` is the usual way.
+
+    A module that has been imported, or that has a hook, is left alone.
+    """
+    if name not in sys.modules and not any(isinstance(f, _ImportHook) and f.name == name for f in sys.meta_path):
+        sys.meta_path.insert(0, _ImportHook(name, execute))
+
+
+class _ImportHook(importlib.abc.MetaPathFinder):
+    def __init__(self, name: str, execute: Callable[[Execute, ModuleType], None]) -> None:
+        self.name, self.execute = name, execute
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         spec = importlib.machinery.PathFinder.find_spec(name, path) if name == self.name else None
-        loader = spec.loader if spec else None
-        if loader is None:
+        if spec is None or spec.loader is None:
             return None
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            self.change(module)
-
-        loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = functools.partial(self.execute, spec.loader.exec_module)  # type: ignore[method-assign]
         return spec
 
 
-def leave_out_broken_editors() -> None:
-    """Let MMagic be imported though some of its editors need older versions of other libraries than are installed.
+def leave_out_broken_editors(run: Execute, module: ModuleType) -> None:
+    """Run ``mmagic.models.editors`` statement by statement, and leave out each import that fails.
 
-    ``mmagic.models.editors`` imports every editor, so one that fails would take all of MMagic with it. Each is imported
-    on its own; one that fails is logged and kept in :data:`LEFT_OUT`. It has to run before MMagic is imported.
+    It imports every editor, so one that needs older versions of other libraries than are installed would take all of
+    MMagic with it. Such an editor is logged and kept in :data:`LEFT_OUT`.
     """
-    if EDITORS not in sys.modules and not any(isinstance(finder, _EditorsFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _EditorsFinder())
+    path = str(module.__file__)
+    for statement in ast.parse(Path(path).read_bytes()).body:
+        try:
+            exec(compile(ast.Module([statement], []), path, "exec"), vars(module))
+        except Exception as error:  # anything: an old editor meets a new library
+            if not isinstance(statement, ast.ImportFrom):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            logger.info("MMagic's %s is left out: %s", statement.module, reason)
+            LEFT_OUT.update({alias.name: (str(statement.module), reason) for alias in statement.names})
+    vars(module)["__all__"] = [name for name in vars(module).get("__all__", ()) if name in vars(module)]
 
 
-class _EditorsFinder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == EDITORS else None
-        if spec is not None and spec.origin:
-            spec.loader = _EditorsLoader(name, spec.origin)
-        return spec
+def do_without_mediapipe(run: Execute, module: ModuleType) -> None:
+    """Run a module as where mediapipe is not installed, if it fails with the installed one.
 
-
-class _EditorsLoader(importlib.machinery.SourceFileLoader):
-    """Runs the statements of the module one by one; an import that fails is left out."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        for statement in ast.parse(self.get_data(self.path)).body:
-            try:
-                exec(compile(ast.Module([statement], []), self.path, "exec"), vars(module))
-            except Exception as error:  # anything: an old editor meets a new library
-                if not isinstance(statement, ast.ImportFrom):
-                    raise
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                logger.info("MMagic's %s is left out: %s", statement.module, reason)
-                LEFT_OUT.update({alias.name: (str(statement.module), reason) for alias in statement.names})
-        vars(module)["__all__"] = [name for name in vars(module).get("__all__", ()) if name in vars(module)]
+    controlnet_aux can do without mediapipe, but not with one that lacks ``solutions``, as all after 0.10.21 do.
+    """
+    try:
+        run(module)
+    except Exception as error:  # other versions raise errors of several types
+        logger.info("%s does without mediapipe: %s", module.__name__, first_line(error))
+        installed = {"mediapipe": sys.modules["mediapipe"]} if "mediapipe" in sys.modules else {}
+        sys.modules["mediapipe"] = None  # type: ignore[assignment]  # an import of it fails
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is not installed
+                run(module)
+        finally:
+            del sys.modules["mediapipe"]
+            sys.modules.update(installed)
 
 
 def refusing(name: str) -> Callable[..., NoReturn]:
@@ -284,109 +302,3 @@ def supply_mmcv_ops() -> None:
     if mmcv is None or importlib.machinery.PathFinder.find_spec(MMCV_OPS, mmcv.submodule_search_locations):
         return
     sys.modules[MMCV_OPS] = MMCVOps()
-
-
-def upfirdn2d(
-    input: Tensor,
-    filter: Tensor,
-    upx: int,
-    upy: int,
-    downx: int,
-    downy: int,
-    padx0: int,
-    padx1: int,
-    pady0: int,
-    pady1: int,
-    flip: bool,
-    gain: float,
-) -> Tensor:
-    """Insert zeros, pad, filter and decimate, as mmcv's kernel of that name.
-
-    Args:
-        input: (N, C, H, W)
-        filter: (kh, kw), applied to every channel.
-        upx, upy: Zero-insertion factors: ``up - 1`` zeros after each pixel.
-        downx, downy: Of the filtered image every ``down``-th pixel is kept.
-        padx0, padx1, pady0, pady1: Zeros left, right, above and below; a negative value crops.
-        flip: False for a convolution, True for a correlation.
-        gain: Multiplies the result.
-
-    Returns:
-        (N, C, H', W') of the dtype of ``input``, with ``H' = (H * upy + pady0 + pady1 - kh) // downy + 1``.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    n, c, h, w = input.shape
-    x = input
-    if upx > 1 or upy > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, upx - 1, 0, 0, 0, upy - 1)).reshape(n, c, h * upy, w * upx)
-    x = F.pad(x, (padx0, padx1, pady0, pady1))
-    weight = gain * (filter if flip else filter.flip(0, 1))
-    weight = weight.to(x.dtype).expand(c, 1, -1, -1)  # one group a channel: never TF32
-    with torch.autocast(x.device.type, enabled=False):  # autocast does not touch the compiled op either
-        return F.conv2d(x, weight, stride=(downy, downx), groups=c)
-
-
-def fused_bias_leakyrelu(
-    input: Tensor, bias: Tensor, refer: Tensor, act: int, grad: int, alpha: float, scale: float
-) -> Tensor:
-    """``scale * leaky_relu(input + bias)`` or its derivative, as mmcv's kernel of that name.
-
-    Args:
-        input: (N, C, ...): the features, or what is multiplied with the derivative.
-        bias: (C,), or empty for none.
-        refer: Shape of ``input``: the output of the forward call, which says where the slope applies. Empty for
-            ``grad=0``.
-        act: 3, leaky ReLU.
-        grad: 0 for the function, 1 for its derivative. The second derivative is zero, and no wrapper needs it.
-        alpha: Slope below zero.
-        scale: Multiplies the result.
-
-    Returns:
-        Shape of ``input``.
-    """
-    import torch
-
-    if act != 3 or grad not in (0, 1):
-        raise ValueError(f"fused_bias_leakyrelu has act=3 with grad=0 or 1, not act={act} with grad={grad}")
-    x = input + bias.reshape(1, -1, *[1] * (input.ndim - 2)) if bias.numel() else input
-    sign = refer if grad else x
-    return torch.where(sign > 0, x, x * alpha) * scale
-
-
-class MMCVOps(ModuleType):
-    """Stands in for ``mmcv._ext``: the ops of MMagic's StyleGAN networks in PyTorch, for any device.
-
-    mmcv's wrappers use them for CUDA tensors and build the first and second derivatives out of them. ``hasattr`` is
-    true for every other op, as mmcv asserts that at import; calling one raises InputError.
-
-    Its ``__spec__`` has no loader, so that mmengine's ``mmcv_full_available()`` answers False, which is the truth.
-    """
-
-    upfirdn2d = staticmethod(upfirdn2d)
-    fused_bias_leakyrelu = staticmethod(fused_bias_leakyrelu)
-
-    def __init__(self) -> None:
-        super().__init__(MMCV_OPS, "Stand-in for mmcv's compiled ops, made by glean_ext.compat.")
-        self.__spec__ = importlib.machinery.ModuleSpec(MMCV_OPS, loader=None)
-        self.__package__ = "mmcv"
-
-    @staticmethod
-    def get_compiler_version() -> str:
-        """What mmcv's ``collect_env`` prints where nothing was compiled."""
-        return "n/a"
-
-    get_compiling_cuda_version = get_compiler_version
-
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith("_"):
-            raise AttributeError(f"module {MMCV_OPS!r} has no attribute {name!r}")
-        return functools.partial(_refuse, name)
-
-
-def _refuse(op: str, *args: object, **kwargs: object) -> NoReturn:
-    raise InputError(
-        f"The op {op!r} needs mmcv's compiled ops, which mmcv-lite does not have. Put the full mmcv in its place: "
-        "pip uninstall mmcv-lite, then pip install --no-build-isolation 'mmcv>=2.0,<2.2'."
-    )

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from glean_ext import compat
+from glean_ext import compat, mmcv_ops
 from glean_ext.errors import InputError
 
 compat.apply()
 
-STAND_IN = isinstance(sys.modules.get(compat.MMCV_OPS), compat.MMCVOps)
+STAND_IN = isinstance(sys.modules.get(mmcv_ops.MMCV_OPS), mmcv_ops.MMCVOps)
 needs_stand_in = pytest.mark.skipif(not STAND_IN, reason="this mmcv has compiled ops")
 # mmengine asks pkgutil.find_loader, deprecated since Python 3.12.
 asks_find_loader = pytest.mark.filterwarnings("ignore:'pkgutil.find_loader'")
@@ -143,7 +143,7 @@ def test_numpy_2_gets_bool8_and_numpy_1_stays(monkeypatch: pytest.MonkeyPatch) -
 TRAINING = """
 import json, torch
 from torch.utils.data import Dataset
-from glean_ext import compat
+from glean_ext import compat, mmcv_ops
 compat.apply()
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, load_checkpoint
@@ -361,7 +361,7 @@ def test_backward_passes_that_count_as_one_accumulate_as_one() -> None:
 
 def test_mmagic_imports_and_collects_its_environment(tmp_path: Path) -> None:
     code = """
-from glean_ext import compat
+from glean_ext import compat, mmcv_ops
 compat.apply()
 import mmagic.models, mmagic.apis, mmagic.datasets, mmagic.evaluation
 from mmagic.utils.collect_env import collect_env

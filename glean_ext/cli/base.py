@@ -31,6 +31,7 @@ EXTRAS = {  # package -> the extra that brings it
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "ai_edge_litert": "faces",
     "av": "video",
+    "huggingface_hub": "hub",
     "onnxruntime": "onnx",
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.

@@ -58,7 +58,7 @@ class GLEANColorization(GLEANStyleGANv2):
     chroma in place of RGB. They are scaled to the image's size and joined with its own luminance, so all its detail is
     in the result.
 
-    A colour image has more than one answer. :meth:`forward` takes a latent ``z``, as the bank does: the difference of
+    A gray image has more than one answer. :meth:`forward` takes a latent ``z``, as the bank does: the difference of
     its style from that of ``z = 0`` is added to the encoder's codes, with a learned factor for each. Training teaches
     the network to use it, see :class:`~glean_ext.models.colorization.GLEANColorizer`.
 

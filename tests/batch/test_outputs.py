@@ -303,6 +303,16 @@ def test_existing_outputs(tree):
     )
 
 
+def test_a_comparison_alone_is_no_result(tree):
+    """As a run leaves it that is killed between the two."""
+    plan = plan_outputs(["in/a.png"], "out", compare=True)
+    (tree / "out").mkdir()
+    plan.jobs[0].compare.touch()
+    assert without_existing(plan, False, True) == (plan.jobs, 0)
+    plan.jobs[0].target.touch()
+    assert without_existing(plan, False, True) == ([], 1)
+
+
 def test_places_that_cannot_be_written_to(tree):
     require_writable(Path("new/folder"))
     assert not (tree / "new").exists()

@@ -1,4 +1,4 @@
-"""A colorizer through ImageRestorer and tools/infer.py: luminance, seeds, and what is told."""
+"""A colorizer through ImageRestorer and tools/infer.py: luminance, seeds, and messages."""
 
 from __future__ import annotations
 

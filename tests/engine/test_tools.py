@@ -136,7 +136,9 @@ def test_train_tool_tells_mistakes_in_one_line(fault, option, message):
 
 def test_train_tool_tells_of_no_config(fault):
     assert fault("train", "no.py") == "no.py: there is no such file. Give the path of a config."
-    assert fault("train", "config.py", "--resumee") == "unrecognized arguments: --resumee. See train.py --help."
+    assert fault("train", "config.py", "--resumee") == (
+        "unrecognized arguments: --resumee. Did you mean --resume? See train.py --help."
+    )
     assert fault("train") == "the following arguments are required: config. See train.py --help."
 
 

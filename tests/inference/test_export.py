@@ -376,8 +376,8 @@ def test_a_program_that_is_damaged_or_of_others(exported, tmp_path):
         load_torch(path)
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
-def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
+@pytest.mark.parametrize(("package", "extra"), [("onnxruntime", "onnx"), ("onnxscript", "export")])
+def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package, extra):
     path = exported("glean")
     real = builtins.__import__
 
@@ -388,12 +388,14 @@ def test_missing_package(fault, exported, home, tmp_path, monkeypatch, package):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setitem(sys.modules, package, None)
-    hint = "which is not installed: pip install 'glean-ext[export]'"
-    assert fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx") == f"--format onnx needs {package}, {hint}"
+    line = fault(home / "glean.py", home / "glean.pth", tmp_path / "o.onnx")
+    assert line == f"{package} is not installed. pip install 'glean-ext[{extra}]'"
     if package == "onnxruntime":
         with pytest.raises(InputError) as caught:
             OnnxBackend(path)
-        assert str(caught.value) == f"{path} needs onnxruntime, {hint}"
+        assert str(caught.value) == (
+            f"{path} needs onnxruntime, which is not installed: pip install 'glean-ext[export]'"
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -134,13 +134,18 @@ def clean_mmengine() -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     """A working directory with ``config.py``, its bank and three images."""
-    monkeypatch.chdir(tmp_path)
+    return enter_home(tmp_path, monkeypatch)
+
+
+def enter_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make that working directory in ``folder``, and change to it."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("LOCAL_RANK", "0")
     bases = ", ".join(repr(str(ROOT / f"configs/_base_/{n}.py")) for n in ("runtime", "schedule_300k", "glean", "data"))
-    (tmp_path / "config.py").write_text(CONFIG.replace("BASES", bases).replace("NETWORK", repr(NETWORK)))
-    save_bank(tmp_path / "bank.pth")
-    save_gt(tmp_path / "data/GT")
-    return tmp_path
+    (folder / "config.py").write_text(CONFIG.replace("BASES", bases).replace("NETWORK", repr(NETWORK)))
+    save_bank(folder / "bank.pth")
+    save_gt(folder / "data/GT")
+    return folder
 
 
 @pytest.fixture

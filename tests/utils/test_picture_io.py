@@ -283,8 +283,8 @@ def test_premultiplied_colours_of_many_rows(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     picture = Picture(noise(2, 2, 3))
-    with pytest.raises(InputError, match=r"a\.gif: images are written as \.png, .*\. Name it .*a\.png\."):
-        write_picture(picture, tmp_path / "a.gif")
+    with pytest.raises(InputError, match=r"a\.tif: images are written as \.png, .* Name it .*a\.png\."):
+        write_picture(picture, tmp_path / "a.tif")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_picture(picture, tmp_path / "file" / "a.png")

@@ -1,4 +1,4 @@
-"""glean_ext.compat: the stand-ins for mmcv's ops by value, against mmcv's own references."""
+"""glean_ext.mmcv_ops: the stand-ins for mmcv's ops by value, against mmcv's own references."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from glean_ext import compat
+from glean_ext import compat, mmcv_ops
 
 compat.apply()
 
-STAND_IN = isinstance(sys.modules.get(compat.MMCV_OPS), compat.MMCVOps)
+STAND_IN = isinstance(sys.modules.get(mmcv_ops.MMCV_OPS), mmcv_ops.MMCVOps)
 needs_stand_in = pytest.mark.skipif(not STAND_IN, reason="this mmcv has compiled ops")
 # mmcv's reference warns on every convolution that it calls PyTorch's.
 quiet = pytest.mark.filterwarnings("ignore:Since aten")
@@ -45,9 +45,9 @@ def test_upfirdn2d_by_hand() -> None:
     x = torch.tensor([[[[1.0, 2.0]]]])
     taps = torch.tensor([[1.0, 10.0, 100.0]])
     # zeros inserted: 1 0 2 0, padded: 0 1 0 2 0
-    true = compat.upfirdn2d(x, taps, 2, 1, 1, 1, 1, 0, 0, 0, False, 1.0)
+    true = mmcv_ops.upfirdn2d(x, taps, 2, 1, 1, 1, 1, 0, 0, 0, False, 1.0)
     assert true.tolist() == [[[[10.0, 102.0, 20.0]]]]
-    flipped = compat.upfirdn2d(x, taps, 2, 1, 2, 1, 1, 0, 0, 0, True, 3.0)
+    flipped = mmcv_ops.upfirdn2d(x, taps, 2, 1, 2, 1, 1, 0, 0, 0, True, 3.0)
     assert flipped.tolist() == [[[[30.0, 60.0]]]]
 
 
@@ -87,9 +87,9 @@ def test_upfirdn2d_derivatives(
 
 def test_upfirdn2d_keeps_its_dtype_under_autocast() -> None:
     x, taps = image(1, 2, 5, 5).float(), lopsided(3, 3)
-    plain = compat.upfirdn2d(x, taps, 1, 1, 1, 1, 1, 1, 1, 1, False, 1.0)
+    plain = mmcv_ops.upfirdn2d(x, taps, 1, 1, 1, 1, 1, 1, 1, 1, False, 1.0)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = compat.upfirdn2d(x, taps, 1, 1, 1, 1, 1, 1, 1, 1, False, 1.0)
+        mixed = mmcv_ops.upfirdn2d(x, taps, 1, 1, 1, 1, 1, 1, 1, 1, False, 1.0)
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, plain)
 
@@ -97,10 +97,10 @@ def test_upfirdn2d_keeps_its_dtype_under_autocast() -> None:
 def test_fused_bias_leakyrelu_by_hand() -> None:
     x = torch.tensor([[[1.0, -3.0], [2.0, -1.0]]])  # (1, 2, 2)
     bias, none = torch.tensor([1.0, -4.0]), torch.empty(0)
-    out = compat.fused_bias_leakyrelu(x, bias, none, act=3, grad=0, alpha=0.5, scale=2.0)
+    out = mmcv_ops.fused_bias_leakyrelu(x, bias, none, act=3, grad=0, alpha=0.5, scale=2.0)
     assert out.tolist() == [[[4.0, -2.0], [-2.0, -5.0]]]
     # The slope is chosen by the output, not by the features.
-    slope = compat.fused_bias_leakyrelu(torch.ones_like(x), none, out, act=3, grad=1, alpha=0.5, scale=2.0)
+    slope = mmcv_ops.fused_bias_leakyrelu(torch.ones_like(x), none, out, act=3, grad=1, alpha=0.5, scale=2.0)
     assert slope.tolist() == [[[2.0, 1.0], [1.0, 1.0]]]
 
 
@@ -108,7 +108,7 @@ def test_fused_bias_leakyrelu_by_hand() -> None:
 def test_fused_bias_leakyrelu_refuses_what_no_wrapper_asks_for(act: int, grad: int) -> None:
     x = torch.ones(1, 1)
     with pytest.raises(ValueError) as error:
-        compat.fused_bias_leakyrelu(x, x[0], x, act=act, grad=grad, alpha=0.2, scale=1.0)
+        mmcv_ops.fused_bias_leakyrelu(x, x[0], x, act=act, grad=grad, alpha=0.2, scale=1.0)
     assert str(error.value) == f"fused_bias_leakyrelu has act=3 with grad=0 or 1, not act={act} with grad={grad}"
 
 
