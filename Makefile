@@ -4,10 +4,21 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make every other process crawl on small machines.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-browser lint resolve clean
+.PHONY: demo evidence test test-slow test-browser lint resolve clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m demo
+
+# Hours on a CPU; an interrupted run continues. JOBS experiments run at the same time, with one thread each.
+JOBS ?= 1
+evidence: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[evidence]'
+	$(BIN)/python -m experiments.run all --jobs $(JOBS)
+	$(BIN)/python -m experiments.report
+	$(BIN)/python -m experiments.emoji_data
+	$(BIN)/python -m experiments.train_banks emoji cartoons-30k cartoons-100k
+	$(BIN)/python -m experiments.run quality category --jobs $(JOBS)
+	$(BIN)/python -m experiments.report
 
 # As many processes as there are cores, a file of tests each, and one thread in each.
 test: $(VENV)/installed

@@ -35,12 +35,18 @@ def _style():
     return Style(json.loads((resources.files("dicebear_styles") / "toon-head.json").read_text()))
 
 
+def avatar(seed: str):
+    """The drawing of ``seed``, a ``dicebear.Avatar``; its options say which eyes, mouth and hair it has."""
+    from dicebear import Avatar
+
+    return Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS})
+
+
 def render_face(seed: str) -> Image.Image:
     """The face of ``seed``: RGB, 64x64."""
     import resvg_py
-    from dicebear import Avatar
 
-    svg = Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS}).to_string()
+    svg = avatar(seed).to_string()
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, height=RENDER_SIZE))
     image = Image.open(io.BytesIO(png)).convert("RGB")
     head = image.crop((CROP_LEFT, CROP_TOP, CROP_LEFT + CROP_SIZE, CROP_TOP + CROP_SIZE))

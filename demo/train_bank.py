@@ -78,15 +78,23 @@ class PCACodes:
 class BankTraining:
     """The state of a run: both networks, the average of the weights, both optimisers, and the images shown so far."""
 
-    def __init__(self, images: Tensor, recipe: Recipe):
-        """``images``: (M, 3, 64, 64), uint8, RGB."""
+    def __init__(self, images: Tensor, recipe: Recipe, bank: dict[str, Any] = BANK, augment: dict | None = None):
+        """Start with random weights.
+
+        Args:
+            images: (M, 3, 64, 64), uint8, RGB.
+            recipe: The settings of the run.
+            bank: Arguments of the generator; those of the shipped one.
+            augment: Arguments of the discriminator's augmentation; None: it sees the images as they are.
+        """
         self.recipe = recipe
         self.images = images
-        self.codes = PCACodes(images.float() / 127.5 - 1, BANK["style_channels"])
+        self.codes = PCACodes(images.float() / 127.5 - 1, bank["style_channels"])
         self.rng = torch.Generator().manual_seed(recipe.seed)
         torch.manual_seed(recipe.seed)
-        self.generator = StyleGAN2Generator(SIZE, **BANK)
-        self.discriminator = StyleGAN2Discriminator(SIZE, **WIDTHS)
+        self.generator = StyleGAN2Generator(SIZE, **bank)
+        widths = {name: bank[name] for name in WIDTHS}
+        self.discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         for net in self.generator, self.discriminator, self.ema:
             channels_last(net)
@@ -214,18 +222,25 @@ def load_images(folder: Path) -> Tensor:
 def train_bank(
     data: Path, work_dir: Path, recipe: Recipe, save_every: int = 400, init: str | None = None
 ) -> BankTraining:
-    """Train to the end of ``recipe``, continuing from ``work_dir/last.pth`` if it exists, otherwise from ``init``.
+    """Train to the end of ``recipe``, continuing from ``work_dir/last.pth`` if it exists, otherwise from ``init``."""
+    training = BankTraining(load_images(data / "train" / "GT"), recipe)
+    if init and not (work_dir / "last.pth").exists():
+        training.start_from(init)
+    run_training(training, work_dir, save_every)
+    return training
+
+
+def run_training(training: BankTraining, work_dir: Path, save_every: int = 400) -> None:
+    """Train to the end of the recipe, continuing from ``work_dir/last.pth`` if it exists.
 
     Every ``save_every`` steps the checkpoint, a sheet of samples and a line of ``log.txt`` are written. The steps since
     then are lost when the run is interrupted.
     """
+    recipe = training.recipe
     work_dir.mkdir(parents=True, exist_ok=True)
     checkpoint = work_dir / "last.pth"
-    training = BankTraining(load_images(data / "train" / "GT"), recipe)
     if checkpoint.exists():
         training.load_state_dict(torch.load(checkpoint, weights_only=True))
-    elif init:
-        training.start_from(init)
 
     with ProgressBar(details=True) as bar:
         task = bar.add_task("training the bank", total=recipe.total, completed=training.images_shown, details="")
@@ -241,4 +256,3 @@ def train_bank(
                 sample_sheet(training.ema).save(work_dir / f"samples_{training.images_shown:07d}.png")
                 with (work_dir / "log.txt").open("a") as log:
                     log.write(f"{training.images_shown} {text}\n")
-    return training

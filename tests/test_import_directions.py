@@ -19,14 +19,14 @@ ONE_WAY = "Imports run one way"
 NO_CONFIGS = "Data sets, degradations, data preparation and videos need neither weights nor configs"
 TRAINING = "Training knows nothing of restoring images, converting banks, or one kind of model"
 TORCH_ALONE = "Networks and checkpoints need torch alone"
-STAND_ALONE = "The package needs neither its benchmarks nor its demonstration"
+STAND_ALONE = "The package needs neither its benchmarks, nor its demonstration, nor its experiments"
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """A copy of the Python files that the contracts are about, with ``pyproject.toml``."""
     folder = tmp_path_factory.mktemp("source")
-    for package in "glean_ext", "benchmarks", "demo":
+    for package in "glean_ext", "benchmarks", "demo", "experiments":
         for path in (ROOT / package).rglob("*.py"):
             copy = folder / path.relative_to(ROOT)
             if ".mim" not in copy.parts:

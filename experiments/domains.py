@@ -1,0 +1,153 @@
+"""The two domains at 64x64: training, validation and test images as tensors, with what is known about them.
+
+Cartoon faces: the demo's training and test images (same seeds, same pictures), and a validation part of its own that
+no bank has seen; the renderer says which eyes, mouth and hair each face has. Emoji: the folder that
+``python -m experiments.emoji_data`` writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from glean_ext.errors import InputError
+from glean_ext.utils.files import atomic_path
+from glean_ext.utils.imresize import imresize
+
+CACHE = Path("data/evidence")
+EMOJI = Path("data/emoji")
+COUNTS = {"test": 200, "val": 100, "train": 5000}  # cartoon faces; those rendered first win over equal ones
+ATTRIBUTES = ("eyes", "eyebrows", "mouth", "hair", "rearHair", "beard")
+NO_ATTRIBUTE = "none"
+THUMBNAIL = 16  # pixels of a side, for the search for near duplicates
+# Mean absolute difference in levels of 255, up to which two pictures count as one. Cartoon faces have few free
+# parameters: those that differ in one attribute are further apart.
+NEAR_DUPLICATE = 1.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one side of the split."""
+
+    images: Tensor  # (M, 3, 64, 64) uint8 RGB
+    labels: Tensor  # (M, A) int64: index of each attribute's value; A = 0 where none are known
+
+
+@dataclass(frozen=True)
+class Domain:
+    name: str
+    parts: dict[str, Part]  # by "train", "val", "test"
+    attributes: dict[str, tuple[str, ...]]  # attribute -> its values
+    removed: int  # near duplicates of training images, removed from the other parts
+
+
+@cache
+def load(name: str) -> Domain:
+    """A domain by name: ``"cartoons"`` or ``"emoji"``.
+
+    Raises:
+        InputError: The emoji are not there.
+    """
+    return {"cartoons": _cartoons, "emoji": _emoji}[name]()
+
+
+def _cartoons() -> Domain:
+    file = CACHE / "cartoons.pt"
+    if not file.exists():
+        faces = render(COUNTS)
+        with atomic_path(file) as partial:
+            torch.save(faces, partial)
+    faces = torch.load(file, weights_only=True)
+    values = [sorted({row[i] for rows in faces["names"].values() for row in rows}) for i in range(len(ATTRIBUTES))]
+    attributes = {name: tuple(found) for name, found in zip(ATTRIBUTES, values, strict=True)}
+    parts = {
+        name: Part(images, torch.tensor([[v.index(x) for x, v in zip(row, values, strict=True)] for row in rows]))
+        for (name, images), rows in zip(faces["images"].items(), faces["names"].values(), strict=True)
+    }
+    parts, removed = without_near_duplicates(parts)
+    return Domain("cartoons", parts, attributes, removed)
+
+
+def _emoji() -> Domain:
+    if not (EMOJI / "train").is_dir():
+        raise InputError(f"{EMOJI} is not there. Make it with python -m experiments.emoji_data.")
+    parts = {}
+    for name in COUNTS:
+        arrays = [np.asarray(Image.open(path)) for path in sorted((EMOJI / name / "GT").glob("*.png"))]
+        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+        parts[name] = Part(images, torch.zeros(len(images), 0, dtype=torch.long))
+    parts, removed = without_near_duplicates(parts)
+    return Domain("emoji", parts, {}, removed)
+
+
+def render(counts: dict[str, int]) -> dict:
+    """Cartoon faces of every part, no two equal: ``{"images": {part: uint8}, "names": {part: [values]}}``."""
+    images: dict[str, Tensor] = {}
+    names: dict[str, list[list[str]]] = {}
+    seen: set[bytes] = set()
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for part, count in counts.items():
+            kept: list[np.ndarray] = []
+            names[part] = []
+            for pixels, values in pool.map(_face, _seeds(part, count + count // 10), chunksize=32):
+                if len(kept) < count and pixels.tobytes() not in seen:
+                    seen.add(pixels.tobytes())
+                    kept.append(pixels)
+                    names[part].append(values)
+            images[part] = torch.from_numpy(np.stack(kept)).permute(0, 3, 1, 2).contiguous()
+    return {"images": images, "names": names}
+
+
+def _seeds(part: str, count: int) -> Iterable[str]:
+    return (f"{part}-{i}" for i in range(count))
+
+
+def _face(seed: str) -> tuple[np.ndarray, list[str]]:
+    from demo.render_faces import avatar, render_face
+
+    options = avatar(seed).to_json()["options"]
+    return np.asarray(render_face(seed)), [options.get(f"{name}Variant", NO_ATTRIBUTE) for name in ATTRIBUTES]
+
+
+def without_near_duplicates(parts: dict[str, Part]) -> tuple[dict[str, Part], int]:
+    """Parts whose validation and test images resemble no training image, nor its mirror image; the number left out."""
+    train = thumbnails(parts["train"].images)
+    kept, removed = {"train": parts["train"]}, 0
+    for name in "val", "test":
+        part = parts[name]
+        keep = nearest(thumbnails(part.images), torch.cat([train, train.flip(3)])) > NEAR_DUPLICATE
+        removed += int((~keep).sum())
+        kept[name] = Part(part.images[keep], part.labels[keep])
+    return kept, removed
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """(M, 3, H, W) uint8 -> (M, 3, 16, 16) float"""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), THUMBNAIL)
+
+
+def nearest(images: Tensor, others: Tensor) -> Tensor:
+    """The smallest mean absolute difference of each image to the others: (M, ...), (K, ...) -> (M,)"""
+    flat = others.flatten(1)
+    return torch.stack([(flat - image.flatten()).abs().mean(1).min() for image in images])
+
+
+def reduced(images: Tensor, scale: int) -> Tensor:
+    """The low-resolution images by MATLAB's bicubic ``imresize`` in 8 bits: (M, 3, H, W) -> (M, 3, H/s, W/s) uint8"""
+    arrays = [imresize(image.permute(1, 2, 0).numpy(), scale=1 / scale) for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement in 8 bits: (M, 3, h, w) -> (M, 3, s h, s w) uint8"""
+    arrays = [imresize(image.permute(1, 2, 0).numpy(), scale=scale) for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

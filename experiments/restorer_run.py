@@ -1,0 +1,67 @@
+"""Experiments with one forward pass an image: trained networks, and bicubic enlargement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from experiments import domains, measure, training, weights
+from experiments.domains import Domain
+from experiments.experiment import Experiment
+from experiments.systems import BANKS, SCRATCH, bank_of, trainable
+
+SUBSET = 48  # first test images, which GAN inversion restores, too
+Report = Callable[[str], None]
+
+
+def trained(experiment: Experiment, domain: Domain, device: torch.device, report: Report) -> dict:
+    """Train a network, select its weights on the validation part, and measure it on the test part."""
+    done = training.train(experiment, domain, device, report)
+    judge, scale = measure.judge(domain.name), experiment.scale
+    validation, test = (domain.parts[name] for name in ("val", "test"))
+    lq = domains.reduced(validation.images, scale)
+    scores = {}
+    for candidate in done.candidates:
+        images = measure.restore(done.averaged(candidate), lq, device)
+        distances = judge.lpips_distance(images, validation.images)
+        scores[candidate] = round(sum(distances) / len(distances), 5)
+    lq = domains.reduced(test.images, scale)
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
+    selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
+    network = done.averaged(selected)
+    images = measure.restore(network, lq, device)
+    metrics, distances = judge.measure(images, scale)
+    return {
+        "images": images,
+        "metrics": metrics,
+        "metrics_pixel_stage": pixel,
+        "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
+        "LPIPS_of_each": [round(value, 4) for value in distances],
+        "validation_LPIPS": scores,
+        "selected": selected,
+        "steps": done.steps,
+        "images_seen": experiment.budget.images_seen,
+        "train_seconds": round(done.seconds, 1),
+        "seconds_per_image": round(measure.seconds_per_image(network, lq, device), 4),
+        "peak_memory_MiB": round(measure.peak_memory()),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trainable_parameters": trainable(network),
+        "weights": hashes(experiment),
+    }
+
+
+def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report: Report) -> dict:
+    """The images enlarged bicubically."""
+    test = domain.parts["test"].images
+    images = domains.enlarged(domains.reduced(test, experiment.scale), experiment.scale)
+    metrics, distances = measure.judge(domain.name).measure(images, experiment.scale)
+    return {"images": images, "metrics": metrics, "LPIPS_of_each": [round(value, 4) for value in distances]}
+
+
+def hashes(experiment: Experiment) -> dict[str, str]:
+    """SHA-256 of the weights that a run started from or was judged by."""
+    files = {"perceptual": weights.vgg16(), "frechet": weights.lite0(), "discriminator": BANKS[experiment.domain].file}
+    if experiment.system not in SCRATCH:
+        files["bank"] = bank_of(experiment).file
+    return {name: weights.sha256(file) for name, file in files.items()}

@@ -1,0 +1,174 @@
+"""The systems that are compared: a name -> a network that takes (N, 3, 64/s, 64/s) in [-1, 1] to (N, 3, 64, 64)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
+from demo.train_bank import BANK, SIZE
+from experiments.experiment import WORK, Experiment
+from glean_ext import checkpoints
+from glean_ext.networks import (
+    GLEANStyleGANv2,
+    LightGLEANStyleGANv2,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    channels_last,
+)
+
+TRUNK: dict[str, Any] = {"rrdb_channels": 32, "num_rrdbs": 1}  # of the encoder
+SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
+EMOJI_WIDTHS: dict[str, Any] = {"channel_multiplier": 0.1875, "max_channels": 96}
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A trained StyleGAN2 with its discriminator."""
+
+    file: str
+    arguments: dict[str, Any]  # of the generator, without its size
+
+    @property
+    def widths(self) -> dict[str, Any]:
+        return {name: self.arguments[name] for name in ("channel_multiplier", "max_channels")}
+
+    def generator(self) -> StyleGAN2Generator:
+        net = StyleGAN2Generator(SIZE, **self.arguments)
+        checkpoints.load_pretrained(net, self.init_cfg("generator_ema"))
+        channels_last(net)
+        return net.requires_grad_(False).eval()
+
+    def discriminator(self) -> StyleGAN2Discriminator:
+        net = StyleGAN2Discriminator(SIZE, **self.widths)
+        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
+        channels_last(net)
+        return net
+
+    def init_cfg(self, prefix: str) -> dict[str, str]:
+        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
+
+
+BANKS = {  # the shipped one; experiments.train_banks trains the others
+    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
+    "emoji": Bank(
+        str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
+    ),
+}
+
+# GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is
+# cheaper to train on a CPU; "glean-full" has the paper's.
+GLEAN: dict[str, dict[str, Any]] = {
+    "glean": SLIM,
+    "glean-random": {**SLIM, "bank_init": "random"},
+    "glean-no-bank": {**SLIM, "bank": "absent"},
+    "glean-tuned": {**SLIM, "bank": "tuned"},
+    "glean-full": {"decoder": "full"},
+    "glean-full-random": {"decoder": "full", "bank_init": "random"},
+    "glean-no-decoder": {"decoder": "none"},
+    "glean-warm": SLIM,
+    "glean-random-warm": {**SLIM, "bank_init": "random"},
+    "bank-none": {"decoder": "none", "inject_at": ()},
+    "bank-4": {"decoder": "none", "inject_at": (4,)},
+    "bank-4-8": {"decoder": "none", "inject_at": (4, 8)},
+    "bank-4-8-16": {"decoder": "none", "inject_at": (4, 8, 16)},
+}
+# The trunk of the network without bank is larger, so that its trainable parameters are as many, within 10%.
+MATCHED_TRUNK: dict[int, dict[str, Any]] = {
+    8: {"rrdb_channels": 32, "num_rrdbs": 4},
+    16: {"rrdb_channels": 36, "num_rrdbs": 3},
+}
+LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
+WARM = ("glean-warm", "glean-random-warm")  # trained from warm_start
+PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
+SCRATCH = ("srcnn", "srgan", "esrgan")
+
+
+class Enlarged(nn.Module):
+    """One of MMagic's x4 networks for a larger scale: the input is enlarged first, bicubically."""
+
+    def __init__(self, net: nn.Module, factor: int):
+        super().__init__()
+        self.net, self.factor = net, factor
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, w) -> (N, 3, 4 f h, 4 f w)"""
+        return self.net(F.interpolate(lq, scale_factor=self.factor, mode="bicubic", align_corners=False))
+
+
+def bank_of(experiment: Experiment) -> Bank:
+    return BANKS[experiment.bank or experiment.domain]
+
+
+def build(experiment: Experiment) -> nn.Module:
+    """The network of an experiment before training; its random weights follow from the seed.
+
+    Raises:
+        ValueError: An unknown system.
+    """
+    torch.manual_seed(experiment.seed)
+    name = experiment.system
+    if name in SCRATCH:
+        net = from_scratch(name, experiment.scale)
+    elif name in GLEAN or name in LIGHT:
+        net = with_bank(name, experiment.scale, bank_of(experiment))
+    else:
+        raise ValueError(f"There is no system {name!r}.")
+    channels_last(net)
+    return net
+
+
+def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
+    """GLEAN, LightGLEAN or an ablation, with the bank's weights where it has any."""
+    changes = {**GLEAN, **LIGHT}[name]
+    loads = changes.get("bank_init") != "random" and changes.get("bank") != "absent"
+    trunk = MATCHED_TRUNK[scale] if changes.get("bank") == "absent" else TRUNK
+    kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
+    init_cfg = bank.init_cfg("generator_ema") if loads else None
+    net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
+    net.init_weights()
+    if name in WARM:
+        warm_start(net)
+    return net
+
+
+@torch.no_grad()
+def warm_start(net: Any) -> None:
+    """Let a GLEAN start its training where the bank draws its mean image, and not far from all that it can draw.
+
+    The style codes start near the mean latent, and the fusions pass the bank's features on, with a tenth of the usual
+    weights for the encoder's.
+    """
+    codes = net.encoder[-1][-1]
+    codes.bias.copy_(net.generator.mean_style().expand(net.generator.num_latents, -1).flatten())
+    for fusion in net.fusion_out:
+        channels = fusion.out_channels
+        fusion.weight.mul_(0.1)
+        torch.nn.init.dirac_(fusion.weight[:, :channels])
+
+
+def from_scratch(name: str, scale: int) -> nn.Module:
+    """MMagic's own networks, at sizes that suit 64 pixels; SRResNet and RRDB have about as many parameters as GLEAN."""
+    if name == "srcnn":
+        from mmagic.models.editors.srcnn.srcnn_net import SRCNNNet
+
+        return SRCNNNet(upscale_factor=scale)
+    if name == "srgan":
+        from mmagic.models.editors.srgan.sr_resnet import MSRResNet
+
+        return Enlarged(MSRResNet(3, 3, mid_channels=64, num_blocks=18, upscale_factor=4), scale // 4)
+    from mmagic.models.editors.esrgan.rrdb_net import RRDBNet
+
+    net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
+    net.init_weights()  # type: ignore[operator]
+    return Enlarged(net, scale // 4)
+
+
+def trainable(net: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)

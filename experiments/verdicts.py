@@ -1,0 +1,146 @@
+"""The verdicts, by the rules of CLAIMS.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from experiments.experiment import Experiment
+from experiments.summary import Group, Summary, better
+
+HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided yet"
+SEEDS = 3  # that a statement about spread needs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    claim: str
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def judged(claim: str, failures: list[str], facts: list[str]) -> Verdict:
+    return Verdict(claim, FAILS if failures else HOLDS, tuple(failures or facts))
+
+
+def missing(claim: str, what: str) -> Verdict:
+    return Verdict(claim, OPEN, (what,))
+
+
+def groups(summary: Summary, experiments: dict[str, Experiment]) -> dict[str, Group]:
+    found = {name: summary.group(experiment) for name, experiment in experiments.items()}
+    return {name: group for name, group in found.items() if group}
+
+
+def bank_helps(summary: Summary, scale: int) -> Verdict:
+    claim = f"1. The pre-trained bank helps (×{scale})"
+    systems = ("glean", "glean-random", "glean-no-bank", "esrgan")
+    found = groups(summary, {name: Experiment(name, scale=scale) for name in systems})
+    if short := [name for name in systems if name not in found or len(found[name]) < SEEDS]:
+        return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
+    glean = found.pop("glean")
+    failures: list[str] = []
+    facts: list[str] = []
+    for name, other in found.items():
+        for metric in "LPIPS", "Frechet", "attributes":
+            text = f"{metric} {glean.mean(metric):.4g} against {other.mean(metric):.4g} of {name}"
+            (facts if better(glean, other, metric) else failures).append(text)
+    gap = max(other.mean("PSNR") for other in found.values()) - glean.mean("PSNR")
+    (facts if gap <= 0.3 else failures).append(f"PSNR {gap:+.2f} dB below the best of the others")
+    return judged(claim, failures, facts)
+
+
+def inversion(summary: Summary) -> Verdict:
+    claim = "2. GAN inversion is realistic, but unfaithful and slow (×8)"
+    found = groups(
+        summary, {"pulse": Experiment("pulse"), "glean": Experiment("glean"), "esrgan": Experiment("esrgan")}
+    )
+    if short := [name for name in ("pulse", "glean", "esrgan") if name not in found]:
+        return missing(claim, f"no result of {', '.join(short)}")
+    pulse, glean, esrgan = found["pulse"], found["glean"], found["esrgan"]
+    stage = "metrics_subset"  # of the images that PULSE inverted
+    frechet = pulse.mean("Frechet"), esrgan.mean("Frechet", stage)
+    psnr = pulse.mean("PSNR"), glean.mean("PSNR", stage)
+    attributes = pulse.mean("attributes"), glean.mean("attributes", stage)
+    ratio = (pulse.average("seconds_per_image") or 0) / (glean.average("seconds_per_image") or 1)
+    checks = [
+        (frechet[0] <= frechet[1], f"Fréchet distance {frechet[0]:.1f}, ESRGAN's {frechet[1]:.1f}"),
+        (psnr[0] <= psnr[1] - 1, f"PSNR {psnr[0]:.2f} dB, GLEAN's {psnr[1]:.2f} dB"),
+        (attributes[0] < attributes[1], f"attribute accuracy {attributes[0]:.3f}, GLEAN's {attributes[1]:.3f}"),
+        (ratio >= 10, f"{ratio:.0f} times GLEAN's seconds an image"),
+    ]
+    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+
+
+def encoder_resolutions(summary: Summary) -> Verdict:
+    claim = "3. More encoder resolutions into the bank give a more faithful structure (×4)"
+    names = ("bank-none", "bank-4", "bank-4-8", "bank-4-8-16")
+    found = groups(summary, {name: Experiment(name, scale=4) for name in names})
+    if len(found) < len(names):
+        return missing(claim, f"no result of {', '.join(name for name in names if name not in found)}")
+    psnr = [found[name].mean("PSNR") for name in names]
+    facts = ["PSNR " + ", ".join(f"{value:.2f}" for value in psnr) + " dB with none, 4, 4–8, 4–16"]
+    lpips = found[names[0]].mean("LPIPS"), found[names[-1]].mean("LPIPS")
+    facts.append(f"LPIPS {lpips[0]:.4f} with none, {lpips[1]:.4f} with all")
+    rises = all(b - a >= 0.1 for a, b in pairwise(psnr))
+    return judged(claim, [] if rises and lpips[1] < lpips[0] else facts, facts)
+
+
+def decoder(summary: Summary) -> Verdict:
+    claim = "4. The decoder adds fidelity (×8)"
+    names = {"none": "glean-no-decoder", "slim": "glean", "full": "glean-full"}
+    found = groups(summary, {key: Experiment(name) for key, name in names.items()})
+    if len(found) < len(names):
+        return missing(claim, f"no result of {', '.join(key for key in names if key not in found)}")
+    psnr = {key: found[key].mean("PSNR") for key in names}
+    seeds = min(map(len, found.values()))
+    least = found["full"].spread("PSNR") + found["none"].spread("PSNR") if seeds >= SEEDS else 0.2
+    facts = ["PSNR " + ", ".join(f"{value:.2f} dB ({key})" for key, value in psnr.items()) + f"; seeds: {seeds}"]
+    holds = psnr["full"] - psnr["none"] > least and psnr["slim"] > psnr["none"]
+    return judged(claim, [] if holds else facts, facts)
+
+
+def light(summary: Summary) -> Verdict:
+    claim = "5. LightGLEAN is comparable at its budget (×8)"
+    found = groups(summary, {name: Experiment(name) for name in ("glean", "lightglean")})
+    if short := [name for name in ("glean", "lightglean") if name not in found or len(found[name]) < SEEDS]:
+        return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
+    excess = found["lightglean"].mean("LPIPS") / found["glean"].mean("LPIPS") - 1
+    gap = found["glean"].mean("PSNR") - found["lightglean"].mean("PSNR")
+    facts = [f"LPIPS {excess:+.1%}, PSNR {-gap:+.2f} dB against GLEAN"]
+    return judged(claim, [] if excess <= 0.1 and gap <= 0.5 else facts, facts)
+
+
+def category(summary: Summary) -> Verdict:
+    claim = "6. Switching the bank switches the category, and a wrong bank hurts (×8)"
+    failures: list[str] = []
+    facts: list[str] = []
+    for domain, other in ("cartoons", "emoji"), ("emoji", "cartoons"):
+        kinds = {"right": Experiment("glean", domain), "wrong": Experiment("glean", domain, bank=other)}
+        found = groups(summary, {**kinds, "random": Experiment("glean-random", domain)})
+        if len(found) < 3:
+            return missing(
+                claim, f"no result with the {' or '.join({'right', 'wrong', 'random'} - set(found))} bank on {domain}"
+            )
+        for metric in "LPIPS", "Frechet":
+            right, wrong = found["right"], found["wrong"]
+            enough = min(len(right), len(wrong)) >= SEEDS
+            wins = better(right, wrong, metric) if enough else right.mean(metric) <= 0.97 * wrong.mean(metric)
+            text = f"{domain}: {metric} {right.mean(metric):.4g} (right bank), {wrong.mean(metric):.4g} (wrong bank)"
+            (facts if wins else failures).append(text)
+        values = found["wrong"].mean("LPIPS"), found["random"].mean("LPIPS")
+        text = f"{domain}: LPIPS {values[0]:.4g} (wrong bank), {values[1]:.4g} (random bank)"
+        (facts if values[0] >= values[1] else failures).append(text)
+    return judged(claim, failures, facts)
+
+
+CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
+    lambda summary: bank_helps(summary, 8),
+    lambda summary: bank_helps(summary, 16),
+    inversion,
+    encoder_resolutions,
+    decoder,
+    light,
+    category,
+)

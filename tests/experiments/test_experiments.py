@@ -1,0 +1,263 @@
+"""The harness of the evidence: splits, resumed training, networks that judge, and verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from skimage import data as pictures
+from support.metric_references import as_tensor, astronaut, blurred
+
+from experiments import domains, weights
+from experiments.domains import Domain, Part
+from experiments.experiment import Budget, Experiment
+from experiments.lite0 import EfficientNetLite0, SameConv, load
+from experiments.report import number, table
+from experiments.run import finished
+from experiments.summary import Group, Summary, better
+from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
+from experiments.tables import TABLES
+from experiments.training import Training
+from experiments.verdicts import FAILS, HOLDS, OPEN, bank_helps, encoder_resolutions, light
+from glean_ext.metrics.perceptual import load_lpips
+from glean_ext.utils.files import write_json
+
+TINY = Budget(pixel_steps=2, full_steps=2, batch_size=2, loss_images=2)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def domain() -> Domain:
+    parts = {
+        name: Part(torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8), torch.zeros(4, 0, dtype=torch.long))
+        for name in ("train", "val", "test")
+    }
+    return Domain("cartoons", parts, {}, 0)
+
+
+@pytest.fixture
+def vgg16(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+
+
+def test_names_tell_experiments_apart() -> None:
+    experiments = [experiment for table in TABLES.values() for experiment in table]
+    assert len({experiment.name for experiment in experiments}) == len(set(experiments))
+    assert Experiment("glean").name == "cartoons-x8-glean-seed0"
+    changed = Experiment("glean", "emoji", 16, 200, 2, "cartoons", variant="long")
+    assert changed.name == "emoji-x16-glean-bank_cartoons-200pairs-long-seed2"
+
+
+@pytest.mark.parametrize("scale", [8, 16])
+def test_systems_that_are_compared_for_the_bank_have_as_many_trainable_parameters(scale: int) -> None:
+    reference = trainable(build(Experiment("glean", scale=scale)))
+    for name in "glean-random", "glean-no-bank", "esrgan", "srgan":
+        assert 0.9 < trainable(build(Experiment(name, scale=scale))) / reference < 1.1, name
+    assert set(MATCHED_TRUNK) == {8, 16} and "glean-no-bank" in GLEAN
+
+
+def test_a_warm_start_passes_the_banks_features_on() -> None:
+    net = build(Experiment("glean-warm"))
+    codes = net.encoder[-1][-1].bias.view(-1, net.generator.style_channels)
+    assert torch.allclose(codes, net.generator.mean_style().expand_as(codes))
+    fusion = net.fusion_out[0]
+    x = torch.rand(1, fusion.out_channels, 4, 4)
+    assert torch.allclose(fusion(torch.cat([x, 0 * x], 1)) - fusion.bias.view(1, -1, 1, 1), x, atol=1e-6)
+    assert fusion(torch.cat([x, x], 1)).sub(x).abs().max() > 1e-3
+
+
+def test_near_duplicates_of_training_images_leave_the_held_out_parts() -> None:
+    train = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
+    near = train[1].clone()
+    near[:, :4, :4] ^= 1
+    fresh = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
+    held_out = Part(torch.stack([fresh, near, train[2].flip(2)]), torch.tensor([[5], [6], [7]]))
+    parts = {"train": Part(train, torch.zeros(3, 1)), "val": held_out, "test": held_out}
+    kept, removed = domains.without_near_duplicates(parts)
+    assert removed == 4 and torch.equal(kept["test"].images, fresh[None]) and kept["test"].labels.tolist() == [[5]]
+
+
+def test_rendered_faces_are_those_of_the_demo_with_their_attributes() -> None:
+    from demo.render_faces import render_face
+
+    pixels, names = domains._face("test-0")
+    assert np.array_equal(pixels, np.asarray(render_face("test-0")))
+    assert dict(zip(domains.ATTRIBUTES, names, strict=True)) == {
+        "eyes": "wide",
+        "eyebrows": "neutral",
+        "mouth": "laugh",
+        "hair": "undercut",
+        "rearHair": "none",
+        "beard": "chinMoustache",
+    }
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(domain: Domain, vgg16: None) -> None:
+    experiment = Experiment("glean", budget=TINY)
+    whole, first = Training(experiment, domain, CPU), Training(experiment, domain, CPU)
+    for _ in range(3):
+        whole.step(), first.step()
+    resumed = Training(experiment, domain, CPU)
+    resumed.load_state_dict(first.state_dict())
+    losses = whole.step(), resumed.step()
+    assert losses[0] == losses[1] and set(losses[0]) == {"mse", "perceptual", "gan", "d"}
+    assert whole.finished and list(resumed.candidates) == ["pixel", "middle", "last"]
+    for name, value in whole.candidates["last"].items():
+        assert torch.equal(value, resumed.candidates["last"][name]), name
+
+
+def test_the_average_is_what_is_evaluated_and_the_bank_stays(domain: Domain, vgg16: None) -> None:
+    training = Training(Experiment("glean", budget=TINY), domain, CPU)
+    bank = {name: value.clone() for name, value in training.network.generator.state_dict().items()}
+    start = {name: value.clone() for name, value in training.parameters.items()}
+    training.step()
+    name = "decoder.to_image.weight"
+    decay = 0.5 ** (1 / TINY.ema_half_life)
+    expected = decay * start[name] + (1 - decay) * training.parameters[name]
+    assert torch.allclose(training.average[name], expected, atol=1e-7)
+    training.step()
+    average = training.average[name].clone()
+    assert torch.equal(training.averaged("pixel").get_parameter(name), average)
+    assert all(torch.equal(value, bank[name]) for name, value in training.network.generator.state_dict().items())
+
+
+def test_a_result_counts_only_for_its_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.experiment.RESULTS", tmp_path)
+    experiment = Experiment("glean")
+    assert not finished(experiment)
+    bank = weights.sha256("glean-ext://demo_bank.safetensors")
+    write_json({"config": experiment.config(), "weights": {"bank": bank}}, experiment.result_file)
+    assert finished(experiment)
+    assert not finished(dataclasses.replace(experiment, budget=TINY))
+    write_json({"config": experiment.config(), "weights": {"bank": "another"}}, experiment.result_file)
+    assert not finished(experiment)
+
+
+# ---------------------------------------------------------------- summary and verdicts
+
+
+def summary(values: dict[str, list[dict]], scale: int = 8) -> Summary:
+    results = {}
+    for system, seeds in values.items():
+        for seed, metrics in enumerate(seeds):
+            experiment = Experiment(system, scale=scale, seed=seed)
+            results[experiment.name] = {"config": experiment.config(), "metrics": metrics}
+    return Summary(results)
+
+
+def metrics(lpips: float, psnr: float = 20.0) -> dict:
+    return {"PSNR": psnr, "LPIPS": lpips, "Frechet": 100 * lpips, "attributes": 1 - lpips}
+
+
+def seeds(lpips: float, psnr: float = 20.0) -> list[dict]:
+    return [metrics(lpips + d, psnr) for d in (-0.01, 0, 0.01)]
+
+
+def test_better_means_by_more_than_both_spreads() -> None:
+    a, b = Group(({"metrics": {"LPIPS": 0.10}}, {"metrics": {"LPIPS": 0.12}})), Group(({"metrics": {"LPIPS": 0.13}},))
+    assert better(a, b, "LPIPS") and not better(b, a, "LPIPS")  # 0.02 apart, spread 0.014
+    c = Group(({"metrics": {"LPIPS": 0.12}},))
+    assert not better(a, c, "LPIPS")
+
+
+def test_first_claim() -> None:
+    values = {"glean": seeds(0.1), "glean-random": seeds(0.2), "glean-no-bank": seeds(0.2), "esrgan": seeds(0.2)}
+    assert bank_helps(summary(values), 8).verdict == HOLDS
+    assert bank_helps(summary(values), 16).verdict == OPEN
+    close = bank_helps(summary({**values, "esrgan": seeds(0.115)}), 8)
+    assert close.verdict == FAILS and all("esrgan" in reason for reason in close.reasons) and len(close.reasons) == 3
+    blurred_but_high = bank_helps(summary({**values, "esrgan": seeds(0.2, 20.4)}), 8)
+    assert blurred_but_high.verdict == FAILS and "0.40 dB below" in blurred_but_high.reasons[0]
+    assert bank_helps(summary({**values, "esrgan": seeds(0.2)[:2]}), 8).verdict == OPEN
+
+
+def test_claims_about_encoder_and_light() -> None:
+    names = ("bank-none", "bank-4", "bank-4-8", "bank-4-8-16")
+    rising = {name: [metrics(0.3 - i / 10, 20 + i / 5)] for i, name in enumerate(names)}
+    assert encoder_resolutions(summary(rising, 4)).verdict == HOLDS
+    assert encoder_resolutions(summary({**rising, "bank-4": [metrics(0.2, 20.05)]}, 4)).verdict == FAILS
+    assert light(summary({"glean": seeds(0.1), "lightglean": seeds(0.109, 19.6)})).verdict == HOLDS
+    assert light(summary({"glean": seeds(0.1), "lightglean": seeds(0.112)})).verdict == FAILS
+
+
+def test_tables_show_means_and_spreads_of_finished_seeds() -> None:
+    text = table([Experiment("glean"), Experiment("esrgan")], summary({"glean": seeds(0.1)}))
+    header, _, row = text.splitlines()
+    assert header.startswith("| system | seeds | PSNR (dB) ↑") and "ESRGAN" not in text
+    assert row.startswith(
+        "| GLEAN, pre-trained bank | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900"
+    )
+    assert number(Group(({"metrics": {"PSNR": 20.0}},)), "PSNR") == "20.00"
+
+
+# ---------------------------------------------------------------- networks that judge
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 2), (7, 3, 2), (8, 5, 2), (9, 3, 1)])
+def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int) -> None:
+    conv = SameConv(1, 1, kernel, stride)
+    x = torch.rand(1, 1, size, size)
+    out = -(-size // stride)
+    total = max(0, (out - 1) * stride + kernel - size)
+    before, after = total // 2, total - total // 2
+    padded = np.pad(x[0, 0].numpy(), (before, after))
+    kernel_weights = conv.weight[0, 0].detach().numpy()
+    expected = [
+        [np.sum(padded[i : i + kernel, j : j + kernel] * kernel_weights) for j in range(0, stride * out, stride)]
+        for i in range(0, stride * out, stride)
+    ]
+    assert np.allclose(conv(x)[0, 0].detach().numpy(), expected, atol=1e-6)
+
+
+def test_lite0_halves_five_times() -> None:
+    net = EfficientNetLite0().eval()
+    assert net.features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 1280)
+    assert sum(p.numel() for p in net.parameters()) == 4_652_008  # as published: 4.65 M
+
+
+@pytest.mark.skipif(not list(weights.CACHE.glob("*lite0*")), reason="the weights were not fetched")
+def test_lite0_recognises_a_cat_and_an_espresso() -> None:
+    net = load()
+    cat, cup = (torch.from_numpy(np.ascontiguousarray(p)) for p in (pictures.chelsea()[:, 70:370], pictures.coffee()))
+    assert net(cat.permute(2, 0, 1)[None]).argmax().item() in range(281, 286)  # ImageNet's domestic cats
+    assert net(cup[:, 100:500].permute(2, 0, 1)[None]).argmax().item() == 967
+
+
+@pytest.mark.skipif(not list(weights.CACHE.glob("hed_*")), reason="the weights were not fetched")
+def test_converted_vgg_sees_what_hed_saw() -> None:
+    """RGB with ImageNet's statistics through the converted layer is BGR minus HED's mean through the original one."""
+    import h5py
+
+    from glean_ext import checkpoints
+
+    state = checkpoints.read(weights.vgg16())
+    content = weights.from_package(*weights.HED)
+    with h5py.File(io.BytesIO(content)) as file:
+        kernel = torch.from_numpy(np.asarray(file["block1/layers/conv2d/vars/0"])).permute(3, 2, 0, 1)
+        bias = torch.from_numpy(np.asarray(file["block1/layers/conv2d/vars/1"]))
+    rgb = torch.randint(256, (1, 3, 9, 9)).float()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (weights.IMAGENET_MEAN, weights.IMAGENET_STD))
+    ours = F.conv2d((rgb / 255 - mean) / std, state["features.0.weight"], state["features.0.bias"])
+    theirs = F.conv2d(rgb.flip(1) - torch.tensor(weights.HED_MEAN[::-1]).view(1, 3, 1, 1), kernel, bias)
+    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max())
+
+
+@pytest.mark.skipif("GLEAN_ALEXNET" not in os.environ, reason="GLEAN_ALEXNET does not name AlexNet's weights")
+def test_lpips_with_alexnets_own_weights() -> None:
+    """Its authors publish 0.722 and 0.138 for their example, whose folder GLEAN_LPIPS_EXAMPLE may name."""
+    net = load_lpips("alex", os.environ["GLEAN_ALEXNET"])
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return net(*(as_tensor(x).float() / 127.5 - 1 for x in (a, b))).item()
+
+    assert distance(astronaut(), blurred(astronaut(), 3)) == pytest.approx(0.4512, abs=2e-3)
+    if folder := os.environ.get("GLEAN_LPIPS_EXAMPLE"):
+        reference, *others = (np.asarray(Image.open(f"{folder}/ex_{name}.png")) for name in ("ref", "p0", "p1"))
+        assert [round(distance(reference, other), 3) for other in others] == [0.722, 0.138]
