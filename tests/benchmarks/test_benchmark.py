@@ -93,6 +93,7 @@ def test_difference_by_hand():
     assert measure.difference(reference, reference) == {"max_of_range": 0.0, "psnr": math.inf}
 
 
+@pytest.mark.slow
 def test_memory_is_of_a_process_of_its_own():
     small, large = (measure.peak_memory(infer_case(batch=batch), 1) for batch in (1, 64))
     for memory in small, large:
@@ -187,6 +188,7 @@ def test_arguments_for_mmagics_class():
         assert mmagic_arguments({**SMALL, **changes}) == {k: v for k, v in SMALL.items() if k != "type"}
 
 
+@pytest.mark.slow
 def test_training_candidates_have_the_same_losses():
     ours, theirs = train_case(), train_case(mmagic=True)
     weights = shared_weights(ours)

@@ -78,6 +78,7 @@ def test_pca_codes_are_whitened():
     torch.testing.assert_close(codes.std(0), torch.ones(8), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_interrupted_training_continues_exactly(faces, tmp_path):
     """Six steps (two of each stage) without a stop, or stopped after three: the same weights, bit for bit."""
     recipe = Recipe(drawing_images=8, mixed_images=8, adversarial_images=8, batch_size=4, r1_interval=2)

@@ -57,6 +57,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_validate_like_one_with_the_doubled_batch(home):
     Path("config.py").write_text(CONFIG + DOUBLE_PRECISION)
     start = [sys.executable, ROOT / "tools/train.py", "config.py"]

@@ -322,6 +322,7 @@ def without_recorder(home: Path) -> None:
     config.write_text(config.read_text() + "custom_hooks.pop()\n")
 
 
+@pytest.mark.slow
 def test_processes(home):
     without_recorder(home)
     done = process(sys.executable, ROOT / "tools/train.py", "config.py", "--cfg-options", "train_cfg.max_iters=1")

@@ -83,7 +83,8 @@ def test_the_face_behind_does_not_spill_onto_the_one_in_front(finder, alone, whe
     assert changed[hair].mean() < 0.004
     assert changed[oval(front, -0.04)].all()  # all of the face in front
     visible = oval(alone, -0.04) & ~head
-    assert found == 1 or (visible.sum() > 1000 and changed[visible].mean() > 0.55)  # most of what is seen of the face behind
+    # Most of what is seen of the face behind.
+    assert found == 1 or (visible.sum() > 1000 and changed[visible].mean() > 0.55)
 
 
 def test_without_cutting_it_would_spill(finder):

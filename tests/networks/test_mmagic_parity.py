@@ -15,8 +15,11 @@ from glean_ext.networks.discriminators import minibatch_stddev
 
 @pytest.mark.parametrize(
     ("in_size", "out_size", "batch"),
-    [(16, 64, 3), (32, 256, 1)]
-    + [pytest.param(*case, marks=pytest.mark.slow) for case in ((32, 256, 3), (64, 1024, 1), (64, 1024, 3))],
+    [(16, 64, 3)]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in ((32, 256, 1), (32, 256, 3), (64, 1024, 1), (64, 1024, 3))
+    ],
 )
 @torch.no_grad()
 def test_glean_equals_mmagic(mmagic_models, in_size, out_size, batch):
