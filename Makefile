@@ -20,9 +20,9 @@ evidence: $(VENV)/installed
 	$(BIN)/python -m experiments.run quality category --jobs $(JOBS)
 	$(BIN)/python -m experiments.report
 
-# As many processes as there are cores, a file of tests each, and one thread in each.
+# As many processes as there are cores, and one thread in each. One that has nothing left takes tests from the others.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

@@ -184,7 +184,13 @@ def test_signals_leave_whole_files_only(tmp_path, number, word):
         write_picture(Picture(noise(seed=index)), tmp_path / "in" / f"{index:03d}.png")
     out, arguments = tmp_path / "out", [sys.executable, ROOT / "tools/infer.py", *GLEAN, "in", "-o", "out"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
+    process = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup the tests ignore SIGHUP
+        **pipes,
+    )
     deadline = time.monotonic() + 60
     while not (out.is_dir() and len(written(out)) > 3) and time.monotonic() < deadline:
         time.sleep(0.02)
