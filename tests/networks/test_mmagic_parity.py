@@ -39,7 +39,7 @@ def test_glean_equals_mmagic(mmagic_models, in_size, out_size, batch):
 NARROW = {"in_size": 8, "out_size": 16, "rrdb_channels": 8, "num_rrdbs": 1, "style_channels": 8, "num_mlps": 1}
 SAME_ARGUMENTS = {
     "4 to 8": {"in_size": 4, "out_size": 8},
-    "4 to 64": {"in_size": 4, "out_size": 64},
+    "4 to 16": {"in_size": 4, "out_size": 16},
     "configuration e": {"in_size": 32, "out_size": 64, "channel_multiplier": 1},
     "wider than 512": {"out_size": 64, "channel_multiplier": 3},
     "wide encoder": {"in_size": 64, "out_size": 128, "channel_multiplier": 4},
