@@ -359,6 +359,7 @@ def test_backward_passes_that_count_as_one_accumulate_as_one() -> None:
 # MMagic itself
 
 
+@pytest.mark.slow
 def test_mmagic_imports_and_collects_its_environment(tmp_path: Path) -> None:
     code = """
 from glean_ext import compat, mmcv_ops

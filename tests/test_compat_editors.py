@@ -51,6 +51,7 @@ def test_editors_that_work_are_what_mmagic_itself_imports(mmagic_models):
     assert {"GLEANStyleGANv2", "StyleGAN2", "ESRGAN", "BigGAN"} <= set(editors.__all__)
 
 
+@pytest.mark.slow
 def test_a_fault_that_is_no_import_is_raised():
     """Only imports of single editors are left out; anything else in the module is a real fault."""
     code = """

@@ -39,7 +39,7 @@ print((peak_rss() - before) / side**2)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the peak of a process from Linux")
-@pytest.mark.parametrize("outscale", [0, 3.99])
+@pytest.mark.parametrize("outscale", [pytest.param(0, marks=pytest.mark.slow), 3.99])
 @pytest.mark.parametrize("dtype", ["uint8", pytest.param("uint16", marks=pytest.mark.slow)])
 def test_writing_a_result_with_its_comparison(tmp_path, dtype, outscale):
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{FINISH}", dtype, str(outscale)]

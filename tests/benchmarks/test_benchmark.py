@@ -103,6 +103,7 @@ def test_memory_is_of_a_process_of_its_own():
     assert Memory(imports=3, ready=4, peak=10).own == 7
 
 
+@pytest.mark.slow
 def test_the_error_of_a_failed_memory_process():
     with pytest.raises(
         InputError, match=r"^The process that measures the memory of glean-ext GLEAN float32 failed: .*\b9"
@@ -383,6 +384,7 @@ def test_options_of_the_commands():
     assert tool.parse(["page", "--batches", "1", "8"])[0] == PageOptions((1, 8), 3, ROOT / "docs/performance.md")
 
 
+@pytest.mark.slow
 def test_the_tool_writes_json(tmp_path, capsys):
     sizes = ["--in-size", "8", "--out-size", "16", "--cfg-options", "model.generator.num_rrdbs=1"]
     arguments = ["--repeats", "2", "--no-memory", "--no-peak", "--json", str(tmp_path / "r.json"), *sizes]

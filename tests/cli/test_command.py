@@ -176,7 +176,12 @@ def test_an_interrupted_run_goes_on(restore, fault, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated")]
+    ("number", "word"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGHUP, "terminated"),
+        pytest.param(signal.SIGTERM, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_signals_leave_whole_files_only(tmp_path, number, word):
     """A real process and a real signal, in the middle of the work."""

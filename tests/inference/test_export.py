@@ -114,7 +114,8 @@ def test_onnx_of_lightglean_takes_any_batch_and_size(exported, dtype, most):
         assert largest_difference(net, through(model), lq) <= most
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_onnx_of_glean_takes_any_batch(exported, dtype):
     net, model = network("glean"), OnnxBackend(exported("glean", dtype=dtype))
     for batch in 1, 3:
@@ -124,7 +125,7 @@ def test_onnx_of_glean_takes_any_batch(exported, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["glean", "light"])
+@pytest.mark.parametrize("kind", [pytest.param("glean", marks=pytest.mark.slow), "light"])
 def test_torch_program(exported, kind, dtype):
     net, (run, facts) = network(kind), load_torch(exported(kind, "torch", dtype))
     for shape in ODD if kind == "light" else [(1, 3, 8, 8), (3, 3, 8, 8)]:

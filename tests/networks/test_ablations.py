@@ -267,7 +267,9 @@ def data(tmp_path_factory) -> Path:
     ("name", "said"),
     [
         ("bank_tuned", "There is no frozen bank to watch: generator.bank is 'tuned'."),
-        ("bank_absent", "There is no frozen bank to watch: generator.bank is 'absent'."),
+        pytest.param(
+            "bank_absent", "There is no frozen bank to watch: generator.bank is 'absent'.", marks=pytest.mark.slow
+        ),
         ("bank_random", "The latent bank is bit-identical to what training started with."),
     ],
 )
