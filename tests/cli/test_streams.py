@@ -42,7 +42,7 @@ def start(arguments, folder, closed=(), **options):
     return subprocess.run([*TOOL, *arguments], cwd=folder, env=env, preexec_fn=close, **options)
 
 
-@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("closed", [*(pytest.param(one, marks=pytest.mark.slow) for one in [(1,), (2,)]), (0, 1, 2)])
 def test_closed_streams(images, tmp_path, closed):
     done = start(images, tmp_path, closed)
     assert done.returncode == 0
@@ -72,7 +72,7 @@ def test_a_reader_that_has_ended(images, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("inputs", [["a.tif"], ["a.tif", "b.tif"]])
+@pytest.mark.parametrize("inputs", [pytest.param(["a.tif"], marks=pytest.mark.slow), ["a.tif", "b.tif"]])
 def test_notices_that_cannot_be_printed(inputs, tmp_path):
     """Notices about files come from other threads than the summary."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)

@@ -93,7 +93,7 @@ def saved(iteration: int, work_dir: str = "work") -> dict:
     return torch.load(f"{work_dir}/iter_{iteration}.pth", weights_only=True)
 
 
-@pytest.fixture(params=[RESTORER, BANK], ids=["restorer", "bank"])
+@pytest.fixture(params=[pytest.param(RESTORER, marks=pytest.mark.slow), BANK], ids=["restorer", "bank"])
 def home(request, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     make_home(tmp_path, request.param, images=5)
