@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 from ast import literal_eval
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
 
 PLACEHOLDER = re.compile(r"\{(\w+)(?:=([^{}]*))?\}")
 MAX_REASON = 200  # characters of a library's reason that a message repeats
@@ -127,6 +128,16 @@ def require_at_least(parameter: str, number: float, least: int) -> None:
     """Raise InputError for a parameter's number that is too small."""
     if number < least:
         raise InputError(f"{{{parameter}}} is {number}, but it must be at least {least}.", parameter)
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6) -> str:
+    """A sentence that asks whether one of the nearest of ``known`` names was meant, and a space; else nothing.
+
+    >>> did_you_mean("trian", ["train", "test"])
+    'Did you mean train? '
+    """
+    near = get_close_matches(name, list(known), most, cutoff)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def first_line(error: BaseException, keys: bool = False) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, did_you_mean
 
 GLEAN_URL = "https://download.openmmlab.com/mmediting/restorers/glean/"
 BANK_URL = "https://download.openmmlab.com/mmediting/stylegan2/official_weights/"
@@ -63,6 +62,22 @@ class ModelCard:
     def file(self) -> str:
         """The name of the file of weights."""
         return self.weights.rpartition("/")[2]
+
+
+def _published_bank(name: str, subject: str, config: str, file: str, megabytes: int, sizes: str) -> ModelCard:
+    """A bank that MMagic's authors converted; the name of its file ends with 8 digits of its hash."""
+    return ModelCard(
+        name=name,
+        purpose=f"the bank of {subject}, to train GLEAN with",
+        config=config,
+        weights=BANK_URL + file,
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        megabytes=megabytes,
+        licence=BANK_LICENCE,
+        source=BANK_SOURCE,
+        sizes=sizes,
+        kind="bank",
+    )
 
 
 CARDS = (
@@ -154,65 +169,45 @@ CARDS = (
         sizes="any size from 8x8; it stays",
         demo=True,
     ),
-    ModelCard(
-        name="stylegan2_ffhq_1024",
-        purpose="the bank of faces, to train GLEAN with",
-        config="bank_1024",
-        weights=BANK_URL + "stylegan2-ffhq-config-f-official_20210327_171224-bce9310c.pth",
-        sha256="bce9310c",
-        megabytes=121,
-        licence=BANK_LICENCE,
-        source=BANK_SOURCE,
-        sizes="1024x1024",
-        kind="bank",
+    _published_bank(
+        "stylegan2_ffhq_1024",
+        "faces",
+        "bank_1024",
+        "stylegan2-ffhq-config-f-official_20210327_171224-bce9310c.pth",
+        121,
+        "1024x1024",
     ),
-    ModelCard(
-        name="stylegan2_cat_256",
-        purpose="the bank of cats, to train GLEAN with",
-        config="bank_256",
-        weights=BANK_URL + "stylegan2-cat-config-f-official_20210327_172444-15bc485b.pth",
-        sha256="15bc485b",
-        megabytes=120,
-        licence=BANK_LICENCE,
-        source=BANK_SOURCE,
-        sizes="256x256",
-        kind="bank",
+    _published_bank(
+        "stylegan2_cat_256",
+        "cats",
+        "bank_256",
+        "stylegan2-cat-config-f-official_20210327_172444-15bc485b.pth",
+        120,
+        "256x256",
     ),
-    ModelCard(
-        name="stylegan2_car_512",
-        purpose="the bank of cars, to train GLEAN with",
-        config="bank_512",
-        weights=BANK_URL + "stylegan2-car-config-f-official_20210327_172340-8cfe053c.pth",
-        sha256="8cfe053c",
-        megabytes=121,
-        licence=BANK_LICENCE,
-        source=BANK_SOURCE,
-        sizes="512x384 in the middle of 512x512",
-        kind="bank",
+    _published_bank(
+        "stylegan2_car_512",
+        "cars",
+        "bank_512",
+        "stylegan2-car-config-f-official_20210327_172340-8cfe053c.pth",
+        121,
+        "512x384 in the middle of 512x512",
     ),
-    ModelCard(
-        name="stylegan2_church_256",
-        purpose="the bank of churches, to train GLEAN with",
-        config="bank_256",
-        weights=BANK_URL + "stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth",
-        sha256="1d42b7d1",
-        megabytes=120,
-        licence=BANK_LICENCE,
-        source=BANK_SOURCE,
-        sizes="256x256",
-        kind="bank",
+    _published_bank(
+        "stylegan2_church_256",
+        "churches",
+        "bank_256",
+        "stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth",
+        120,
+        "256x256",
     ),
-    ModelCard(
-        name="stylegan2_horse_256",
-        purpose="the bank of horses, to train GLEAN with",
-        config="bank_256",
-        weights=BANK_URL + "stylegan2-horse-config-f-official_20210327_173203-ef3e69ca.pth",
-        sha256="ef3e69ca",
-        megabytes=120,
-        licence=BANK_LICENCE,
-        source=BANK_SOURCE,
-        sizes="256x256",
-        kind="bank",
+    _published_bank(
+        "stylegan2_horse_256",
+        "horses",
+        "bank_256",
+        "stylegan2-horse-config-f-official_20210327_173203-ef3e69ca.pth",
+        120,
+        "256x256",
     ),
     ModelCard(
         name="demo_bank",
@@ -248,8 +243,7 @@ def find_model(name: str) -> ModelCard:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(name, _BY_NAME, most=3, cutoff=0.5)
     raise InputError(f"no model is called {name!r}.", "model", f"{hint}{{model=list}} shows all of them.")
 
 

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from traceback import walk_tb
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ from typing import Any, NoReturn
 from glean_ext.cli import signals, streams
 from glean_ext.cli.download_bar import DownloadBar
 from glean_ext.cli.signals import LAUNCHED
-from glean_ext.errors import InputError, first_line
+from glean_ext.errors import InputError, did_you_mean, first_line
 from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
 
@@ -71,8 +70,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        near = get_close_matches(unknown[1], self._option_string_actions, n=2) if unknown else []
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
         fail(f"{message}. {hint}See {self.prog} --help.")
 
     def print_help(self, file: Any = None) -> None:

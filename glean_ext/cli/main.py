@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
 import glean_ext
 from glean_ext import cli
+from glean_ext.errors import did_you_mean
 
 COMMANDS = {  # name -> module of glean_ext.cli with a main(argv), and what it does
     "restore": ("restore", "restore images, folders, videos and photographs"),
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=2)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        cli.fail(f"glean has no command {name!r}. {hint}glean --help lists all.")
+        cli.fail(f"glean has no command {name!r}. {did_you_mean(name, COMMANDS)}glean --help lists all.")
     sys.argv = [f"glean {name}", *rest]  # what the command calls itself in its help
     return import_module(f"glean_ext.cli.{COMMANDS[name][0]}").main(rest)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from glean_ext.degradations.stages import (
     resized,
     to_uint8,
 )
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, did_you_mean
 
 STAGES: dict[str, type[Stage]] = {
     stage.__name__: stage
@@ -97,5 +96,4 @@ def make_stage(config: Mapping[str, Any]) -> Stage:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """A hint that names the nearest of the known names, or all of them."""
-    near = get_close_matches(name, known, n=2, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Give one of {', '.join(known)}."
+    return did_you_mean(name, known, cutoff=0.5).rstrip() or f"Give one of {', '.join(known)}."

@@ -7,6 +7,7 @@ range is (lowest, highest); values are drawn uniformly from it.
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(ABC):
     """A step that is taken with probability ``prob``."""
 
     prob: float = 1.0
@@ -69,9 +70,9 @@ class Stage:
     def __call__(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
         return self.apply(image, sizes, rng) if rng.random() < self.prob else image
 
+    @abstractmethod
     def apply(self, image: Array, sizes: Sizes, rng: Generator) -> Array:
         """The image, degraded. (h, w, 3) -> (h', w', 3)"""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

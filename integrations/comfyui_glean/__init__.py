@@ -33,12 +33,16 @@ class LoadGLEAN:
         return (glean_ext.ImageRestorer(config or model, checkpoint or None),)
 
 
-class RestoreImage:
-    """Each image through the network as a whole, or in tiles."""
+class _Restoring:
+    """What both nodes that give images tell ComfyUI."""
 
     CATEGORY = "image/upscaling"
     FUNCTION = "restore"
     RETURN_TYPES = ("IMAGE",)
+
+
+class RestoreImage(_Restoring):
+    """Each image through the network as a whole, or in tiles."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -48,12 +52,8 @@ class RestoreImage:
         return (_to_images(model.restore_batch(_to_arrays(image))),)
 
 
-class RestoreFaces:
+class RestoreFaces(_Restoring):
     """The faces of photographs; what is around them is enlarged."""
-
-    CATEGORY = "image/upscaling"
-    FUNCTION = "restore"
-    RETURN_TYPES = ("IMAGE",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
