@@ -120,7 +120,8 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
 def test_photo(site):
     job = site.submit((EXAMPLES / "astronaut.jpg").read_bytes(), kind="photo", name="astronaut.jpg")
     status = site.wait(job)
-    assert (status["state"], status["result"]["faces"], status["notices"]) == ("done", 1, [CARTOONS, FaceFinder().about])
+    assert (status["state"], status["result"]["faces"]) == ("done", 1)
+    assert status["notices"] == [CARTOONS, FaceFinder().about]
     photo = read_rgb(EXAMPLES / "astronaut.jpg")
     expected = PhotoRestorer(restorer("Demo GLEAN"), save_faces=True).restore(photo)
     np.testing.assert_array_equal(site.picture(job), expected.image)
@@ -146,7 +147,7 @@ def test_more_faces_than_are_shown_one_by_one(tmp_path):
         status = site.wait(job)
         assert (status["state"], status["result"]["faces"]) == ("done", 1)
         assert [site.get(f"/api/jobs/{job}/face-{number}.png").status for number in (0, 1)] == [200, 404]
-    assert status["notices"] == [CARTOONS, FaceFinder().about, "1 of 2 faces are shown one by one; all are in the result."]
+    assert status["notices"][2:] == ["1 of 2 faces are shown one by one; all are in the result."]
 
 
 def test_photos_of_too_many_faces(tmp_path):
