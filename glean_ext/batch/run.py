@@ -104,6 +104,7 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with _quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
     if jobs:
+        options.gate_weight()  # refuses one for a model without the gate
         for source, changes in (options.model, options.cfg_options), (options.background, ()):
             if source is not None:
                 source.check(changes)
@@ -168,6 +169,7 @@ class _Networks:
             dtype=options.dtype,
             compile=options.compile,
             seed=options.seed,
+            fidelity=options.gate_weight(),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None

@@ -34,6 +34,7 @@ class Backend(Protocol):
 
     takes: SizeRequirements
     colorizes: bool  # it gives gray images colours; of colour images only the luminance counts
+    gated: bool  # it was trained with the fidelity gate
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
@@ -74,6 +75,7 @@ def load_backend(
     dtype: str | None = None,
     compile: str | None = None,
     seed: int | None = None,
+    fidelity: float | None = None,
 ) -> Backend:
     """What these arguments of :class:`~glean_ext.inference.image_restorer.ImageRestorer` name.
 
@@ -81,7 +83,7 @@ def load_backend(
         InputError: It cannot be used.
     """
     given = {"checkpoint": checkpoint, "device": device, "cfg_options": cfg_options, "dtype": dtype, "compile": compile}
-    given["seed"] = None if seed is None else str(seed)
+    given |= {name: None if value is None else str(value) for name, value in (("seed", seed), ("fidelity", fidelity))}
     if isinstance(config, Backend):
         if useless := [name for name, value in given.items() if value]:
             raise InputError(f"The network is loaded already, so {', '.join(useless)} cannot be chosen. Leave it out.")
@@ -102,4 +104,4 @@ def load_backend(
         return onnx
     from glean_ext.inference.torch_backend import TorchBackend
 
-    return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile, seed)
+    return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile, seed, fidelity)

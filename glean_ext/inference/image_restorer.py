@@ -116,6 +116,8 @@ class ImageRestorer:
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         tile_sizes: Images of a size it has are cut into its tiles; others are added to it as they come.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        fidelity: Of a network that was trained with the fidelity gate: 0 (restores) to 1 (is faithful to the input);
+            None: 0.
 
     Attributes:
         network: What runs the network.
@@ -124,7 +126,7 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype, mode or seed that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode, seed or fidelity that cannot be used.
     """
 
     def __init__(
@@ -140,9 +142,10 @@ class ImageRestorer:
         compile: str | None = None,
         tile_sizes: TileSizes | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
     ):
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
-        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile, seed)
+        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile, seed, fidelity)
         self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
         self.card = card_of(getattr(self.network, "weights", ""))

@@ -120,6 +120,7 @@ class OnnxBackend:
                 "Export the network again with tools/export.py."
             )
         self.colorizes = self.metadata.network == COLORIZER
+        self.gated = False  # w became part of the weights
         self.weights = self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
