@@ -133,10 +133,11 @@ def require_at_least(parameter: str, number: float, least: int) -> None:
 def did_you_mean(name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6) -> str:
     """A sentence that asks whether one of the nearest of ``known`` names was meant, and a space; else nothing.
 
-    >>> did_you_mean("trian", ["train", "test"])
+    >>> did_you_mean("Trian", ["train", "test"])
     'Did you mean train? '
     """
-    near = get_close_matches(name, list(known), most, cutoff)
+    by_letters = {each.lower().strip("-"): each for each in known}
+    near = [by_letters[match] for match in get_close_matches(name.lower().strip("-"), by_letters, most, cutoff)]
     return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
