@@ -11,7 +11,7 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX
+from glean_ext.inference.backend import ONNX, NetworkOptions
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.network_settings import require_network, require_several_results, sizes_of
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
@@ -154,6 +154,8 @@ class RestoreOptions:
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         dtype: As in :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
         compile: A mode of ``torch.compile``; None leaves that out.
+        backend: What runs the network, and
+        cache: whether engines' models are cached: as in ``ImageRestorer``.
         cfg_options: ``key=value`` changes to the config.
         batch: Images that go through the network together, where they have one size.
         size_policy: What happens to images of other sizes than the network takes.
@@ -185,6 +187,8 @@ class RestoreOptions:
     device: str | None = None
     dtype: str | None = None
     compile: str | None = None
+    backend: str = "auto"
+    cache: bool = True
     cfg_options: tuple[str, ...] = ()
     batch: int = 1
     size_policy: SizePolicy = field(default_factory=SizePolicy)
@@ -204,6 +208,7 @@ class RestoreOptions:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
+        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, self.backend)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require_at_least("seed", self.seed or 0, 0)
         require_at_least("num", self.num, 1)

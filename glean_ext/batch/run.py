@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
     from glean_ext.batch.video_stages import RestoredVideo
 
+FRAMES = 250  # that a video is taken to have, before it is opened
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -168,6 +170,9 @@ class _Networks:
             dtype=options.dtype,
             compile=options.compile,
             seed=options.seed,
+            backend=options.backend,
+            cache=options.cache,
+            images=len(plan.images) + FRAMES * len(plan.videos),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None

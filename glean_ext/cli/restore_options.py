@@ -184,6 +184,16 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         const="default",
         help="compile the network first: takes a minute, runs faster",
     )
+    group.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="torch, onnxruntime, openvino or tensorrt; the last three first make a model, which takes a minute or "
+        "more, and keep it (default: what was measured to be fastest, if its model is there or so many images are "
+        "restored that making it pays)",
+    )
+    group.add_argument(
+        "--no-cache", dest="cache", action="store_false", help="neither use nor keep models that a backend has made"
+    )
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
