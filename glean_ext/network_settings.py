@@ -19,6 +19,7 @@ MODULES = {
 }
 ONE_SIZE = ("GLEANBigGAN", "GLEANStyleGANv2")  # take images of their in_size only
 SEVERAL_RESULTS = ("GLEANColorization",)  # have another result for each seed
+NO_CLASSES = "{label} has no effect: this network has a bank without classes."
 
 
 def require_network(generator: Mapping) -> str:
@@ -46,7 +47,7 @@ def require_arguments(generator: Mapping) -> None:
     known = arguments(kind)
     for name in generator:
         if name == "label" and name not in known:
-            raise InputError("{label} has no effect: this model has no classes.", "label", "Leave {label} out.")
+            raise InputError(NO_CLASSES, "label", "Leave it out.")
         if name not in known and name != "type" and not name.startswith("_"):  # those are mmengine's
             hint = did_you_mean(name, known)
             raise InputError(f"model.generator ({kind}): there is no argument {name!r}. {hint}".strip())

@@ -106,6 +106,7 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with _quiet_reading(options.max_pixels):
             require_readable(jobs[0].source, options.outscale, whole=options.model.is_missing)
     if jobs:
+        options.gate_weight()  # refuses one for a model without the gate
         options.model.check(options.cfg_options, options.size_policy, options.seed)
         if options.background is not None:
             options.background.check()
@@ -173,6 +174,7 @@ class _Networks:
             backend=options.backend,
             cache=options.cache,
             images=len(plan.images) + FRAMES * len(plan.videos),
+            fidelity=options.gate_weight(),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None

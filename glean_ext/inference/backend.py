@@ -40,6 +40,7 @@ class Backend(Protocol):
 
     takes: SizeRequirements
     colorizes: bool  # it gives gray images colours; of colour images only the luminance counts
+    gated: bool  # it was trained with the fidelity gate
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
@@ -106,6 +107,7 @@ class NetworkOptions:
     dtype: str | None = None
     compile: str | None = None
     seed: int | None = None
+    fidelity: float | None = None
     backend: str = "auto"
     cache: bool = True
     images: int = 1
@@ -125,6 +127,7 @@ class NetworkOptions:
             "dtype": self.dtype in (None, *ENGINE_DTYPES[self.backend]),
             "compile": self.compile is None,
             "seed": self.seed is None,
+            "fidelity": self.fidelity is None,
         }.items():
             if not holds:
                 value = getattr(self, name)
@@ -138,7 +141,7 @@ class NetworkOptions:
     def changes(self) -> list[str]:
         """The names of the options that are not the default, of those that change what is computed."""
         defaults = NetworkOptions()
-        names = ("device", "cfg_options", "dtype", "compile", "seed", "backend")
+        names = ("device", "cfg_options", "dtype", "compile", "seed", "fidelity", "backend")
         return [name for name in names if getattr(self, name) not in (getattr(defaults, name), [], "")]
 
 
@@ -179,6 +182,7 @@ def load_backend(
         options.dtype,
         options.compile,
         options.seed,
+        options.fidelity,
     )
 
 

@@ -1,7 +1,8 @@
 """Which backend ``auto`` takes: a rule from measurements (docs/performance.md), nothing is tried out.
 
-1. PyTorch where an engine cannot do what is asked for: on a GPU, for a seed, with ``torch.compile``, or in another
-   dtype than float32; and on processors with instructions for bfloat16, in which PyTorch's form was measured only.
+1. PyTorch where an engine cannot do what is asked for: on a GPU, for a seed or a fidelity, with ``torch.compile``, or
+   in another dtype than float32; and on processors with instructions for bfloat16, in which PyTorch's form was measured
+   only.
 2. Otherwise the first of :data:`FASTEST` that is installed, if its model is in the cache, or if so many images are
    restored that the time to make it comes back (:data:`WORTH_MAKING`).
 3. Otherwise PyTorch.
@@ -33,7 +34,9 @@ def choose(source: NetworkSource, options: NetworkOptions) -> str:
 
 
 def _engines_may(options: NetworkOptions) -> bool:
-    if options.dtype not in (None, "float32") or options.compile is not None or options.seed is not None:
+    if options.dtype not in (None, "float32") or options.compile is not None:
+        return False
+    if options.seed is not None or options.fidelity is not None:
         return False
     if options.device is not None and str(options.device) != "cpu":
         return False

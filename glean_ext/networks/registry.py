@@ -28,6 +28,8 @@ def build_network(cfg: dict) -> Restorer:
     require_arguments(cfg)
     try:
         return NETWORKS[kind](**{name: value for name, value in cfg.items() if name != "type"})
+    except InputError:  # of the label, which front ends have an option for
+        raise
     except (TypeError, ValueError) as error:
         reason = str(error).replace(f"{kind}.__init__() ", "")
         raise InputError(f"model.generator ({kind}): {reason}") from error

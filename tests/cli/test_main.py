@@ -198,7 +198,7 @@ MISTAKES = {
     "restore face.png -o out.png --outscale 5000": "face.png: with outscale 5000 the result would have 40000x40000",
     "restore cut.png -o out.png": "cut.png is truncated or damaged (",
     "restore --model demo_glean_x8 face.png -o out.png --seed 3": "--seed has no effect: this model has one result",
-    "restore --model demo_glean_x8 face.png -o out.png --label cat": "--label has no effect: this model has no",
+    "restore --model demo_glean_x8 face.png -o out.png --label cat": "--label has no effect: this network has a",
     "restore --model GLEAN_X16_FFH face.png -o out.png": "no model is called 'GLEAN_X16_FFH'. Did you mean glean_x16_f",
     "restore demo_glean_x8 text.png face.png -o out.png": "text.png is no checkpoint: neither torch.save nor pickle",
     "restore face.png -o out.png --fit crop": "--fit crop has no use for faces",
