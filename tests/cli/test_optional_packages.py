@@ -55,9 +55,7 @@ def test_opencv_on_a_system_without_windows(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code = f"raise ImportError({missing!r})"
     model = "--model", "demo_glean_x8", "--photo", "--device", "cpu"
-    exit_code, line = run(
-        tmp_path, "cv2", f"raise ImportError({missing!r})", "infer.py", *model, "a.png", "-o", "o.png"
-    )
+    exit_code, line = run(tmp_path, "cv2", code, "infer.py", *model, "a.png", "-o", "o.png")
     assert exit_code == 2
     assert line.startswith(f"error: OpenCV does not work here ({missing}). Install that library, or OpenCV without ")
 
