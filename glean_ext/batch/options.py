@@ -13,8 +13,8 @@ from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
 from glean_ext.inference.backend import ONNX, NetworkOptions
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.size_requirements import sizes_of
-from glean_ext.utils.downloads import is_url
+from glean_ext.network_settings import require_network, require_several_results, sizes_of
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.weight_files import local_path, weights_file
@@ -66,20 +66,24 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
+    def check(
+        self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None, seed: int | None = None
+    ) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
-                network cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
+                for its network cannot be used.
         """
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
 
-        config = load_config(self.config, cfg_options)
-        takes = sizes_of(generator_config(config, self.config))
-        if size_policy is not None and takes is not None:
+        generator = generator_config(load_config(self.config, cfg_options), self.config)
+        require_network(generator)
+        if seed is not None:
+            require_several_results(generator)
+        if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
         if not is_url(self.checkpoint):
             weights_file(self.checkpoint)
@@ -103,6 +107,12 @@ class ModelSource:
         from glean_ext.config import generator_config, load_config
 
         return bool(generator_config(load_config(self.config, cfg_options), self.config).get("fidelity_gate"))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether :meth:`fetch` has to download the weights."""
+        weights = self.checkpoint or ""
+        return is_url(weights) and not (cache_folder() / cached_name(weights)).is_file()
 
     @property
     def is_onnx(self) -> bool:

@@ -30,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from glean_ext.cli.early_checks import require_output, require_packages
-    from glean_ext.config import load_config
+    from glean_ext.config import generator_config, load_config
     from glean_ext.inference.export_formats import PACKAGES, require_suffix
+    from glean_ext.network_settings import require_network
     from glean_ext.utils.weight_files import weights_file
 
     require_suffix(args.out, args.format)
     require_output(args.out)
-    load_config(args.config, args.cfg_options)
+    require_network(generator_config(load_config(args.config, args.cfg_options), args.config))
     require_packages(*PACKAGES[args.format])
     weights_file(args.checkpoint)
 
