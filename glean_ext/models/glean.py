@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from mmagic.models.editors.srgan import SRGAN
+from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
@@ -41,6 +42,7 @@ class GLEAN(SRGAN):
             leaves it out. StyleGAN2 uses 10.
         label_weight: Weight of the cross-entropy of the network's classifier, for a bank with classes: then the images
             need labels (``labels`` of the dataset) in training. In tests, images without them get estimated ones.
+        identity_loss: Config of an :class:`~glean_ext.models.identity_loss.IdentityLoss`; None leaves it out.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
@@ -63,6 +65,7 @@ class GLEAN(SRGAN):
         r1_gamma: float = 0.0,
         r1_interval: int = 16,
         label_weight: float = 0.01,
+        identity_loss: dict | None = None,
     ):
         if bool(discriminator) != bool(gan_loss):
             raise InputError(
@@ -92,6 +95,7 @@ class GLEAN(SRGAN):
             data_preprocessor=data_preprocessor,
         )
 
+        self.identity_loss = MODELS.build(identity_loss) if identity_loss else None
         self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
         self.has_gate = has_gate(self.generator)
         self.label_weight = label_weight
@@ -176,6 +180,8 @@ class GLEAN(SRGAN):
             )
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
+        if (identity_loss := self.identity_loss) is not None:
+            losses |= backprop_early(lambda image: {"loss_identity": identity_loss(image, batch_gt_data)}, image)
         if self._fidelity is not None:  # the other losses ask for detail that the input does not have
             image = scaled_gradient(image, 1 - self._fidelity)
         self._label_losses, self._fidelity = {}, None
