@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # takes seconds to load
 
 Array = np.ndarray
 ONNX = ".onnx"
+REALESRGAN = "realesrgan"  # a model without config and checkpoint: Real-ESRGAN x4plus, from the extra [background]
 
 
 class OutOfMemory(InputError):
@@ -104,4 +105,8 @@ def load_backend(
         return onnx
     from glean_ext.inference.torch_backend import TorchBackend
 
+    if config == REALESRGAN and checkpoint is None:
+        from glean_ext.inference.ncnn_weights import load_realesrgan
+
+        return TorchBackend(load_realesrgan(), None, device, (), dtype, compile, seed, fidelity)
     return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile, seed, fidelity)
