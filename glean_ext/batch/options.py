@@ -11,13 +11,14 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX, REALESRGAN
+from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
 from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.size_requirements import sizes_of
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
-from glean_ext.utils.weight_files import local_path
+from glean_ext.utils.weight_files import local_path, weights_file
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
@@ -66,21 +67,25 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = ()) -> None:
+    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config or its changes cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
+                network cannot be used.
         """
         if self.config == REALESRGAN:
             require_package()
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
-        from glean_ext.config import load_config
+        from glean_ext.config import generator_config, load_config
 
-        load_config(self.config, cfg_options)
+        config = load_config(self.config, cfg_options)
+        takes = sizes_of(generator_config(config, self.config))
+        if size_policy is not None and takes is not None:
+            size_policy.for_network(takes)
         if not is_url(self.checkpoint):
-            local_path(self.checkpoint)
+            weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
         """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.
@@ -155,6 +160,8 @@ class RestoreOptions:
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         dtype: As in :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
         compile: A mode of ``torch.compile``; None leaves that out.
+        backend: What runs the network, and
+        cache: whether engines' models are cached: as in ``ImageRestorer``.
         cfg_options: ``key=value`` changes to the config.
         batch: Images that go through the network together, where they have one size.
         size_policy: What happens to images of other sizes than the network takes.
@@ -187,6 +194,8 @@ class RestoreOptions:
     device: str | None = None
     dtype: str | None = None
     compile: str | None = None
+    backend: str = "auto"
+    cache: bool = True
     cfg_options: tuple[str, ...] = ()
     batch: int = 1
     size_policy: SizePolicy = field(default_factory=SizePolicy)
@@ -207,6 +216,7 @@ class RestoreOptions:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
+        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, backend=self.backend)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require_at_least("seed", self.seed or 0, 0)
         require_at_least("num", self.num, 1)
@@ -256,6 +266,11 @@ class RestoreOptions:
             ("fidelity", "photo"),
             "Leave {fidelity} out.",
         )
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether inputs are searched for faces."""
+        return self.photo is not None and not self.photo.aligned
 
     @property
     def background(self) -> ModelSource | None:

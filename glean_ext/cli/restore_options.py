@@ -36,7 +36,7 @@ a.jpg is called a.jpg.png, with --format jpg a.jpg.
 
 INPUT is a file, a folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'. Without a model,
 the one for photographs of faces is taken: it finds the faces and restores them. --model takes another one by its name,
---model list shows them. CONFIG is a file or the name of a shipped config, CHECKPOINT a path or URL.
+glean models shows them. CONFIG is a file or the name of a shipped config, CHECKPOINT a path or URL.
 
 Transparency, 16 bits and colour profiles of images are kept, and the EXIF orientation is applied. GLEAN takes images of
 one size; others are resized, with a notice, or restored in tiles, or refused. LightGLEAN takes any size from 8x8 on, in
@@ -184,6 +184,16 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         action="store_const",
         const="default",
         help="compile the network first: takes a minute, runs faster",
+    )
+    group.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="torch, onnxruntime, openvino or tensorrt; the last three first make a model, which takes a minute or "
+        "more, and keep it (default: what was measured to be fastest, if its model is there or so many images are "
+        "restored that making it pays)",
+    )
+    group.add_argument(
+        "--no-cache", dest="cache", action="store_false", help="neither use nor keep models that a backend has made"
     )
 
 

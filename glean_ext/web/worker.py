@@ -15,7 +15,7 @@ from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
-from glean_ext.inference.backend import load_backend
+from glean_ext.inference.backend import NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
@@ -66,7 +66,8 @@ class ModelWorker:
         self.models = {spec.name: self._load(spec) for spec in specs}
 
     def _load(self, spec: ModelSpec, seed: int | None = None, fidelity: float | None = None) -> Model:
-        network = load_backend(spec.config, spec.checkpoint, self._device, seed=seed, fidelity=fidelity)
+        options = NetworkOptions(self._device, seed=seed, fidelity=fidelity)
+        network = load_backend(spec.config, spec.checkpoint, options)
         takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
