@@ -11,7 +11,8 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX, NetworkOptions
+from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
+from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.network_settings import require_network, require_several_results, sizes_of
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
@@ -37,7 +38,7 @@ def require(holds: bool, parameter: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A config and its checkpoint, or an ONNX model without one.
+    """A config and its checkpoint, an ONNX model without one, or ``'realesrgan'``.
 
     Raises:
         InputError: A checkpoint is missing, or given for an ONNX model.
@@ -49,7 +50,7 @@ class ModelSource:
     def __post_init__(self) -> None:
         if self.is_onnx and self.checkpoint is not None:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
-        if not self.is_onnx and self.checkpoint is None:
+        if not self.is_onnx and self.config != REALESRGAN and self.checkpoint is None:
             raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
 
     @classmethod
@@ -75,6 +76,8 @@ class ModelSource:
             InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
                 for its network cannot be used.
         """
+        if self.config == REALESRGAN:
+            require_package()
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
@@ -89,7 +92,7 @@ class ModelSource:
             weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
-        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+        """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.
 
         Raises:
             InputError: There is no such file, or the download failed.
@@ -102,7 +105,7 @@ class ModelSource:
         Raises:
             InputError: The config cannot be used.
         """
-        if self.is_onnx:
+        if self.checkpoint is None:
             return False
         from glean_ext.config import generator_config, load_config
 
@@ -132,7 +135,7 @@ class PhotoOptions:
         max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
         save_faces: Folder for the aligned faces, before and after; None: they are not written.
-        background: What enlarges all but the faces; None is MATLAB's bicubic.
+        background: What enlarges all but the faces, such as ``ModelSource("realesrgan")``; None is MATLAB's bicubic.
 
     Raises:
         InputError: A value out of range.

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from mmagic.models.editors.srgan import SRGAN
+from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
@@ -43,6 +44,7 @@ class GLEAN(SRGAN):
             need labels (``labels`` of the dataset) in training. In tests, images without them get estimated ones.
         adversarial_from: The iteration from which on there are an adversarial loss and a discriminator's step; before
             it the other losses alone train the generator, as SRGAN starts from a network that was trained for PSNR.
+        identity_loss: Config of an :class:`~glean_ext.models.identity_loss.IdentityLoss`; None leaves it out.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
@@ -67,6 +69,7 @@ class GLEAN(SRGAN):
         r1_interval: int = 16,
         label_weight: float = 0.01,
         adversarial_from: int = 0,
+        identity_loss: dict | None = None,
     ):
         if bool(discriminator) != bool(gan_loss):
             raise InputError(
@@ -103,6 +106,7 @@ class GLEAN(SRGAN):
         # MMagic's is a buffer: on a GPU, each question about it would wait for all that is computed.
         del self.step_counter
         self.step_counter: Tensor = torch.tensor(0)
+        self.identity_loss = MODELS.build(identity_loss) if identity_loss else None
         self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
         self.has_gate = has_gate(self.generator)
         self.label_weight = label_weight
@@ -188,6 +192,8 @@ class GLEAN(SRGAN):
             )
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
+        if (identity_loss := self.identity_loss) is not None:
+            losses |= backprop_early(lambda image: {"loss_identity": identity_loss(image, batch_gt_data)}, image)
         if self._fidelity is not None:  # the other losses ask for detail that the input does not have
             image = scaled_gradient(image, 1 - self._fidelity)
         self._label_losses, self._fidelity = {}, None
