@@ -16,12 +16,14 @@ from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
+AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -159,6 +161,10 @@ class RestoreOptions:
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
         num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
             ``_seed<N>``.
+        shard: Only this part of the files is restored; None: all of them.
+        workers: Processes that restore: a number, or ``'auto'`` for one a GPU, without GPUs one a core. None: this
+            process alone, on a cluster ``'auto'``.
+        cluster: Address of a Ray cluster, which has the workers then; None: they run on this machine.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -185,6 +191,9 @@ class RestoreOptions:
     max_pixels: int = MAX_PIXELS
     seed: int | None = None
     num: int = 1
+    shard: Shard | None = None
+    workers: int | Literal["auto"] | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -195,6 +204,10 @@ class RestoreOptions:
         if self.num > 1 and not names_folder(self.output):
             raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        if isinstance(self.workers, str):
+            require(self.workers == AUTO, "workers", repr(self.workers), "auto, or a number from 1 on")
+        elif self.workers is not None:
+            require_at_least("workers", self.workers, 1)
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
         require_alpha(self.alpha)

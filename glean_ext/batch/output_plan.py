@@ -43,6 +43,10 @@ class Job:
     def outputs(self) -> list[Path]:
         return [self.target] if self.compare is None else [self.target, self.compare]
 
+    def name_within(self, root: Path) -> str:
+        """What its output is called in the folder of all outputs, with ``/`` after each folder."""
+        return self.target.relative_to(root).as_posix()
+
     def face_path(self, faces: Path, root: Path, ending: str) -> Path:
         """Where one of its faces is written: in the folder of faces, as the output is within ``root``."""
         return faces / f"{self.target.with_suffix('').relative_to(root)}_face{ending}.png"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -35,6 +34,7 @@ from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
+from glean_ext.utils.processes import count_cores
 from glean_ext.utils.progress import ProgressBar
 
 Notify = Callable[[Notice], None]
@@ -169,11 +169,6 @@ def _read_report(path: Path) -> dict:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def count_cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_paths(source: Path, out: Path) -> None:

@@ -99,7 +99,7 @@ class OnnxBackend:
 
     Args:
         path: What ``tools/export.py`` wrote.
-        threads: Of the computation; None leaves it to onnxruntime, which takes one for each core.
+        threads: Of the computation; None: as many as ``OMP_NUM_THREADS`` says, as in PyTorch, else one for each core.
 
     Attributes:
         takes: The sizes that the network takes.
@@ -185,8 +185,7 @@ def _open_session(path: Path, threads: int | None) -> Any:
     with version_errors(("onnxruntime",), str(path), EXTRA):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal: what fails is raised
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         session = onnxruntime.InferenceSession
     try:
         return session(str(path), options, providers=["CPUExecutionProvider"])
