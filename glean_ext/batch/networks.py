@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glean_ext.batch.image_stages import PictureStages
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.output_plan import Job
+from glean_ext.batch.remote_files import LocalCopies, RemoteStages
 from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer
@@ -67,7 +68,8 @@ class Networks:
 
     def __init__(self, options: RestoreOptions, callbacks: RunCallbacks, root: Path):
         self.options, self.callbacks = options, callbacks
-        self.notify = once(callbacks.notify)
+        self.copies = LocalCopies()
+        self.notify = once(lambda notice: callbacks.notify(self._about_urls(notice)))
         self.restorer = ImageRestorer(
             options.model.config,
             options.model.fetch(),  # before PyTorch is loaded: without a network that would be in vain
@@ -87,7 +89,7 @@ class Networks:
                 self.background = load_background(options.background, options, self.notify)
             self.photo_stages = self._photo_stages(options.photo, root)
         pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
-        self.stages: Any = self.photo_stages or PictureStages(pictures, self.notify)
+        self.stages = RemoteStages(self.photo_stages or PictureStages(pictures, self.notify), self.copies)
         self._videos: VideoRestorer | None = None
         self._video_seconds = 0.0
 
@@ -97,6 +99,9 @@ class Networks:
         options = self.options
         photos = make_photo_restorer(photo, self.restorer, self.background, options.outscale, options.batch)
         return PhotoStages(photos, photo.save_faces, root, keep=options.skip_existing, notify=self.notify)
+
+    def _about_urls(self, notice: Notice) -> Notice:
+        return Notice(self.copies.renamed(notice.message), notice.parameter, notice.hint, notice.level)
 
     @property
     def faces(self) -> int | None:
@@ -115,7 +120,13 @@ class Networks:
             InputError: As :meth:`VideoRestorer.restore`.
         """
         self._videos = self._videos or self._video_restorer()
-        video = self._videos.restore(job.source, job.target, self.callbacks.on_frames)
+        local = self.copies.fetch(job)
+        try:
+            with self.copies.errors():
+                video = self._videos.restore(local.source, local.target, self.callbacks.on_frames)
+            self.copies.deliver(job, local)
+        finally:
+            self.copies.drop(local)
         self._video_seconds += video.network_seconds
         return video
 

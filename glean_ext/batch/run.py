@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +11,19 @@ from glean_ext.batch import pipeline
 from glean_ext.batch.image_stages import require_readable
 from glean_ext.batch.networks import Networks, RunCallbacks, quiet_reading
 from glean_ext.batch.options import RestoreOptions
-from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_faces, require_writable, without_existing
+from glean_ext.batch.output_plan import (
+    DEFAULT_FORMAT,
+    Job,
+    Plan,
+    plan_outputs,
+    require_own_faces,
+    require_writable,
+    without_existing,
+)
+from glean_ext.batch.remote_files import plan_remote_outputs
 from glean_ext.errors import InputError
+from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.url_files import is_file_url
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,13 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     Raises:
         InputError: There is nothing to restore, or an input or another output would be overwritten, or outputs exist.
     """
-    outputs = plan_outputs(options.inputs, options.output, options.suffix, options.compare, format=options.format)
+    outputs = _plan_outputs(options)
     root = output_root(options, outputs)
     own = [job for job in outputs.jobs if options.shard is None or options.shard.has(job.name_within(root))]
     jobs, skipped = without_existing(replace(outputs, jobs=own), options.overwrite, options.skip_existing)
     plan = RunPlan(outputs, jobs, skipped, len(outputs.jobs) - len(own))
-    require_writable(root)
+    if not is_file_url(root):
+        require_writable(root)
     if outputs.alone and plan.images:
         with quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
@@ -92,6 +105,16 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         require_writable(faces)
         require_own_faces(outputs, plan.images, faces, root, keep=options.overwrite or options.skip_existing)
     return plan
+
+
+def _plan_outputs(options: RestoreOptions) -> Plan:
+    remote = [place for place in (*options.inputs, options.output) if is_file_url(place)]
+    if not remote:
+        return plan_outputs(options.inputs, options.output, options.suffix, options.compare, format=options.format)
+    if options.photo is not None and options.photo.save_faces is not None:
+        raise InputError(f"{{save_faces}} writes faces of local files only, but {remote[0]} is a URL.", "save_faces")
+    format = OUTPUT_FORMATS[options.format or DEFAULT_FORMAT]
+    return plan_remote_outputs(options.inputs, os.fspath(options.output), options.suffix, options.compare, format)
 
 
 def output_root(options: RestoreOptions, outputs: Plan) -> Path:

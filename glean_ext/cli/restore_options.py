@@ -268,6 +268,8 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _workers(text: str) -> int | str:
+    if text != "auto" and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor auto")
     return text if text == "auto" else int(text)
 
 

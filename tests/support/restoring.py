@@ -24,21 +24,21 @@ def write_images(folder: Path, count: int) -> None:
         write_picture(Picture(pixels), folder / f"{number // 500:02d}" / f"{number:05d}.png")
 
 
-def start_restoring(source: Path, output: Path, *arguments: object) -> subprocess.Popen:
+def start_restoring(source: Path, output: Path, *arguments: object, **environment: str) -> subprocess.Popen:
     """The command, as a process."""
     command = [sys.executable, "-m", "glean_ext", "restore", "--model", "demo_lightglean_x8", source, "-o", output]
     return subprocess.Popen(
         [*map(str, command), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def restore(source: Path, output: Path, *arguments: object) -> tuple[int, str, str]:
+def restore(source: Path, output: Path, *arguments: object, **environment: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the command."""
-    process = start_restoring(source, output, *arguments)
+    process = start_restoring(source, output, *arguments, **environment)
     stdout, stderr = process.communicate()
     return process.returncode, stdout, stderr
 

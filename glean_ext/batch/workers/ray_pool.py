@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +23,13 @@ from glean_ext.batch.workers.worker import SLOTS, Group, GroupReport, Worker
 from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.optional_packages import import_optional
+from glean_ext.utils.stderr_filter import filter_stderr
 
 EXTRA = "pip install 'glean-ext[cluster]'"
 CONNECT_SECONDS = 10  # Ray itself would try for minutes
+DETECTION_SECONDS = 5  # in which Ray finds that the node of an actor that does not answer is gone, if it is
 PATIENCE = 60.0  # seconds without news after which the lack of workers is said
+RAY_LINES = re.compile(rb"\[\d{4}-\d\d-\d\d ")  # of its log
 CLIENT = "ray"  # scheme of addresses of Ray's client server
 
 
@@ -82,6 +87,11 @@ class RayPool(WorkerPool):
         except errors.RayTaskError as error:
             raise RuntimeError(f"a fault of a worker:\n{error}") from None
         except errors.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                reason = str(error).strip().splitlines()[-1].strip()
+                raise InputError(
+                    f"A node of the cluster cannot load glean_ext ({reason}). Install this version of it on all nodes."
+                ) from error
             return self._lost(worker, error)
         if isinstance(content, InputError):
             raise content
@@ -95,11 +105,17 @@ class RayPool(WorkerPool):
         node, address = self._nodes.pop(worker, ("", ""))
         self._calls = {call: whose for call, whose in self._calls.items() if whose[0] != worker}
         self._ray.kill(self._actors.pop(worker))  # it may be out of reach only
-        alive = {item["NodeID"] for item in self._ray.nodes() if item["Alive"]}
-        if node and node not in alive:
+        unavailable = isinstance(error, self._ray.exceptions.ActorUnavailableError)
+        deadline = time.monotonic() + (DETECTION_SECONDS if unavailable else 0)
+        while node and self._is_alive(node) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if node and not self._is_alive(node):
             return Lost(worker, f"Node {address} was lost with worker {worker + 1}", by_itself=False)
         where = f" on {address}" if address else ""
         return Lost(worker, f"Worker {worker + 1}{where} ended ({type(error).__name__})")
+
+    def _is_alive(self, node: str) -> bool:
+        return any(item["NodeID"] == node and item["Alive"] for item in self._ray.nodes())
 
     def close(self) -> None:
         self._ray.shutdown()  # with it the actors of this process end
@@ -138,36 +154,48 @@ def connect(address: str) -> Any:
         InputError: It is not installed, or nothing answers there, or not to us.
     """
     ray = import_optional("ray", "{cluster}", EXTRA, "cluster")
+    require_answer(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        require_answer(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except ray.exceptions.AuthenticationError as error:
-        raise InputError(
-            f"{{cluster={address}}}: the cluster refuses this token ({first_line(error)}). Set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN to the cluster's.",
-            "cluster",
-        ) from error
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise InputError(
-            f"{{cluster={address}}}: no Ray cluster answers ({first_line(error)}). Start one by ray start --head, and "
-            "give HOST:PORT, ray://HOST:PORT, or auto.",
-            "cluster",
-        ) from error
+        with filter_stderr(RAY_LINES):
+            _init(ray, address)
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray sets its own
     return ray
 
 
+def _init(ray: Any, address: str) -> None:
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"{{cluster={address}}}: no Ray cluster takes this connection ({first_line(error)}). Is one there, of version "
+            f"{ray.__version__}, and is RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) its token, if it has one?",
+            "cluster",
+        ) from error
+
+
 def require_answer(address: str) -> None:
-    """Raise OSError or ValueError unless something listens there; Ray would try for minutes."""
+    """Look whether something listens there, as Ray itself would try for minutes.
+
+    Raises:
+        InputError: Nothing does, or it is no address.
+    """
     if address == AUTO:
         return
     parts = urlsplit(address if "://" in address else f"//{address}")
-    if parts.scheme not in ("", CLIENT) or not parts.hostname or not parts.port:
-        raise ValueError("this is no address")
-    socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+    try:
+        if parts.scheme not in ("", CLIENT) or not parts.hostname or not parts.port:
+            raise ValueError("this is no address")
+        socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise InputError(
+            f"{{cluster={address}}}: nothing answers there ({reason}). Give HOST:PORT as ray start --head says it, "
+            "ray://HOST:10001, or auto on a machine of the cluster.",
+            "cluster",
+        ) from error
 
 
 def resource_of(options: RestoreOptions, resources: dict[str, float]) -> str:
