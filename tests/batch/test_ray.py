@@ -83,7 +83,16 @@ def test_a_wrong_token(tmp_path):
     write_images(tmp_path / "in", 1)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
     port = free_port()
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    start = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=1",
+    ]
     start += ["--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={80 * 2**20}"]
     with open(tmp_path / "log", "w") as log:
         head = subprocess.Popen(start, env=os.environ | token | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)

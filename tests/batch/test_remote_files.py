@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from support.restoring import ROOT, restore, results, write_images
+from support.restoring import restore, results, write_images
 from support.training import free_port
 
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
 from glean_ext.errors import InputError
-from glean_ext.utils.url_files import UrlPath, deliver, is_file_url, list_url
+from glean_ext.utils.url_files import UrlPath, deliver, is_file_url
 
 MODEL = ModelSource.named("demo_lightglean_x8")
 
@@ -129,7 +128,7 @@ def test_two_workers_restore_a_bucket_of_s3(tmp_path):
         store.invalidate_cache()
         found = {name.removeprefix("bucket/out/"): store.cat(name) for name in store.find("bucket/out")}
         assert found == results(tmp_path / "out")
-        missing = {name: "" for name in credentials} | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+        missing = dict.fromkeys(credentials, "") | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
         code, _, stderr = restore("s3://bucket/in", tmp_path / "x", AWS_ENDPOINT_URL=url, **missing)
         assert code == 2 and stderr.count("\n") == 1
         assert "s3://bucket/in cannot be used (NoCredentialsError: Unable to locate credentials)" in stderr
