@@ -331,9 +331,8 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
         InputError: Outputs exist, and it was not said what to do with them.
     """
     existing = [job for job in plan.jobs if any(plan.exists(path) for path in job.outputs)]
-    if plan.existing is None and (
-        folder := next((path for job in plan.jobs for path in job.outputs if path.is_dir()), None)
-    ):
+    written = [path for job in plan.jobs for path in job.outputs] if plan.existing is None else []
+    if folder := next((path for path in written if path.is_dir()), None):
         raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
     if overwrite or not existing:
         return plan.jobs, 0

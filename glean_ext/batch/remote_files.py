@@ -31,7 +31,7 @@ def plan_remote_outputs(
     place = cast(Path, UrlPath(output)) if is_file_url(output) else Path(output)
     naming = Naming(place, suffix, compare, format)
     jobs, left_out = [], []
-    for source in map(os.fspath, inputs):
+    for source in [os.fspath(text) for text in inputs]:
         for file, within in _listed(source, output):
             if Path(within).suffix.lower() in READABLE:
                 jobs.append(Job(cast(Path, file), naming.target(cast(Path, within))))

@@ -138,7 +138,12 @@ def serve(pipe: Connection, options: RestoreOptions, root: Path) -> None:
             pipe.send((number, content))
 
     workers: list[Worker] = []
-    send(-1, lambda: workers.append(Worker(options, root)) or READY)
+
+    def load() -> str:
+        workers.append(Worker(options, root))
+        return READY
+
+    send(-1, load)
     threads = ThreadPoolExecutor(SLOTS, "group")
     with suppress(EOFError, OSError):
         while True:

@@ -27,7 +27,7 @@ from glean_ext.utils.stderr_filter import filter_stderr
 
 EXTRA = "pip install 'glean-ext[cluster]'"
 CONNECT_SECONDS = 10  # Ray itself would try for minutes
-DETECTION_SECONDS = 5  # in which Ray finds that the node of an actor that does not answer is gone, if it is
+DETECTION_SECONDS = 5  # in which Ray finds that the node of a lost actor is gone, too, if it is
 PATIENCE = 60.0  # seconds without news after which the lack of workers is said
 RAY_LINES = re.compile(rb"\[\d{4}-\d\d-\d\d ")  # of its log
 CLIENT = "ray"  # scheme of addresses of Ray's client server
@@ -105,8 +105,7 @@ class RayPool(WorkerPool):
         node, address = self._nodes.pop(worker, ("", ""))
         self._calls = {call: whose for call, whose in self._calls.items() if whose[0] != worker}
         self._ray.kill(self._actors.pop(worker))  # it may be out of reach only
-        unavailable = isinstance(error, self._ray.exceptions.ActorUnavailableError)
-        deadline = time.monotonic() + (DETECTION_SECONDS if unavailable else 0)
+        deadline = time.monotonic() + DETECTION_SECONDS
         while node and self._is_alive(node) and time.monotonic() < deadline:
             time.sleep(0.2)
         if node and not self._is_alive(node):
@@ -170,8 +169,8 @@ def _init(ray: Any, address: str) -> None:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"{{cluster={address}}}: no Ray cluster takes this connection ({first_line(error)}). Is one there, of version "
-            f"{ray.__version__}, and is RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) its token, if it has one?",
+            f"{{cluster={address}}}: no Ray cluster takes this connection ({first_line(error)}). Is one there, of "
+            f"version {ray.__version__}, and is RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) its token, if it has one?",
             "cluster",
         ) from error
 
