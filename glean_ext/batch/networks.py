@@ -58,6 +58,7 @@ class Networks:
         options: Of the run.
         callbacks: What is called meanwhile.
         root: The folder that all outputs are in.
+        images: How many images are going to be restored, of all workers together.
 
     Attributes:
         stages: What is done with images, see :func:`glean_ext.batch.pipeline.run`.
@@ -66,7 +67,7 @@ class Networks:
         InputError: A network that cannot be used.
     """
 
-    def __init__(self, options: RestoreOptions, callbacks: RunCallbacks, root: Path):
+    def __init__(self, options: RestoreOptions, callbacks: RunCallbacks, root: Path, images: int):
         self.options, self.callbacks = options, callbacks
         self.copies = LocalCopies()
         self.notify = once(lambda notice: callbacks.notify(self._about_urls(notice)))
@@ -81,6 +82,10 @@ class Networks:
             dtype=options.dtype,
             compile=options.compile,
             seed=options.seed,
+            backend=options.backend,
+            cache=options.cache,
+            images=images,
+            fidelity=options.gate_weight(),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None
@@ -105,8 +110,8 @@ class Networks:
 
     @property
     def faces(self) -> int | None:
-        """How many were restored in images so far; None: images are no photographs."""
-        return None if self.photo_stages is None else self.photo_stages.faces
+        """How many were found and restored in images so far; None: none are searched for."""
+        return self.photo_stages.faces if self.photo_stages is not None and self.options.finds_faces else None
 
     @property
     def network_seconds(self) -> float:

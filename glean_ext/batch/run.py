@@ -25,6 +25,8 @@ from glean_ext.errors import InputError
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.url_files import is_file_url
 
+FRAMES = 250  # that a video is taken to have, before it is opened
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -59,7 +61,7 @@ class RunReport:
         done: Files that were restored.
         skipped: Files whose outputs existed.
         failures: Why others failed.
-        faces: That were restored in images; None: images are no photographs.
+        faces: That were found and restored in images; None: none were searched for.
         seconds: All of it, without loading the networks.
         network_seconds: Of them, those in the network, of several workers on average.
         images_per_second: None where there were no images.
@@ -93,10 +95,11 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
     if jobs:
-        for source, changes in (options.model, options.cfg_options), (options.background, ()):
-            if source is not None:
-                source.check(changes)
-    if options.photo is not None and not options.photo.aligned:
+        options.gate_weight()  # refuses one for a model without the gate
+        options.model.check(options.cfg_options, options.size_policy)
+        if options.background is not None:
+            options.background.check()
+    if options.finds_faces:
         from glean_ext.faces.face_networks import require_installed
 
         require_installed()  # before a model is downloaded
@@ -141,7 +144,13 @@ def restore_files(
     if options.workers is not None or options.cluster is not None:
         return _restore_with_workers(options, callbacks, plan)
     with quiet_reading(options.max_pixels):
-        return _restore_here(Networks(options, callbacks, output_root(options, plan.outputs)), plan)
+        networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
+        return _restore_here(networks, plan)
+
+
+def expected_images(plan: RunPlan) -> int:
+    """Images and frames that go through the network, as far as is known."""
+    return len(plan.images) + FRAMES * len(plan.videos)
 
 
 def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
@@ -172,7 +181,8 @@ def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
 def _restore_with_workers(options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan) -> RunReport:
     from glean_ext.batch.workers import restore_jobs
 
-    report = restore_jobs(options, callbacks, plan.jobs, output_root(options, plan.outputs))
+    root = output_root(options, plan.outputs)
+    report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
     return RunReport(
         report.done,
         plan.skipped,

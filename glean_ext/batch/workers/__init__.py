@@ -12,9 +12,12 @@ from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.workers.dispatch import Dispatcher, WorkersReport
 from glean_ext.batch.workers.pool import WorkerPool
+from glean_ext.batch.workers.worker import WorkerSpec
 
 
-def restore_jobs(options: RestoreOptions, callbacks: RunCallbacks, jobs: Sequence[Job], root: Path) -> WorkersReport:
+def restore_jobs(
+    options: RestoreOptions, callbacks: RunCallbacks, jobs: Sequence[Job], root: Path, images: int
+) -> WorkersReport:
     """Restore files by the workers that the options ask for.
 
     Args:
@@ -22,28 +25,31 @@ def restore_jobs(options: RestoreOptions, callbacks: RunCallbacks, jobs: Sequenc
         callbacks: What is called meanwhile; there are no tiles and frames.
         jobs: The files.
         root: The folder that all outputs are in.
+        images: How many images and frames that is, as far as is known.
 
     Raises:
         InputError: The cluster or the networks cannot be used, no worker is left, or the disk is full.
         RuntimeError: A fault of the program in a worker.
     """
-    with closing(make_pool(replace(options, inputs=options.inputs[:1]), callbacks, root)) as pool:
+    spec = WorkerSpec(replace(options, inputs=options.inputs[:1]), root, images)
+    with closing(make_pool(spec, callbacks)) as pool:
         return Dispatcher(pool, jobs, options.batch, callbacks).run()
 
 
-def make_pool(options: RestoreOptions, callbacks: RunCallbacks, root: Path) -> WorkerPool:
+def make_pool(spec: WorkerSpec, callbacks: RunCallbacks) -> WorkerPool:
     """Processes of this machine, or actors of the cluster.
 
     Raises:
         InputError: As :func:`restore_jobs`.
     """
+    options = spec.options
     if options.cluster is not None:
         from glean_ext.batch.workers.ray_pool import RayPool
 
-        return RayPool(options, root, callbacks.notify)
+        return RayPool(spec, callbacks.notify)
     from glean_ext.batch.workers.local_pool import LocalPool
 
     for model in options.model, options.background:
         if model is not None:
             model.fetch()  # once, before all workers need it
-    return LocalPool(options, root)
+    return LocalPool(spec)

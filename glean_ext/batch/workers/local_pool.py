@@ -15,11 +15,10 @@ from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 from glean_ext.batch.options import AUTO, RestoreOptions
 from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
-from glean_ext.batch.workers.worker import SLOTS, Group, Worker
+from glean_ext.batch.workers.worker import SLOTS, Group, Worker, WorkerSpec
 from glean_ext.errors import InputError
 from glean_ext.utils.processes import count_cores, quiet_processes
 
@@ -41,18 +40,18 @@ class LocalPool(WorkerPool):
     """Workers in processes of this machine.
 
     Args:
-        options: Of the run. ``workers`` is the number of processes.
-        root: The folder that all outputs are in.
+        spec: What workers are made from. ``workers`` of its options is the number of processes.
 
     Raises:
         InputError: There is no such device.
     """
 
-    def __init__(self, options: RestoreOptions, root: Path):
+    def __init__(self, spec: WorkerSpec):
+        options = spec.options
         devices = devices_of(options)
         self.size = (len(devices) or count_cores()) if options.workers in (AUTO, None) else int(options.workers or 1)
         self._devices: Sequence[str | None] = devices or [options.device]
-        self._options, self._root = options, root
+        self._spec = spec
         self._threads = max(1, count_cores() // self.size)
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, _Process] = {}
@@ -60,8 +59,8 @@ class LocalPool(WorkerPool):
 
     def start(self, worker: int) -> None:
         ours, theirs = self._context.Pipe()
-        options = replace(self._options, device=self._device(worker))
-        process = self._context.Process(target=serve, args=(theirs, options, self._root), name=f"worker {worker + 1}")
+        spec = replace(self._spec, options=replace(self._spec.options, device=self._device(worker)))
+        process = self._context.Process(target=serve, args=(theirs, spec), name=f"worker {worker + 1}")
         with quiet_processes(self._threads):
             process.start()
         theirs.close()  # now a pipe ends when the process does
@@ -119,7 +118,7 @@ def devices_of(options: RestoreOptions) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def serve(pipe: Connection, options: RestoreOptions, root: Path) -> None:
+def serve(pipe: Connection, spec: WorkerSpec) -> None:
     """A worker's process: takes groups from the pipe and sends their reports, until the other end is closed.
 
     That end also closes when the other process is killed. Then files that are being written are finished.
@@ -140,7 +139,7 @@ def serve(pipe: Connection, options: RestoreOptions, root: Path) -> None:
     workers: list[Worker] = []
 
     def load() -> str:
-        workers.append(Worker(options, root))
+        workers.append(Worker(spec))
         return READY
 
     send(-1, load)

@@ -19,11 +19,12 @@ import glean_ext
 from glean_ext.batch.options import AUTO, ModelSource, RestoreOptions
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
-from glean_ext.batch.workers.worker import SLOTS, Group, GroupReport, Worker
+from glean_ext.batch.workers.worker import SLOTS, Group, GroupReport, Worker, WorkerSpec
 from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.stderr_filter import filter_stderr
+from glean_ext.utils.url_files import is_file_url
 
 EXTRA = "pip install 'glean-ext[cluster]'"
 CONNECT_SECONDS = 10  # Ray itself would try for minutes
@@ -37,8 +38,7 @@ class RayPool(WorkerPool):
     """Workers on the nodes of a cluster.
 
     Args:
-        options: Of the run. ``cluster`` is the address; ``workers`` the number of actors.
-        root: The folder that all outputs are in, on all nodes.
+        spec: What workers are made from. Of its options, ``cluster`` is the address, ``workers`` the number of actors.
         notify: Gets a notice while no node has room for a worker.
 
     Raises:
@@ -47,10 +47,11 @@ class RayPool(WorkerPool):
 
     retries_failures = True
 
-    def __init__(self, options: RestoreOptions, root: Path, notify: Callable[[Notice], None]):
+    def __init__(self, spec: WorkerSpec, notify: Callable[[Notice], None]):
+        options = spec.options
         assert options.cluster is not None
         self._ray = connect(options.cluster)
-        self._options, self._root, self._notify = absolute(options), Path(os.path.abspath(root)), notify
+        self._spec, self._notify = replace(spec, options=absolute(options), root=absolute_path(spec.root)), notify
         resources = self._ray.cluster_resources()
         self._resource = resource_of(options, resources)
         available = int(resources.get(self._resource, 0))
@@ -63,11 +64,11 @@ class RayPool(WorkerPool):
         amount = {"num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
         actor = self._ray.remote(Actor).options(max_concurrency=SLOTS, scheduling_strategy="SPREAD", **amount)
         self._actors[worker] = actor.remote()
-        call = self._actors[worker].load.remote(glean_ext.__version__, self._options, self._root)
+        call = self._actors[worker].load.remote(glean_ext.__version__, self._spec)
         self._calls[call] = worker, None
 
     def give(self, worker: int, group: Group) -> None:
-        there = tuple(Job(*(path and Path(os.path.abspath(path)) for path in vars(job).values())) for job in group)
+        there = tuple(Job(*(path and absolute_path(path) for path in vars(job).values())) for job in group)
         self._calls[self._actors[worker].restore.remote(there)] = worker, group
 
     def wait(self) -> Iterator[Event]:
@@ -123,7 +124,7 @@ class RayPool(WorkerPool):
 class Actor:
     """A worker's process on a node. Ray chooses its GPU, and its number of threads."""
 
-    def load(self, version: str, options: RestoreOptions, root: Path) -> tuple[str, str] | InputError:
+    def load(self, version: str, spec: WorkerSpec) -> tuple[str, str] | InputError:
         """Load the networks; the node's ID and address."""
         import ray
 
@@ -133,7 +134,7 @@ class Actor:
                 f"Node {address} has glean_ext {glean_ext.__version__}, but this is {version}. Install one version."
             )
         try:
-            self.worker = Worker(options, root)
+            self.worker = Worker(spec)
         except InputError as error:
             return InputError(f"Node {address}: {error.message}", error.parameter, error.hint)
         return ray.get_runtime_context().get_node_id(), address
@@ -213,11 +214,16 @@ def resource_of(options: RestoreOptions, resources: dict[str, float]) -> str:
     return "GPU"
 
 
+def absolute_path(path: Path) -> Path:
+    """A path for a process in another folder; a URL stays as it is."""
+    return path if is_file_url(path) else Path(os.path.abspath(path))
+
+
 def absolute(options: RestoreOptions) -> RestoreOptions:
     """The same options for a process in another folder."""
     photo = options.photo
     if photo is not None:
-        faces = photo.save_faces and Path(os.path.abspath(photo.save_faces))
+        faces = photo.save_faces and absolute_path(photo.save_faces)
         photo = replace(photo, save_faces=faces, background=photo.background and _absolute_model(photo.background))
     return replace(options, model=_absolute_model(options.model), photo=photo)
 

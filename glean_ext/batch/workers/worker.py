@@ -26,6 +26,21 @@ SLOTS = 4  # groups that a worker has at a time: one in the network, others are 
 
 
 @dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker is made from.
+
+    Attributes:
+        options: Of the run.
+        root: The folder that all outputs are in.
+        images: How many images and frames all workers restore together, as far as is known.
+    """
+
+    options: RestoreOptions
+    root: Path
+    images: int
+
+
+@dataclass(frozen=True)
 class GroupReport:
     """What became of a group.
 
@@ -47,19 +62,15 @@ class GroupReport:
 class Worker:
     """Holds the networks of a run. Several threads may restore groups: one is in the network, others read and write.
 
-    Args:
-        options: Of the run.
-        root: The folder that all outputs are in.
-
     Raises:
         InputError: A network that cannot be used.
     """
 
-    def __init__(self, options: RestoreOptions, root: Path):
+    def __init__(self, spec: WorkerSpec):
         self._notices: SimpleQueue[Notice] = SimpleQueue()
-        self._reading = quiet_reading(options.max_pixels)
+        self._reading = quiet_reading(spec.options.max_pixels)
         self._reading.__enter__()  # for the life of the process, which is the worker's own
-        self.networks = Networks(options, RunCallbacks(notify=self._notices.put), root)
+        self.networks = Networks(spec.options, RunCallbacks(notify=self._notices.put), spec.root, spec.images)
         self._network_thread = ThreadPoolExecutor(1, "network")
         self._stages = _OneThread(self.networks.stages, self._network_thread)
         self._reporting = threading.Lock()
