@@ -1,7 +1,7 @@
 """The log of a data set in preparation: what is known of every image, one JSON object a line, in the output folder.
 
 Records are appended while images are processed, so that a run that was killed at any moment continues from them. One
-process at a time writes, or one for each shard: these have logs of their own, which the next run of the whole takes over.
+process at a time writes, or one for each shard: these have logs of their own, which a run of the whole takes over.
 """
 
 from __future__ import annotations
