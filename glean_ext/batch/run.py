@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
     from glean_ext.batch.video_stages import RestoredVideo
 
+FRAMES = 250  # that a video is taken to have, before it is opened
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -75,7 +77,7 @@ class RunReport:
         done: Files that were restored.
         skipped: Files whose outputs existed.
         failures: Why others failed.
-        faces: That were restored in images; None: images are no photographs.
+        faces: That were found and restored in images; None: none were searched for.
         seconds: All of it, without loading the networks.
         network_seconds: Of them, those in the network.
         images_per_second: None where there were no images.
@@ -104,10 +106,11 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with _quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
     if jobs:
-        for source, changes in (options.model, options.cfg_options), (options.background, ()):
-            if source is not None:
-                source.check(changes)
-    if options.photo is not None and not options.photo.aligned:
+        options.gate_weight()  # refuses one for a model without the gate
+        options.model.check(options.cfg_options, options.size_policy)
+        if options.background is not None:
+            options.background.check()
+    if options.finds_faces:
         from glean_ext.faces.face_networks import require_installed
 
         require_installed()  # before a model is downloaded
@@ -168,6 +171,10 @@ class _Networks:
             dtype=options.dtype,
             compile=options.compile,
             seed=options.seed,
+            backend=options.backend,
+            cache=options.cache,
+            images=len(plan.images) + FRAMES * len(plan.videos),
+            fidelity=options.gate_weight(),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None
@@ -198,7 +205,7 @@ class _Networks:
             report.done,
             self.plan.skipped,
             report.failures,
-            None if self.photo_stages is None else self.photo_stages.faces,
+            self.photo_stages.faces if self.photo_stages is not None and options.finds_faces else None,
             time.monotonic() - started,
             network_seconds,
             len(images) / report.seconds if images else None,
