@@ -17,17 +17,17 @@ from glean_ext.utils.files import atomic_path  # noqa: E402
 from glean_ext.zoo import CARDS, DEFAULT, ModelCard  # noqa: E402
 
 CARTOON_DATA = (
-    "5,000 cartoon faces of 64×64 pixels, drawn by the package itself (`python -m demo`) in the style ToonHead by Johan "
-    "Melin, CC BY 4.0. No photographs, and no real people."
+    "5,000 cartoon faces of 64×64 pixels, drawn by the package itself (`python -m demo`) in the style ToonHead by "
+    "Johan Melin, CC BY 4.0. No photographs, and no real people."
 )
 CARTOON_LIMITS = (
-    "It knows cartoon faces only. A photograph becomes a cartoon, and the command warns of that. It shows that a machine "
-    "and an installation work; it is of no other use."
+    "It knows cartoon faces only. A photograph becomes a cartoon, and the command warns of that. It shows that a "
+    "machine and an installation work; it is of no other use."
 )
 FACES = (
-    "FFHQ has people of many ages and origins, but not in equal numbers. A bank supplies what it saw often, so look twice "
-    "at glasses, hats, hands before faces, profiles and children. The detail is invented. Do not use a result to identify "
-    "anybody, or as evidence."
+    "FFHQ has people of many ages and origins, but not in equal numbers. A bank supplies what it saw often, so look "
+    "twice at glasses, hats, hands before faces, profiles and children. The detail is invented. Do not use a result to "
+    "identify anybody, or as evidence."
 )
 LSUN = "LSUN is a crawl of the web without further selection. The detail is invented."
 NOT_RUN = (
@@ -43,17 +43,17 @@ WORDS = {  # what only people know: training data, limits, measurements of this 
     "demo_glean_x8": (
         CARTOON_DATA,
         CARTOON_LIMITS,
-        "On 200 faces that were held out: PSNR 29.44 dB, SSIM 0.900 (bicubic: 19.16 dB, 0.479), after 3,000 iterations.",
+        "On 200 held-out faces: PSNR 29.44 dB, SSIM 0.900 (bicubic: 19.16 dB, 0.479), after 3,000 iterations.",
     ),
     "demo_lightglean_x8": (
         CARTOON_DATA,
         CARTOON_LIMITS,
-        "On 200 faces that were held out: PSNR 31.28 dB, SSIM 0.930 (bicubic: 19.16 dB, 0.479), after 4,500 iterations.",
+        "On 200 held-out faces: PSNR 31.28 dB, SSIM 0.930 (bicubic: 19.16 dB, 0.479), after 4,500 iterations.",
     ),
     "demo_glean_color": (
         CARTOON_DATA,
         CARTOON_LIMITS,
-        "On faces that were held out: 27.5 dB (gray: 18.9 dB), the best of six answers 33.3 dB, after 400 iterations.",
+        "On held-out faces: 27.5 dB (gray: 18.9 dB), the best of six answers 33.3 dB, after 400 iterations.",
     ),
     "stylegan2_ffhq_1024": ("FFHQ, 70,000 photographs of faces.", FACES, ""),
     **{f"stylegan2_{name}": (f"LSUN {name.partition('_')[0]}.", LSUN, "") for name in LSUN_BANKS},

@@ -1,6 +1,6 @@
 """Every command of README, docs and integrations: the real parsers take it, and what is cheap is run.
 
-A command is run unless it needs weights that are not shipped, an hour, a GPU, or another machine; ``why_not`` says which.
+A command is run unless it needs weights that are not shipped, hours, or another program; ``why_not`` says which.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def check_program(words: list[str]) -> None:
     program, *rest = words
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-        assert set(word for word in rest if "=" not in word) <= set(targets)
+        assert {word for word in rest if "=" not in word} <= set(targets)
     if program == "pip" and any("[" in word for word in rest):
         setup = ConfigParser()
         setup.read(ROOT / "setup.cfg")
