@@ -1,4 +1,4 @@
-"""For mkdocstrings: roles of reStructuredText in docstrings, such as ``:class:`~a.b.C```, become code in Markdown."""
+"""For mkdocstrings: in docstrings, roles such as ``:class:`~a.b.C``` become code, and examples become blocks of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
+EXAMPLE = re.compile(r"(?:^>>>.*\n?(?:^(?!\s*$).*\n?)*)", re.M)  # until an empty line
 
 
 class DocstringRoles(griffe.Extension):
@@ -15,4 +16,5 @@ class DocstringRoles(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            text = EXAMPLE.sub(lambda match: f"```pycon\n{match[0].rstrip()}\n```\n", obj.docstring.value)
+            obj.docstring.value = ROLE.sub(r"`\1`", text)
