@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
 import json
 import os
@@ -37,6 +38,8 @@ EXTRAS = {  # package -> the extra that brings it
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
 CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
+OPENCV = "cv2"
+LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -45,9 +48,11 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
     >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
     ('--size-policy resize', '--photo', 'CHECKPOINT')
-    >>> as_option("discriminator", "False")
-    '--no-discriminator'
+    >>> as_option("discriminator", "False"), as_option("model", "list")
+    ('--no-discriminator', 'glean models')
     """
+    if (parameter, value) == ("model", "list"):
+        return "glean models"
     if parameter in POSITIONALS:
         return value or parameter.upper()
     name = f"--{'no-' if value == 'False' else ''}{parameter.replace('_', '-')}"
@@ -95,12 +100,33 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def device_name(text: str) -> str:
-    """A device by one of torch's usual names, which torch itself would only know after seconds; whether it is there,
-    and others with a colon, are left to torch.
+    """A device by one of torch's usual names, which torch itself would only know after seconds.
+
+    Others with a colon are left to torch, and so is whether the device is there, where that is not plain.
     """
     if ":" not in text and text not in DEVICES:
         raise argparse.ArgumentTypeError(f"{text!r} is no device; give {', '.join(DEVICES)}, or cuda:1 and so on")
+    if reason := why_no_device(text.partition(":")[0]):
+        raise argparse.ArgumentTypeError(f"{text} cannot be used here ({reason}); use cpu")
     return text
+
+
+def why_no_device(kind: str) -> str:
+    """Why no device of a kind can be here, where that is plain without torch; else empty."""
+    if kind == "mps" and sys.platform != "darwin":
+        return "only Apple's machines have it"
+    if kind == "cuda" and sys.platform == "linux" and not (is_library("libcuda.so.1") or os.path.exists("/dev/kfd")):
+        return "neither NVIDIA's driver nor AMD's is installed"
+    return ""
+
+
+def is_library(name: str) -> bool:
+    """Whether the system finds a shared library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -124,6 +150,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         fail(error)
     except ImportError as error:
+        if OPENCV in modules_at_fault(error) and LIBRARY.search(str(error)):  # small containers lack those of windows
+            fail(
+                f"OpenCV does not work here ({first_line(error)}). Install that library, or OpenCV without windows in "
+                "place of this one: pip uninstall opencv-python; pip install opencv-python-headless"
+            )
         package = package_at_fault(error)
         if package is None:
             raise
@@ -159,10 +190,15 @@ def silence_other_libraries() -> None:
 
 
 def package_at_fault(error: ImportError) -> str | None:
-    """The optional package whose import failed: the error names it, or was raised within it."""
+    """The optional package whose import failed."""
+    return next((package for package in modules_at_fault(error) if package in EXTRAS), None)
+
+
+def modules_at_fault(error: ImportError) -> list[str]:
+    """The packages whose import failed: the error names them, or was raised within them."""
     modules = [error.name or ""]
     modules += [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
-    return next((package for module in modules if (package := module.partition(".")[0]) in EXTRAS), None)
+    return [module.partition(".")[0] for module in modules]
 
 
 def write_error(line: str) -> None:

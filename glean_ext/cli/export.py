@@ -45,16 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--int8 makes an ONNX model, and has its own type: leave --format and --dtype out")
 
     from glean_ext.cli.early_checks import require_output, require_packages
-    from glean_ext.config import load_config
+    from glean_ext.config import generator_config, load_config
     from glean_ext.inference.export_formats import PACKAGES, require_suffix
+    from glean_ext.network_settings import require_network
     from glean_ext.utils.dataset_folders import list_images
-    from glean_ext.utils.weight_files import local_path
+    from glean_ext.utils.weight_files import weights_file
 
     require_suffix(args.out, args.format)
     require_output(args.out)
-    load_config(args.config, args.cfg_options)
+    require_network(generator_config(load_config(args.config, args.cfg_options), args.config))
     require_packages(*PACKAGES[args.format])
-    local_path(args.checkpoint)
+    weights_file(args.checkpoint)
     if args.calibrate:
         list_images(args.calibrate, recursive=True)
 

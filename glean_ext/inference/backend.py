@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # takes seconds to load
 
 Array = np.ndarray
 ONNX = ".onnx"
+REALESRGAN = "realesrgan"  # a model without config and checkpoint: Real-ESRGAN x4plus, from the extra [background]
 BACKENDS = ("auto", "torch", *ENGINES)
 
 
@@ -40,6 +41,7 @@ class Backend(Protocol):
 
     takes: SizeRequirements
     colorizes: bool  # it gives gray images colours; of colour images only the luminance counts
+    gated: bool  # it was trained with the fidelity gate
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
@@ -106,6 +108,7 @@ class NetworkOptions:
     dtype: str | None = None
     compile: str | None = None
     seed: int | None = None
+    fidelity: float | None = None
     backend: str = "auto"
     cache: bool = True
     images: int = 1
@@ -125,6 +128,7 @@ class NetworkOptions:
             "dtype": self.dtype in (None, *ENGINE_DTYPES[self.backend]),
             "compile": self.compile is None,
             "seed": self.seed is None,
+            "fidelity": self.fidelity is None,
         }.items():
             if not holds:
                 value = getattr(self, name)
@@ -138,7 +142,7 @@ class NetworkOptions:
     def changes(self) -> list[str]:
         """The names of the options that are not the default, of those that change what is computed."""
         defaults = NetworkOptions()
-        names = ("device", "cfg_options", "dtype", "compile", "seed", "backend")
+        names = ("device", "cfg_options", "dtype", "compile", "seed", "fidelity", "backend")
         return [name for name in names if getattr(self, name) not in (getattr(defaults, name), [], "")]
 
 
@@ -161,6 +165,8 @@ def load_backend(
         return config
     if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
         return _load_onnx(config, given, options)
+    if config == REALESRGAN and checkpoint is None:
+        return _load_realesrgan(options)
     from glean_ext.inference.backend_choice import choose
 
     source = NetworkSource(*resolve_model(config, checkpoint), tuple(options.cfg_options))
@@ -179,6 +185,7 @@ def load_backend(
         options.dtype,
         options.compile,
         options.seed,
+        options.fidelity,
     )
 
 
@@ -206,3 +213,17 @@ def _load_onnx(path: str | os.PathLike, given: list[str], options: NetworkOption
             hint="Leave it out, or give a config and a checkpoint.",
         )
     return onnx
+
+
+def _load_realesrgan(options: NetworkOptions) -> Backend:
+    """Real-ESRGAN x4plus, run by PyTorch."""
+    from glean_ext.inference.ncnn_weights import load_realesrgan
+    from glean_ext.inference.torch_backend import TorchBackend
+
+    if useless := [name for name in options.changes() if name not in ("device", "dtype", "compile")]:
+        raise InputError(
+            f"{REALESRGAN} runs with PyTorch: {', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",
+            parameter=useless,
+            hint="Leave it out.",
+        )
+    return TorchBackend(load_realesrgan(), None, options.device, (), options.dtype, options.compile)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from glean_ext.networks.ablations import NoBank
@@ -15,6 +14,7 @@ from glean_ext.networks.banks.biggan import BigGANGenerator
 from glean_ext.networks.banks.biggan_spec import BigGANSpec
 from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.shapes import Size, square_paddings
+from glean_ext.networks.warm_start import start_as_identity
 
 
 class GLEANBigGAN(GLEANNetwork):
@@ -65,6 +65,7 @@ class GLEANBigGAN(GLEANNetwork):
         decoder: str = "full",  # or 'slim', 'none'
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        fidelity_gate: bool = False,  # the bank's features count 1 - w
     ):
         side = square_paddings(in_size, out_size)[1].side
         sizes = BigGANSpec(side, num_classes, base_channels, noise_size, shared_dim, deep, attention_at)
@@ -86,15 +87,8 @@ class GLEANBigGAN(GLEANNetwork):
             checkpoint_trunk,
             class_names=class_names if bank != "absent" else (),
             label=label if bank != "absent" else None,
+            fidelity_gate=fidelity_gate,
         )
         for fusion in self.fusion_out:
             if isinstance(fusion, nn.Conv2d):
                 start_as_identity(fusion)
-
-
-@torch.no_grad()
-def start_as_identity(fusion: nn.Conv2d) -> None:
-    """A convolution that passes on its first input channels, as many as it has output channels, and no others."""
-    nn.init.dirac_(fusion.weight)
-    if fusion.bias is not None:
-        fusion.bias.zero_()

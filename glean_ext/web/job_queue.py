@@ -23,7 +23,7 @@ SWEEP_SECONDS = 30  # after which an idle worker looks for expired results
 FORGET_SECONDS = 60  # after which a job without a result is forgotten
 CLOSE_SECONDS = 10  # that closing waits for the current forward pass
 # How the page's user knows a parameter of the library; hints about other parameters are left out.
-CONTROLS = {"fidelity": "the fidelity slider", "model": "the model"}
+CONTROLS = {"fidelity": "the fidelity slider", "model": "the model", "seed": "the variant"}
 
 
 def as_control(parameter: str, value: str | None = None) -> str | None:
@@ -56,6 +56,7 @@ class Order:
         kind: ``'face'``: the model restores the whole image; ``'photo'``: it restores the faces in the image.
         fidelity: In [0, 1], weight of the input in the result.
         size: Height and width of the image.
+        seed: Of a colorizer: which of its answers is given; None: the one in the middle.
     """
 
     name: str
@@ -63,11 +64,12 @@ class Order:
     kind: Kind
     fidelity: float
     size: tuple[int, int]
+    seed: int | None = None
 
 
 @dataclass(eq=False)
 class Job:
-    """An order and its progress. Only the worker thread changes it, except for ``unwanted``.
+    """An order and its progress. Only the worker thread changes it, except for ``unwanted`` and ``stored_bytes``.
 
     Attributes:
         content: The image file; empty once it was read.
@@ -202,6 +204,14 @@ class JobQueue:
                 "result": job.result,
             }
 
+    def count_files(self, job: Job) -> None:
+        """Count the files of a result again, to which some were added; those of a forgotten job are removed."""
+        with self._changed:
+            if job.id in self._jobs:
+                job.stored_bytes = sum(path.stat().st_size for path in job.folder.glob("*"))
+            else:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
     def close(self) -> None:
         """End the work and remove everything."""
         with self._changed:
@@ -259,7 +269,7 @@ class JobQueue:
             if job.state == "done":
                 like, pixels = job.effort
                 self._rates[like] = (job.ended - job.began) / pixels
-                job.stored_bytes = sum(path.stat().st_size for path in job.folder.glob("*"))
+                self.count_files(job)
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
             self._sweep()

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from support.tools import only_error, run_main
 
 from glean_ext.cli import restore as command
+from glean_ext.faces.detection import FaceFinder
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
@@ -29,7 +30,7 @@ GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
 LIGHT = "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors"
 CARTOONS = (
     "warning: demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become "
-    "cartoons. --model list shows others.\n"
+    "cartoons. glean models shows others.\n"
 )
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -401,13 +402,15 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
     photo = *GLEAN, "a.png", "-o"
     same = "--photo", "--outscale", "1", "--fidelity", "1"
-    assert restore(*photo, "same.png", *same) == (0, f"{CARTOONS}Restored: same.png (256 × 256), 1 face\n", "")
+    shown = f"{CARTOONS}{FaceFinder().about}\nRestored: same.png (256 × 256), 1 face\n"
+    assert restore(*photo, "same.png", *same) == (0, shown, "")
     np.testing.assert_array_equal(read_rgb(tmp_path / "same.png"), portrait)
     large = "--photo", "--outscale", "2", "--background", *LIGHT
     assert restore(*GLEAN, "none.png", "-o", "large.png", *large)[0] == 0
     expected = imresize(light.restore(noise(40, 50)), size=(80, 100))
     np.testing.assert_array_equal(read_rgb(tmp_path / "large.png"), expected)
-    assert restore(*photo, "aligned.png", "--photo", "--aligned")[0] == 0
+    shown = restore(*photo, "aligned.png", "--photo", "--aligned")[1]
+    assert shown.endswith("\nRestored: aligned.png (64 × 64)\n") and FaceFinder().about not in shown
     assert read_rgb(tmp_path / "aligned.png").shape == (64, 64, 3)
     assert fault(*GLEAN, "none.png", "-o", "n.png", "--photo", "--when-no-face", "error") == (
         "none.png: no face was found. Lower --min-face if faces are small; an aligned face needs --aligned."
@@ -417,7 +420,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
         "--fidelity is 2.0, but it must be between 0 (restores) and 1 (keeps the input)."
     )
     assert fault(*photo, "b.png", "--photo", "--background", "x.py") == (
-        "--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
+        "--background takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
     )
 
 
@@ -440,7 +443,10 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         ),
         (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),
         (["m.onnx", "a.png", "-o", "b.png"], "m.onnx: there is no such file. Give the path of a model that"),
-        ([*GLEAN, "a.png", "-o", "b.png", "--fidelity", "0.5"], "--fidelity has no effect without --photo. See "),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--only-center-face"],
+            "--only-center-face has no effect without --photo. See ",
+        ),
         ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
         (
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],
@@ -519,12 +525,12 @@ def test_a_full_disk(tmp_path):
     assert written(tmp_path / "out") == []
 
 
-# ---------------------------------------------------------------- README
+# ---------------------------------------------------------------- docs
 
 
-def test_the_example_of_the_readme(glean, tmp_path):
+def test_the_first_example_in_python(glean, tmp_path):
     """Run as it stands there; MMagic is not imported."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorials/library.md").read_text(), re.M | re.S)
     (example,) = (block for block in blocks if "restore_batch" in block)
     folder_of(tmp_path / "faces", "a.png", "b.png")
     code = example + "\nimport sys\nprint('mmagic' in sys.modules, restorer.network.dtype)\n"

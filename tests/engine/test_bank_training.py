@@ -94,19 +94,28 @@ def test_a_trainable_bank_is_the_bank():
     assert gradient[:, :-1].abs().amin() >= 0 and gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("around", [None, torch.float16])
-def test_r1_of_banks_is_computed_in_fp32(monkeypatch, around):
+def bank_trainer_in_mixed_precision(monkeypatch, net: str):
+    """A bank's trainer whose ``net`` has its switch on; the set receives the types that its modules compute in."""
     from mmagic.registry import MODELS
 
     monkeypatch.setattr("glean_ext.networks.precision.cpu_has_bf16", lambda: True)  # so that the switch does switch
     cfg = tiny_bank_config("bank_256").model
-    networks = MODELS.build(cfg.generator), MODELS.build({**cfg.discriminator, "fp16_enabled": True})
-    model = MODELS.get(cfg.type)(*networks, loss_config=cfg.loss_config)
-    randomize(model.discriminator)
-    MessageHub.get_current_instance().update_info("iter", 0)
+    cfg[net].fp16_enabled = True
+    model = MODELS.get(cfg.type)(
+        MODELS.build(cfg.generator), MODELS.build(cfg.discriminator), loss_config=cfg.loss_config
+    )
     dtypes: set[torch.dtype] = set()
-    for module in model.discriminator.modules():
-        module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    for module in getattr(model, net).modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    MessageHub.get_current_instance().update_info("iter", 0)
+    return model, dtypes
+
+
+@pytest.mark.parametrize("around", [None, torch.float16])
+def test_r1_of_banks_is_computed_in_fp32(monkeypatch, around):
+    model, dtypes = bank_trainer_in_mixed_precision(monkeypatch, "discriminator")
+    randomize(model.discriminator)
     gt = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
         _, logged = model.disc_loss(torch.zeros(2, 1), torch.zeros(2, 1), gt)
@@ -114,6 +123,19 @@ def test_r1_of_banks_is_computed_in_fp32(monkeypatch, around):
     model.discriminator.fp16_enabled = False
     image = gt.clone().requires_grad_()
     assert logged["loss_r1_gp"].item() == pytest.approx(160 * r1_penalty(model.discriminator(image), image).item())
+
+
+@pytest.mark.parametrize("around", [None, torch.float16])
+def test_path_lengths_of_banks_are_computed_in_fp32(monkeypatch, around):
+    model, dtypes = bank_trainer_in_mixed_precision(monkeypatch, "generator")
+    torch.manual_seed(0)
+    with torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None):
+        _, logged = model.gen_loss(torch.zeros(2, 1), 2)
+    assert dtypes == {torch.float32} and model.generator.fp16_enabled
+    model.generator.fp16_enabled, model.mean_path_length = False, torch.tensor(0.0)
+    torch.manual_seed(0)
+    _, in_fp32 = model.gen_loss(torch.zeros(2, 1), 2)
+    assert logged["loss_path_regular"].item() == pytest.approx(in_fp32["loss_path_regular"].item())
 
 
 def test_style_mixing():

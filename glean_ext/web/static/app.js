@@ -8,12 +8,17 @@ const KINDS = {
   face: "The model restores the whole image.",
   photo: "The model restores every face that is found; the rest of the photo stays as it is.",
 };
+const COLOUR_KINDS = {
+  face: "The model gives the whole image colours; its luminance stays.",
+  photo: "The model gives every face that is found colours, then the rest of the photo.",
+};
 const byId = (id) => document.getElementById(id);
 
 let options = null;
 let chosen = null; // {file, name}
 let running = false; // from sending until the job has ended: progress is shown, and no other image can be restored
 let job = null; // id of the running job, once its image is sent
+let shown = null; // {id, name} of the job whose result is shown
 let choices = 0; // counts choices, so that an example that loads slowly does not replace a later one
 
 // --- requests ---
@@ -133,7 +138,9 @@ function showChoice() {
   const photo = document.querySelector('input[name="kind"][value="photo"]');
   photo.disabled = !model.photos;
   if (photo.disabled && photo.checked) document.querySelector('input[name="kind"][value="face"]').checked = true;
-  byId("kind-hint").textContent = KINDS[kind()];
+  byId("kind-hint").textContent = (model.colorizes ? COLOUR_KINDS : KINDS)[kind()];
+  byId("seed-part").hidden = !model.colorizes;
+  byId("run").textContent = model.colorizes ? "Colour" : "Restore";
   byId("fidelity-value").textContent = Number(byId("fidelity").value).toFixed(2);
 }
 
@@ -144,6 +151,7 @@ async function restore() {
   if (!chosen) throw new UserError("Choose an image first.");
   const { file, name } = chosen;
   const order = new URLSearchParams({ name, model: byId("model").value, kind: kind(), fidelity: byId("fidelity").value });
+  if (!byId("seed-part").hidden && byId("seed").value) order.set("seed", byId("seed").value);
   byId("progress-text").textContent = "Sending";
   byId("bar").removeAttribute("value");
   byId("cancel").hidden = true;
@@ -185,8 +193,8 @@ async function showResult(id, { name, result, notices }) {
   const comparison = showComparison(picture("before"), picture("result"), result.width, result.height);
   const enlarged = result.from === result.size ? "" : " (before: enlarged by bicubic interpolation)";
   byId("caption").textContent = `${name}: ${result.from} → ${result.size} pixels${enlarged}`;
-  byId("download").href = picture("result");
-  byId("download").download = `${name.replace(/\.[^.]*$/, "")}-restored.png`;
+  shown = { id, name };
+  showDownload();
   byId("notices").replaceChildren(...notices.map((line) => element("li", { textContent: line })));
   byId("faces-part").hidden = !result.faces;
   byId("faces-title").textContent = result.faces === 1 ? "The face" : `${result.faces} faces`;
@@ -199,6 +207,12 @@ async function showResult(id, { name, result, notices }) {
   }
   byId("result").focus({ preventScroll: true });
   bringIntoView();
+}
+
+function showDownload() {
+  const format = byId("format").value;
+  byId("download").href = `/api/jobs/${shown.id}/result.${format}`;
+  byId("download").download = `${shown.name.replace(/\.[^.]*$/, "")}-restored.${format}`;
 }
 
 function face(picture, number, name) {
@@ -251,6 +265,7 @@ function listen() {
     return restore();
   }));
   byId("form").addEventListener("input", showChoice);
+  byId("format").addEventListener("change", showDownload);
   byId("cancel").addEventListener("click", guarded(async () => {
     if (job) await requestJson(`/api/jobs/${job}`, { method: "DELETE" });
     byId("progress-text").textContent = "Cancelling";
