@@ -11,10 +11,11 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX, NetworkOptions
+from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
+from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.size_requirements import sizes_of
-from glean_ext.utils.downloads import is_url
+from glean_ext.network_settings import require_network, require_several_results, sizes_of
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
@@ -39,7 +40,7 @@ def require(holds: bool, parameter: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A config and its checkpoint, or an ONNX model without one.
+    """A config and its checkpoint, an ONNX model without one, or ``'realesrgan'``.
 
     Raises:
         InputError: A checkpoint is missing, or given for an ONNX model.
@@ -51,7 +52,7 @@ class ModelSource:
     def __post_init__(self) -> None:
         if self.is_onnx and self.checkpoint is not None:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
-        if not self.is_onnx and self.checkpoint is None:
+        if not self.is_onnx and self.config != REALESRGAN and self.checkpoint is None:
             raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
 
     @classmethod
@@ -68,26 +69,32 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
+    def check(
+        self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None, seed: int | None = None
+    ) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
-                network cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
+                for its network cannot be used.
         """
+        if self.config == REALESRGAN:
+            require_package()
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
 
-        config = load_config(self.config, cfg_options)
-        takes = sizes_of(generator_config(config, self.config))
-        if size_policy is not None and takes is not None:
+        generator = generator_config(load_config(self.config, cfg_options), self.config)
+        require_network(generator)
+        if seed is not None:
+            require_several_results(generator)
+        if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
         if not is_url(self.checkpoint):
             weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
-        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+        """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.
 
         Raises:
             InputError: There is no such file, or the download failed.
@@ -100,11 +107,17 @@ class ModelSource:
         Raises:
             InputError: The config cannot be used.
         """
-        if self.is_onnx:
+        if self.checkpoint is None:
             return False
         from glean_ext.config import generator_config, load_config
 
         return bool(generator_config(load_config(self.config, cfg_options), self.config).get("fidelity_gate"))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether :meth:`fetch` has to download the weights."""
+        weights = self.checkpoint or ""
+        return is_url(weights) and not (cache_folder() / cached_name(weights)).is_file()
 
     @property
     def is_onnx(self) -> bool:
@@ -124,7 +137,7 @@ class PhotoOptions:
         max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
         save_faces: Folder for the aligned faces, before and after; None: they are not written.
-        background: What enlarges all but the faces; None is MATLAB's bicubic.
+        background: What enlarges all but the faces, such as ``ModelSource("realesrgan")``; None is MATLAB's bicubic.
 
     Raises:
         InputError: A value out of range.

@@ -93,10 +93,10 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         require_writable(root)
     if outputs.alone and plan.images:
         with quiet_reading(options.max_pixels):
-            require_readable(jobs[0].source)
+            require_readable(jobs[0].source, options.outscale, whole=options.model.is_missing)
     if jobs:
         options.gate_weight()  # refuses one for a model without the gate
-        options.model.check(options.cfg_options, options.size_policy)
+        options.model.check(options.cfg_options, options.size_policy, options.seed)
         if options.background is not None:
             options.background.check()
     if options.finds_faces:

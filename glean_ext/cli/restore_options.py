@@ -127,7 +127,7 @@ def background(arguments: Sequence[str]) -> ModelSource | None:
         return ModelSource(*arguments)
     except (InputError, TypeError) as error:
         raise InputError(
-            "{background} takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
+            "{background} takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
         ) from error
 
 
@@ -281,7 +281,8 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
         "--background",
         nargs="+",
         metavar="MODEL",
-        help="enlarges all but the faces: bicubic (default), CONFIG CHECKPOINT, or MODEL.onnx; give it last",
+        help="enlarges all but the faces: bicubic (default), realesrgan (pip install -e '.[background]'), CONFIG "
+        "CHECKPOINT, or MODEL.onnx; give it last",
     )
 
 

@@ -58,6 +58,8 @@ NUMBERS = {
     "model.gan_loss.loss_weight": WEIGHT,
     "model.perceptual_loss.perceptual_weight": WEIGHT,
     "model.perceptual_loss.style_weight": WEIGHT,
+    "model.perceptual_loss.loss_weight": WEIGHT,
+    "model.identity_loss.loss_weight": WEIGHT,
     "model.r1_gamma": WEIGHT,
     "model.r1_interval": COUNT,
     "model.train_cfg.disc_steps": COUNT,
