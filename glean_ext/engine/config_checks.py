@@ -130,8 +130,8 @@ def _refuse_strategies(cfg: Config) -> None:
     given = next((name for name in ("strategy", "runner_type") if cfg.get(name)), None)
     if given is not None:
         raise InputError(
-            f"config: {given} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which cannot train a generator and a "
-            "discriminator. Remove it: several GPUs train through DDP, see tools/dist_train.sh."
+            f"config: {given} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which cannot train a generator and "
+            "a discriminator. Remove it: several GPUs train through DDP, see tools/dist_train.sh."
         )
 
 
