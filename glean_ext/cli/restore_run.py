@@ -33,6 +33,12 @@ def run(options: RestoreOptions) -> None:
     console = PlainConsole()
     for line in left_out(plan.outputs):
         console.show(line)
+    if options.shard is not None:
+        total = len(plan.outputs.jobs)
+        console.show(f"shard {options.shard}: {total - plan.elsewhere} of {total} files")
+    if not plan.jobs and not plan.skipped:
+        console.show("there is nothing to do")
+        return
     if not plan.jobs:
         console.show(f"all {plan.skipped} outputs exist; there is nothing to do")
         return
@@ -179,7 +185,8 @@ def result_line(job: Job, faces: int | None) -> str:
 
 def summary_lines(report: RunReport) -> list[str]:
     """Numbers of files and times, and why files failed."""
-    parts = [f"{report.done} restored"]
+    by = "" if report.workers is None else f" by {report.workers} worker{'s' * (report.workers != 1)}"
+    parts = [f"{report.done} restored{by}"]
     parts += [] if report.faces is None else [f"{report.faces} face(s)"]
     parts += [f"{report.skipped} skipped, which existed"] if report.skipped else []
     parts += [f"{len(report.failures)} failed"] if report.failures else []
