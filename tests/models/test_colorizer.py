@@ -74,7 +74,7 @@ def test_the_config_of_256():
     ("config", "losses"),
     [
         ("demo_glean_color", {"loss_pix"}),
-        ("demo_glean_blind_x4", {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}),
+        ("demo_glean_blind_x8", {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}),
     ],
 )
 def test_two_iterations(config, losses, tmp_path, clean_mmengine, monkeypatch):
