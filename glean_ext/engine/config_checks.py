@@ -60,6 +60,8 @@ NUMBERS = {
     "model.perceptual_loss.style_weight": WEIGHT,
     "model.perceptual_loss.loss_weight": WEIGHT,
     "model.identity_loss.loss_weight": WEIGHT,
+    "model.pyramid_weight": WEIGHT,
+    "model.pyramid_iters": COUNT_OR_ZERO,
     "model.r1_gamma": WEIGHT,
     "model.r1_interval": COUNT,
     "model.train_cfg.disc_steps": COUNT,
