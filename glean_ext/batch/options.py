@@ -11,18 +11,21 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX, NetworkOptions
+from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
+from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.size_requirements import sizes_of
-from glean_ext.utils.downloads import is_url
+from glean_ext.network_settings import require_network, require_several_results, sizes_of
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, weights_file
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
+AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -37,7 +40,7 @@ def require(holds: bool, parameter: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A config and its checkpoint, or an ONNX model without one.
+    """A config and its checkpoint, an ONNX model without one, or ``'realesrgan'``.
 
     Raises:
         InputError: A checkpoint is missing, or given for an ONNX model.
@@ -49,7 +52,7 @@ class ModelSource:
     def __post_init__(self) -> None:
         if self.is_onnx and self.checkpoint is not None:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
-        if not self.is_onnx and self.checkpoint is None:
+        if not self.is_onnx and self.config != REALESRGAN and self.checkpoint is None:
             raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
 
     @classmethod
@@ -66,31 +69,55 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
+    def check(
+        self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None, seed: int | None = None
+    ) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
-                network cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
+                for its network cannot be used.
         """
+        if self.config == REALESRGAN:
+            require_package()
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
 
-        config = load_config(self.config, cfg_options)
-        takes = sizes_of(generator_config(config, self.config))
-        if size_policy is not None and takes is not None:
+        generator = generator_config(load_config(self.config, cfg_options), self.config)
+        require_network(generator)
+        if seed is not None:
+            require_several_results(generator)
+        if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
         if not is_url(self.checkpoint):
             weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
-        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+        """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.
 
         Raises:
             InputError: There is no such file, or the download failed.
         """
         return None if self.checkpoint is None else local_path(self.checkpoint)
+
+    def has_gate(self, cfg_options: Sequence[str] = ()) -> bool:
+        """Whether the config has the fidelity gate.
+
+        Raises:
+            InputError: The config cannot be used.
+        """
+        if self.checkpoint is None:
+            return False
+        from glean_ext.config import generator_config, load_config
+
+        return bool(generator_config(load_config(self.config, cfg_options), self.config).get("fidelity_gate"))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether :meth:`fetch` has to download the weights."""
+        weights = self.checkpoint or ""
+        return is_url(weights) and not (cache_folder() / cached_name(weights)).is_file()
 
     @property
     def is_onnx(self) -> bool:
@@ -102,14 +129,15 @@ class PhotoOptions:
     """How whole photographs are treated, whose faces are found, restored and put back.
 
     Args:
-        fidelity: In [0, 1], share of the input in the faces of the result: 0 restores, 1 keeps the input.
+        fidelity: In [0, 1]: 0 restores, 1 keeps the input. The weight of the fidelity gate where the model has one,
+            else the share of the input in the faces of the result.
         only_center_face: Restore the face nearest to the middle only.
         aligned: Inputs are aligned faces already.
         min_face: Smaller faces, in pixels of the input, are left alone; None: 32 pixels or more.
         max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
         save_faces: Folder for the aligned faces, before and after; None: they are not written.
-        background: What enlarges all but the faces; None is MATLAB's bicubic.
+        background: What enlarges all but the faces, such as ``ModelSource("realesrgan")``; None is MATLAB's bicubic.
 
     Raises:
         InputError: A value out of range.
@@ -125,7 +153,7 @@ class PhotoOptions:
     background: ModelSource | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.fidelity <= 1, "fidelity", self.fidelity, "between 0 (restores) and 1 (keeps the input)")
+        require_fidelity(self.fidelity)
         require(self.min_face is None or self.min_face > 0, "min_face", self.min_face, "a positive number of pixels")
         require(self.max_faces is None or self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
         known = self.when_no_face in WHEN_NO_FACE
@@ -166,6 +194,11 @@ class RestoreOptions:
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
         num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
             ``_seed<N>``.
+        fidelity: Without ``photo``, the weight of the model's fidelity gate, in [0, 1]; None: 0.
+        shard: Only this part of the files is restored; None: all of them.
+        workers: Processes that restore: a number, or ``'auto'`` for one a GPU, without GPUs one a core. None: this
+            process alone, on a cluster ``'auto'``.
+        cluster: Address of a Ray cluster, which has the workers then; None: they run on this machine.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -194,17 +227,28 @@ class RestoreOptions:
     max_pixels: int = MAX_PIXELS
     seed: int | None = None
     num: int = 1
+    fidelity: float | None = None
+    shard: Shard | None = None
+    workers: int | Literal["auto"] | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
-        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, self.backend)
+        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, backend=self.backend)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require_at_least("seed", self.seed or 0, 0)
         require_at_least("num", self.num, 1)
         if self.num > 1 and not names_folder(self.output):
             raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
+        require_fidelity(self.fidelity or 0.0)
+        if self.fidelity is not None and self.photo is not None:
+            raise InputError("{fidelity} of photographs is that of PhotoOptions.", "fidelity")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        if isinstance(self.workers, str):
+            require(self.workers == AUTO, "workers", repr(self.workers), "auto, or a number from 1 on")
+        elif self.workers is not None:
+            require_at_least("workers", self.workers, 1)
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
         require_alpha(self.alpha)
@@ -229,6 +273,23 @@ class RestoreOptions:
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
 
+    def gate_weight(self) -> float | None:
+        """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.
+
+        Raises:
+            InputError: A weight for images as a whole, but the model has no gate; the config cannot be used.
+        """
+        wanted = self.fidelity if self.photo is None else self.photo.fidelity or None
+        if wanted is None or self.model.has_gate(self.cfg_options):
+            return wanted
+        if self.photo is not None:
+            return None
+        raise InputError(
+            "{fidelity} has no effect without {photo}: the model was trained without the fidelity gate.",
+            ("fidelity", "photo"),
+            "Leave {fidelity} out.",
+        )
+
     @property
     def finds_faces(self) -> bool:
         """Whether inputs are searched for faces."""
@@ -245,7 +306,13 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
-        return frames if self.seed is None else frames | {"seed": self.seed}
+        more = {"seed": self.seed, "fidelity": self.fidelity}
+        return frames | {name: value for name, value in more.items() if value is not None}
+
+
+def require_fidelity(fidelity: float) -> None:
+    """Raise InputError unless ``fidelity`` is in [0, 1]."""
+    require(0 <= fidelity <= 1, "fidelity", fidelity, "between 0 (restores) and 1 (keeps the input)")
 
 
 def require_outscale(outscale: float | None) -> None:

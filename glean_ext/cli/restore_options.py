@@ -56,17 +56,21 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     model, inputs = split_model(given.pop("arguments"), name)
     if name is None and model.config == DEFAULT:
         given.setdefault("photo", True)
-    photo = {name: given.pop(name) for name in PHOTO_OPTIONS if name in given}
+    names = PHOTO_OPTIONS if "photo" in given else [name for name in PHOTO_OPTIONS if name != "fidelity"]
+    photo = {name: given.pop(name) for name in names if name in given}
     if photo and "photo" not in given:
         parser.error(f"{cli.as_option(next(iter(photo)))} has no effect without --photo")
 
     from glean_ext.batch.options import PhotoOptions, RestoreOptions
     from glean_ext.inference.size_policy import SizePolicy
+    from glean_ext.utils.shard import Shard
 
     if "background" in photo:
         photo["background"] = background(photo["background"])
     if given.pop("photo", False):
         given["photo"] = PhotoOptions(**photo)
+    if "shard" in given:
+        given["shard"] = Shard.parse(given["shard"])
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
     cfg_options = tuple(given.pop("cfg_options"))
     if "label" in given:
@@ -123,7 +127,7 @@ def background(arguments: Sequence[str]) -> ModelSource | None:
         return ModelSource(*arguments)
     except (InputError, TypeError) as error:
         raise InputError(
-            "{background} takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
+            "{background} takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
         ) from error
 
 
@@ -178,6 +182,16 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         help="of models with classes: that of all images, by name or number (default: the model estimates it)",
     )
     group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="restore in N processes, which share the GPUs; auto: one for each GPU, without GPUs one for each core",
+    )
+    group.add_argument(
+        "--cluster", metavar="ADDRESS", help="restore on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
+    )
+    group.add_argument("--shard", metavar="I/N", help="only the Ith of N parts of the files: for job arrays")
     group.add_argument(
         "--compile",
         action="store_const",
@@ -240,8 +254,15 @@ def _add_size_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_photo_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--photo", action="store_true", help="find the faces, restore them, and put them back")
-    group.add_argument("--fidelity", type=float, metavar="W", help="0 (default) restores, 1 keeps the input")
+    group.add_argument(
+        "--photo", action="store_true", help="find the faces, restore (or colour) them, and put them back"
+    )
+    group.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="W",
+        help="0 (default) restores, 1 keeps the input; without --photo for models with the fidelity gate only",
+    )
     group.add_argument("--only-center-face", action="store_true", help="restore the face nearest to the middle only")
     group.add_argument("--aligned", action="store_true", help="inputs are aligned faces already")
     group.add_argument(
@@ -260,8 +281,15 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
         "--background",
         nargs="+",
         metavar="MODEL",
-        help="enlarges all but the faces: bicubic (default), CONFIG CHECKPOINT, or MODEL.onnx; give it last",
+        help="enlarges all but the faces: bicubic (default), realesrgan (pip install -e '.[background]'), CONFIG "
+        "CHECKPOINT, or MODEL.onnx; give it last",
     )
+
+
+def _workers(text: str) -> int | str:
+    if text != "auto" and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor auto")
+    return text if text == "auto" else int(text)
 
 
 def whole_number(text: str) -> int:

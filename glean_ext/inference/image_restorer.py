@@ -116,6 +116,8 @@ class ImageRestorer:
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         tile_sizes: Images of a size it has are cut into its tiles; others are added to it as they come.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        fidelity: Of a network that was trained with the fidelity gate: 0 (restores) to 1 (is faithful to the input);
+            None: 0.
         backend: What runs the network: ``'torch'``, ``'onnxruntime'``, ``'openvino'``, ``'tensorrt'``, or ``'auto'``,
             which takes what was measured to be fastest, see :mod:`~glean_ext.inference.backend_choice`. For the last
             three an ONNX model is made, which takes a minute or more, and cached.
@@ -129,7 +131,7 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype, mode, seed or backend that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity or backend that cannot be used.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class ImageRestorer:
         compile: str | None = None,
         tile_sizes: TileSizes | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
         backend: str = "auto",
         cache: bool = True,
         images: int = 1,
@@ -153,7 +156,7 @@ class ImageRestorer:
         self.network = load_backend(
             config,
             checkpoint,
-            NetworkOptions(device, cfg_options, dtype, compile, seed, backend, cache, images),
+            NetworkOptions(device, cfg_options, dtype, compile, seed, fidelity, backend, cache, images),
             notify,
         )
         self.takes = self.network.takes

@@ -128,6 +128,7 @@ class OnnxBackend:
             )
         self.dtype = self._session.dtype or self.metadata.dtype
         self.colorizes = self.metadata.network == COLORIZER
+        self.gated = False  # w became part of the weights
         self.weights = weights or self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 

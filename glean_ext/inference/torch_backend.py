@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,8 +19,11 @@ from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
+from glean_ext.network_settings import require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
+from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.precision import fast_dtype
+from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
@@ -32,43 +36,51 @@ class TorchBackend:
     """Runs a network, in its fast form where it has one.
 
     Args:
-        config: A config file, or a dict with ``model.generator``.
+        config: A config file, a dict with ``model.generator``, or a network with its weights.
         checkpoint: The network's state dict or a training checkpoint, as path or URL.
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         cfg_options: ``key=value`` changes to a config file.
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        fidelity: Of a network with the fidelity gate: its w in [0, 1], see :mod:`glean_ext.networks.fidelity`; None: 0.
 
     Attributes:
         takes: The sizes that the network takes.
         colorizes: Whether it gives gray images colours.
+        gated: Whether it has the fidelity gate.
         net: The network, in the form that is run.
         dtype: What it computes in.
         weights: The name of the file of weights.
 
     Raises:
-        InputError: A config, checkpoint, device, dtype, mode or seed that cannot be used.
+        InputError: A config, checkpoint, device, dtype, mode, seed or fidelity that cannot be used.
     """
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping,
+        config: str | os.PathLike | Mapping | nn.Module,
         checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         cfg_options: Sequence[str] = (),
         dtype: str | None = None,
         compile: str | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
     ):
         if dtype is not None:
             require_one_of("dtype", dtype, DTYPES)
         self.device = pick_device(device)
-        config, checkpoint = resolve_model(config, checkpoint)
-        self.weights = Path(checkpoint).name
-        net = load_network(config, checkpoint, cfg_options)
-        self.takes = net.size_requirements
+        if isinstance(config, nn.Module):
+            net, self.weights = config, type(config).__name__
+        else:
+            config, checkpoint = resolve_model(config, checkpoint)
+            net, self.weights = load_network(config, checkpoint, cfg_options), Path(checkpoint).name
+        self.takes = cast(SizeRequirements, net.size_requirements)
         self.colorizes = isinstance(net, GLEANColorization)
+        self.gated = has_gate(net)
+        if fidelity is not None:
+            fix_fidelity(net, fidelity)
         latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
@@ -188,8 +200,8 @@ def draw_latent(net: nn.Module, seed: int) -> Tensor:
     Raises:
         InputError: Another network, which has one answer only, or a negative seed.
     """
-    if not isinstance(net, GLEANColorization):
-        raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+    require_several_results({"type": type(net).__name__})
+    assert isinstance(net, GLEANColorization)
     require_at_least("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, net.style_channels, generator=generator)

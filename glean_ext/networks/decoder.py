@@ -6,6 +6,7 @@ Source: GLEAN, CVPR 2021, section 3.3. Parameter names of the full one are MMagi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,7 @@ class Decoder(nn.ModuleList):
         img_channels: int = 3,  # of the image
     ):
         super().__init__()
+        self.bank_widths = [bank_channels[res] for res in resolutions(2 * in_size, out_size)]
         for res in resolutions(in_size, out_size):
             in_channels = channels[res] if res == in_size else channels[res] + bank_channels[res]
             if res < out_size:
@@ -51,11 +53,29 @@ class Decoder(nn.ModuleList):
                     )
                 )
 
-    def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
-        """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)"""
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        _, *stages = self
+        for stage, width in zip(stages, self.bank_widths, strict=True):
+            conv = stage.upsample_conv if isinstance(stage, PixelShuffleUp) else cast(nn.Sequential, stage)[0]
+            cast(nn.Conv2d, conv).weight[:, -width:] *= factor
+
+    @property
+    def inner_widths(self) -> list[int]:
+        """Channels at 2h, 4h, ... H / 2."""
+        return [cast(PixelShuffleUp, stage).upsample_conv.out_channels // 4 for stage in list(self)[:-2]]
+
+    def forward(self, x: Tensor, bank_features: list[Tensor], inner: list[Tensor] | None = None) -> Tensor:
+        """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)
+
+        ``inner`` gets the decoder's own features at 2h, 4h, ... H / 2.
+        """
         first, *stages = self
         x = first(x)  # (N, C, 2h, 2h)
-        for stage, features in zip(stages, bank_features, strict=True):
+        for number, (stage, features) in enumerate(zip(stages, bank_features, strict=True), 1):
+            if inner is not None and number < len(stages):
+                inner.append(x)
             x = stage(torch.cat([x, features], 1))
         return x
 
@@ -95,11 +115,27 @@ class SlimDecoder(nn.Module):
         self.projections = nn.ModuleList(projection(bank_channels[res], width) for res in stages)
         self.to_image = Conv2d(width, img_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
-        """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)"""
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        for project in self.projections:
+            cast(nn.Conv2d, project).weight *= factor
+
+    @property
+    def inner_widths(self) -> list[int]:
+        """Channels at 2h, 4h, ... H / 2."""
+        return [self.start.out_channels] * (len(self.ups) - 1)
+
+    def forward(self, x: Tensor, bank_features: list[Tensor], inner: list[Tensor] | None = None) -> Tensor:
+        """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)
+
+        ``inner`` gets the decoder's own features at 2h, 4h, ... H / 2.
+        """
         x = self.start(x)  # (N, width, h, w)
         for up, project, features in zip(self.ups, self.projections, bank_features, strict=True):
             x = up(x)  # (N, width, 2^i h, 2^i w)
             assert_shape(features, (x.shape[0], None, *x.shape[2:]))
             x = F.leaky_relu(x + project(features), 0.2)
+            if inner is not None and len(inner) < len(self.ups) - 1:
+                inner.append(x)
         return self.to_image(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glean_ext.errors import InputError
+from glean_ext.network_settings import require_arguments, require_network
 from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.glean_biggan import GLEANBigGAN
@@ -23,12 +24,12 @@ def build_network(cfg: dict) -> Restorer:
     Raises:
         InputError: An unknown type or argument, or a value the network refuses.
     """
-    cfg = dict(cfg)
-    kind = cfg.pop("type", None)
-    if kind not in NETWORKS:
-        raise InputError(f"model.generator.type is {kind!r}, but it must be one of {sorted(NETWORKS)}.")
+    kind = require_network(cfg)
+    require_arguments(cfg)
     try:
-        return NETWORKS[kind](**cfg)
+        return NETWORKS[kind](**{name: value for name, value in cfg.items() if name != "type"})
+    except InputError:  # of the label, which front ends have an option for
+        raise
     except (TypeError, ValueError) as error:
         reason = str(error).replace(f"{kind}.__init__() ", "")
         raise InputError(f"model.generator ({kind}): {reason}") from error
