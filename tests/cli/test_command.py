@@ -420,7 +420,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
         "--fidelity is 2.0, but it must be between 0 (restores) and 1 (keeps the input)."
     )
     assert fault(*photo, "b.png", "--photo", "--background", "x.py") == (
-        "--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
+        "--background takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
     )
 
 

@@ -1,4 +1,4 @@
-"""The page that restores in the visitor's browser, built by `npm run build`, in headless Chromium.
+"""The page that restores in the visitor's browser: built by `npm run build`, and served, in headless Chromium.
 
 Screenshots go to work_dirs/web_demo.
 """
