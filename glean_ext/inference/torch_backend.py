@@ -19,6 +19,7 @@ from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
+from glean_ext.network_settings import require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.precision import fast_dtype
@@ -199,8 +200,8 @@ def draw_latent(net: nn.Module, seed: int) -> Tensor:
     Raises:
         InputError: Another network, which has one answer only, or a negative seed.
     """
-    if not isinstance(net, GLEANColorization):
-        raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+    require_several_results({"type": type(net).__name__})
+    assert isinstance(net, GLEANColorization)
     require_at_least("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, net.style_channels, generator=generator)
