@@ -49,6 +49,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "GLEANBigGAN": networks.GLEANBigGAN,
         "GLEANColorization": networks.GLEANColorization,
         "GLEANColorizer": GLEANColorizer,
+        "GLEANDiffusion": networks.GLEANDiffusion,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
         "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
         "PerceptualLoss": PerceptualLoss,  # in place of MMagic's, which always downloads
