@@ -62,21 +62,21 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
 }
 
 # GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is
-# cheaper to train on a CPU; "glean-full" has the paper's.
+# cheaper to train on a CPU; "glean-full" has the paper's. All start warm but for those that are named cold.
+WARM: dict[str, Any] = {**SLIM, "warm_start": True}
 GLEAN: dict[str, dict[str, Any]] = {
-    "glean": SLIM,
-    "glean-random": {**SLIM, "bank_init": "random"},
+    "glean": WARM,
+    "glean-random": {**WARM, "bank_init": "random"},
     "glean-no-bank": {**SLIM, "bank": "absent"},
-    "glean-tuned": {**SLIM, "bank": "tuned"},
-    "glean-full": {"decoder": "full"},
-    "glean-full-random": {"decoder": "full", "bank_init": "random"},
-    "glean-no-decoder": {"decoder": "none"},
-    "glean-warm": SLIM,
-    "glean-random-warm": {**SLIM, "bank_init": "random"},
-    "bank-none": {"decoder": "none", "inject_at": ()},
-    "bank-4": {"decoder": "none", "inject_at": (4,)},
-    "bank-4-8": {"decoder": "none", "inject_at": (4, 8)},
-    "bank-4-8-16": {"decoder": "none", "inject_at": (4, 8, 16)},
+    "glean-tuned": {**WARM, "bank": "tuned"},
+    "glean-cold": SLIM,
+    "glean-random-cold": {**SLIM, "bank_init": "random"},
+    "glean-full": {**WARM, "decoder": "full"},
+    "glean-no-decoder": {"decoder": "none", "warm_start": True},
+    **{
+        f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
+        for name, resolutions in {"none": (), "4": (4,), "4-8": (4, 8), "4-8-16": (4, 8, 16)}.items()
+    },
 }
 # The trunk of the network without bank is larger, so that its trainable parameters are as many, within 10%.
 MATCHED_TRUNK: dict[int, dict[str, Any]] = {
@@ -84,7 +84,6 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     16: {"rrdb_channels": 36, "num_rrdbs": 3},
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
-WARM = ("glean-warm", "glean-random-warm")  # trained from warm_start
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 
@@ -132,24 +131,7 @@ def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     init_cfg = bank.init_cfg("generator_ema") if loads else None
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
     net.init_weights()
-    if name in WARM:
-        warm_start(net)
     return net
-
-
-@torch.no_grad()
-def warm_start(net: Any) -> None:
-    """Let a GLEAN start its training where the bank draws its mean image, and not far from all that it can draw.
-
-    The style codes start near the mean latent, and the fusions pass the bank's features on, with a tenth of the usual
-    weights for the encoder's.
-    """
-    codes = net.encoder[-1][-1]
-    codes.bias.copy_(net.generator.mean_style().expand(net.generator.num_latents, -1).flatten())
-    for fusion in net.fusion_out:
-        channels = fusion.out_channels
-        fusion.weight.mul_(0.1)
-        torch.nn.init.dirac_(fusion.weight[:, :channels])
 
 
 def from_scratch(name: str, scale: int) -> nn.Module:

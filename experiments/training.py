@@ -33,7 +33,7 @@ class Training:
         self.network = build(experiment).to(device).train()
         self.parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optim = torch.optim.Adam(self.parameters.values(), self.budget.lr, (0.9, 0.99))
+        self.optim = torch.optim.Adam(self.parameters.values(), self.budget.lr, (0.9, 0.99), fused=True)
         self.pixel_loss_only = experiment.system in PIXEL_LOSS_ONLY
         if not self.pixel_loss_only:
             self._build_losses()
@@ -60,7 +60,7 @@ class Training:
         ).to(self.device)
         channels_last(self.perceptual)
         self.discriminator = BANKS[self.experiment.domain].discriminator().to(self.device)
-        self.d_optim = torch.optim.Adam(self.discriminator.parameters(), budget.discriminator_lr, (0.0, 0.99))
+        self.d_optim = torch.optim.Adam(self.discriminator.parameters(), budget.discriminator_lr, (0.0, 0.99), fused=True)
 
     @property
     def finished(self) -> bool:

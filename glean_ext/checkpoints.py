@@ -7,7 +7,6 @@ read as data, whoever wrote it: it can run no code, and it takes no more memory 
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,8 +20,8 @@ from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import NUMBERS, ForbiddenNameError, Function, SkippedObject
-from glean_ext.utils.torch_files import LEGACY_MAGIC, read_torch_file
-from glean_ext.utils.weight_files import local_path
+from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.weight_files import GET_AGAIN, is_safetensors, local_path, require_pickle
 
 # Keys that some bank files have besides the network's own, and that a restorer does not use.
 UNUSED_BANK_KEYS = ("w_avg", "truncation_latent", "steps")  # the last one counts for mmengine's average
@@ -31,9 +30,6 @@ Value = TypeVar("Value")
 MAX_KEYS = 4  # that an error names before it counts the rest
 MAX_NESTING = 4  # dicts in dicts in which tensors are looked for
 MAX_ENTRIES = 1_000_000  # of them; a small file can refer to one dict very often
-# How dicts begin in pickles of protocols 0 and 1, whose first byte is no version, and what torch.save begins with.
-OLD_BEGINNINGS = b"(d", b"}q", b"ccollections\nOrderedDict\n", *LEGACY_MAGIC
-GET_AGAIN = "Get it again."
 TRUST = "If you trust it, convert it once: torch.save(torch.load(path, weights_only=False)['state_dict'], new)."
 # What training checkpoints hold besides weights and NumPy's numbers; none of it is looked at.
 TRAINING_LOG_NAMES = {
@@ -104,14 +100,6 @@ def plain_keys(state: Mapping[str, Value]) -> dict[str, Value]:
     return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in state.items()}
 
 
-def is_safetensors(path: Path) -> bool:
-    """Whether a file is named or begins as a safetensors file: the length of its header, and a brace."""
-    if path.suffix == ".safetensors":
-        return True
-    with path.open("rb") as file:
-        return file.read(9)[5:] == b"\0\0\0{"
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
@@ -133,8 +121,7 @@ def read_torch(path: Path, more_names: Mapping[str, Any] | None = None) -> dict:
     Raises:
         InputError: The file is truncated, no checkpoint, or a pickle that holds more than data.
     """
-    if path.stat().st_size and not begins_as_pickle(path):
-        raise InputError(f"{path} is no checkpoint. {GET_AGAIN}")
+    require_pickle(path)
     try:
         content = read_torch_file(path, {**TRAINING_LOG_NAMES, **(more_names or {})})
     except ForbiddenNameError as error:
@@ -150,12 +137,6 @@ def read_torch(path: Path, more_names: Mapping[str, Any] | None = None) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict.")
     return content
-
-
-def begins_as_pickle(path: Path) -> bool:
-    """Whether a file begins as what ``torch.save`` or ``pickle`` write, and not as a web page, say."""
-    with path.open("rb") as file:
-        return file.read(max(map(len, OLD_BEGINNINGS))).startswith((b"PK", pickle.PROTO, *OLD_BEGINNINGS))
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dict[str, Tensor]:

@@ -154,7 +154,7 @@ CARDS = (
         megabytes=4,
         licence=DEMO_LICENCE,
         source="this package",
-        sizes="any size from 8x8, 8 times larger",
+        sizes="8x8 or more, 8 times larger",
         demo=True,
     ),
     ModelCard(
@@ -166,7 +166,7 @@ CARDS = (
         megabytes=6,
         licence=DEMO_LICENCE,
         source="this package",
-        sizes="any size from 8x8; it stays",
+        sizes="8x8 or more; it stays",
         demo=True,
     ),
     _published_bank(
@@ -191,7 +191,7 @@ CARDS = (
         "bank_512",
         "stylegan2-car-config-f-official_20210327_172340-8cfe053c.pth",
         121,
-        "512x384 in the middle of 512x512",
+        "512x384 within 512x512",
     ),
     _published_bank(
         "stylegan2_church_256",

@@ -13,7 +13,7 @@ import yaml
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Generator, build_network
-from glean_ext.size_requirements import MIN_INPUT
+from glean_ext.size_requirements import MIN_INPUT, sizes_of
 from glean_ext.zoo import CARDS, DEFAULT, find_model, has_model, list_models
 
 ROOT = Path(__file__).parents[1]
@@ -62,9 +62,10 @@ def test_a_card_describes_its_config(card):
     if not card.demo:  # shipped files are in fp16
         assert round(sum(p.numel() for p in net.parameters()) * 4 / 1e6) == pytest.approx(card.megabytes, abs=1)
     in_size, out_size = generator.in_size, generator.out_size
+    assert sizes_of(generator) == (None if net.size_requirements.any_size else net.size_requirements)
     if net.size_requirements.any_size:
         grows = f", {out_size // in_size} times larger" if out_size > in_size else "; it stays"
-        assert card.sizes == f"any size from {MIN_INPUT}x{MIN_INPUT}{grows}"
+        assert card.sizes == f"{MIN_INPUT}x{MIN_INPUT} or more{grows}"
     else:
         assert card.sizes == f"{in_size}x{in_size} -> {out_size}x{out_size}"
 

@@ -16,7 +16,7 @@ from glean_ext.bank_conversion.key_maps import FORMATS, NVIDIA_DEMANDS
 from glean_ext.bank_conversion.unpickle import NVIDIA_NAMES, Module, read_pickle
 from glean_ext.errors import InputError
 from glean_ext.utils.messages import summarize_names
-from glean_ext.utils.torch_files import written_by_torch
+from glean_ext.utils.weight_files import require_convertible, written_by_torch
 
 NO_SETTINGS = "says nothing of its activations and learning rates: those of the published StyleGAN2 are taken"
 ALL_FORMATS = {**FORMATS, "biggan": biggan_key_maps.FORMAT}
@@ -66,15 +66,7 @@ def read_source(path: Path) -> Source:
     Raises:
         InputError: The file is none of them, is damaged, or wants to run code.
     """
-    if not path.stat().st_size:
-        raise InputError(f"{path} is empty. {checkpoints.GET_AGAIN}")
-    if checkpoints.is_safetensors(path):
-        raise InputError(
-            f"{path} is a safetensors file, which configs take as it is when it has this package's names: "
-            "checkpoint='<the file>', prefix='generator_ema'. Convert what MMagic, rosinality or NVIDIA wrote."
-        )
-    if not checkpoints.begins_as_pickle(path):
-        raise InputError(f"{path} is no checkpoint: neither torch.save nor pickle wrote it. {checkpoints.GET_AGAIN}")
+    require_convertible(path)
     plain_pickle = not written_by_torch(path)
     content = read_pickle(path) if plain_pickle else checkpoints.read_torch(path, NVIDIA_NAMES)
     entries = content if isinstance(content, dict) else {}

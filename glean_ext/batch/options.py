@@ -13,10 +13,11 @@ from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
 from glean_ext.inference.backend import ONNX
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.size_requirements import sizes_of
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
-from glean_ext.utils.weight_files import local_path
+from glean_ext.utils.weight_files import local_path, weights_file
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
@@ -65,19 +66,23 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = ()) -> None:
+    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config or its changes cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
+                network cannot be used.
         """
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
-        from glean_ext.config import load_config
+        from glean_ext.config import generator_config, load_config
 
-        load_config(self.config, cfg_options)
+        config = load_config(self.config, cfg_options)
+        takes = sizes_of(generator_config(config, self.config))
+        if size_policy is not None and takes is not None:
+            size_policy.for_network(takes)
         if not is_url(self.checkpoint):
-            local_path(self.checkpoint)
+            weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
         """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
@@ -218,6 +223,11 @@ class RestoreOptions:
             return [self]
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether inputs are searched for faces."""
+        return self.photo is not None and not self.photo.aligned
 
     @property
     def background(self) -> ModelSource | None:

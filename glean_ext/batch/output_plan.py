@@ -12,6 +12,7 @@ from pathlib import Path
 
 from glean_ext.errors import InputError
 from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.files import tells_case
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
 from glean_ext.utils.messages import summarize_names
@@ -119,7 +120,7 @@ def plan_outputs(
         jobs = [Job(file, naming.target(within)) for file, within in found]
     if compare:
         jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
-    _require_own_files(jobs)
+    require_own_files(jobs)
     source = expanded[0] if len(inputs) == 1 and expanded[0].is_dir() else None
     return Plan(jobs, folder, listing.left_out, alone, source, listing.hidden, earlier)
 
@@ -283,21 +284,26 @@ def _compared(target: Path) -> Path:
     return target.with_name(f"{target.stem}{COMPARE}.png")
 
 
-def _require_own_files(jobs: Sequence[Job]) -> None:
-    """Each output is written once, and is no input."""
+def require_own_files(jobs: Sequence[Job]) -> None:
+    """Each output is written once, and is no input. Names that differ in case count as one where the disk says so.
+
+    Raises:
+        InputError: An output would be written twice, or over an input.
+    """
     sources = {_real(job.source): job.source for job in jobs}
-    written: dict[str, Path] = {}
+    written: dict[str, dict[str, Path]] = {}  # by the name that a disk without case would know
     for job in jobs:
         for target in job.outputs:
             if _real(target) in sources:
                 raise InputError(f"{target} is an input and would be overwritten. Give another output.")
-            key = _real(target).lower()  # some file systems do not tell A from a
-            if key in written:
+            path = _real(target)
+            others = written.setdefault(path.lower(), {})
+            if path in others or (others and not tells_case(target.parent)):
                 raise InputError(
-                    f"{written[key]} and {job.source} would both be written to {target}. Rename one, or restore them "
-                    "into two folders."
+                    f"{next(iter(others.values()))} and {job.source} would both be written to {target}. Rename one, or "
+                    "restore them into two folders."
                 )
-            written[key] = job.source
+            others[path] = job.source
 
 
 def _real(path: Path) -> str:

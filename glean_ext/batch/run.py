@@ -75,7 +75,7 @@ class RunReport:
         done: Files that were restored.
         skipped: Files whose outputs existed.
         failures: Why others failed.
-        faces: That were restored in images; None: images are no photographs.
+        faces: That were found and restored in images; None: none were searched for.
         seconds: All of it, without loading the networks.
         network_seconds: Of them, those in the network.
         images_per_second: None where there were no images.
@@ -104,10 +104,10 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with _quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
     if jobs:
-        for source, changes in (options.model, options.cfg_options), (options.background, ()):
-            if source is not None:
-                source.check(changes)
-    if options.photo is not None and not options.photo.aligned:
+        options.model.check(options.cfg_options, options.size_policy)
+        if options.background is not None:
+            options.background.check()
+    if options.finds_faces:
         from glean_ext.faces.face_networks import require_installed
 
         require_installed()  # before a model is downloaded
@@ -198,7 +198,7 @@ class _Networks:
             report.done,
             self.plan.skipped,
             report.failures,
-            None if self.photo_stages is None else self.photo_stages.faces,
+            self.photo_stages.faces if self.photo_stages is not None and options.finds_faces else None,
             time.monotonic() - started,
             network_seconds,
             len(images) / report.seconds if images else None,

@@ -33,7 +33,7 @@ class RestoredVideo:
 
     Attributes:
         result: Frames, size and times.
-        faces: That were restored, in the new frames; None: frames are no photographs.
+        faces: That were found and restored, in the new frames; None: none were searched for.
         network_seconds: Time spent in the network.
     """
 
@@ -97,12 +97,12 @@ class VideoRestorer:
         )
         faces = 0 if frames is None else frames.faces
         seconds = 0.0 if frames is None else frames.restorer.network_seconds
-        return RestoredVideo(result, None if self.options.photo is None else faces, seconds)
+        return RestoredVideo(result, faces if self.options.finds_faces else None, seconds)
 
     def _scale(self) -> float | None:
         """Of the result's size to the source's; None where that depends on the source."""
         policy, scale, photo = self.restorer.size_policy, self.restorer.takes.scale, self.options.photo
-        if photo is not None and not photo.aligned:
+        if self.options.finds_faces:
             return 1 if self.options.outscale is None else self.options.outscale
         outscale = self.options.outscale if photo is None else None
         if policy.name == "resize":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
 import json
 import os
@@ -44,9 +45,11 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
     >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
     ('--size-policy resize', '--photo', 'CHECKPOINT')
-    >>> as_option("discriminator", "False")
-    '--no-discriminator'
+    >>> as_option("discriminator", "False"), as_option("model", "list")
+    ('--no-discriminator', 'glean models')
     """
+    if (parameter, value) == ("model", "list"):
+        return "glean models"
     if parameter in POSITIONALS:
         return value or parameter.upper()
     name = f"--{'no-' if value == 'False' else ''}{parameter.replace('_', '-')}"
@@ -94,12 +97,33 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def device_name(text: str) -> str:
-    """A device by one of torch's usual names, which torch itself would only know after seconds; whether it is there,
-    and others with a colon, are left to torch.
+    """A device by one of torch's usual names, which torch itself would only know after seconds.
+
+    Others with a colon are left to torch, and so is whether the device is there, where that is not plain.
     """
     if ":" not in text and text not in DEVICES:
         raise argparse.ArgumentTypeError(f"{text!r} is no device; give {', '.join(DEVICES)}, or cuda:1 and so on")
+    if reason := why_no_device(text.partition(":")[0]):
+        raise argparse.ArgumentTypeError(f"{text} cannot be used here ({reason}); use cpu")
     return text
+
+
+def why_no_device(kind: str) -> str:
+    """Why no device of a kind can be here, where that is plain without torch; else empty."""
+    if kind == "mps" and sys.platform != "darwin":
+        return "only Apple's machines have it"
+    if kind == "cuda" and sys.platform == "linux" and not (is_library("libcuda.so.1") or os.path.exists("/dev/kfd")):
+        return "neither NVIDIA's driver nor AMD's is installed"
+    return ""
+
+
+def is_library(name: str) -> bool:
+    """Whether the system finds a shared library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

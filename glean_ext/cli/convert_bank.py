@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.cli.early_checks import require_output
     from glean_ext.utils.files import require_suffix
-    from glean_ext.utils.weight_files import local_path
+    from glean_ext.utils.weight_files import local_path, require_convertible
 
     require_suffix(args.out, ".safetensors")
     require_output(args.out)
-    local_path(args.source)
+    require_convertible(local_path(args.source))
 
     from glean_ext.bank_conversion import convert_bank
 

@@ -32,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glean_ext.cli.early_checks import require_output, require_packages
     from glean_ext.config import load_config
     from glean_ext.inference.export_formats import PACKAGES, require_suffix
-    from glean_ext.utils.weight_files import local_path
+    from glean_ext.utils.weight_files import weights_file
 
     require_suffix(args.out, args.format)
     require_output(args.out)
     load_config(args.config, args.cfg_options)
     require_packages(*PACKAGES[args.format])
-    local_path(args.checkpoint)
+    weights_file(args.checkpoint)
 
     from glean_ext.inference.export import export
 

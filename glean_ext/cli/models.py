@@ -18,18 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show_models(banks: bool = False) -> None:
-    """Print a table of the models."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
+    """Print the models, two lines each, which fit into 80 columns."""
     from glean_ext.zoo import CARDS, DEFAULT
 
-    table = Table(Column("model", no_wrap=True), "what it is for", "pixels", "MB", "weights")
-    for card in CARDS:
-        if banks or card.kind == "restorer":
-            purpose = f"{card.purpose} (default)" if card.name == DEFAULT else card.purpose
-            table.add_row(card.name, purpose, card.sizes, str(card.megabytes), where(card.weights))
-    Console().print(table)
+    shown = [card for card in CARDS if banks or card.kind == "restorer"]
+    name_width, size_width = (max(map(len, column)) for column in zip(*((c.name, c.sizes) for c in shown), strict=True))
+    for card in shown:
+        weights = f"{card.megabytes:3} MB, {where(card.weights)}"
+        default = " (default)" if card.name == DEFAULT else ""
+        print(f"{card.name:{name_width}}  {card.sizes:{size_width}}  {weights}\n    {card.purpose}{default}")
 
 
 def show_model(name: str) -> None:

@@ -36,7 +36,7 @@ a.jpg is called a.jpg.png, with --format jpg a.jpg.
 
 INPUT is a file, a folder (with all folders in it), or a pattern in quotes, such as 'photos/**/*.jpg'. Without a model,
 the one for photographs of faces is taken: it finds the faces and restores them. --model takes another one by its name,
---model list shows them. CONFIG is a file or the name of a shipped config, CHECKPOINT a path or URL.
+glean models shows them. CONFIG is a file or the name of a shipped config, CHECKPOINT a path or URL.
 
 Transparency, 16 bits and colour profiles of images are kept, and the EXIF orientation is applied. GLEAN takes images of
 one size; others are resized, with a notice, or restored in tiles, or refused. LightGLEAN takes any size from 8x8 on, in

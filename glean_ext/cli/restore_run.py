@@ -166,7 +166,7 @@ def result_line(job: Job, faces: int | None) -> str:
     """Where the result of one image is, and what it is.
 
     Args:
-        faces: That were restored; None: the image is no photograph.
+        faces: That were found and restored; None: none were searched for.
     """
     with pixel_limit(sys.maxsize), opened(job.target, str(job.target)) as image:
         size = f"{image.width} × {image.height}"

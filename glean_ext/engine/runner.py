@@ -34,7 +34,7 @@ from glean_ext.engine.terminal_log import only_logged, use_terminal_handler
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError
 from glean_ext.networks.discriminators import require_batch
-from glean_ext.utils.weight_files import local_path
+from glean_ext.utils.weight_files import is_safetensors, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def check_checkpoint(model: nn.Module, source: str) -> None:
     Raises:
         InputError: The file cannot be read, has nothing of the generator, or does not fit one of the networks.
     """
-    if checkpoints.is_safetensors(Path(source)):
+    if is_safetensors(Path(source)):
         raise InputError(
             f"{source} is a safetensors file, but training starts from what torch.save writes: a training checkpoint.",
             parameter="load_from",

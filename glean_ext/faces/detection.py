@@ -117,6 +117,11 @@ class FaceFinder:
         self.networks = networks or load_face_networks()
         self._lock = threading.Lock()  # the networks take one image at a time
 
+    @property
+    def about(self) -> str:
+        """A line that says which networks find the faces."""
+        return f"Faces are found by {self.networks.name}, with {self.networks.landmarks} landmarks each."
+
     def find(self, photo: np.ndarray, min_face: float | None = None) -> list[Face]:
         """The faces of a photograph, from left to right.
 

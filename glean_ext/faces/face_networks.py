@@ -49,15 +49,21 @@ class RawDetection(NamedTuple):
 
 
 class FaceNetworks(Protocol):
-    """What finds faces and fits meshes; takes one image at a time, (h, w, 3) uint8 RGB."""
+    """What finds faces and fits meshes; takes one image at a time, (h, w, 3) uint8 RGB.
+
+    Attributes:
+        name: Of the library that runs them.
+        landmarks: Of a mesh.
+    """
 
     name: str
+    landmarks: int
 
     def detect(self, image: np.ndarray) -> list[RawDetection]:
         """The faces of an image."""
 
     def meshes(self, image: np.ndarray) -> list[np.ndarray]:
-        """(478 or 468, 2): the landmarks of each of the most likely faces."""
+        """(landmarks, 2): the mesh of each of the most likely faces."""
 
 
 def load_face_networks() -> FaceNetworks:
@@ -90,6 +96,7 @@ class MediapipeNetworks:
     """Run by mediapipe's own graphs."""
 
     name = "mediapipe"
+    landmarks = 478
 
     def __init__(self) -> None:
         with filter_stderr(MEDIAPIPE):
@@ -124,6 +131,7 @@ class LiteRTNetworks:
     """Run by LiteRT, from the files that this package ships."""
 
     name = "LiteRT"
+    landmarks = 468
 
     def __init__(self) -> None:
         from ai_edge_litert.interpreter import Interpreter

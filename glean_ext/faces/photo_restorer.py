@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError, require_at_least, require_one_of
+from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
 from glean_ext.faces.alignment import align
 from glean_ext.faces.colour_matching import Tone
 from glean_ext.faces.colour_matching import match_colours as matched
@@ -26,6 +26,7 @@ from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import to_8_bits
 from glean_ext.utils.image_types import ImageLike, as_picture, name_of
 from glean_ext.utils.imresize import imresize
+from glean_ext.utils.messages import log_notice
 from glean_ext.utils.picture import Picture
 
 WhenNoFace = Literal["keep", "whole", "error"]
@@ -142,9 +143,14 @@ class PhotoRestorer:
         finder: FaceFinder | None = None,
     ):
         _check_ranges(outscale, fidelity, min_face, max_faces, when_no_face, batch)
+        self.finder = finder if finder or aligned else FaceFinder()
+        notify = log_notice
         if isinstance(restorer, ImageRestorer):
             restorer.size_policy.require_whole()
             restorer.warn_of_photographs()
+            notify = restorer.notify
+        if self.finder is not None:
+            notify(Notice(self.finder.about))
         self.restorer = restorer
         self.size = 0 if aligned else crop_size(restorer.takes, face_size)
         self.outscale = outscale
@@ -159,7 +165,6 @@ class PhotoRestorer:
         self.save_faces = save_faces
         self.batch = batch
         self.restore_batch = restore_batch or (lambda crops: [restorer.restore(crop) for crop in crops])
-        self.finder = finder if finder or aligned else FaceFinder()
 
     def restore(
         self,

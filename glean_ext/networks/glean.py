@@ -25,7 +25,7 @@ from glean_ext.networks.builder import (
     require_bank_fits,
     require_parts,
 )
-from glean_ext.networks.encoder import set_checkpointing
+from glean_ext.networks.encoder import Encoder, set_checkpointing
 from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import (
@@ -37,6 +37,7 @@ from glean_ext.networks.shapes import (
     size_requirements,
     square_paddings,
 )
+from glean_ext.networks.warm_start import start_from_bank
 
 DECODERS = ("full", "slim", "none")
 
@@ -188,6 +189,9 @@ class GLEANStyleGANv2(GLEANNetwork):
         decoder: ``'full'``; ``'slim'``: LightGLEAN's; ``'none'``: the bank's own image is the output.
         checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
+        warm_start: :meth:`init_weights` lets the bank start with its own mean image: its features pass the fusions, and
+            every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
+            random; in short trainings they are lost (``docs/evidence.md``).
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
@@ -219,8 +223,11 @@ class GLEANStyleGANv2(GLEANNetwork):
         decoder: str = "full",  # or 'slim', 'none'
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        warm_start: bool = False,  # start training from the bank's mean image
     ):
         require_bank(bank, bank_init, init_cfg)
+        if warm_start and bank == "absent":
+            raise ValueError("bank='absent' leaves nothing to start from: set warm_start=False.")
         side = square_paddings(in_size, out_size)[1].side
         sizes = StyleGAN2Spec(side, style_channels, num_mlps, channel_multiplier, max_channels, blur_kernel, lr_mlp)
         super().__init__(
@@ -241,6 +248,20 @@ class GLEANStyleGANv2(GLEANNetwork):
             checkpoint_trunk,
             skip_fusions=True,
         )
+        self.warm_start = warm_start
+
+    def init_weights(self) -> None:
+        """Fill the bank from ``init_cfg`` before training, then start from it if ``warm_start`` says so.
+
+        Raises:
+            InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``, or the file does not
+                hold the whole bank.
+        """
+        super().init_weights()
+        if self.warm_start:
+            to_codes = cast(nn.Linear, cast(nn.Sequential, cast(Encoder, self.encoder)[-1])[-1])
+            style = cast(StyleGAN2Generator, self.generator).mean_style()
+            start_from_bank(to_codes, self.fusion_out, style)
 
 
 def require_size(lq: Tensor, size: SquarePadding) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from glean_ext.networks.ablations import NoBank
@@ -15,6 +14,7 @@ from glean_ext.networks.banks.biggan import BigGANGenerator
 from glean_ext.networks.banks.biggan_spec import BigGANSpec
 from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.shapes import Size, square_paddings
+from glean_ext.networks.warm_start import start_as_identity
 
 
 class GLEANBigGAN(GLEANNetwork):
@@ -90,11 +90,3 @@ class GLEANBigGAN(GLEANNetwork):
         for fusion in self.fusion_out:
             if isinstance(fusion, nn.Conv2d):
                 start_as_identity(fusion)
-
-
-@torch.no_grad()
-def start_as_identity(fusion: nn.Conv2d) -> None:
-    """A convolution that passes on its first input channels, as many as it has output channels, and no others."""
-    nn.init.dirac_(fusion.weight)
-    if fusion.bias is not None:
-        fusion.bias.zero_()

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,6 +65,19 @@ def nearest_folder(folder: Path) -> tuple[Path, bool]:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder, folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def tells_case(folder: Path) -> bool:
+    """Whether files in a folder, which need not exist yet, may be called A and a. False where nothing may be written.
+
+    A temporary file shows it: disks of one machine differ.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".Case-", dir=nearest_folder(folder)[0]) as file:
+            path = Path(file.name)
+            return not path.with_name(path.name.swapcase()).exists()
+    except OSError:
+        return False
 
 
 def require_suffix(out: str | os.PathLike, suffix: str) -> None:

@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.image_decoding import decode, decode_16_bits, layout_of_16_bits, reduced_depth
-from glean_ext.utils.image_metadata import further_frames, read_metadata
+from glean_ext.utils.image_metadata import boxes_of_jpeg2000, further_frames, read_metadata
 from glean_ext.utils.image_writer import write_picture
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.picture import Picture
@@ -179,12 +179,13 @@ def _read(source: Path | bytes, name: str, metadata: bool = False) -> Picture:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _without_codec_messages(source), opened(file, name) as image:
         layout, frames, depth = layout_of_16_bits(image), further_frames(image), reduced_depth(image)
+        boxes = boxes_of_jpeg2000(image)
         image.load()
         found = read_metadata(image) if metadata else None
         picture = decode(image, name) if layout is None else decode_16_bits(image, name, layout, source)
         if found is None:
             return replace(picture, further=frames)
-        names = (*frames, *depth, *picture.not_carried, *found.not_carried)
+        names = (*frames, *depth, *boxes, *picture.not_carried, *found.not_carried)
         return replace(picture, exif=found.exif, xmp=found.xmp, dpi=found.dpi, not_carried=names, further=frames)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import IFDRational
 
@@ -41,6 +42,14 @@ NAMED_TAGS = {
 DAMAGED_EXIF = "the EXIF metadata, which is damaged"
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation\s*=\s*["\']|<tiff:Orientation>\s*)[2-8]')
 INCH, CENTIMETRE = 2, 3  # EXIF's units of resolution
+# What JPEG2000 has in boxes of type uuid (ISO 15444-1, I.7.2), which Pillow does not read, by how their contents begin.
+JPEG2000_CONTENTS = {
+    b"JpgTiffExif->JP2": "the EXIF metadata",
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "the XMP metadata",
+    bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "the IPTC metadata",
+    bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): "the georeference",
+}
+MAX_BOXES = 1000  # of a file that are looked at
 SRGB_GAMMA = 1 / 2.2
 MIN_DPI, MAX_DPI = 1, 1e6  # exclusive; files without a resolution may have 1
 
@@ -78,6 +87,28 @@ def further_frames(image: Image.Image) -> tuple[str, ...]:
     kind = {"TIFF": "page", "MPO": "image", "HEIF": "image"}.get(image.format or "", "frame")
     whole = {"page": "file", "image": "file", "frame": "animation"}[kind]
     return (f"{count} more {kind}{'s' if count > 1 else ''} of the {whole}",)
+
+
+def boxes_of_jpeg2000(image: Image.Image) -> tuple[str, ...]:
+    """The names of the metadata in a JPEG2000 file; empty for others. Call it before loading."""
+    if not isinstance(image, ImageFile.ImageFile) or image.format != "JPEG2000":
+        return ()
+    file, names = image.fp, []
+    assert file is not None, "an image that is not loaded"
+    before, start, end = file.tell(), 0, file.seek(0, os.SEEK_END)
+    for _ in range(MAX_BOXES):
+        file.seek(start)
+        header = file.read(32)
+        size, kind, content = int.from_bytes(header[:4], "big"), header[4:8], header[8:24]
+        if size == 1:
+            size, content = int.from_bytes(header[8:16], "big"), header[16:32]
+        if kind == b"uuid" and content in JPEG2000_CONTENTS:
+            names.append(JPEG2000_CONTENTS[content])
+        start += size
+        if size < 8 or start >= end:  # the last box may have no size
+            break
+    file.seek(before)
+    return tuple(dict.fromkeys(names))
 
 
 def read_metadata(image: Image.Image) -> Metadata:

@@ -29,20 +29,13 @@ from glean_ext.utils.safe_unpickler import (
     make_set,
     require_keys,
 )
+from glean_ext.utils.weight_files import MAGIC_NUMBER, ZIP
 
-ZIP = b"PK\3\4"
-LEGACY_MAGIC = tuple(pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol) for protocol in range(6))
 STORAGE_TYPES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
     "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128,
 }  # fmt: skip
-
-
-def written_by_torch(path: Path) -> bool:
-    """Whether a file begins as what ``torch.save`` writes, in its present zip format or the one before."""
-    with path.open("rb") as file:
-        return file.read(max(map(len, LEGACY_MAGIC))).startswith((ZIP, *LEGACY_MAGIC))
 
 
 def read_torch_file(path: Path, more_names: Mapping[str, Any] | None = None) -> Any:
@@ -124,7 +117,7 @@ def _load_zip(archive: zipfile.ZipFile, size: int, names: Mapping[str, Any], bud
 def _load_stream(file: IO[bytes], size: int, names: Mapping[str, Any], budget: Budget) -> Any:
     """A plain pickle, or the format of ``torch.save`` before zip: several pickles, then the storages."""
     content = SafeUnpickler(file, names, budget).load()
-    if not isinstance(content, int) or content != torch.serialization.MAGIC_NUMBER:
+    if not isinstance(content, int) or content != MAGIC_NUMBER:
         return content
     _version, system = SafeUnpickler(file, names, budget).load(), SafeUnpickler(file, names, budget).load()
     if not system["little_endian"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from glean_ext.errors import InputError
+from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.image_writer import OUTPUT_FORMATS, write_picture
+from glean_ext.utils.picture import Picture
 from glean_ext.web.job_queue import Job, JobQueue, Kind, Order, QueueFull, as_control
 from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.request_guard import RequestGuard
@@ -32,6 +36,8 @@ EXAMPLES = (
     {"file": "astronaut.jpg", "label": "Photograph of an astronaut", "kind": "photo", "model": "Demo GLEAN"},
 )
 EXTENSION = re.compile(r"\.[^.]*$")
+STORED = "png"  # what results are kept as
+GONE = "This is gone. Restore it again."
 DECODERS = 2  # uploads that are decoded at the same time
 
 
@@ -55,6 +61,7 @@ def make_app(worker: ModelWorker, root: Path, limits: Limits, names: Iterable[st
     _report_errors(app)
     _serve_orders(app, worker, jobs, limits)
     _serve_jobs(app, jobs, limits)
+    _serve_pictures(app, jobs, limits)
     app.mount("/examples", StaticFiles(directory=STATIC / "examples"))
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return RequestGuard(app, names)
@@ -149,37 +156,68 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
         return {"id": job.id}
 
 
-def _serve_jobs(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
-    def found(token: str) -> Job:
-        if (job := jobs.get(token)) is None:
-            minutes = f"{limits.keep_seconds / 60:g}"
-            raise HTTPException(404, f"This is gone: results are kept for up to {minutes} minutes. Restore it again.")
-        return job
+def _find(jobs: JobQueue, token: str, limits: Limits) -> Job:
+    """The job with that id.
 
+    Raises:
+        HTTPException: There is none.
+    """
+    if (job := jobs.get(token)) is None:
+        minutes = f"{limits.keep_seconds / 60:g}"
+        raise HTTPException(404, f"This is gone: results are kept for up to {minutes} minutes. Restore it again.")
+    return job
+
+
+def _serve_jobs(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
     @app.get("/api/jobs/{token}")
     def status(token: str) -> dict[str, Any]:
-        return jobs.status(found(token))
+        return jobs.status(_find(jobs, token, limits))
 
     @app.delete("/api/jobs/{token}", status_code=204)
     def cancel(token: str) -> None:
-        jobs.cancel(found(token))
+        jobs.cancel(_find(jobs, token, limits))
 
-    @app.get("/api/jobs/{token}/{picture}.png")
-    def picture(token: str, picture: str) -> Response:
-        job = found(token)
-        if (ending := _pictures(job).get(picture)) is None:
+
+def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
+    converting = threading.Lock()  # one at a time: each has a whole picture in memory
+
+    @app.get("/api/jobs/{token}/{picture}.{format}")
+    def picture(token: str, picture: str, format: str) -> Response:
+        job = _find(jobs, token, limits)
+        if (ending := _pictures(job).get(picture)) is None or format not in OUTPUT_FORMATS:
             raise HTTPException(404, "There is no such picture.")
-        path = job.folder / f"{picture}.png"
+        path = job.folder / f"{picture}.{format}"
         try:
+            if format != STORED:
+                with converting:
+                    convert(path.with_suffix(f".{STORED}"), path, job.order.name)
+                jobs.count_files(job)
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
         except FileNotFoundError:  # removed meanwhile
-            raise HTTPException(404, "This is gone. Restore it again.") from None
+            raise HTTPException(404, GONE) from None
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.
-        filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.png"
+        filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.{format}"
+        kind = f"image/{OUTPUT_FORMATS[format].name.lower()}"
         return FileResponse(
-            path, media_type="image/png", stat_result=status, filename=filename, content_disposition_type="inline"
+            path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline"
         )
+
+
+def convert(stored: Path, path: Path, name: str) -> None:
+    """Write a stored picture in another format, once.
+
+    Raises:
+        HTTPException: It is gone, too large for the format, or cannot be written.
+    """
+    if path.exists():
+        return
+    try:
+        write_picture(Picture(read_rgb(stored)), path)
+    except InputError as error:
+        if not stored.exists():
+            raise HTTPException(404, GONE) from error
+        raise HTTPException(400, f"{name} could not be written as {path.suffix[1:]}. Take PNG.") from error
 
 
 def _pictures(job: Job) -> dict[str, str]:

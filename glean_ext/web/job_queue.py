@@ -67,7 +67,7 @@ class Order:
 
 @dataclass(eq=False)
 class Job:
-    """An order and its progress. Only the worker thread changes it, except for ``unwanted``.
+    """An order and its progress. Only the worker thread changes it, except for ``unwanted`` and ``stored_bytes``.
 
     Attributes:
         content: The image file; empty once it was read.
@@ -202,6 +202,14 @@ class JobQueue:
                 "result": job.result,
             }
 
+    def count_files(self, job: Job) -> None:
+        """Count the files of a result again, to which some were added; those of a forgotten job are removed."""
+        with self._changed:
+            if job.id in self._jobs:
+                job.stored_bytes = sum(path.stat().st_size for path in job.folder.glob("*"))
+            else:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
     def close(self) -> None:
         """End the work and remove everything."""
         with self._changed:
@@ -259,7 +267,7 @@ class JobQueue:
             if job.state == "done":
                 like, pixels = job.effort
                 self._rates[like] = (job.ended - job.began) / pixels
-                job.stored_bytes = sum(path.stat().st_size for path in job.folder.glob("*"))
+                self.count_files(job)
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
             self._sweep()

@@ -30,6 +30,7 @@ from glean_ext.web.worker import ModelWorker
 CONNECTIONS = 256  # at the same time, where as many files may be open; further requests get status 503
 OTHER_FILES = 64  # that the process opens besides those of connections
 FOLDER_PREFIX = "glean-web-"
+TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # else torch leaves a folder in the temporary one, though nothing is compiled
 
 
 def serve(
@@ -50,8 +51,9 @@ def serve(
     limits = limits or Limits()
     with listen(host, port) as listener:
         end_cleanly_on_signals()
-        worker = ModelWorker(specs, device, limits)
         with results_folder() as folder:
+            os.environ.setdefault(TORCH_CACHE, str(folder / "torch"))
+            worker = ModelWorker(specs, device, limits)
             server = make_server(make_app(worker, folder, limits, allowed_names(host)))
             if not is_loopback(host):
                 write_line(

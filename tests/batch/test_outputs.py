@@ -7,10 +7,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from glean_ext.batch.output_plan import Job, plan_outputs, require_own_faces, require_writable, without_existing
+from glean_ext.batch.output_plan import (
+    Job,
+    plan_outputs,
+    require_own_faces,
+    require_own_files,
+    require_writable,
+    without_existing,
+)
 from glean_ext.cli.restore_run import left_out
 from glean_ext.errors import InputError
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
@@ -276,6 +284,19 @@ def test_names_that_clash(tree):
     )
     (tree / "in" / "a_compare.png").touch()
     assert "would both be written to out/a_compare.png" in fault(lambda: plan_outputs(["in"], "out", compare=True))
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_names_that_differ_in_case_clash_where_the_disk_of_the_outputs_does_not_tell_them_apart(tmp_path, told_apart):
+    jobs = [Job(Path(name), tmp_path / "new" / f"{name}.png") for name in ("I.tif", "i.tif")]
+    with patch("glean_ext.batch.output_plan.tells_case", return_value=told_apart) as disk:
+        if told_apart:
+            require_own_files(jobs)
+        else:
+            assert fault(lambda: require_own_files(jobs)).startswith("I.tif and i.tif would both be written to")
+        with pytest.raises(InputError, match="would both be written to"):
+            require_own_files([jobs[0], Job(Path("x/I.tif"), jobs[0].target)])
+    disk.assert_called_once_with(tmp_path / "new")
 
 
 # ---------------------------------------------------------------- outputs that exist

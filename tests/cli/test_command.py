@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from support.tools import only_error, run_main
 
 from glean_ext.cli import restore as command
+from glean_ext.faces.detection import FaceFinder
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_picture, read_rgb, write_picture
 from glean_ext.utils.imresize import imresize
@@ -29,7 +30,7 @@ GLEAN = "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors"
 LIGHT = "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors"
 CARTOONS = (
     "warning: demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become "
-    "cartoons. --model list shows others.\n"
+    "cartoons. glean models shows others.\n"
 )
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -401,13 +402,15 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
     write_picture(Picture(noise(40, 50)), tmp_path / "none.png")
     photo = *GLEAN, "a.png", "-o"
     same = "--photo", "--outscale", "1", "--fidelity", "1"
-    assert restore(*photo, "same.png", *same) == (0, f"{CARTOONS}Restored: same.png (256 × 256), 1 face\n", "")
+    shown = f"{CARTOONS}{FaceFinder().about}\nRestored: same.png (256 × 256), 1 face\n"
+    assert restore(*photo, "same.png", *same) == (0, shown, "")
     np.testing.assert_array_equal(read_rgb(tmp_path / "same.png"), portrait)
     large = "--photo", "--outscale", "2", "--background", *LIGHT
     assert restore(*GLEAN, "none.png", "-o", "large.png", *large)[0] == 0
     expected = imresize(light.restore(noise(40, 50)), size=(80, 100))
     np.testing.assert_array_equal(read_rgb(tmp_path / "large.png"), expected)
-    assert restore(*photo, "aligned.png", "--photo", "--aligned")[0] == 0
+    shown = restore(*photo, "aligned.png", "--photo", "--aligned")[1]
+    assert shown.endswith("\nRestored: aligned.png (64 × 64)\n") and FaceFinder().about not in shown
     assert read_rgb(tmp_path / "aligned.png").shape == (64, 64, 3)
     assert fault(*GLEAN, "none.png", "-o", "n.png", "--photo", "--when-no-face", "error") == (
         "none.png: no face was found. Lower --min-face if faces are small; an aligned face needs --aligned."

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 import glean_ext
 from glean_ext import cli
+from glean_ext.cli import base
 from glean_ext.cli.main import COMMANDS
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, DEFAULT, find_model
@@ -81,6 +83,7 @@ def test_help_that_cannot_be_printed(arguments):
         (["trian"], "error: glean has no command 'trian'. Did you mean train? glean --help lists all.\n"),
         (["zzz"], "error: glean has no command 'zzz'. glean --help lists all.\n"),
         (["models", "glean_x8_dog"], "error: no model is called 'glean_x8_dog'. Did you mean glean_x8_cat or"),
+        (["models", "nope"], "error: no model is called 'nope'. glean models shows all of them.\n"),
     ],
 )
 def test_a_misspelt_word_is_answered_at_once_with_the_nearest(arguments, message):
@@ -91,18 +94,18 @@ def test_a_misspelt_word_is_answered_at_once_with_the_nearest(arguments, message
 
 def test_models_are_listed_with_what_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "160")
-    card = find_model("glean_x8_cat")
-    path = cache_folder() / cached_name(card.weights)
+    cat = find_model("glean_x8_cat")
+    path = cache_folder() / cached_name(cat.weights)
     path.parent.mkdir(parents=True)
     path.touch()
-    lines = glean("models", "--banks").stdout.splitlines()
-    assert all(any(card.name in line and f" {card.megabytes} " in line for line in lines) for card in CARDS)
-    assert next(line for line in lines if "glean_x8_cat " in line).rstrip(" │").endswith(" downloaded")
-    assert next(line for line in lines if "glean_x16_cat " in line).rstrip(" │").endswith("not downloaded")
-    assert next(line for line in lines if "demo_glean_x8 " in line).rstrip(" │").endswith("shipped")
+    lines = glean("models", "--banks").stdout.splitlines()[:-1]
+    assert max(map(len, lines)) <= 80 and len(lines) == 2 * len(CARDS)
+    for card, line, purpose in zip(CARDS, lines[::2], lines[1::2], strict=True):
+        state = "shipped" if card.demo else "downloaded" if card is cat else "not downloaded"
+        assert line.startswith(f"{card.name} ") and line.endswith(f" {card.megabytes} MB, {state}")
+        assert purpose == f"    {card.purpose}{' (default)' * (card.name == DEFAULT)}"
     one = glean("models", "glean_x8_2xb8_cat").stdout
-    assert card.weights in one and card.licence in one and "d3ac8683..." in one
+    assert cat.weights in one and cat.licence in one and "d3ac8683..." in one
 
 
 def test_the_cache_is_the_one_of_torch(monkeypatch, tmp_path):
@@ -158,12 +161,17 @@ MISTAKES = {
     ),
     "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
-    "test demo_glean_x8 file --json .": ". is a folder. Give the name of a file.",
-    "test demo_glean_x8 file --json file/x.json": "file/x.json cannot be written: ",
+    "test demo_glean_x8 zip --json .": ". is a folder. Give the name of a file.",
+    "test demo_glean_x8 zip --json file/x.json": "file/x.json cannot be written: ",
     "export demo_glean_x8 file a.txt": "a.txt: --format onnx writes .onnx. Name it a.onnx.",
     "export demo_glean_x8 no.pth a.onnx": "no.pth: there is no such file.",
     "convert-bank file a.pth": "a.pth must end in .safetensors. Choose another output.",
     "convert-bank no.pth a.safetensors": "no.pth: there is no such file.",
+    "convert-bank text.png a.safetensors": "text.png is no checkpoint: neither torch.save nor pickle wrote it.",
+    "convert-bank face.png a.safetensors": "face.png is no checkpoint: neither torch.save nor pickle wrote it.",
+    "convert-bank file a.safetensors": "file is empty. Get it again.",
+    "test demo_glean_x8 text.png": "text.png is no checkpoint: neither torch.save nor pickle wrote it.",
+    "export demo_glean_x8 text.png a.onnx": "text.png is no checkpoint: neither torch.save nor pickle wrote it.",
     "prepare-data no out --size 64": "no: there is no such folder or zip file.",
     "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
     "restore no.jpg -o out.png": "no.jpg: there is no such file or folder.",
@@ -177,6 +185,12 @@ MISTAKES = {
     "restore --model demo_glean_x8 face.png -o out.png --cfg-options foo": "--cfg-options foo: it must be key=value",
     "restore face.png -o out.png --background no.py no.pth": "no.py: there is no such file.",
     "restore face.png -o out.png --device cudda": "argument --device: 'cudda' is no device",
+    "restore face.png -o out.png --device mps": "argument --device: mps cannot be used here (",
+    "restore face.png -o out.png --tile-size 64": "--tile-size has no effect with --size-policy resize.",
+    "restore face.png -o out.png --size-policy tile --tile-size 64": (
+        "--tile-size has no effect: this model takes 128x128 only, so its tiles are that."
+    ),
+    "restore demo_glean_x8 text.png face.png -o out.png": "text.png is no checkpoint: neither torch.save nor pickle",
     "restore face.png -o out.png --fit crop": "--fit crop has no use for faces",
     "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
     "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
@@ -188,6 +202,7 @@ MISTAKES = {
 def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     """One process answers them all, since starting Python takes most of the time."""
     (tmp_path / "file").touch()
+    (tmp_path / "zip").write_bytes(b"PK\3\4")  # as weights begin
     (tmp_path / "empty/GT").mkdir(parents=True)
     (tmp_path / "GT").mkdir()
     (tmp_path / "GT/a.png").touch()
@@ -221,6 +236,26 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
     file = tmp_path / "home" / "hub" / "checkpoints" / "glean-ext" / cached_name(find_model(DEFAULT).weights)
     assert f"give the path of the file, or save it as {file}." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("system", "libraries", "files", "refused"),
+    [
+        ("linux", [], [], True),
+        ("linux", ["libcuda.so.1"], [], False),
+        ("linux", [], ["/dev/kfd"], False),  # of AMD's GPUs, which torch calls cuda, too
+        ("win32", [], [], False),
+    ],
+)
+def test_a_gpu_is_refused_at_once_where_there_is_no_driver(monkeypatch, system, libraries, files, refused):
+    monkeypatch.setattr(base.sys, "platform", system)
+    monkeypatch.setattr(base, "is_library", libraries.__contains__)
+    monkeypatch.setattr("os.path.exists", files.__contains__)
+    if not refused:
+        assert base.device_name("cuda:1") == "cuda:1"
+        return
+    with pytest.raises(ArgumentTypeError, match=r"^cuda:1 cannot be used here \(neither NVIDIA's .*\); use cpu$"):
+        base.device_name("cuda:1")
 
 
 def test_warnings_of_other_libraries_are_for_those_who_ask():

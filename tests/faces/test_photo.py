@@ -314,3 +314,13 @@ def test_two_hundred_faces(finder):
     result = PhotoRestorer(network, finder=finder).restore(rgb)
     assert 190 <= len(result.faces) == len(network.inputs) <= 200
     assert psnr(result.image, rgb, inside(result, rgb.shape)) > 38
+
+
+def test_what_finds_the_faces_is_logged(finder, caplog):
+    caplog.set_level("INFO", "glean_ext")
+    PhotoRestorer(Identity(64, 2), aligned=True)
+    assert caplog.messages == []
+    PhotoRestorer(Identity(64, 2), finder=finder)
+    assert caplog.messages == [finder.about]
+    landmarks = {"mediapipe": 478, "LiteRT": 468}[finder.networks.name]
+    assert finder.about == f"Faces are found by {finder.networks.name}, with {landmarks} landmarks each."

@@ -177,6 +177,29 @@ def test_iptc_of_a_jpeg(tmp_path):
     assert read_picture(tmp_path / "a.jpg").not_carried == ("the Photoshop and IPTC metadata",)
 
 
+def test_metadata_of_jpeg2000(tmp_path):
+    """They come before and after the image, whose last box may have no size."""
+    stream, pixels = io.BytesIO(), noise(9, 8, 3, dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG2000", irreversible=False)
+    content, boxes = stream.getvalue(), []
+    for start in b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), bytes(16):
+        boxes.append(struct.pack(">I", 32) + b"uuid" + start + bytes(8))
+    large = struct.pack(">I4sQ", 1, b"uuid", 40) + b"JpgTiffExif->JP2" + bytes(8)
+    image = content.index(b"jp2c") - 4
+    endless = content[:image] + boxes[1] + bytes(4) + content[image + 4 :]
+    for name, file, found in (
+        ("without", content, ()),
+        ("after", content + b"".join(boxes), ("the EXIF metadata", "the XMP metadata")),
+        ("large", content + large, ("the EXIF metadata",)),
+        ("before", endless, ("the XMP metadata",)),
+    ):
+        (tmp_path / f"{name}.jp2").write_bytes(file)
+        picture = read_picture(tmp_path / f"{name}.jp2")
+        np.testing.assert_array_equal(picture.pixels, pixels)
+        named = tuple(one for one in picture.not_carried if one != "the comment")  # which OpenJPEG writes
+        assert named == found, name
+
+
 def test_damaged_metadata_is_named_and_the_pixels_are_read(tmp_path):
     pixels = noise(2, 3, 3, dtype=np.uint8)
     for number, exif in enumerate((b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\xff\xff")):

@@ -14,6 +14,7 @@ from support.bombs import data_pickle, saved, zipped
 from support.hostile_files import EMPTY_ARRAY, HOW, Rebuilt, multiarray, write
 
 from glean_ext.utils.torch_files import read_torch_file
+from glean_ext.utils.weight_files import MAGIC_NUMBER
 
 
 def refusal(path: Path, content: bytes | None = None) -> str:
@@ -162,3 +163,8 @@ def test_data_types_that_are_no_plain_numbers(path, code):
     assert refusal(write({"a": content}, path, "zip")) == (
         f"it holds a NumPy array of {str(code)!r}, which is no plain number"
     )
+
+
+def test_the_magic_number_is_torchs():
+    """It is known without loading torch."""
+    assert torch.serialization.MAGIC_NUMBER == MAGIC_NUMBER

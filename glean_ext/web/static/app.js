@@ -14,6 +14,7 @@ let options = null;
 let chosen = null; // {file, name}
 let running = false; // from sending until the job has ended: progress is shown, and no other image can be restored
 let job = null; // id of the running job, once its image is sent
+let shown = null; // {id, name} of the job whose result is shown
 let choices = 0; // counts choices, so that an example that loads slowly does not replace a later one
 
 // --- requests ---
@@ -185,8 +186,8 @@ async function showResult(id, { name, result, notices }) {
   const comparison = showComparison(picture("before"), picture("result"), result.width, result.height);
   const enlarged = result.from === result.size ? "" : " (before: enlarged by bicubic interpolation)";
   byId("caption").textContent = `${name}: ${result.from} → ${result.size} pixels${enlarged}`;
-  byId("download").href = picture("result");
-  byId("download").download = `${name.replace(/\.[^.]*$/, "")}-restored.png`;
+  shown = { id, name };
+  showDownload();
   byId("notices").replaceChildren(...notices.map((line) => element("li", { textContent: line })));
   byId("faces-part").hidden = !result.faces;
   byId("faces-title").textContent = result.faces === 1 ? "The face" : `${result.faces} faces`;
@@ -199,6 +200,12 @@ async function showResult(id, { name, result, notices }) {
   }
   byId("result").focus({ preventScroll: true });
   bringIntoView();
+}
+
+function showDownload() {
+  const format = byId("format").value;
+  byId("download").href = `/api/jobs/${shown.id}/result.${format}`;
+  byId("download").download = `${shown.name.replace(/\.[^.]*$/, "")}-restored.${format}`;
 }
 
 function face(picture, number, name) {
@@ -251,6 +258,7 @@ function listen() {
     return restore();
   }));
   byId("form").addEventListener("input", showChoice);
+  byId("format").addEventListener("change", showDownload);
   byId("cancel").addEventListener("click", guarded(async () => {
     if (job) await requestJson(`/api/jobs/${job}`, { method: "DELETE" });
     byId("progress-text").textContent = "Cancelling";
