@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from experiments.experiment import FIRST, Budget, Experiment
 
 SEEDS = (0, 1, 2)
@@ -11,7 +13,7 @@ REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not he
 NEED_BANKS = ("quality", "category")  # tables that need experiments.train_banks
 
 
-def seeds(*systems: str, **settings: int) -> list[Experiment]:
+def seeds(*systems: str, **settings: Any) -> list[Experiment]:
     """Runs of systems that are compared; all of a seed come before the next."""
     return [Experiment(system, seed=seed, **settings) for seed in SEEDS for system in systems]
 

@@ -60,7 +60,9 @@ class Training:
         ).to(self.device)
         channels_last(self.perceptual)
         self.discriminator = BANKS[self.experiment.domain].discriminator().to(self.device)
-        self.d_optim = torch.optim.Adam(self.discriminator.parameters(), budget.discriminator_lr, (0.0, 0.99), fused=True)
+        self.d_optim = torch.optim.Adam(
+            self.discriminator.parameters(), budget.discriminator_lr, (0.0, 0.99), fused=True
+        )
 
     @property
     def finished(self) -> bool:

@@ -44,10 +44,10 @@ def sizes_of(generator: Mapping) -> SizeRequirements | None:
     >>> str(sizes_of({"type": "GLEANStyleGANv2", "in_size": 64, "out_size": 1024}))
     '64x64 only'
     """
-    sides = [generator.get(key) for key in ("in_size", "out_size")]
-    if generator.get("type") not in ONE_SIZE or not all(isinstance(side, int) and side > 0 for side in sides):
+    low, high = generator.get("in_size"), generator.get("out_size")
+    if generator.get("type") not in ONE_SIZE or not (isinstance(low, int) and isinstance(high, int) and 0 < low):
         return None
-    return SizeRequirements(_pair(sides[0]), sides[1] // sides[0], any_size=False)
+    return SizeRequirements(_pair(low), high // low, any_size=False)
 
 
 def _pair(size: int | Size) -> Size:

@@ -144,7 +144,7 @@ class PhotoRestorer:
     ):
         _check_ranges(outscale, fidelity, min_face, max_faces, when_no_face, batch)
         self.finder = finder if finder or aligned else FaceFinder()
-        notify = log_notice
+        notify: Callable[[Notice], None] = log_notice
         if isinstance(restorer, ImageRestorer):
             restorer.size_policy.require_whole()
             restorer.warn_of_photographs()
