@@ -45,7 +45,7 @@ def sizes_of(generator: Mapping) -> SizeRequirements | None:
     '64x64 only'
     """
     low, high = generator.get("in_size"), generator.get("out_size")
-    if generator.get("type") not in ONE_SIZE or not (isinstance(low, int) and isinstance(high, int) and 0 < low):
+    if generator.get("type") not in ONE_SIZE or not (isinstance(low, int) and isinstance(high, int) and low > 0):
         return None
     return SizeRequirements(_pair(low), high // low, any_size=False)
 
