@@ -72,7 +72,15 @@ def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:
     files = {name: folder / file for name, file in CONFIG_FILES.items()}
     if not files["unet"].exists() and (folder / "config.json").exists():
         files = {"unet": folder / "config.json"}
-    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+    return {name: _read_json(file) for name, file in files.items() if file.exists()}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON file ({first_line(error)}).") from error
+    return content
 
 
 class DiffusionBank(nn.Module):
@@ -268,8 +276,8 @@ def _spec(probe: nn.Module, side: int, timestep: int, num_codes: int) -> Diffusi
     """The sizes of a U-Net's features; ``probe`` is one on the meta device, where a pass costs nothing."""
     unet: Any = probe
     width = getattr(unet.config, "cross_attention_dim", None)
-    if isinstance(width, (list, tuple)):
-        width = width[0] if len(set(width)) == 1 else None
+    if isinstance(width, Sequence):
+        raise InputError("The U-Net has cross-attention of several widths, but all codes have one. Take another one.")
     codes = (num_codes, width) if width else (1, unet.time_embedding.linear_2.out_features)
     x = torch.empty(1, unet.config.in_channels, side, side, device="meta")
     given = torch.empty(1, *codes, device="meta")
