@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make every other process crawl on small machines.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo evidence test test-slow test-browser lint resolve clean
+.PHONY: demo evidence gpu test test-slow test-browser lint resolve clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m demo
@@ -19,6 +19,12 @@ evidence: $(VENV)/installed
 	$(BIN)/python -m experiments.train_banks emoji cartoons-30k cartoons-100k
 	$(BIN)/python -m experiments.run quality category --jobs $(JOBS)
 	$(BIN)/python -m experiments.report
+
+# At most 8 minutes on a GPU. make gpu DEVICE=cpu SMALL=1 only shows that every part runs.
+# Elsewhere than in .venv: python -m benchmarks gpu
+DEVICE ?= cuda
+gpu: $(VENV)/installed
+	$(BIN)/python -m benchmarks gpu --device $(DEVICE) $(if $(SMALL),--small)
 
 # As many processes as there are cores, and one thread in each. One that has nothing left takes tests from the others.
 test: $(VENV)/installed

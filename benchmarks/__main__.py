@@ -4,6 +4,7 @@ infer    a forward pass of a network that is prepared for inference
 train    a training step
 data     loading a training sample: decoding, making the low-resolution image, the whole pipeline
 page     docs/performance.md and its plot, from one run (about an hour)
+gpu      docs/performance_gpu.md: all of it on a GPU, in at most 8 minutes (make gpu)
 
 The candidates run in turn (A B A B ...) with the same weights and inputs. The peak memory of each is measured in a
 process of its own. Run nothing else on the machine meanwhile.
@@ -15,7 +16,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.options import NETWORKS, ComparisonOptions, DataOptions, MeasureOptions, Options, PageOptions
+from benchmarks.options import (
+    GPU_BUDGETS,
+    NETWORKS,
+    ComparisonOptions,
+    DataOptions,
+    GPUOptions,
+    MeasureOptions,
+    Options,
+    PageOptions,
+)
 from glean_ext import cli
 from glean_ext.utils.dtypes import DTYPES
 
@@ -53,12 +63,23 @@ def make_parser() -> cli.Parser:
     page = commands.choices["page"]
     page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    gpu = commands.add_parser("gpu")
+    gpu.add_argument("--device", default="cuda", help="default: %(default)s; cpu with --small is a dry run")
+    gpu.add_argument("--small", action="store_true", help="tiny networks, which only show that every part runs")
+    gpu.add_argument("--parts", nargs="+", choices=list(GPU_BUDGETS), default=[], help="default: all")
+    gpu.add_argument(
+        "--output", type=Path, help="the page, with a JSON file beside it (default: docs/performance_gpu.md)"
+    )
     return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
     """The options of a command, and the JSON file to write."""
     args = make_parser().parse_args(argv)
+    if args.command == "gpu":
+        folder = ROOT / ("work_dirs" if args.small else "docs")
+        output = args.output or folder / "performance_gpu.md"
+        return GPUOptions(args.device, args.small, output, tuple(args.parts)), None
     if min(args.repeats, getattr(args, "batch", 1), *getattr(args, "batches", [])) < 1:
         cli.fail("--repeats, --batch and --batches must be at least 1.")
     if args.command == "data":
@@ -86,6 +107,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options, json_file = parse(argv)
+    if isinstance(options, GPUOptions):
+        from benchmarks.gpu import run_gpu
+
+        _, whole = run_gpu(options)
+        return 0 if whole else 1
 
     from benchmarks.command import run
 

@@ -7,6 +7,16 @@ from pathlib import Path
 
 NETWORKS = {"glean": "GLEANStyleGANv2", "lightglean": "LightGLEANStyleGANv2"}
 
+GPU_BUDGETS = {  # part of the run on a GPU -> seconds, 480 in all
+    "peak": 30,
+    "tests": 80,
+    "inference": 140,
+    "training": 100,
+    "compiled": 60,
+    "loading": 30,
+    "processes": 40,
+}
+
 
 @dataclass(frozen=True)
 class MeasureOptions:
@@ -77,4 +87,21 @@ class PageOptions:
     output: Path
 
 
-Options = ComparisonOptions | DataOptions | PageOptions
+@dataclass(frozen=True)
+class GPUOptions:
+    """The command ``gpu``.
+
+    Args:
+        device: ``'cuda'``, or ``'cpu'`` for a dry run.
+        small: Tiny networks, which only show that every part runs.
+        output: The page; the JSON file lies beside it.
+        parts: Names of :data:`GPU_BUDGETS`; empty for all.
+    """
+
+    device: str
+    small: bool
+    output: Path
+    parts: tuple[str, ...] = ()
+
+
+Options = ComparisonOptions | DataOptions | PageOptions | GPUOptions

@@ -1,7 +1,7 @@
 # Blind cartoon faces, 16x16 -> 64x64, by GFPGAN's order of degradations with the blur of images a tenth as large.
 _base_ = 'demo_glean_x8.py'
 
-model = dict(generator=dict(in_size=16))
+model = dict(generator=dict(in_size=16, decoder='slim', fidelity_gate=True))
 recipe = [
     dict(type='Blur', kinds=dict(iso=0.5, aniso=0.5), size=[13], sigma=[0.1, 2]),
     dict(type='Resize', scale=[2, 5], divide=True, interpolations=['bilinear']),

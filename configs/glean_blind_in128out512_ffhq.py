@@ -6,7 +6,7 @@ _bank = 'data/banks/stylegan2-ffhq512-config-f.safetensors'
 bank = dict(checkpoint=_bank)
 bank_discriminator = dict(checkpoint=_bank)
 model = dict(
-    generator=dict(out_size=512, init_cfg=bank),
+    generator=dict(out_size=512, init_cfg=bank, fidelity_gate=True),
     discriminator=dict(in_size=512, init_cfg=bank_discriminator),
 )
 train_pipeline = _base_.train_pipeline

@@ -23,6 +23,7 @@ from glean_ext.utils.progress import ProgressBar
 SIZE = 64
 RENDER_SIZE = 3 * SIZE  # of the whole drawing; the head takes about two thirds of it
 CROP_LEFT, CROP_TOP, CROP_SIZE = 32, 21, 2 * SIZE  # pixels of RENDER_SIZE
+DRAWING_SIZE = 768  # units of the drawing: four in a pixel
 BACKGROUNDS = ["b6d7f4", "f4dcc2"]
 TRAIN_IMAGES, TEST_IMAGES = 5000, 200
 MANIFEST = "manifest.json"
@@ -46,11 +47,17 @@ def render_face(seed: str) -> Image.Image:
     """The face of ``seed``: RGB, 64x64."""
     import resvg_py
 
-    svg = avatar(seed).to_string()
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, height=RENDER_SIZE))
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    head = image.crop((CROP_LEFT, CROP_TOP, CROP_LEFT + CROP_SIZE, CROP_TOP + CROP_SIZE))
-    return head.resize((SIZE, SIZE), Image.Resampling.BOX)
+    whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
+    unit = DRAWING_SIZE // RENDER_SIZE
+    head = f'viewBox="{CROP_LEFT * unit} {CROP_TOP * unit} {CROP_SIZE * unit} {CROP_SIZE * unit}"'
+    before, found, after = avatar(seed).to_string().partition(whole)
+    assert found, "the drawing has another size"
+    png = bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=before + head + after, width=CROP_SIZE, height=CROP_SIZE, skip_system_fonts=True
+        )
+    )
+    return Image.open(io.BytesIO(png)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
 def _render_png(seed: str) -> bytes:

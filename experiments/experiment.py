@@ -36,6 +36,7 @@ class Budget:
 
 
 FIRST = Budget(pixel_steps=200, full_steps=60, lr=2e-3, warmup_steps=20)  # of the first protocol, see CLAIMS.md
+SECOND = Budget()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
-from experiments.experiment import RESULTS, Experiment
+from experiments.experiment import FIRST, RESULTS, SECOND, Budget, Experiment
 from experiments.metric_names import METRICS
 
 
@@ -39,15 +41,25 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """All results there are."""
+    """All results of one protocol."""
 
     results: dict[str, dict]  # by experiment's name
+    budget: Budget = SECOND  # of its tables
 
     @classmethod
-    def read(cls) -> Summary:
-        files = sorted(RESULTS.glob("*.json"))
+    def read(cls, folder: Path = RESULTS, budget: Budget = SECOND) -> Summary:
+        files = sorted(folder.glob("*.json"))
         contents = {file.stem: json.loads(file.read_text()) for file in files}
-        return cls({name: content for name, content in contents.items() if "config" in content})
+        return cls({name: content for name, content in contents.items() if "config" in content}, budget)
+
+    @classmethod
+    def first(cls) -> Summary:
+        """The results of the first protocol."""
+        return cls.read(RESULTS / "first", FIRST)
+
+    def of(self, system: str, **settings: Any) -> Group | None:
+        """The results of a system in this protocol, whatever the seed; None where there are none."""
+        return self.group(Experiment(system, budget=self.budget, **settings))
 
     @cached_property
     def _by_group(self) -> dict[str, list[dict]]:

@@ -130,13 +130,18 @@ def require_at_least(parameter: str, number: float, least: int) -> None:
         raise InputError(f"{{{parameter}}} is {number}, but it must be at least {least}.", parameter)
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6) -> str:
+def did_you_mean(
+    name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6, plain: Callable[[str], str] = str
+) -> str:
     """A sentence that asks whether one of the nearest of ``known`` names was meant, and a space; else nothing.
+
+    Names are compared as ``plain`` makes them.
 
     >>> did_you_mean("trian", ["train", "test"])
     'Did you mean train? '
     """
-    near = get_close_matches(name, list(known), most, cutoff)
+    by_plain = {plain(each): each for each in known}
+    near = [by_plain[each] for each in get_close_matches(plain(name), list(by_plain), most, cutoff)]
     return f"Did you mean {' or '.join(near)}? " if near else ""
 
 

@@ -96,7 +96,7 @@ for name in compat.LEFT_OUT:
 compat.offer_inferencers(
     mmagic_inferencer.GLEANInferencer,
     mmagic_inferencer.settings,
-    dict.fromkeys(mmagic_inferencer.MODELS, mmagic_inferencer.TASK),
+    mmagic_inferencer.TASKS,
 )
 register_backend("atomic", AtomicBackend, force=True)
 log_forwarding.forward_to_mmengine()

@@ -1,4 +1,4 @@
-"""What ``MMagicInferencer(model_name='glean' | 'lightglean', ...)`` uses once ``glean_ext.plugin`` is imported."""
+"""What ``MMagicInferencer(model_name='glean', ...)`` uses once ``glean_ext.plugin`` is imported; see :data:`MODELS`."""
 
 from __future__ import annotations
 
@@ -47,8 +47,14 @@ logger = logging.getLogger(__name__)
 Img = str | os.PathLike | np.ndarray | Image.Image
 
 # model_name -> collection of the metafile, type of the network
-MODELS = {"glean": ("GLEAN", "GLEANStyleGANv2"), "lightglean": ("LightGLEAN", "LightGLEANStyleGANv2")}
-TASK = "Image Super-Resolution"  # as in the metafile
+MODELS = {
+    "glean": ("GLEAN", "GLEANStyleGANv2"),
+    "lightglean": ("LightGLEAN", "LightGLEANStyleGANv2"),
+    "glean_biggan": ("GLEAN with BigGAN", "GLEANBigGAN"),
+    "glean_color": ("GLEAN colorization", "GLEANColorization"),
+}
+TASKS = dict.fromkeys(MODELS, "Image Super-Resolution") | {"glean_color": "Colorization"}  # as MMagic calls them
+EXTRA = ("size_policy", "seed", "fidelity", "label")
 RGB_ORDER = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}  # channels of an array -> which to take, from BGR and BGRA
 
 
@@ -67,14 +73,16 @@ class GLEANInferencer:
     Give ``model_setting`` or ``config_name``, for a config of this package, or ``model_config``.
 
     Args:
-        model_name: ``'glean'`` or ``'lightglean'``.
+        model_name: A key of :data:`MODELS`.
         model_setting: Which config of ``configs/metafile.yml``: a number, from 0 in each collection, or a name.
         config_name: The name of a config, or MMagic's name of it.
         model_config: A config of your own: a file or what it holds.
         model_ckpt: The weights, a path, URL or ``glean-ext://`` name; default: the released ones of the config.
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
-        extra_parameters: ``dict(size_policy=...)``, see :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
-        seed: Without effect; nothing is random.
+        extra_parameters: ``size_policy``, ``seed`` (of colorizers) and ``fidelity`` (of models with the gate), see
+            :class:`~glean_ext.inference.image_restorer.ImageRestorer`; ``label``, the class of all images, by number or
+            name (of models with a BigGAN bank).
+        seed: Without effect; nothing is random that ``extra_parameters`` do not ask for.
 
     Raises:
         InputError: Something given cannot be used, or there are no weights.
@@ -92,8 +100,8 @@ class GLEANInferencer:
         seed: int = 2022,
     ):
         extra = {"size_policy": "auto", **(extra_parameters or {})}
-        if len(extra) > 1:
-            raise InputError(f"extra_parameters has {', '.join(sorted(extra))}, but the only one is size_policy.")
+        if unknown := sorted(set(extra) - set(EXTRA)):
+            raise InputError(f"extra_parameters has {', '.join(unknown)}, but it may have {', '.join(EXTRA)}.")
         if model_config is None:
             setting = find_setting(model_name, model_setting, config_name)
             model_config, source = HOME / setting["Config"], setting["Name"]
@@ -105,11 +113,15 @@ class GLEANInferencer:
         if not model_ckpt:
             raise InputError(f"{source} has no released weights. Give model_ckpt, the path or URL of a checkpoint.")
         self.cfg = _config(model_config, model_name, source)
-        self.restorer = ImageRestorer(self.cfg, model_ckpt, device, extra["size_policy"])
+        if "label" in extra:
+            self.cfg = _labelled(self.cfg, extra["label"])
+        self.restorer = ImageRestorer(
+            self.cfg, model_ckpt, device, extra["size_policy"], seed=extra.get("seed"), fidelity=extra.get("fidelity")
+        )
 
     def get_extra_parameters(self) -> list[str]:
         """The names of ``extra_parameters``."""
-        return ["size_policy"]
+        return list(EXTRA)
 
     def __call__(
         self,
@@ -146,7 +158,8 @@ class GLEANInferencer:
         """
         for key, value in ("video", video), ("label", label), ("trimap", trimap), ("mask", mask):
             if value is not None:
-                raise InputError(f"{key}: GLEAN restores images and takes none. Give img.")
+                hint = "Set label in extra_parameters." if key == "label" else "Give img."
+                raise InputError(f"{key}: GLEAN restores images and takes none. {hint}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}, but it must be a number from 1 on.")
         items, alone = plan(img, result_out_dir)
@@ -237,6 +250,12 @@ def _config(given: str | os.PathLike | Mapping | Config, model_name: str, source
     if other.get(kind, model_name) != model_name:
         raise InputError(f"{source} is of a {kind}. Give model_name={other[kind]!r}, or another config.")
     return config
+
+
+def _labelled(config: Mapping, label: int | str) -> Mapping:
+    """A config whose network restores all images as of one class."""
+    model = dict(config["model"])
+    return {**config, "model": {**model, "generator": {**model["generator"], "label": label}}}
 
 
 def to_rgb(img: Img, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX
+from glean_ext.inference.backend import ONNX, NetworkOptions
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.size_requirements import sizes_of
 from glean_ext.utils.downloads import is_url
@@ -92,6 +92,18 @@ class ModelSource:
         """
         return None if self.checkpoint is None else local_path(self.checkpoint)
 
+    def has_gate(self, cfg_options: Sequence[str] = ()) -> bool:
+        """Whether the config has the fidelity gate.
+
+        Raises:
+            InputError: The config cannot be used.
+        """
+        if self.is_onnx:
+            return False
+        from glean_ext.config import generator_config, load_config
+
+        return bool(generator_config(load_config(self.config, cfg_options), self.config).get("fidelity_gate"))
+
     @property
     def is_onnx(self) -> bool:
         return self.config.lower().endswith(ONNX)
@@ -102,7 +114,8 @@ class PhotoOptions:
     """How whole photographs are treated, whose faces are found, restored and put back.
 
     Args:
-        fidelity: In [0, 1], share of the input in the faces of the result: 0 restores, 1 keeps the input.
+        fidelity: In [0, 1]: 0 restores, 1 keeps the input. The weight of the fidelity gate where the model has one,
+            else the share of the input in the faces of the result.
         only_center_face: Restore the face nearest to the middle only.
         aligned: Inputs are aligned faces already.
         min_face: Smaller faces, in pixels of the input, are left alone; None: 32 pixels or more.
@@ -125,7 +138,7 @@ class PhotoOptions:
     background: ModelSource | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.fidelity <= 1, "fidelity", self.fidelity, "between 0 (restores) and 1 (keeps the input)")
+        require_fidelity(self.fidelity)
         require(self.min_face is None or self.min_face > 0, "min_face", self.min_face, "a positive number of pixels")
         require(self.max_faces is None or self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
         known = self.when_no_face in WHEN_NO_FACE
@@ -144,6 +157,8 @@ class RestoreOptions:
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         dtype: As in :class:`~glean_ext.inference.image_restorer.ImageRestorer`.
         compile: A mode of ``torch.compile``; None leaves that out.
+        backend: What runs the network, and
+        cache: whether engines' models are cached: as in ``ImageRestorer``.
         cfg_options: ``key=value`` changes to the config.
         batch: Images that go through the network together, where they have one size.
         size_policy: What happens to images of other sizes than the network takes.
@@ -164,6 +179,7 @@ class RestoreOptions:
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
         num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
             ``_seed<N>``.
+        fidelity: Without ``photo``, the weight of the model's fidelity gate, in [0, 1]; None: 0.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -175,6 +191,8 @@ class RestoreOptions:
     device: str | None = None
     dtype: str | None = None
     compile: str | None = None
+    backend: str = "auto"
+    cache: bool = True
     cfg_options: tuple[str, ...] = ()
     batch: int = 1
     size_policy: SizePolicy = field(default_factory=SizePolicy)
@@ -190,15 +208,20 @@ class RestoreOptions:
     max_pixels: int = MAX_PIXELS
     seed: int | None = None
     num: int = 1
+    fidelity: float | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
+        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, backend=self.backend)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require_at_least("seed", self.seed or 0, 0)
         require_at_least("num", self.num, 1)
         if self.num > 1 and not names_folder(self.output):
             raise InputError(f"{self.output} is one file, but {{num={self.num}}} makes several. Give a folder.", "num")
+        require_fidelity(self.fidelity or 0.0)
+        if self.fidelity is not None and self.photo is not None:
+            raise InputError("{fidelity} of photographs is that of PhotoOptions.", "fidelity")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
@@ -224,6 +247,23 @@ class RestoreOptions:
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
 
+    def gate_weight(self) -> float | None:
+        """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.
+
+        Raises:
+            InputError: A weight for images as a whole, but the model has no gate; the config cannot be used.
+        """
+        wanted = self.fidelity if self.photo is None else self.photo.fidelity or None
+        if wanted is None or self.model.has_gate(self.cfg_options):
+            return wanted
+        if self.photo is not None:
+            return None
+        raise InputError(
+            "{fidelity} has no effect without {photo}: the model was trained without the fidelity gate.",
+            ("fidelity", "photo"),
+            "Leave {fidelity} out.",
+        )
+
     @property
     def finds_faces(self) -> bool:
         """Whether inputs are searched for faces."""
@@ -240,7 +280,13 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
-        return frames if self.seed is None else frames | {"seed": self.seed}
+        more = {"seed": self.seed, "fidelity": self.fidelity}
+        return frames | {name: value for name, value in more.items() if value is not None}
+
+
+def require_fidelity(fidelity: float) -> None:
+    """Raise InputError unless ``fidelity`` is in [0, 1]."""
+    require(0 <= fidelity <= 1, "fidelity", fidelity, "between 0 (restores) and 1 (keeps the input)")
 
 
 def require_outscale(outscale: float | None) -> None:

@@ -29,18 +29,12 @@ def make_photo_restorer(
     """What the options ask for, with these networks.
 
     Raises:
-        InputError: A colorizer, or as :class:`PhotoRestorer`.
+        InputError: As :class:`PhotoRestorer`.
     """
-    if restorer.network.colorizes:
-        raise InputError(
-            "A colorizer colours images as a whole, and {photo} would give the faces their gray back.",
-            parameter="photo",
-            hint="Leave {photo} out.",
-        )
     return PhotoRestorer(
         restorer,
         outscale="auto" if outscale is None else outscale,
-        fidelity=options.fidelity,
+        fidelity=0 if restorer.network.gated else options.fidelity,  # the network has it
         only_center_face=options.only_center_face,
         aligned=options.aligned,
         min_face=options.min_face,
@@ -51,6 +45,15 @@ def make_photo_restorer(
         batch=batch,
         restore_batch=restorer.restore_batch,
         finder=finder,
+    )
+
+
+def colourless(name: str) -> Notice:
+    """The suggestion for a gray or toned photograph, which stays so."""
+    return Notice(
+        f"{name} has no colours, and is restored without any.",
+        "model",
+        "A colorizer adds some: {model} demo_glean_color.",
     )
 
 
@@ -109,6 +112,8 @@ class PhotoStages:
     def finish(self, prepared: PreparedPhoto, result: PhotoResult) -> None:
         if result.notice:
             self.notify(Notice(result.notice))
+        if result.colourless:
+            self.notify(colourless(str(prepared.job.source)))
         if self.faces_to is not None:
             for index, face in enumerate(result.faces):
                 for kind, image in ("", face.crop), ("_restored", face.restored):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
     from glean_ext.batch.video_stages import RestoredVideo
 
+FRAMES = 250  # that a video is taken to have, before it is opened
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -104,6 +106,7 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         with _quiet_reading(options.max_pixels):
             require_readable(jobs[0].source)
     if jobs:
+        options.gate_weight()  # refuses one for a model without the gate
         options.model.check(options.cfg_options, options.size_policy)
         if options.background is not None:
             options.background.check()
@@ -168,6 +171,10 @@ class _Networks:
             dtype=options.dtype,
             compile=options.compile,
             seed=options.seed,
+            backend=options.backend,
+            cache=options.cache,
+            images=len(plan.images) + FRAMES * len(plan.videos),
+            fidelity=options.gate_weight(),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None

@@ -66,8 +66,9 @@ class VideoRestorer:
         models = [options.model]
         if options.background is not None:
             models.append(options.background)
-        dtype = getattr(restorer.network, "dtype", None)  # what None in the options stands for
-        self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), "dtype": dtype})
+        # What None and 'auto' in the options stand for.
+        runs = {name: getattr(restorer.network, name, None) for name in ("dtype", "engine")}
+        self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), **runs})
 
     def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> RestoredVideo:
         """Restore a video.

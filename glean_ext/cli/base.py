@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
-from importlib.metadata import PackageNotFoundError, version
 from traceback import walk_tb
 from typing import Any, NoReturn
 
@@ -24,6 +23,7 @@ from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError, did_you_mean, first_line
 from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.messages import printable
+from glean_ext.utils.optional_packages import installed_version
 
 EXTRAS = {  # package -> the extra that brings it
     **dict.fromkeys(("mmagic", "mmcv", "torchvision", "albumentations"), "mmagic"),
@@ -33,6 +33,7 @@ EXTRAS = {  # package -> the extra that brings it
     "av": "video",
     "huggingface_hub": "hub",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
 CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
@@ -186,18 +187,6 @@ def package_at_fault(error: ImportError) -> str | None:
     modules = [error.name or ""]
     modules += [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
     return next((package for module in modules if (package := module.partition(".")[0]) in EXTRAS), None)
-
-
-def installed_version(package: str) -> str:
-    """The version of an installed package; empty where that is unknown.
-
-    >>> installed_version("rich") > "13", installed_version("no_such_package")
-    (True, '')
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def write_error(line: str) -> None:

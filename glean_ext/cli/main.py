@@ -16,6 +16,7 @@ COMMANDS = {  # name -> module of glean_ext.cli with a main(argv), and what it d
     "web": ("web", "serve a page on which images are restored"),
     "train": ("train", "train a restorer or a bank by a config"),
     "test": ("test", "measure a restorer on its test set"),
+    "evaluate": ("evaluate", "measure folders of restored images, by any restorer"),
     "prepare-data": ("prepare_data", "make a data set from raw images"),
     "convert-bank": ("convert_bank", "convert a StyleGAN2 checkpoint into a bank"),
     "export": ("export", "write a network as one ONNX or torch.export file"),

@@ -56,7 +56,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     model, inputs = split_model(given.pop("arguments"), name)
     if name is None and model.config == DEFAULT:
         given.setdefault("photo", True)
-    photo = {name: given.pop(name) for name in PHOTO_OPTIONS if name in given}
+    names = PHOTO_OPTIONS if "photo" in given else [name for name in PHOTO_OPTIONS if name != "fidelity"]
+    photo = {name: given.pop(name) for name in names if name in given}
     if photo and "photo" not in given:
         parser.error(f"{cli.as_option(next(iter(photo)))} has no effect without --photo")
 
@@ -184,6 +185,16 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         const="default",
         help="compile the network first: takes a minute, runs faster",
     )
+    group.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="torch, onnxruntime, openvino or tensorrt; the last three first make a model, which takes a minute or "
+        "more, and keep it (default: what was measured to be fastest, if its model is there or so many images are "
+        "restored that making it pays)",
+    )
+    group.add_argument(
+        "--no-cache", dest="cache", action="store_false", help="neither use nor keep models that a backend has made"
+    )
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
@@ -230,8 +241,15 @@ def _add_size_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_photo_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--photo", action="store_true", help="find the faces, restore them, and put them back")
-    group.add_argument("--fidelity", type=float, metavar="W", help="0 (default) restores, 1 keeps the input")
+    group.add_argument(
+        "--photo", action="store_true", help="find the faces, restore (or colour) them, and put them back"
+    )
+    group.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="W",
+        help="0 (default) restores, 1 keeps the input; without --photo for models with the fidelity gate only",
+    )
     group.add_argument("--only-center-face", action="store_true", help="restore the face nearest to the middle only")
     group.add_argument("--aligned", action="store_true", help="inputs are aligned faces already")
     group.add_argument(

@@ -41,6 +41,22 @@ def to_gray(image: Array) -> Array:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
+def with_luminance(image: Array, photo: Array) -> Array:
+    """The colours of an image with the luminance of a photograph, both (H, W, 3) uint8 or uint16 of one dtype.
+
+    A colour outside of the gamut is drawn towards gray, which does not change its luminance.
+    """
+    out, top_level = np.empty_like(image), np.iinfo(image.dtype).max
+    for top in range(0, len(image), ROWS):
+        rows = image[top : top + ROWS].astype(np.float64)
+        luminance = (photo[top : top + ROWS] @ TO_YCBCR[0])[..., None]  # (rows, W, 1)
+        offset = rows - (rows @ TO_YCBCR[0])[..., None]
+        room = np.where(offset > 0, top_level - luminance, luminance)
+        share = (room / np.maximum(np.abs(offset), 1e-9)).min(axis=2, keepdims=True).clip(0, 1)
+        out[top : top + ROWS] = np.rint(luminance + share * offset)
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class Tone:
     """The colours of a gray or toned photograph as a function of luminance.

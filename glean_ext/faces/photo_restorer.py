@@ -15,7 +15,7 @@ from PIL import Image
 
 from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
 from glean_ext.faces.alignment import align
-from glean_ext.faces.colour_matching import Tone
+from glean_ext.faces.colour_matching import Tone, is_gray, to_gray, with_luminance
 from glean_ext.faces.colour_matching import match_colours as matched
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.face_mask import blend, paste
@@ -73,12 +73,14 @@ class PhotoResult:
             :func:`glean_ext.write_image` takes it.
         faces: From left to right.
         notice: One line where the photograph was not restored as requested: it has no face.
+        colourless: The photograph is gray or toned, and so is the result.
     """
 
     image: Array
     picture: Picture
     faces: tuple[RestoredFace, ...] = ()
     notice: str | None = None
+    colourless: bool = False
 
 
 class PhotoRestorer:
@@ -94,6 +96,9 @@ class PhotoRestorer:
     A face whose aligned square is larger in the photograph than the model's input is reduced to that input, and the
     model invents the lost detail: with a network that invents nothing, 175 pixels come back from 512 with 42 dB, from
     128 with 34 dB, from 64 with 28 dB. ``fidelity`` keeps some of the input.
+
+    A colorizer colours each face as it was trained to, and the rest of the photograph as a whole. Luminance stays as it
+    is, ``fidelity`` fades the colours, and ``'auto'`` keeps the size.
 
     Args:
         restorer: The model of aligned faces.
@@ -152,6 +157,7 @@ class PhotoRestorer:
         if self.finder is not None:
             notify(Notice(self.finder.about))
         self.restorer = restorer
+        self.colorizer = restorer if isinstance(restorer, ImageRestorer) and restorer.network.colorizes else None
         self.size = 0 if aligned else crop_size(restorer.takes, face_size)
         self.outscale = outscale
         self.fidelity = fidelity
@@ -160,8 +166,8 @@ class PhotoRestorer:
         self.min_face = min_face
         self.max_faces = max_faces
         self.when_no_face = when_no_face
-        self.background = background
-        self.match_colours = match_colours
+        self.background = background if background or self.colorizer is None else self.colorizer.restore
+        self.match_colours = match_colours and self.colorizer is None
         self.save_faces = save_faces
         self.batch = batch
         self.restore_batch = restore_batch or (lambda crops: [restorer.restore(crop) for crop in crops])
@@ -192,9 +198,30 @@ class PhotoRestorer:
         """
         name = name_of(photo, name)
         picture = as_picture(photo, name)
-        image, restored, notice = self._restore(picture.filled, name, progress, faces)
+        rgb = picture.filled
+        tone = Tone.of(rgb) if self.match_colours else None
+        if self.colorizer is None:
+            image, restored, notice = self._restore(rgb, name, progress, faces, tone, 1 - self.fidelity)
+        else:
+            image, restored, notice = self._coloured(self.colorizer, rgb, name, progress, faces)
         alpha = None if picture.alpha is None else imresize(picture.alpha, size=size_of(image))
-        return PhotoResult(image, picture.with_pixels(image, alpha), restored, notice)
+        return PhotoResult(image, picture.with_pixels(image, alpha), restored, notice, tone is not None)
+
+    def _coloured(
+        self,
+        colorizer: ImageRestorer,
+        rgb: Array,
+        name: str,
+        progress: Callable[[int, int], None] | None,
+        faces: Sequence[Face] | None,
+    ) -> tuple[Array, tuple[RestoredFace, ...], str | None]:
+        """As :meth:`_restore`, by a colorizer."""
+        if not is_gray(rgb):
+            colorizer.notify(Notice(f"{name} is in colour; the model takes its luminance only."))
+            rgb = to_gray(rgb)
+        image, restored, notice = self._restore(rgb, name, progress, faces, None, 1.0)
+        gray = imresize(rgb, size=size_of(image))
+        return blend(gray, with_luminance(image, gray), 1 - self.fidelity), restored, notice
 
     def _restore(
         self,
@@ -202,12 +229,13 @@ class PhotoRestorer:
         name: str,
         progress: Callable[[int, int], None] | None,
         faces: Sequence[Face] | None,
+        tone: Tone | None,
+        opacity: float,
     ) -> tuple[Array, tuple[RestoredFace, ...], str | None]:
-        """The image, the faces and the notice of a result."""
-        tone = Tone.of(rgb) if self.match_colours else None
+        """The image, the faces and the notice of a result; ``opacity`` is the weight of restored faces."""
         if self.aligned:
             restored = _toned(self.restorer.restore(rgb), tone)
-            image = blend(imresize(rgb, size=size_of(restored)), restored, 1 - self.fidelity)
+            image = blend(imresize(rgb, size=size_of(restored)), restored, opacity)
             return _toned_if_gray(image, tone), (), None
         scale = self._scale(size_of(rgb))
         size = scaled(size_of(rgb), scale, name)
@@ -226,7 +254,7 @@ class PhotoRestorer:
                 mask = visible_mask(face, faces, rgb)
                 if self.match_colours:
                     restored = _toned(matched(restored, crop, mask), tone)
-                paste(image, restored, face, mask, scale, 1 - self.fidelity)
+                paste(image, restored, face, mask, scale, opacity)
                 done[index] = RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face)
             if progress is not None:
                 progress(len(done), len(faces))
@@ -235,6 +263,8 @@ class PhotoRestorer:
     def _scale(self, size: tuple[int, int]) -> float:
         """Of the result of a photograph with (height, width) pixels."""
         if self.outscale == "auto":
+            if self.colorizer is not None:
+                return 1
             pixels = size[0] * size[1]
             limit = min(SMALL_PHOTO, (Image.MAX_IMAGE_PIXELS or math.inf) / ENLARGED**2)
             return ENLARGED if pixels <= limit else 1
@@ -269,6 +299,8 @@ class PhotoRestorer:
                 hint="Lower {min_face} if faces are small; an aligned face needs {aligned}.",
             )
         image = self._background(rgb, size, tone)
+        if self.colorizer is not None:
+            return image, f"{name}: no face was found; it was coloured as a whole."
         if self.when_no_face == "keep":
             return image, f"{name}: no face was found; nothing was restored."
         restored = imresize(_toned(self.restorer.restore(rgb), tone), size=size)

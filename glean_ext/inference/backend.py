@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
+from glean_ext.inference.engines import DTYPES as ENGINE_DTYPES
+from glean_ext.inference.engines import ENGINES
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.size_requirements import SizeRequirements
+from glean_ext.utils.dtypes import DTYPES
+from glean_ext.utils.messages import log_notice
 from glean_ext.zoo import find_model, has_model
 
 if TYPE_CHECKING:  # takes seconds to load
@@ -19,6 +24,7 @@ if TYPE_CHECKING:  # takes seconds to load
 
 Array = np.ndarray
 ONNX = ".onnx"
+BACKENDS = ("auto", "torch", *ENGINES)
 
 
 class OutOfMemory(InputError):
@@ -34,6 +40,7 @@ class Backend(Protocol):
 
     takes: SizeRequirements
     colorizes: bool  # it gives gray images colours; of colour images only the luminance counts
+    gated: bool  # it was trained with the fidelity gate
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
@@ -43,6 +50,27 @@ class Backend(Protocol):
 
     def memory(self) -> Memory:
         """What a forward takes, and what there is. Any thread may ask."""
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network by its config and its weights, as :func:`resolve_model` gives them."""
+
+    config: str | os.PathLike | Mapping
+    checkpoint: str | os.PathLike
+    cfg_options: tuple[str, ...] = ()
+
+    def generator(self) -> Mapping:
+        """``model.generator`` of the config: the network's type and arguments.
+
+        Raises:
+            InputError: The config cannot be used.
+        """
+        from glean_ext.config import generator_config, load_config
+
+        if isinstance(self.config, Mapping):
+            return generator_config(self.config, "config")
+        return generator_config(load_config(self.config, self.cfg_options), self.config)
 
 
 def resolve_model(
@@ -66,40 +94,116 @@ def resolve_model(
     )
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network is run, as :class:`~glean_ext.inference.image_restorer.ImageRestorer` explains it.
+
+    Raises:
+        InputError: Options that exclude each other, or an unknown backend or dtype.
+    """
+
+    device: str | torch.device | None = None
+    cfg_options: Sequence[str] = ()
+    dtype: str | None = None
+    compile: str | None = None
+    seed: int | None = None
+    fidelity: float | None = None
+    backend: str = "auto"
+    cache: bool = True
+    images: int = 1
+
+    def __post_init__(self) -> None:
+        require_one_of("backend", self.backend, BACKENDS)
+        if self.dtype is not None:
+            require_one_of("dtype", self.dtype, DTYPES)
+        require_at_least("images", self.images, 1)
+        if self.backend in ENGINES:
+            self._require_engine_options()
+
+    def _require_engine_options(self) -> None:
+        device = "cuda" if self.backend == "tensorrt" else "cpu"
+        for name, holds in {
+            "device": self.device is None or str(self.device).partition(":")[0] == device,
+            "dtype": self.dtype in (None, *ENGINE_DTYPES[self.backend]),
+            "compile": self.compile is None,
+            "seed": self.seed is None,
+            "fidelity": self.fidelity is None,
+        }.items():
+            if not holds:
+                value = getattr(self, name)
+                raise InputError(
+                    f"{{{name}={value}}} has no effect with {{backend={self.backend}}}, which runs on the {device}, in "
+                    f"{' or '.join(ENGINE_DTYPES[self.backend])}.",
+                    parameter=(name, "backend"),
+                    hint=f"Leave {{{name}}} out, or give {{backend=torch}}.",
+                )
+
+    def changes(self) -> list[str]:
+        """The names of the options that are not the default, of those that change what is computed."""
+        defaults = NetworkOptions()
+        names = ("device", "cfg_options", "dtype", "compile", "seed", "fidelity", "backend")
+        return [name for name in names if getattr(self, name) not in (getattr(defaults, name), [], "")]
+
+
 def load_backend(
     config: str | os.PathLike | Mapping | Backend,
     checkpoint: str | os.PathLike | None = None,
-    device: str | torch.device | None = None,
-    cfg_options: Sequence[str] = (),
-    dtype: str | None = None,
-    compile: str | None = None,
-    seed: int | None = None,
+    options: NetworkOptions | None = None,
+    notify: Callable[[Notice], None] = log_notice,
 ) -> Backend:
-    """What these arguments of :class:`~glean_ext.inference.image_restorer.ImageRestorer` name.
+    """What the arguments of :class:`~glean_ext.inference.image_restorer.ImageRestorer` name.
 
     Raises:
         InputError: It cannot be used.
     """
-    given = {"checkpoint": checkpoint, "device": device, "cfg_options": cfg_options, "dtype": dtype, "compile": compile}
-    given["seed"] = None if seed is None else str(seed)
+    options = options or NetworkOptions()
+    given = ["checkpoint"] if checkpoint else []
     if isinstance(config, Backend):
-        if useless := [name for name, value in given.items() if value]:
+        if useless := given + options.changes():
             raise InputError(f"The network is loaded already, so {', '.join(useless)} cannot be chosen. Leave it out.")
         return config
     if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
-        from glean_ext.inference.onnx_backend import OnnxBackend
+        return _load_onnx(config, given, options)
+    from glean_ext.inference.backend_choice import choose
 
-        onnx = OnnxBackend(config)
-        on_cpu, same = str(device or "cpu") == "cpu", dtype in (None, onnx.metadata.dtype)
-        given |= {"device": None if on_cpu else device, "dtype": None if same else dtype}
-        if useless := [name for name, value in given.items() if value]:
-            raise InputError(
-                f"{config} is an ONNX model, in {onnx.metadata.dtype} on the CPU: "
-                f"{', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",
-                parameter=useless,
-                hint="Leave it out, or give a config and a checkpoint.",
-            )
-        return onnx
+    source = NetworkSource(*resolve_model(config, checkpoint), tuple(options.cfg_options))
+    backend = options.backend if options.backend != "auto" else choose(source, options)
+    if backend in ENGINES:
+        from glean_ext.inference.engine_models import load_engine
+
+        return load_engine(source, backend, options, notify)
     from glean_ext.inference.torch_backend import TorchBackend
 
-    return TorchBackend(config, checkpoint, device, cfg_options, dtype, compile, seed)
+    return TorchBackend(
+        source.config,
+        source.checkpoint,
+        options.device,
+        source.cfg_options,
+        options.dtype,
+        options.compile,
+        options.seed,
+        options.fidelity,
+    )
+
+
+def _load_onnx(path: str | os.PathLike, given: list[str], options: NetworkOptions) -> Backend:
+    """An exported model, on the CPU or with TensorRT."""
+    from glean_ext.inference.onnx_backend import OnnxBackend
+
+    if options.backend == "torch":
+        raise InputError(
+            f"{path} is an ONNX model, which {{backend=torch}} does not run.", "backend", "Leave {backend} out."
+        )
+    engine = options.backend if options.backend in ENGINES else "onnxruntime"
+    onnx = OnnxBackend(path, engine=engine, dtype=options.dtype if options.backend in ENGINES else None)
+    useful = {"backend"} | ({"device"} if engine == "tensorrt" or str(options.device) == "cpu" else set())
+    if engine != "onnxruntime" or options.dtype == onnx.metadata.dtype:
+        useful.add("dtype")
+    if useless := given + [name for name in options.changes() if name not in useful]:
+        raise InputError(
+            f"{path} is an ONNX model, in {onnx.metadata.dtype} on the CPU: "
+            f"{', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",
+            parameter=useless,
+            hint="Leave it out, or give a config and a checkpoint.",
+        )
+    return onnx

@@ -1,6 +1,6 @@
 """Restoring images with a config and a checkpoint or an exported model.
 
-Imports nothing heavy itself: PyTorch comes with :mod:`.torch_backend`, onnxruntime with :mod:`.onnx_backend`.
+Imports nothing heavy itself: PyTorch comes with :mod:`.torch_backend`, an engine with :mod:`.onnx_backend`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.backend import Backend, OutOfMemory, load_backend
+from glean_ext.inference.backend import Backend, NetworkOptions, OutOfMemory, load_backend
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.size_policy import Resize, Size, SizePolicy, size_of
 from glean_ext.inference.tiling import Tiling
@@ -116,6 +116,13 @@ class ImageRestorer:
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         tile_sizes: Images of a size it has are cut into its tiles; others are added to it as they come.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        fidelity: Of a network that was trained with the fidelity gate: 0 (restores) to 1 (is faithful to the input);
+            None: 0.
+        backend: What runs the network: ``'torch'``, ``'onnxruntime'``, ``'openvino'``, ``'tensorrt'``, or ``'auto'``,
+            which takes what was measured to be fastest, see :mod:`~glean_ext.inference.backend_choice`. For the last
+            three an ONNX model is made, which takes a minute or more, and cached.
+        cache: Use and keep cached models of engines; without it one is made for this restorer alone.
+        images: How many are going to be restored, as far as is known: ``'auto'`` makes a model only where that pays.
 
     Attributes:
         network: What runs the network.
@@ -124,7 +131,7 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype, mode or seed that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity or backend that cannot be used.
     """
 
     def __init__(
@@ -140,9 +147,18 @@ class ImageRestorer:
         compile: str | None = None,
         tile_sizes: TileSizes | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
+        backend: str = "auto",
+        cache: bool = True,
+        images: int = 1,
     ):
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
-        self.network = load_backend(config, checkpoint, device, cfg_options, dtype, compile, seed)
+        self.network = load_backend(
+            config,
+            checkpoint,
+            NetworkOptions(device, cfg_options, dtype, compile, seed, fidelity, backend, cache, images),
+            notify,
+        )
         self.takes = self.network.takes
         self.size_policy = policy.for_network(self.takes)
         self.card = card_of(getattr(self.network, "weights", ""))

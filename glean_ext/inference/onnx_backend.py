@@ -1,4 +1,4 @@
-"""Running networks that ``tools/export.py`` wrote as ONNX: numpy and onnxruntime, without torch and without MMagic.
+"""Running networks that ``tools/export.py`` wrote as ONNX: numpy and an engine, without torch and without MMagic.
 
 The interface of such a file, whatever its network and dtype:
 
@@ -15,21 +15,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.inference.engines import INPUT, OUTPUT, open_session
 from glean_ext.inference.memory_budget import Memory, at_hand
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import from_floats, to_floats
-from glean_ext.utils.optional_packages import import_optional, version_errors
 
-INPUT, OUTPUT = "lq", "output"
 VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
 FORMAT = "2"  # of the metadata and the interface above
 FORMAT_KEY = "glean_ext_format"
-EXTRA = "pip install 'glean-ext[export]'"
 COLORIZER = "GLEANColorization"  # the network that gives gray images colours
 
 
@@ -95,32 +92,44 @@ _KNOWN = ModelMetadata("", "", (0, 0), 0, False, 0.0, 0.0, {}).to_metadata().key
 
 
 class OnnxBackend:
-    """A network in an ONNX file, on the CPU.
+    """A network in an ONNX file, run by an engine.
 
     Args:
         path: What ``tools/export.py`` wrote.
-        threads: Of the computation; None leaves it to onnxruntime, which takes one for each core.
+        threads: Of the computation; None: one for each core, or as ``OMP_NUM_THREADS`` says.
+        engine: Of :data:`~glean_ext.inference.engines.ENGINES`.
+        dtype: What an fp32 model is computed in, see :func:`~glean_ext.inference.engines.open_session`.
+        weights: The name of the file of weights; None: what the file says that it was exported from.
 
     Attributes:
         takes: The sizes that the network takes.
-        weights: The name of the file of weights that it was exported from.
+        dtype: What it computes in.
 
     Raises:
-        InputError: onnxruntime is not installed; the file is missing, damaged, no ONNX, or not by this package.
+        InputError: The engine cannot be used; the file is missing, damaged, no ONNX, or not by this package.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int | None = None):
-        self.path = Path(path)
-        self._session = _open_session(self.path, threads)
-        self.metadata = ModelMetadata.from_metadata(self._session.get_modelmeta().custom_metadata_map, self.path)
-        names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if names != [INPUT, OUTPUT]:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        threads: int | None = None,
+        engine: str = "onnxruntime",
+        dtype: str | None = None,
+        weights: str | None = None,
+    ):
+        self.path, self.engine = Path(path), engine
+        self.keep_alive: object = None  # what may not end before: the folder of the file
+        self._session = open_session(self.path, engine, threads, dtype)
+        self.metadata = ModelMetadata.from_metadata(self._session.metadata, self.path)
+        if (names := self._session.names) != [INPUT, OUTPUT]:
             raise InputError(
                 f"{self.path} has the inputs and outputs {', '.join(names)} in place of {INPUT}, {OUTPUT}. "
                 "Export the network again with tools/export.py."
             )
+        self.dtype = self._session.dtype or self.metadata.dtype
         self.colorizes = self.metadata.network == COLORIZER
-        self.weights = self.metadata.others.get("checkpoint", "")
+        self.gated = False  # w became part of the weights
+        self.weights = weights or self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
     def __call__(self, lq: np.ndarray) -> np.ndarray:
@@ -135,15 +144,15 @@ class OnnxBackend:
             raise TypeError(f"the network takes (N, 3, h, w) float32, but got {lq.shape} {lq.dtype}.")
         self._require_size(*lq.shape[2:])
         try:
-            output = self._session.run([OUTPUT], {INPUT: lq})[0]
-        except Exception as error:  # onnxruntime's have no common base
+            output = self._session.run(lq)
+        except Exception as error:  # those of engines have no common base
             size = format_size((lq.shape[2], lq.shape[3]))
             raise InputError(
-                f"{self.path}: onnxruntime failed on {len(lq)} image(s) of {size} pixels ({first_line(error)}). "
+                f"{self.path}: {self.engine} failed on {len(lq)} image(s) of {size} pixels ({first_line(error)}). "
                 "Is the memory too small? Then take smaller images or tiles."
             ) from error
         if not np.isfinite(output).all():
-            half = self.metadata.dtype == "float16"
+            half = self.dtype == "float16"
             raise InputError(
                 f"{self.path}: the network's output is not finite.",
                 parameter="dtype",
@@ -175,22 +184,3 @@ class OnnxBackend:
                 f"{self.path} takes {self.takes}, but the image has {format_size((height, width))} pixels. Resize it, "
                 "or export a model of that size."
             )
-
-
-def _open_session(path: Path, threads: int | None) -> Any:
-    onnxruntime = import_optional("onnxruntime", str(path), EXTRA)
-    if not path.is_file():
-        what = "is a folder, not a model" if path.is_dir() else "there is no such file"
-        raise InputError(f"{path}: {what}. Give the path of a model that tools/export.py wrote.")
-    with version_errors(("onnxruntime",), str(path), EXTRA):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal: what fails is raised
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession
-    try:
-        return session(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's have no common base
-        raise InputError(
-            f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network again with tools/export.py."
-        ) from error

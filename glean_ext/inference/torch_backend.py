@@ -19,6 +19,7 @@ from glean_ext.errors import InputError, first_line, require_at_least, require_o
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
+from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
@@ -39,16 +40,18 @@ class TorchBackend:
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
+        fidelity: Of a network with the fidelity gate: its w in [0, 1], see :mod:`glean_ext.networks.fidelity`; None: 0.
 
     Attributes:
         takes: The sizes that the network takes.
         colorizes: Whether it gives gray images colours.
+        gated: Whether it has the fidelity gate.
         net: The network, in the form that is run.
         dtype: What it computes in.
         weights: The name of the file of weights.
 
     Raises:
-        InputError: A config, checkpoint, device, dtype, mode or seed that cannot be used.
+        InputError: A config, checkpoint, device, dtype, mode, seed or fidelity that cannot be used.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class TorchBackend:
         dtype: str | None = None,
         compile: str | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
     ):
         if dtype is not None:
             require_one_of("dtype", dtype, DTYPES)
@@ -69,6 +73,9 @@ class TorchBackend:
         net = load_network(config, checkpoint, cfg_options)
         self.takes = net.size_requirements
         self.colorizes = isinstance(net, GLEANColorization)
+        self.gated = has_gate(net)
+        if fidelity is not None:
+            fix_fidelity(net, fidelity)
         latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
-from glean_ext.models.losses import backprop_early, label_losses, r1_penalty
+from glean_ext.models.losses import backprop_early, label_losses, r1_penalty, scaled_gradient
 from glean_ext.networks import channels_last
+from glean_ext.networks.fidelity import draw_fidelity, has_gate
 from glean_ext.networks.precision import full_precision, runs_in_fp16
 from glean_ext.size_requirements import format_size
 
@@ -23,7 +24,8 @@ class GLEAN(SRGAN):
 
     The steps are those of MMagic's ``SRGAN``. Losses are computed in fp32 whatever precision the networks run in, and
     an output that does not match the ground truth in size is an error instead of a broadcast. The activations of VGG
-    and of the discriminator are never in memory together.
+    and of the discriminator are never in memory together. A network with the fidelity gate gets a weight w for every
+    image, and its perceptual and adversarial losses count 1 - w (:mod:`glean_ext.networks.fidelity`).
 
     Args:
         generator: Config of the restoration network.
@@ -91,8 +93,11 @@ class GLEAN(SRGAN):
         )
 
         self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
+        self.has_gate = has_gate(self.generator)
         self.label_weight = label_weight
-        self._label_losses: dict[str, Tensor] = {}  # of the forward pass that g_step comes after
+        # Of the forward pass that g_step comes after:
+        self._label_losses: dict[str, Tensor] = {}
+        self._fidelity: Tensor | None = None  # (N,), drawn for a network with the fidelity gate
         self.r1_gamma = r1_gamma
         self.r1_interval = r1_interval
         channels_last(self)
@@ -138,9 +143,12 @@ class GLEAN(SRGAN):
                 f"{type(self.generator).__name__} trains with labels, which these images do not have. Set labels of "
                 "the dataset to 'folders' or to a JSON file."
             )
+        given = {} if labels is None else {"label": labels}
+        if training and self.has_gate:
+            given["fidelity"] = self._fidelity = draw_fidelity(len(inputs), inputs.device)
         if not training or labels is None:
-            return self.generator(inputs) if labels is None else self.generator(inputs, labels)
-        image, logits = self.generator(inputs, labels, with_logits=True)
+            return self.generator(inputs, **given)
+        image, logits = self.generator(inputs, **given, with_logits=True)
         self._label_losses = label_losses(logits, labels, self.label_weight)
         return image
 
@@ -168,7 +176,9 @@ class GLEAN(SRGAN):
             )
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
-        self._label_losses = {}
+        if self._fidelity is not None:  # the other losses ask for detail that the input does not have
+            image = scaled_gradient(image, 1 - self._fidelity)
+        self._label_losses, self._fidelity = {}, None
         if self.perceptual_loss is not None:
             losses |= backprop_early(lambda image: self._perceptual_losses(image, batch_gt_data), image)
         if self.discriminator is not None:

@@ -1,4 +1,4 @@
-"""R1 regularisation, the loss of the classifier, and an early backward pass that saves memory."""
+"""R1 regularisation, the loss of the classifier, scaled gradients, and an early backward pass that saves memory."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def label_losses(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Ten
     """
     right = logits.argmax(1) == labels
     return {"loss_label": weight * F.cross_entropy(logits, labels), "label_top1": right.float().mean()}
+
+
+def scaled_gradient(image: Tensor, factor: Tensor) -> Tensor:
+    """The images as they are, (N, C, H, W), whose gradient is multiplied with a factor for each, (N,)"""
+    return image.detach() + factor[:, None, None, None] * (image - image.detach())
 
 
 def backprop_early(losses: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Source: GLEAN, CVPR 2021, section 3.3. Parameter names of the full one are MMagi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,7 @@ class Decoder(nn.ModuleList):
         img_channels: int = 3,  # of the image
     ):
         super().__init__()
+        self.bank_widths = [bank_channels[res] for res in resolutions(2 * in_size, out_size)]
         for res in resolutions(in_size, out_size):
             in_channels = channels[res] if res == in_size else channels[res] + bank_channels[res]
             if res < out_size:
@@ -50,6 +52,14 @@ class Decoder(nn.ModuleList):
                         Conv2d(in_channels, 64, 3, padding=1), lrelu(), Conv2d(64, img_channels, 3, padding=1)
                     )
                 )
+
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        _, *stages = self
+        for stage, width in zip(stages, self.bank_widths, strict=True):
+            conv = stage.upsample_conv if isinstance(stage, PixelShuffleUp) else cast(nn.Sequential, stage)[0]
+            cast(nn.Conv2d, conv).weight[:, -width:] *= factor
 
     def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
         """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)"""
@@ -94,6 +104,12 @@ class SlimDecoder(nn.Module):
         self.ups = nn.ModuleList(PixelShuffleUp(width, width) for _ in stages)
         self.projections = nn.ModuleList(projection(bank_channels[res], width) for res in stages)
         self.to_image = Conv2d(width, img_channels, 3, padding=1)
+
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        for project in self.projections:
+            cast(nn.Conv2d, project).weight *= factor
 
     def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
         """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)"""

@@ -26,6 +26,7 @@ from glean_ext.networks.builder import (
     require_parts,
 )
 from glean_ext.networks.encoder import Encoder, set_checkpointing
+from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import (
@@ -55,6 +56,7 @@ class GLEANNetwork(nn.Module):
         skip_fusions: Have MMagic's ``fusion_skip``, which is not computed.
         class_names: The names of the bank's classes, in the order of their numbers; may be empty.
         label: The class of all images, by number or name; None: it is given with the images, or estimated.
+        fidelity_gate: The network is trained for every share of the bank, see :mod:`glean_ext.networks.fidelity`.
 
     The others are those of :class:`GLEANStyleGANv2`.
 
@@ -83,6 +85,7 @@ class GLEANNetwork(nn.Module):
         skip_fusions: bool = False,  # hold the weights of MMagic's fusion_skip
         class_names: Sequence[str] = (),  # one for each class of the bank
         label: int | str | None = None,  # the class of all images
+        fidelity_gate: bool = False,  # the bank's features count 1 - w
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -112,9 +115,14 @@ class GLEANNetwork(nn.Module):
         self.label_head = LabelHead(widths[MIN_SIZE], self.num_classes) if self.num_classes else None
         self.fusion_out, self.fusion_skip = make_fusions(generator, low, widths, inject_at, skip_fusions)
         self.decoder = make_decoder(decoder, generator, low, high, widths, decoder_channels, img_channels)
+        self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
 
     def forward(
-        self, lq: Tensor, label: Tensor | None = None, with_logits: bool = False
+        self,
+        lq: Tensor,
+        label: Tensor | None = None,
+        with_logits: bool = False,
+        fidelity: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
 
@@ -122,6 +130,8 @@ class GLEANNetwork(nn.Module):
             lq: The images.
             label: Their classes, whole numbers (N,), for a bank with classes; None: that of ``label``, or estimated.
             with_logits: Return the classifier's logits (N, classes), fp32, too.
+            fidelity: w in [0, 1] of each image, (N,), for a network with the fidelity gate
+                (:mod:`glean_ext.networks.fidelity`); None: 0.
 
         Raises:
             InputError: The input is not of ``in_size``; a label for a bank without classes, or an unknown one.
@@ -136,7 +146,7 @@ class GLEANNetwork(nn.Module):
             # The latent bank: its features at every resolution, {4: ..., H: ...} of (N, C, res, res).
             bank_features = self._bank_features(features, codes, shares)
             # The decoder: the image (N, 3, H, H).
-            image = self._image(features, bank_features, codes, shares)
+            image = self._image(features, bank_features, codes, shares, fidelity)
             image = self.gt_padding.crop(image).float()
         return (image, cast(Tensor, logits).float()) if with_logits else image
 
@@ -153,13 +163,21 @@ class GLEANNetwork(nn.Module):
         return bank_features
 
     def _image(
-        self, features: dict[int, Tensor], bank_features: dict[int, Tensor], codes: Tensor, label: Tensor | None
+        self,
+        features: dict[int, Tensor],
+        bank_features: dict[int, Tensor],
+        codes: Tensor,
+        label: Tensor | None,
+        fidelity: Tensor | None = None,
     ) -> Tensor:
         """The decoder's image; without a decoder the bank's own: (N, 3, H, H)"""
         if self.decoder is None:
             return self.generator.image(bank_features, codes, label)
         in_size = self.lq_padding.side
-        return self.decoder(features[in_size], [x for res, x in bank_features.items() if res > in_size])
+        high_res = [x for res, x in bank_features.items() if res > in_size]
+        if self.fidelity_gate is not None and fidelity is not None:
+            high_res = self.fidelity_gate(high_res, fidelity)
+        return self.decoder(features[in_size], high_res)
 
     def init_weights(self) -> None:
         """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.
@@ -192,6 +210,7 @@ class GLEANStyleGANv2(GLEANNetwork):
         warm_start: :meth:`init_weights` lets the bank start with its own mean image: its features pass the fusions, and
             every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
             random; in short trainings they are lost (``docs/evidence.md``).
+        fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
@@ -224,6 +243,7 @@ class GLEANStyleGANv2(GLEANNetwork):
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         warm_start: bool = False,  # start training from the bank's mean image
+        fidelity_gate: bool = False,  # the bank's features count 1 - w
     ):
         require_bank(bank, bank_init, init_cfg)
         if warm_start and bank == "absent":
@@ -247,6 +267,7 @@ class GLEANStyleGANv2(GLEANNetwork):
             decoder_channels,
             checkpoint_trunk,
             skip_fusions=True,
+            fidelity_gate=fidelity_gate,
         )
         self.warm_start = warm_start
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, did_you_mean
 from glean_ext.networks.conv2d_gradfix import Conv2d
 
 SHOWN = 3  # names that a message suggests
@@ -80,8 +79,7 @@ def find_label(label: int | str, num_classes: int, names: Sequence[str] = ()) ->
         if _plain(label) in plain:
             return plain[_plain(label)]
         if not label.isdecimal():
-            near = get_close_matches(_plain(label), plain, n=SHOWN, cutoff=0.5)
-            raise unknown_label(label, num_classes, names, [names[plain[name]] for name in near])
+            raise unknown_label(label, num_classes, names)
     if not 0 <= int(label) < num_classes:
         raise unknown_label(label, num_classes, names)
     return int(label)
@@ -91,11 +89,9 @@ def _plain(name: str) -> str:
     return name.replace("_", " ").casefold().strip()
 
 
-def unknown_label(
-    label: int | str, num_classes: int, names: Sequence[str] = (), near: Sequence[str] = ()
-) -> InputError:
+def unknown_label(label: int | str, num_classes: int, names: Sequence[str] = ()) -> InputError:
     """The error for a class that does not exist."""
-    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = did_you_mean(str(label), names, SHOWN, cutoff=0.5, plain=_plain)
     known = f"the names {names[0]!r} to {names[-1]!r} or " if names else ""
     return InputError(
         f"{{label}} is {label!r}, which is no class of this network.",

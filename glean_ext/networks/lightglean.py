@@ -20,6 +20,7 @@ from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
 from glean_ext.networks.builder import make_blocks, make_decoder
 from glean_ext.networks.encoder import feature_extractor, set_checkpointing
+from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.shapes import Size, require_one_of, size_requirements, square_paddings
 from glean_ext.size_requirements import MIN_INPUT
@@ -52,6 +53,7 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder: ``'slim'``; ``'full'``: GLEAN's. ``'none'`` does not exist, for this part of a bank makes no image.
         checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
+        fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
@@ -78,6 +80,7 @@ class LightGLEANStyleGANv2(nn.Module):
         bank: str = "frozen",  # or 'tuned', 'absent'
         decoder: str = "slim",  # or 'full'
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        fidelity_gate: bool = False,  # the bank's features count 1 - w
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -102,9 +105,12 @@ class LightGLEANStyleGANv2(nn.Module):
         self.decoder = cast(
             nn.Module, make_decoder(decoder, self.generator, low, high, widths, decoder_channels, img_channels)
         )
+        self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, fidelity: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
+
+        ``fidelity`` (N,) is w of each image, in [0, 1], for a network with the fidelity gate; None: 0.
 
         Raises:
             InputError: The input is smaller than 8x8, or has other channels.
@@ -117,6 +123,8 @@ class LightGLEANStyleGANv2(nn.Module):
             codes = self.style_codes.repeat(lq.shape[0], 1, 1)
             # The latent bank: its features above the input's resolution, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ...
             bank_features = self.generator(f_0, codes)
+            if self.fidelity_gate is not None and fidelity is not None:
+                bank_features = self.fidelity_gate(bank_features, fidelity)
             # The decoder: the image (N, 3, H, W).
             return self.decoder(f_0, bank_features).float()
 

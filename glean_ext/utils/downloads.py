@@ -136,7 +136,7 @@ def _last_part(url: str) -> str:
 
 
 def _is_valid(path: Path, digits: str) -> bool:
-    return path.is_file() and (not digits or _sha256(path).startswith(digits))
+    return path.is_file() and (not digits or file_hash(path).startswith(digits))
 
 
 def _digest_file(path: Path) -> Path:
@@ -151,7 +151,7 @@ def _digest_of_download(path: Path) -> str:
         return ""
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -193,12 +193,12 @@ def _fetch(url: str, path: Path, digits: str) -> None:
     partial, show, last = path.with_name(f".{path.name}.partial"), show_progress.get() or ProgressLog(), _last_part(url)
     transfer = Transfer(url, without_secrets(url), partial, bool(digits), lambda done, total: show(last, done, total))
     continued = transfer.run()
-    digest = _sha256(partial)
+    digest = file_hash(partial)
     if continued and not digest.startswith(digits):
         logger.warning("%s: what an earlier download left is damaged; it begins again", without_secrets(url))
         transfer.discard()
         transfer.run()
-        digest = _sha256(partial)
+        digest = file_hash(partial)
     if not digest.startswith(digits):
         transfer.discard()
         raise ValueError(f'invalid hash value (expected "{digits}", got "{digest}")')

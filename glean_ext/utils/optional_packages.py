@@ -10,6 +10,8 @@ from types import ModuleType
 
 from glean_ext.errors import InputError, first_line
 
+UNKNOWN = "of an unknown version"
+
 
 def import_optional(package: str, needed_by: str, extra: str, parameter: str | None = None) -> ModuleType:
     """Import a package.
@@ -53,7 +55,7 @@ def version_errors(
 def _unusable(
     packages: tuple[str, ...], needed_by: str, extra: str, parameter: str | None, error: Exception
 ) -> InputError:
-    versions = ", ".join(f"{package} {_version(package)}" for package in packages)
+    versions = ", ".join(f"{package} {installed_version(package) or UNKNOWN}" for package in packages)
     return InputError(
         f"{needed_by} does not work with {versions} ({type(error).__name__}: {first_line(error)}). "
         f"Install other versions: {extra}",
@@ -61,8 +63,13 @@ def _unusable(
     )
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """The version of an installed package; empty where that is unknown.
+
+    >>> installed_version("rich") > "13", installed_version("no_such_package")
+    (True, '')
+    """
     try:
         return version(package)
     except PackageNotFoundError:
-        return "of an unknown version"
+        return ""

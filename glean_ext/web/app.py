@@ -34,6 +34,7 @@ EXAMPLES = (
     {"file": "face-2.png", "label": "Cartoon face 2, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
     {"file": "face-3.png", "label": "Cartoon face 3, 8x8 pixels", "kind": "face", "model": "Demo LightGLEAN"},
     {"file": "astronaut.jpg", "label": "Photograph of an astronaut", "kind": "photo", "model": "Demo GLEAN"},
+    {"file": "gray-face.png", "label": "Gray cartoon face", "kind": "face", "model": "Demo colorizer"},
 )
 EXTENSION = re.compile(r"\.[^.]*$")
 STORED = "png"  # what results are kept as
@@ -117,7 +118,10 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
 
     @app.get("/api/options")
     def options() -> dict[str, Any]:
-        models = [{"name": name, "about": m.about, "photos": m.photos} for name, m in worker.models.items()]
+        models = [
+            {"name": name, "about": m.about, "photos": m.photos, "colorizes": m.restorer.network.colorizes}
+            for name, m in worker.models.items()
+        ]
         return {
             "models": models,
             "examples": EXAMPLES,
@@ -132,11 +136,14 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
         kind: Kind,
         name: str = "",
         fidelity: Annotated[float, Query(ge=0, le=1)] = 0,
+        seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     ) -> dict[str, str]:
         """The body is the image file."""
         name = clean_name(name)
         if model not in worker.models:
             raise HTTPException(400, f"There is no model {clean_name(model)}. Reload the page.")
+        if seed is not None and not worker.models[model].restorer.network.colorizes:
+            raise HTTPException(400, f"{model} has one result for an image. Leave the variant out.")
         if kind == "photo" and not worker.models[model].photos:
             raise HTTPException(400, f"{model} takes no squares, so it cannot restore the faces of photos.")
         try:
@@ -144,7 +151,7 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
             with memory.reserve() as take:
                 content = await asyncio.wait_for(_body(request, name, limits, take), limits.upload_seconds)
                 size = await to_thread.run_sync(check_image, content, name, limits, limiter=decoders)
-                job = jobs.add(Order(name, model, kind, fidelity, size), content)
+                job = jobs.add(Order(name, model, kind, fidelity, size, seed), content)
         except QueueFull:
             raise HTTPException(503, "The queue is full. Try again in a minute.", {"Retry-After": "60"}) from None
         except InputError as error:

@@ -23,7 +23,7 @@ SWEEP_SECONDS = 30  # after which an idle worker looks for expired results
 FORGET_SECONDS = 60  # after which a job without a result is forgotten
 CLOSE_SECONDS = 10  # that closing waits for the current forward pass
 # How the page's user knows a parameter of the library; hints about other parameters are left out.
-CONTROLS = {"fidelity": "the fidelity slider", "model": "the model"}
+CONTROLS = {"fidelity": "the fidelity slider", "model": "the model", "seed": "the variant"}
 
 
 def as_control(parameter: str, value: str | None = None) -> str | None:
@@ -56,6 +56,7 @@ class Order:
         kind: ``'face'``: the model restores the whole image; ``'photo'``: it restores the faces in the image.
         fidelity: In [0, 1], weight of the input in the result.
         size: Height and width of the image.
+        seed: Of a colorizer: which of its answers is given; None: the one in the middle.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Order:
     kind: Kind
     fidelity: float
     size: tuple[int, int]
+    seed: int | None = None
 
 
 @dataclass(eq=False)

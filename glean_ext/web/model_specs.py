@@ -27,6 +27,7 @@ class ModelSpec:
 SHIPPED = (
     ModelSpec("Demo GLEAN", "demo_glean_x8", "glean-ext://demo_glean_x8.safetensors", CARTOONS),
     ModelSpec("Demo LightGLEAN", "demo_lightglean_x8", "glean-ext://demo_lightglean_x8.safetensors", CARTOONS),
+    ModelSpec("Demo colorizer", "demo_glean_color", "glean-ext://demo_glean_color.safetensors", CARTOONS),
 )
 
 

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from glean_ext.batch.photo_stages import colourless
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
-from glean_ext.inference.backend import load_backend
+from glean_ext.inference.backend import NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.image_io import decode_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
-from glean_ext.web.job_queue import Job
+from glean_ext.web.job_queue import Job, Order
 from glean_ext.web.limits import Limits
 from glean_ext.web.model_specs import ModelSpec
 
@@ -31,11 +32,13 @@ class Model:
     """A loaded model.
 
     Attributes:
+        spec: Where it is from.
         restorer: The model at work.
         about: A line that helps to choose a model.
         photos: It takes square images, as aligned faces are.
     """
 
+    spec: ModelSpec
     restorer: ImageRestorer
     about: str
     photos: bool
@@ -54,13 +57,17 @@ class ModelWorker:
     """
 
     def __init__(self, specs: Sequence[ModelSpec], device: str | None, limits: Limits):
-        self._limits = limits
+        self._limits, self._device = limits, device
         self._job: Job | None = None
         self._finder: FaceFinder | None = None  # made for the first photo: mediapipe takes seconds to load
-        self.models = {spec.name: self._load(spec, device) for spec in specs}
+        self._variant: tuple[tuple[str, int | None, float | None], ImageRestorer] | None = (
+            None  # the last one, as one often tries several
+        )
+        self.models = {spec.name: self._load(spec) for spec in specs}
 
-    def _load(self, spec: ModelSpec, device: str | None) -> Model:
-        network = load_backend(spec.config, spec.checkpoint, device)
+    def _load(self, spec: ModelSpec, seed: int | None = None, fidelity: float | None = None) -> Model:
+        options = NetworkOptions(self._device, seed=seed, fidelity=fidelity)
+        network = load_backend(spec.config, spec.checkpoint, options)
         takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
@@ -69,7 +76,19 @@ class ModelWorker:
             if network.memory().suffices((side, side), (side, side), takes.scale):
                 policy = SizePolicy("tile", tile_size=side)
         restorer = ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
-        return Model(restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
+        return Model(spec, restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
+
+    def _restorer(self, order: Order) -> ImageRestorer:
+        """The model of an order, with its seed, and with its fidelity where the network has a gate for it."""
+        model = self.models[order.model]
+        fidelity = order.fidelity if model.restorer.network.gated and order.fidelity else None
+        if order.seed is None and fidelity is None:
+            return model.restorer
+        wish = order.model, order.seed, fidelity
+        if self._variant is None or self._variant[0] != wish:
+            self._variant = None  # before the next one takes memory
+            self._variant = wish, self._load(model.spec, order.seed, fidelity).restorer
+        return self._variant[1]
 
     def restore(self, job: Job) -> dict[str, Any]:
         """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.
@@ -112,14 +131,18 @@ class ModelWorker:
         }
 
     def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
-        restorer, order = self.models[job.order.model].restorer, job.order
+        restorer, order = self._restorer(job.order), job.order
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
         (outcome,) = restore_pictures(restorer, [Picture(rgb)], [order.name])
         restored = outcome.unwrap().pixels
         size = restored.shape[0], restored.shape[1]
-        return blend(imresize(rgb, size=size), restored, 1 - order.fidelity)
+        return blend(imresize(rgb, size=size), restored, 1 - self._mixed(order))
+
+    def _mixed(self, order: Order) -> float:
+        """The share of the input's pixels in the result: the fidelity, unless the network has it."""
+        return 0 if self.models[order.model].restorer.network.gated else order.fidelity
 
     def _photo(self, job: Job, rgb: np.ndarray) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
         order = job.order
@@ -127,8 +150,8 @@ class ModelWorker:
         if self._finder is None:
             self._finder = FaceFinder()
         photos = PhotoRestorer(
-            self.models[order.model].restorer,
-            fidelity=order.fidelity,
+            self._restorer(order),
+            fidelity=self._mixed(order),
             save_faces=True,
             batch=1,  # progress is reported after each face
             finder=self._finder,
@@ -141,6 +164,8 @@ class ModelWorker:
         result = photos.restore(rgb, order.name, lambda done, total: job.report("faces", done, total), faces)
         if result.notice:
             job.notify(Notice(result.notice))
+        if result.colourless:
+            job.notify(colourless(order.name))
         return result.image, result.faces
 
     def _check_result(self, name: str, size: tuple[int, int], scale: int) -> None:
@@ -175,6 +200,8 @@ def _save(image: np.ndarray, job: Job, name: str) -> None:
 
 def _sizes(takes: SizeRequirements) -> str:
     """A sentence about the sizes that a model takes."""
+    if takes.scale == 1:
+        return "Gives gray images of any size colours."
     if takes.any_size:
         return f"Takes images of any size, and makes them {takes.scale} times larger."
     return f"Resizes images to {format_size(takes.nominal)} pixels, and makes them {takes.scale} times larger."

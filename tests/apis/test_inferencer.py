@@ -16,6 +16,7 @@ import yaml
 from mmengine import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
+from support.biggan import NET, sizes
 from support.networks import TINY, randomize
 
 from glean_ext.apis import mmagic_inferencer as inferencer
@@ -205,7 +206,7 @@ def test_size_policy(make, weights):
     expected = ImageRestorer(CONFIG, weights["glean"], "cpu", "tile").restore(low)
     assert expected.shape == (24, 32, 3)
     np.testing.assert_array_equal(editor.infer(img=low[..., ::-1])[1], expected[..., ::-1])
-    assert editor.inferencer.get_extra_parameters() == ["size_policy"]
+    assert editor.inferencer.get_extra_parameters() == ["size_policy", "seed", "fidelity", "label"]
 
 
 @pytest.mark.gpu
@@ -248,7 +249,9 @@ def test_wrong_models(make, weights, tmp_path):
     assert glean(model_config=5, model_ckpt="x").startswith("model_config is a int, but")
     light = glean(model_config=LIGHT_CONFIG, model_ckpt=weights["lightglean"])
     assert light.endswith("is of a LightGLEANStyleGANv2. Give model_name='lightglean', or another config.")
-    assert glean(**own, extra_parameters={"size": 1}).startswith("extra_parameters has size, size_policy, but")
+    assert glean(**own, extra_parameters={"size": 1}).startswith(
+        "extra_parameters has size, but it may have size_policy, seed"
+    )
     with pytest.raises(TypeError, match="model_cpkt"):
         make("glean", model_config=CONFIG, model_cpkt=weights["glean"])
 
@@ -455,8 +458,7 @@ def test_metafile_has_every_config(metafile):
         assert {"Title", "URL"} == set(collection["Paper"]) and (ROOT / collection["README"]).is_file()
     listed = [model["Config"] for model in metafile["Models"]]
     assert sorted(listed) == sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
-    kinds = dict(inferencer.MODELS.values()) | {"GLEAN colorization": "GLEANColorization"}
-    kinds |= {"GLEAN with BigGAN": "GLEANBigGAN", "BigGAN bank": "BigGANGenerator"}
+    kinds = dict(inferencer.MODELS.values()) | {"BigGAN bank": "BigGANGenerator"}
     for model in metafile["Models"]:
         required = {"Name", "In Collection", "Config", "Metadata", "Results"}
         assert required <= set(model) <= required | {"Weights", "Alias"}, model["Name"]
@@ -487,3 +489,26 @@ def test_settings_are_mmagics_and_more(metafile):
         "glean_in128out1024_ffhq": {"PSNR": 27.94},
     }
     assert inferencer.settings("lightglean")[0]["Name"] == "lightglean_x16_ffhq"
+
+
+def test_colorizers_take_a_seed_and_biggans_a_label(make, tmp_path):
+    low = noise(1, 16, 16)[..., :1].repeat(3, 2)
+    setting = {"model_setting": "demo_glean_color"}
+    results = [make("glean_color", **setting, extra_parameters=extra).infer(img=low)[1] for extra in ({}, {"seed": 1})]
+    for seed, result in zip((None, 1), results, strict=True):
+        np.testing.assert_array_equal(result[..., ::-1], ImageRestorer("demo_glean_color", seed=seed).restore(low))
+    config = {"model": {"generator": {**NET, **sizes(32)}}}
+    torch.manual_seed(0)
+    torch.save(randomize(build_network(config["model"]["generator"])).state_dict(), tmp_path / "biggan.pth")
+    own = {"model_config": config, "model_ckpt": tmp_path / "biggan.pth"}
+    results = [
+        make("glean_biggan", **own, extra_parameters={"label": label}).infer(img=low[:8, :8])[1] for label in (0, 1)
+    ]
+    assert not np.array_equal(*results)
+    assert fault(lambda: make("glean_biggan", **own, extra_parameters={"label": 7})).startswith(
+        "label is 7, which is no"
+    )
+    unconditional = {"model_config": CONFIG, "model_ckpt": "x", "extra_parameters": {"label": 1}}
+    assert fault(lambda: make("glean", **unconditional)).startswith(
+        "label has no effect: this network has a bank without"
+    )

@@ -443,7 +443,10 @@ def test_a_crowd_is_refused(fault, tmp_path, portrait):
         ),
         (["m.onnx", "-o", "out"], "Too little is given. Give CONFIG CHECKPOINT INPUT ..., or MODEL.onnx INPUT ...."),
         (["m.onnx", "a.png", "-o", "b.png"], "m.onnx: there is no such file. Give the path of a model that"),
-        ([*GLEAN, "a.png", "-o", "b.png", "--fidelity", "0.5"], "--fidelity has no effect without --photo. See "),
+        (
+            [*GLEAN, "a.png", "-o", "b.png", "--only-center-face"],
+            "--only-center-face has no effect without --photo. See ",
+        ),
         ([*GLEAN, "a.png", "-o", "b.png", "--max-faces", "5"], "--max-faces has no effect without --photo. See "),
         (
             [*GLEAN, "a.png", "-o", "b.png", "--photo", "--size-policy", "resize", "--fit", "crop"],

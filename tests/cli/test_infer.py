@@ -17,7 +17,7 @@ from support.tools import load_tool, only_error, run_main
 
 from glean_ext.config import load_config
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.backend import load_backend
+from glean_ext.inference.backend import NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.torch_backend import pick_device
 from glean_ext.networks import build_network
@@ -189,7 +189,7 @@ def test_policy_resize_pads_to_a_square_resizes_as_matlab_and_crops(weights, siz
     output = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)  # each pixel tells where it was
     given: list[np.ndarray] = []
     notices: list[Notice] = []
-    backend = load_backend({"model": {"generator": TINY}}, weights, device="cpu")
+    backend = load_backend({"model": {"generator": TINY}}, weights, NetworkOptions(device="cpu"))
     backend.restore = lambda images: given.extend(images) or [output]
     restorer = ImageRestorer(backend, notify=notices.append)
     restored = restorer.restore(rgb)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 from support.networks import TINY, randomize
 
 from glean_ext import checkpoints
 from glean_ext.cli import restore
 from glean_ext.errors import InputError
+from glean_ext.faces.colour_matching import to_gray
+from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.export import export_network
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.networks import build_network
@@ -106,8 +109,43 @@ def test_the_tool_writes_an_image_for_each_seed(weights, config, tmp_path, capsy
         assert np.array_equal(written, make(weights, seed=seed).restore(gray()))
     assert restore.main([*arguments, str(tmp_path / "one.png"), "--device", "cpu"]) == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "one.png")), make(weights).restore(gray()))
-    with pytest.raises(InputError, match=r"^A colorizer colours images as a whole"):
-        restore.main([*arguments, str(tmp_path / "photo.png"), "--photo", "--aligned", "--device", "cpu"])
+    aligned = "--photo", "--aligned", "--device", "cpu"
+    assert restore.main([*arguments, str(tmp_path / "photo.png"), *aligned]) == 0
+    photo, one = (np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("photo", "one"))
+    assert np.abs(photo - one).max() <= 1
     with pytest.raises(InputError) as error:
         restore.main([*arguments, str(tmp_path / "two.png"), "--num", "2"])
     assert str(error.value) == f"{tmp_path / 'two.png'} is one file, but num=2 makes several. Give a folder."
+
+
+def test_photographs_get_colours(weights):
+    """Faces as the model was trained, the rest as a whole; luminance stays, and fidelity fades the colours."""
+    portrait = np.ascontiguousarray(data.astronaut()[:256, 100:356])
+    notices: list = []
+    colorizer = make(weights, notify=lambda notice: notices.append(str(notice)))
+    results = {f: PhotoRestorer(colorizer, "auto", fidelity=f).restore(to_gray(portrait), "a.png") for f in (0, 0.5, 1)}
+    image = results[0].image
+    assert image.shape == portrait.shape and len(results[0].faces) == 1 and not results[0].colourless
+    for result in results.values():
+        assert np.abs(result.image @ LUMA - to_gray(portrait)[..., 0]).max() <= 1
+    spread = [np.ptp(results[f].image.astype(int), axis=2).mean() for f in (0, 0.5, 1)]
+    assert spread[0] > spread[1] > spread[2] == 0 and not notices
+    whole = colorizer.restore(to_gray(portrait)).astype(int)
+    different = np.abs(image - whole).max(2) > 2
+    assert different[60:160, 80:170].mean() > 0.3 and different[:, :40].mean() < 0.05, "the face alone"
+    coloured = PhotoRestorer(colorizer).restore(portrait, "a.png")
+    np.testing.assert_array_equal(coloured.image, image)
+    assert notices == ["a.png is in colour; the model takes its luminance only."]
+
+
+def test_gray_photographs_are_recognised(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wall = gray(40, 50)
+    Image.fromarray(wall).save("gray.png")
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save("colour.png")
+    for name, said in ("gray", 1), ("colour", 0):
+        restore.main(["--model", "demo_glean_x8", f"{name}.png", "-o", f"{name}_out.png", "--photo", "--device", "cpu"])
+        hint = (
+            f"{name}.png has no colours, and is restored without any. A colorizer adds some: --model demo_glean_color."
+        )
+        assert capsys.readouterr().out.count(hint) == said

@@ -197,7 +197,7 @@ class Changing:
     """Repeats pixels, on a machine where each time one asks another amount of memory is free."""
 
     takes = SizeRequirements((8, 8), 8, any_size=True)
-    colorizes = False
+    colorizes = gated = False
 
     def __init__(self, *free: float):
         self.free = list(free)

@@ -19,7 +19,8 @@ from experiments import domains, weights
 from experiments.domains import Domain, Part
 from experiments.experiment import Budget, Experiment
 from experiments.lite0 import EfficientNetLite0, SameConv, load
-from experiments.report import number, table
+from experiments.report import PAGE, README, page, readme, replaced
+from experiments.rows import groups, number, table
 from experiments.run import finished
 from experiments.summary import Group, Summary, better
 from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
@@ -63,14 +64,15 @@ def test_systems_that_are_compared_for_the_bank_have_as_many_trainable_parameter
     assert set(MATCHED_TRUNK) == {8, 16} and "glean-no-bank" in GLEAN
 
 
-def test_a_warm_start_passes_the_banks_features_on() -> None:
-    net = build(Experiment("glean-warm"))
-    codes = net.encoder[-1][-1].bias.view(-1, net.generator.style_channels)
-    assert torch.allclose(codes, net.generator.mean_style().expand_as(codes))
-    fusion = net.fusion_out[0]
-    x = torch.rand(1, fusion.out_channels, 4, 4)
-    assert torch.allclose(fusion(torch.cat([x, 0 * x], 1)) - fusion.bias.view(1, -1, 1, 1), x, atol=1e-6)
-    assert fusion(torch.cat([x, x], 1)).sub(x).abs().max() > 1e-3
+@torch.no_grad()
+def test_every_glean_with_a_bank_starts_warm_but_the_cold_ones() -> None:
+    """The pre-trained one starts from its own mean image, the random one from that of the random bank."""
+    lq = torch.rand(2, 3, 8, 8)
+    image = build(Experiment("glean-no-decoder"))(lq)
+    assert torch.allclose(image[0], image[1], atol=1e-6)
+    for name in "glean", "glean-random", "glean-tuned", "glean-full":
+        assert build(Experiment(name)).warm_start, name
+    assert not build(Experiment("glean-cold")).warm_start and not build(Experiment("glean-random-cold")).warm_start
 
 
 def test_near_duplicates_of_training_images_leave_the_held_out_parts() -> None:
@@ -188,13 +190,28 @@ def test_claims_about_encoder_and_light() -> None:
 
 
 def test_tables_show_means_and_spreads_of_finished_seeds() -> None:
-    text = table([Experiment("glean"), Experiment("esrgan")], summary({"glean": seeds(0.1)}))
+    found = summary({"glean": seeds(0.1)})
+    text = table(groups([Experiment("glean"), Experiment("esrgan")], found))
     header, _, row = text.splitlines()
     assert header.startswith("| system | seeds | PSNR (dB) ↑") and "ESRGAN" not in text
-    assert row.startswith(
-        "| GLEAN, pre-trained bank | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900"
-    )
+    assert row.startswith("| GLEAN | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900")
     assert number(Group(({"metrics": {"PSNR": 20.0}},)), "PSNR") == "20.00"
+    assert table(groups([Experiment("esrgan")], found)) == ""
+
+
+def test_the_page_and_readme_show_the_results_that_are_there() -> None:
+    """python -m experiments.report was run after the last result; nobody edited its numbers."""
+    results = Summary.read(), Summary.first()
+    assert PAGE.read_text() == page(*results)
+    assert README.read_text() == readme(*results)
+
+
+def test_only_the_marked_part_of_readme_is_written() -> None:
+    text = README.read_text()
+    changed = replaced(text, "new\n")
+    assert changed != text and len(changed.splitlines()) < len(text.splitlines())
+    assert replaced(replaced(text, "new\n"), "") == replaced(text, "")
+    assert [line for line in changed.splitlines() if line not in text.splitlines()] == ["new"]
 
 
 # ---------------------------------------------------------------- networks that judge

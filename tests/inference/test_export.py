@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.networks import TINY, randomize
-from support.tools import load_tool, only_error, run_main
+from support.exports import KINDS, network
+from support.tools import only_error, run_main
 
 import glean_ext
 from glean_ext.checkpoints import load_network_weights
@@ -42,13 +42,7 @@ import onnx
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "export.py"
-KINDS = {"glean": TINY, "light": TINY | {"type": "LightGLEANStyleGANv2"}}
 ODD = [(1, 3, 8, 8), (3, 3, 9, 17), (1, 3, 40, 21), (2, 3, 8, 33)]  # smaller and larger than the traced one
-
-
-@pytest.fixture(scope="session")
-def tool():
-    return load_tool("export")
 
 
 @pytest.fixture
@@ -61,36 +55,6 @@ def call(tool, capsys):
 def fault(call):
     """Run the tool, expect exit code 2 and one line on stderr; the line."""
     return lambda *arguments: only_error(*call(*arguments))
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory):
-    """Configs and checkpoints: glean.py, glean.pth, light.py, light.pth."""
-    folder = tmp_path_factory.mktemp("export")
-    for kind, arguments in KINDS.items():
-        text = f"model = dict(type='GLEAN', generator=dict(**{arguments}))\n"
-        (folder / f"{kind}.py").write_text(text)
-        torch.save(network(kind).state_dict(), folder / f"{kind}.pth")
-    return folder
-
-
-def network(kind):
-    torch.manual_seed(0)
-    return randomize(build_network(KINDS[kind])).requires_grad_(False).eval()
-
-
-@pytest.fixture(scope="session")
-def exported(home, tool):
-    """A function that exports once: (kind, format, dtype) -> file."""
-
-    def exported(kind, form="onnx", dtype="float32"):
-        out = home / f"{kind}_{dtype}{SUFFIXES[form]}"
-        if not out.exists():
-            arguments = [home / f"{kind}.py", home / f"{kind}.pth", out, "--format", form, "--dtype", dtype]
-            assert tool.main([*map(str, arguments)]) == 0
-        return out
-
-    return exported
 
 
 def noise(*shape, seed=1):
@@ -442,10 +406,10 @@ def test_a_single_value_of_an_onnx_model_that_is_not_finite_is_an_error(exported
     model = OnnxBackend(exported("glean"))
 
     class Session:
-        def run(self, outputs, inputs):
+        def run(self, lq):
             output = np.zeros((1, 3, 16, 16), np.float32)
             output[0, 1, 2, 3] = value
-            return [output]
+            return output
 
     monkeypatch.setattr(model, "_session", Session())
     with pytest.raises(InputError, match=r"the network's output is not finite\. Export another checkpoint\."):

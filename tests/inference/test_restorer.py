@@ -145,7 +145,7 @@ def test_a_single_value_that_is_not_finite_is_an_error(home, value):
 class SmallGpu:
     """Repeats pixels; images of more than ``most`` pixels are too much for its memory, which nothing says before."""
 
-    colorizes = False
+    colorizes = gated = False
 
     def __init__(self, most: int, any_size: bool = True):
         self.takes, self.most = SizeRequirements((8, 8), 4, any_size), most

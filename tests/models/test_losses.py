@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from glean_ext.errors import InputError
-from glean_ext.models.losses import label_losses, r1_penalty
+from glean_ext.models.losses import label_losses, r1_penalty, scaled_gradient
 from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss, gram_matrix
 
 LAYER_21 = {"layer_weights": {"21": 1.0}, "vgg_type": "vgg16", "style_weight": 0}
@@ -284,3 +284,12 @@ def test_the_classifiers_loss_by_hand():
     losses = label_losses(logits, torch.tensor([0, 0]), weight=0.5)
     assert losses["loss_label"].item() == pytest.approx(0.5 * (math.log(2) + math.log(1 + math.exp(2))) / 2)
     assert losses["label_top1"].item() == 0.5 and not losses["label_top1"].requires_grad
+
+
+def test_scaled_gradient_changes_the_gradient_only():
+    image = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scaled = scaled_gradient(image, torch.tensor([0.0, 0.25, 1.0]))
+    assert torch.equal(scaled, image)
+    scaled.square().sum().backward()
+    expected = 2 * image.detach() * torch.tensor([0.0, 0.25, 1.0])[:, None, None, None]
+    torch.testing.assert_close(image.grad, expected)

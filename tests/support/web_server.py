@@ -26,7 +26,7 @@ from glean_ext.web.worker import ModelWorker
 
 EXAMPLES = Path("glean_ext/web/static/examples")
 FACE = (EXAMPLES / "face-1.png").read_bytes()
-MODELS = {"Demo GLEAN": "demo_glean_x8", "Demo LightGLEAN": "demo_lightglean_x8"}
+MODELS = {"Demo GLEAN": "demo_glean_x8", "Demo LightGLEAN": "demo_lightglean_x8", "Demo colorizer": "demo_glean_color"}
 LIMITS = Limits(tile=8)  # tiles of 35 pixels, the smallest: a strip of 35 x 51 has 3, each takes up to a second
 
 

@@ -15,6 +15,7 @@ from support.web_server import EXAMPLES, FACE, LIMITS, STRIP, encode, noise, res
 
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
+from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
@@ -115,6 +116,27 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
     restored, before = restorer("Demo GLEAN").restore(image), imresize(image, scale=8)
     expected = before + np.float32(share) * (restored.astype(np.float32) - before)
     np.testing.assert_array_equal(site.picture(job), np.clip(np.round(expected), 0, 255))
+
+
+def test_colours(site):
+    """By the colorizer; each variant is another answer, in both modes."""
+    face = (EXAMPLES / "gray-face.png").read_bytes()
+    model = "Demo colorizer"
+    assert {one["name"]: one["colorizes"] for one in site.get("/api/options").json["models"]}[model]
+    pictures = []
+    for kind, seed in ("face", None), ("face", 3), ("photo", 3):
+        more = {} if seed is None else {"seed": seed}
+        job = site.submit(face, model=model, kind=kind, name="gray.png", **more)
+        status = site.wait(job)
+        colorizer = ImageRestorer("demo_glean_color", seed=seed)
+        expected = colorizer.restore(read_rgb(EXAMPLES / "gray-face.png"))
+        pictures.append(site.picture(job))
+        assert np.abs(pictures[-1].astype(int) - expected).max() <= 1  # luminance was rounded once more
+        notice = "gray.png: no face was found; it was coloured as a whole."
+        assert status["notices"] == ([CARTOONS, notice] if kind == "photo" else [])
+    assert not np.array_equal(pictures[0], pictures[1])
+    answer = site.post(FACE, seed=3)
+    assert (answer.status, answer.error) == (400, "Demo GLEAN has one result for an image. Leave the variant out.")
 
 
 def test_photo(site):

@@ -157,7 +157,7 @@ def test_example_by_keyboard_alone(page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # the first example
     assert shown(page, "#preview-caption") == "face-1.png: 8x8 pixels"
-    for _ in range(5):  # three more examples, the kind, the model
+    for _ in range(6):  # four more examples, the kind, the model
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "model"
     page.keyboard.press("ArrowDown")

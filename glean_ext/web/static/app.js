@@ -8,6 +8,10 @@ const KINDS = {
   face: "The model restores the whole image.",
   photo: "The model restores every face that is found; the rest of the photo stays as it is.",
 };
+const COLOUR_KINDS = {
+  face: "The model gives the whole image colours; its luminance stays.",
+  photo: "The model gives every face that is found colours, then the rest of the photo.",
+};
 const byId = (id) => document.getElementById(id);
 
 let options = null;
@@ -134,7 +138,9 @@ function showChoice() {
   const photo = document.querySelector('input[name="kind"][value="photo"]');
   photo.disabled = !model.photos;
   if (photo.disabled && photo.checked) document.querySelector('input[name="kind"][value="face"]').checked = true;
-  byId("kind-hint").textContent = KINDS[kind()];
+  byId("kind-hint").textContent = (model.colorizes ? COLOUR_KINDS : KINDS)[kind()];
+  byId("seed-part").hidden = !model.colorizes;
+  byId("run").textContent = model.colorizes ? "Colour" : "Restore";
   byId("fidelity-value").textContent = Number(byId("fidelity").value).toFixed(2);
 }
 
@@ -145,6 +151,7 @@ async function restore() {
   if (!chosen) throw new UserError("Choose an image first.");
   const { file, name } = chosen;
   const order = new URLSearchParams({ name, model: byId("model").value, kind: kind(), fidelity: byId("fidelity").value });
+  if (!byId("seed-part").hidden && byId("seed").value) order.set("seed", byId("seed").value);
   byId("progress-text").textContent = "Sending";
   byId("bar").removeAttribute("value");
   byId("cancel").hidden = true;

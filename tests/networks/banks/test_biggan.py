@@ -150,7 +150,7 @@ def test_missing_and_surplus_keys_are_named(mmagic_models, tmp_path):
         ({"label": 7}, "label is 7, which is no class of this network. It takes the numbers 0 to 6."),
         (
             {"label": "dgo", "class_names": ["cat", "dog", "cow", "frog", "bee", "ant", "fly"]},
-            "label is 'dgo', which is no class of this network. Did you mean 'dog'? It takes the names 'cat' to 'fly' "
+            "label is 'dgo', which is no class of this network. Did you mean dog? It takes the names 'cat' to 'fly' "
             "or the numbers 0 to 6.",
         ),
     ],

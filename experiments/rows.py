@@ -1,0 +1,118 @@
+"""Tables of the report in Markdown: one row a system, mean ± sample standard deviation over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from experiments.experiment import Experiment
+from experiments.metric_names import METRICS
+from experiments.summary import Group, Summary
+
+NAMES = {
+    "bicubic": "bicubic",
+    "srcnn": "SRCNN (MSE)",
+    "srgan": "SRGAN (SRResNet)",
+    "esrgan": "ESRGAN (RRDB)",
+    "glean-no-bank": "no bank",
+    "glean-random": "GLEAN, random bank",
+    "glean": "GLEAN",
+    "glean-tuned": "GLEAN, bank tuned",
+    "lightglean": "LightGLEAN",
+    "glean-cold": "GLEAN, MMagic's start",
+    "glean-random-cold": "GLEAN, random bank, MMagic's start",
+    "glean-warm": "GLEAN, warm start",
+    "glean-random-warm": "GLEAN, random bank, warm start",
+    "glean-no-decoder": "GLEAN, no decoder",
+    "glean-full": "GLEAN, full decoder",
+    "bank-none": "features nowhere",
+    "bank-4": "at 4",
+    "bank-4-8": "at 4, 8",
+    "bank-4-8-16": "at 4, 8, 16",
+    "pulse": "PULSE, W+",
+    "pulse-z": "PULSE, z",
+}
+HEADINGS = {
+    "PSNR": "PSNR (dB) ↑",
+    "SSIM": "SSIM ↑",
+    "LPIPS": "LPIPS ↓",
+    "Frechet": "Fréchet ↓",
+    "attributes": "attributes ↑",
+    "LR_PSNR": "LR-PSNR (dB) ↑",
+}
+DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "LR_PSNR": 1}
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading -> field of the results, and its form
+    "trained": ("trainable_parameters", lambda value: f"{value / 1e6:.2f} M"),
+    "images seen": ("images_seen", lambda value: f"{value:,.0f}"),
+    "training (s)": ("train_seconds", lambda value: f"{value:.0f}"),
+    "an image (s)": ("seconds_per_image", lambda value: f"{value:.3f}"),
+    "peak (MiB)": ("peak_memory_MiB", lambda value: f"{value:.0f}"),
+}
+SHORT = ("PSNR", "LPIPS", "Frechet", "attributes")
+
+
+def number(group: Group, metric: str, stage: str = "metrics") -> str:
+    """Mean ± sample standard deviation; the mean alone for one seed; a dash where there is none.
+
+    >>> number(Group(({"metrics": {"PSNR": 20.0}}, {"metrics": {"PSNR": 21.0}})), "PSNR")
+    '20.50 ± 0.71'
+    """
+    values = group.values(metric, stage)
+    if not values:
+        return "–"
+    digits = DIGITS[metric]
+    text = f"{group.mean(metric, stage):.{digits}f}"
+    return f"{text} ± {group.spread(metric, stage):.{digits}f}" if len(values) > 1 else text
+
+
+def label(experiment: Experiment) -> str:
+    name = NAMES[experiment.system]
+    if experiment.bank:
+        name = f"{name} of {experiment.bank}"
+    return f"{name}, {experiment.variant.replace('_', ' ')}" if experiment.variant else name
+
+
+def groups(experiments: Iterable[Experiment], summary: Summary, stage: str = "metrics") -> dict[str, Group]:
+    """Those with results, by their labels."""
+    chosen = list(experiments)
+    several = len({experiment.domain for experiment in chosen}) > 1
+    found = {}
+    for experiment in chosen:
+        name = f"{experiment.domain}: {label(experiment)}" if several else label(experiment)
+        if (group := summary.group(experiment)) and any(group.values(metric, stage) for metric in METRICS):
+            found[name] = group
+    return found
+
+
+def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(headings), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table(
+    found: dict[str, Group], metrics: Iterable[str] = tuple(METRICS), costs: bool = True, stage: str = "metrics"
+) -> str:
+    """A table of groups of results by the names of their rows; empty where there is none.
+
+    Args:
+        found: The results.
+        metrics: Columns.
+        costs: Add parameters, images seen, seconds and memory.
+        stage: What was measured: ``"metrics"``, or ``"metrics_subset"`` for the images that GAN inversion restored.
+    """
+    metrics, columns = list(metrics), COSTS if costs else {}
+    rows = [
+        [
+            name,
+            str(len(group)),
+            *(number(group, metric, stage) for metric in metrics),
+            *(_cost(group, field, form) for field, form in columns.values()),
+        ]
+        for name, group in found.items()
+    ]
+    return markdown(["system", "seeds", *(HEADINGS[metric] for metric in metrics), *columns], rows) if rows else ""
+
+
+def _cost(group: Group, field: str, form: Callable[[float], str]) -> str:
+    value = group.average(field)
+    return "–" if value is None else form(value)

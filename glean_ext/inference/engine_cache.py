@@ -1,0 +1,91 @@
+"""Models for engines, made once from a config and a checkpoint and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import glean_ext
+from glean_ext.utils.downloads import cache_folder, file_hash
+from glean_ext.utils.optional_packages import installed_version
+
+LIMIT = 6 * 2**30  # bytes of all models; GLEAN at 1024x1024 has 0.7e9
+VERSIONS = ("torch", "onnx", "onnxscript")  # of what makes the models
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class EngineCache:
+    """A folder of ONNX models, one file each.
+
+    A file appears whole or not at all (:func:`~glean_ext.inference.export.export_network`). Those that were not used
+    for longest are removed when all take more than ``limit`` bytes; a process that has one open may still read it.
+
+    Args:
+        folder: Default: beside the downloaded weights.
+        limit: Bytes of all models.
+    """
+
+    folder: Path = field(default_factory=lambda: cache_folder() / "engines")
+    limit: int = LIMIT
+
+    def path(self, key: str) -> Path:
+        return self.folder / f"{key}.onnx"
+
+    def has(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def get(self, key: str, make: Callable[[Path], object]) -> Path:
+        """The model with this key, which ``make`` writes to the path that it is given where it is not there yet."""
+        path = self.path(key)
+        if path.is_file():
+            with suppress(OSError):  # a folder that may only be read
+                os.utime(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+            self._trim(path)
+        return path
+
+    def remove(self, key: str) -> None:
+        for path in self.path(key), self.path(key).with_suffix(".onnx.data"):
+            path.unlink(missing_ok=True)
+
+    def _trim(self, kept: Path) -> None:
+        models = {path: path.stat() for path in self.folder.glob("*.onnx") if path != kept}
+        size = kept.stat().st_size + sum(stat.st_size for stat in models.values())
+        for path in sorted(models, key=lambda path: models[path].st_mtime):
+            if size <= self.limit:
+                return
+            size -= models[path].st_size
+            self.remove(path.stem)
+
+
+def model_key(generator: Mapping, weights: Path) -> str:
+    """What a model for engines depends on, as hex digits: network, weights, versions, and the processor.
+
+    Args:
+        generator: ``model.generator`` of the config.
+        weights: The checkpoint's file.
+    """
+    parts = {
+        "network": generator,
+        "weights": file_hash(weights),
+        "versions": {"glean_ext": glean_ext.__version__, **{name: installed_version(name) for name in VERSIONS}},
+        "processor": processor(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def processor() -> str:
+    """The machine's kind and, on Linux, the instructions that its processor has."""
+    flags = ""
+    with suppress(OSError):
+        flags = next((line for line in CPUINFO.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {' '.join(sorted(flags.partition(':')[2].split()))}".strip()

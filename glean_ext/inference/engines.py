@@ -1,0 +1,164 @@
+"""The engines that run ONNX models: onnxruntime, OpenVINO, and TensorRT by onnxruntime. Each is loaded when it is used.
+
+They compute one batch at a time with as many threads as there are cores, or as ``OMP_NUM_THREADS`` says.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from glean_ext.errors import InputError, first_line
+from glean_ext.utils.optional_packages import import_optional, version_errors
+
+ENGINES = ("onnxruntime", "openvino", "tensorrt")
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
+EXTRA = "pip install 'glean-ext[export]'"
+EXTRAS = {"onnxruntime": EXTRA, "openvino": "pip install 'glean-ext[openvino]'", "tensorrt": EXTRA}
+DTYPES = {
+    "onnxruntime": ("float32",), "openvino": ("float32", "bfloat16"), "tensorrt": ("float32", "bfloat16", "float16"),
+}  # fmt: skip
+TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
+INPUT, OUTPUT = "lq", "output"
+
+
+class Session(Protocol):
+    """A model that an engine has loaded."""
+
+    metadata: Mapping[str, str]  # of the file
+    dtype: str | None  # what it computes in; None: as the file says
+    names: list[str]  # of its inputs and outputs
+
+    def run(self, lq: np.ndarray) -> np.ndarray:
+        """(N, 3, h, w) float32 -> (N, 3, H, W) float32"""
+
+
+def open_session(
+    path: Path, engine: str = "onnxruntime", threads: int | None = None, dtype: str | None = None
+) -> Session:
+    """Load an ONNX model.
+
+    Args:
+        path: The file.
+        engine: One of :data:`ENGINES`.
+        threads: Of the computation; None: :func:`thread_count`.
+        dtype: What an fp32 model is computed in, of :data:`DTYPES`; None: with OpenVINO bfloat16 where the processor
+            has instructions for it, else what the file says.
+
+    Raises:
+        InputError: The engine is not installed or lacks what it needs; the file is missing, damaged or no ONNX.
+    """
+    package = import_optional(PACKAGES[engine], _needed_by(path, engine), EXTRAS[engine], "backend")
+    if not path.is_file():
+        what = "is a folder, not a model" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: {what}. Give the path of a model that tools/export.py wrote.")
+    threads = threads or thread_count()
+    if engine == "openvino":
+        return _OpenVino(package, path, threads, dtype)
+    return _OnnxRuntime(package, path, threads, dtype, tensorrt=engine == "tensorrt")
+
+
+def installed(engine: str) -> bool:
+    """Whether an engine's package is there; it is not loaded."""
+    return find_spec(PACKAGES[engine]) is not None
+
+
+def thread_count() -> int:
+    """``OMP_NUM_THREADS``, or else the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _needed_by(path: Path, engine: str) -> str:
+    return str(path) if engine == "onnxruntime" else f"{{backend={engine}}}"
+
+
+class _OnnxRuntime:
+    def __init__(self, onnxruntime: Any, path: Path, threads: int, dtype: str | None, tensorrt: bool):
+        with version_errors(("onnxruntime",), str(path), EXTRA):
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # fatal: what fails is raised
+            options.intra_op_num_threads = threads
+            make = onnxruntime.InferenceSession
+            providers = tensorrt_providers(onnxruntime, path, dtype) if tensorrt else [CPU]
+        try:
+            self._session = make(str(path), options, providers=providers)
+        except Exception as error:  # onnxruntime's have no common base
+            raise _damaged(path, error) from error
+        if tensorrt and self._session.get_providers()[0] != TENSORRT:
+            raise InputError(
+                "{backend=tensorrt}: onnxruntime could not load TensorRT or CUDA, which it was built for.",
+                "backend",
+                "Install the versions that this onnxruntime needs, or use {backend=torch}.",
+            )
+        self.dtype = dtype
+        self.metadata = self._session.get_modelmeta().custom_metadata_map
+        self.names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
+
+    def run(self, lq: np.ndarray) -> np.ndarray:
+        return self._session.run([OUTPUT], {INPUT: lq})[0]
+
+
+def tensorrt_providers(onnxruntime: Any, path: Path, dtype: str | None) -> list[Any]:
+    """TensorRT, and CUDA for operations that it lacks. TensorRT keeps what it compiles beside the model.
+
+    Raises:
+        InputError: This onnxruntime has no TensorRT.
+    """
+    if TENSORRT not in (available := onnxruntime.get_available_providers()):
+        raise InputError(
+            f"{{backend=tensorrt}} needs an NVIDIA GPU, TensorRT, and onnxruntime-gpu in place of onnxruntime; the "
+            f"onnxruntime here has {', '.join(available)} only.",
+            "backend",
+            "Install them, or use {backend=torch}.",
+        )
+    options = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(path.parent),
+        "trt_fp16_enable": dtype == "float16",
+        "trt_bf16_enable": dtype == "bfloat16",
+    }
+    return [(TENSORRT, options), CUDA]
+
+
+class _OpenVino:
+    def __init__(self, openvino: Any, path: Path, threads: int, dtype: str | None):
+        with version_errors(("openvino",), str(path), EXTRAS["openvino"]):
+            core = openvino.Core()
+            if dtype is None:
+                has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+                dtype = "bfloat16" if has_bf16 else "float32"
+            precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}[dtype]
+            settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+            read, size = core.read_model, openvino.PartialShape
+        try:
+            model = read(path)
+            self.names = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
+            properties = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
+            self.metadata: Mapping[str, str] = {key: str(value) for key, value in properties.items()}
+            shape = list(model.input(0).get_partial_shape())
+            model.reshape(size([1, *shape[1:]]))  # faster than any number of images
+            compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+        except Exception as error:  # openvino's are RuntimeError and more
+            raise _damaged(path, error) from error
+        self.dtype: str | None = dtype
+        self._request, self._busy = compiled.create_infer_request(), threading.Lock()
+
+    def run(self, lq: np.ndarray) -> np.ndarray:
+        with self._busy:  # the request owns its output
+            results = [self._request.infer([one[None]])[0].copy() for one in lq]
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network again with tools/export.py."
+    )

@@ -1,0 +1,291 @@
+"""Backends: engines give the pixels of PyTorch, their models are made once, and ``auto`` follows its rule."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.exports import KINDS
+from support.tools import load_tool, only_error, run_main
+
+from glean_ext.errors import InputError
+from glean_ext.inference import backend_choice, engine_cache, engine_models, torch_backend
+from glean_ext.inference.backend import NetworkOptions, NetworkSource
+from glean_ext.inference.engine_cache import EngineCache, model_key
+from glean_ext.inference.engines import open_session, thread_count
+from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.utils.image_io import Picture, read_rgb, write_picture
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+ENGINES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
+
+
+def pixels(height: int = 8, width: int = 8, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> EngineCache:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return EngineCache()
+
+
+@pytest.fixture
+def cached(cache, home, exported):
+    """Put the model of a network of ``home`` into the cache; its path there."""
+
+    def put(kind: str) -> Path:
+        path = cache.path(model_key(KINDS[kind], home / f"{kind}.pth"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(exported(kind), path)
+        return path
+
+    return put
+
+
+def restorer(home: Path, kind: str, backend: str, **arguments) -> ImageRestorer:
+    arguments = {"notify": lambda line: None, "device": None if backend == "tensorrt" else "cpu", **arguments}
+    return ImageRestorer(home / f"{kind}.py", home / f"{kind}.pth", backend=backend, **arguments)
+
+
+# ---------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_give_the_pixels_of_pytorch(home, cached, kind, engine):
+    cached(kind)
+    fast, reference = restorer(home, kind, engine), restorer(home, kind, "torch", dtype="float32")
+    assert fast.network.engine == engine and fast.takes == reference.takes
+    images = [pixels(seed=seed) for seed in range(3)]
+    images += [pixels(30, 21), pixels(9, 40)]  # resized, or at their size
+    for result, expected in zip(fast.restore_batch(images), reference.restore_batch(images), strict=True):
+        assert expected.std() > 5
+        difference = np.abs(result.astype(int) - expected)
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    fine = pixels(dtype=np.uint16)
+    assert np.abs(fast.restore(fine).astype(int) - reference.restore(fine)).max() <= 4  # of 65535
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cached_model_needs_no_pytorch(home, cached, engine, monkeypatch):
+    cached("light")
+    monkeypatch.setattr(torch_backend, "load_network", None)
+    assert restorer(home, "light", engine).restore(pixels()).shape == (16, 16, 3)
+
+
+@needs_openvino
+def test_openvino_runs_exported_files(exported):
+    path = exported("light")
+    result, expected = (ImageRestorer(path, backend=name).restore(pixels(20, 13)) for name in ("openvino", "auto"))
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+# ---------------------------------------------------------------- models, made once
+
+
+@pytest.fixture
+def made(exported, monkeypatch) -> list[Path]:
+    """Where models were made: copies of an exported file, which are there in no time."""
+    paths: list[Path] = []
+
+    def make(source, path, engine, notify):
+        paths.append(path)
+        shutil.copy(exported(Path(source.config).stem), path)
+
+    monkeypatch.setattr(engine_models, "make_model", make)
+    return paths
+
+
+def test_a_model_is_made_once(home, cache, made):
+    for _ in range(2):
+        restorer(home, "light", "onnxruntime").restore(pixels())
+    assert len(made) == 1 and made[0].parent == cache.folder and made[0].is_file()
+
+
+def test_without_cache_nothing_stays(home, cache, made):
+    network = restorer(home, "light", "onnxruntime", cache=False).network
+    assert made[0].is_file() and not cache.folder.exists()
+    del network
+    assert not made[0].parent.exists()
+
+
+def test_a_damaged_model_is_made_again(home, cached, made):
+    path = cached("light")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert restorer(home, "light", "onnxruntime").restore(pixels()).shape == (16, 16, 3)
+    assert made == [path]
+
+
+def test_what_a_model_depends_on(home, tmp_path, monkeypatch):
+    def key(kind="light", weights=home / "light.pth"):
+        return model_key(KINDS[kind], weights)
+
+    first = key()
+    copy = tmp_path / "other_name.pth"
+    shutil.copy(home / "light.pth", copy)
+    assert key(weights=copy) == first
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    others = {key(weights=copy), key("glean")}
+    monkeypatch.setattr(engine_cache, "installed_version", lambda package: "9")
+    others.add(key())
+    monkeypatch.undo()
+    monkeypatch.setattr(engine_cache, "processor", lambda: "another")
+    others.add(key())
+    assert len(others) == 4 and first not in others
+
+
+def test_the_cache_has_a_limit(tmp_path):
+    def make(path: Path) -> None:
+        path.write_bytes(b"x" * 40)
+
+    cache = EngineCache(tmp_path / "engines", limit=100)
+    for age, key in enumerate("ab"):
+        os.utime(cache.get(key, make), (age, age))
+    cache.get("a", make)  # used again: now b is the one not used for longest
+    cache.get("c", make)
+    assert [cache.has(key) for key in "abc"] == [True, False, True]
+    huge = EngineCache(tmp_path / "engines", limit=10).get("d", make)
+    assert huge.is_file() and not any(map(cache.has, "ac"))
+
+
+def test_a_model_that_fails_leaves_no_file(home, cache, monkeypatch):
+    def fail(*_, **__):
+        raise TypeError("no such argument")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(InputError, match="does not work with torch"):
+        restorer(home, "light", "onnxruntime")
+    assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow  # makes a model
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_command_makes_a_model_and_says_so(home, cache, tmp_path, capsys, engine):
+    for seed in range(2):
+        write_picture(Picture(pixels(seed=seed)), tmp_path / "in" / f"{seed}.png")
+    arguments = [home / "light.py", home / "light.pth", tmp_path / "in", "--device", "cpu", "--dtype", "float32"]
+    runs = [("--backend", engine), ("--backend", engine), ("--backend", engine, "--no-cache"), ("--backend", "torch")]
+    said = []
+    for number, options in enumerate(runs):
+        output = ["-o", tmp_path / str(number), *options]
+        code, out, _ = run_main(load_tool("infer").main, capsys, *arguments, *output)
+        assert code == 0
+        said.append(f"making the model for {engine}" in out and "converting it to ONNX" in out)
+    assert said == [True, False, True, False] and len(list(cache.folder.glob("*"))) == 1
+    for name in "0.png", "1.png":
+        first, *others = (read_rgb(tmp_path / str(number) / name).astype(int) for number in range(len(runs)))
+        assert all(np.abs(first - other).max() <= 1 for other in others)
+
+
+# ---------------------------------------------------------------- auto
+
+
+@pytest.mark.parametrize(
+    ("options", "installed", "cached", "expected"),
+    [
+        ({}, True, True, "openvino"),
+        ({"dtype": "float32", "device": "cpu"}, True, True, "openvino"),
+        ({}, True, False, "torch"),
+        ({"images": backend_choice.WORTH_MAKING}, True, False, "openvino"),
+        ({"images": backend_choice.WORTH_MAKING - 1}, True, False, "torch"),
+        ({}, False, True, "torch"),
+        ({"cache": False}, True, True, "torch"),
+        ({"dtype": "bfloat16"}, True, True, "torch"),
+        ({"compile": "default"}, True, True, "torch"),
+        ({"seed": 1}, True, True, "torch"),
+        ({"device": "cuda"}, True, True, "torch"),
+    ],
+)
+def test_the_rule_of_auto(monkeypatch, options, installed, cached, expected):
+    monkeypatch.setattr(backend_choice, "installed", lambda engine: installed and engine == "openvino")
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source: cached)
+    monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "float32")
+    monkeypatch.setattr(torch_backend, "pick_device", lambda name: torch.device(name or "cpu"))
+    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), NetworkOptions(**options)) == expected
+
+
+def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch):
+    monkeypatch.setattr(backend_choice, "installed", lambda engine: True)
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source: True)
+    monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "bfloat16")
+    options = NetworkOptions(device="cpu")
+    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), options) == "torch"
+    fp32 = NetworkOptions(device="cpu", dtype="float32")
+    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), fp32) == "openvino"
+
+
+def test_one_image_makes_no_model(home, cache, made):
+    assert not hasattr(restorer(home, "light", "auto").network, "engine") and made == []
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("compile", "default"), ("seed", 3), ("device", "cuda"), ("dtype", "float16")]
+)
+def test_options_that_an_engine_does_not_have(option, value):
+    with pytest.raises(
+        InputError, match=rf"^{option}=.*has no effect with backend='onnxruntime', which runs on the cpu"
+    ):
+        NetworkOptions(backend="onnxruntime", **{option: value})
+
+
+def test_unknown_backends(capsys, home):
+    line = only_error(*run_main(load_tool("infer").main, capsys, "a.png", "-o", "b.png", "--backend", "tensorflow"))
+    assert line == ("--backend is 'tensorflow', but it must be one of auto, torch, onnxruntime, openvino, tensorrt.")
+
+
+def test_tensorrt_says_what_is_missing(home, cached):
+    import onnxruntime
+
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime has TensorRT here")
+    cached("light")
+    with pytest.raises(InputError) as caught:
+        restorer(home, "light", "tensorrt")
+    assert str(caught.value).startswith(
+        "backend='tensorrt' needs an NVIDIA GPU, TensorRT, and onnxruntime-gpu in place of onnxruntime; the "
+    )
+    assert str(caught.value).endswith("Install them, or use backend='torch'.")
+
+
+def test_an_engine_that_is_not_installed(home, cache, monkeypatch):
+    import importlib
+
+    real = importlib.import_module
+
+    def without(name, *rest):
+        if name == "openvino":
+            raise ModuleNotFoundError(name, name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(InputError) as caught:
+        restorer(home, "light", "openvino")
+    assert (
+        str(caught.value)
+        == "backend='openvino' needs openvino, which is not installed: pip install 'glean-ext[openvino]'"
+    )
+
+
+def test_an_onnx_file_is_not_run_by_torch(exported):
+    with pytest.raises(InputError, match=r"is an ONNX model, which backend='torch' does not run\. Leave backend out"):
+        ImageRestorer(exported("light"), backend="torch")
+
+
+def test_threads(monkeypatch, exported):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert thread_count() == len(os.sched_getaffinity(0))
+    lq = np.zeros((1, 3, 8, 8), np.float32)
+    assert open_session(exported("light"), threads=2).run(lq).shape == (1, 3, 16, 16)
