@@ -85,7 +85,9 @@ def test_the_encoder_s_features_enter_as_those_of_a_controlnet(folders, rng):
         x, 200, codes, down_block_additional_residuals=added[:-1], mid_block_additional_residual=added[-1]
     ).sample
     alpha, sigma = net.generator.alpha, net.generator.sigma
-    torch.testing.assert_close(net(lq), parts["vae"].decode(alpha * x - sigma * prediction).sample, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        net(lq), parts["vae"].decode(alpha * x - sigma * prediction).sample, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", PIPELINES)
