@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make every other process crawl on small machines.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo evidence gpu test test-slow test-browser lint resolve clean
+.PHONY: demo evidence gpu test test-slow test-browser lint docs resolve clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m demo
@@ -43,6 +43,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The site, in work_dirs/site
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 # The package installs beside current versions of what MMagic's editors were once bound to.
 resolve: $(VENV)/installed

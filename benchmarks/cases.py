@@ -299,7 +299,7 @@ def mmagic_model(model: Mapping) -> dict:
     if loss := theirs.get("perceptual_loss"):
         low, _ = loss.pop("input_range", None) or (-1 if loss.get("norm_img", True) else 0, 1)
         theirs["perceptual_loss"] = {**loss, "type": PerceptualLoss, "norm_img": low < 0}
-    for name in "r1_gamma", "r1_interval", "label_weight":  # only our restorer has them
+    for name in "r1_gamma", "r1_interval", "label_weight", "adversarial_from":  # only our restorer has them
         theirs.pop(name, None)
     return theirs
 

@@ -9,7 +9,7 @@ from glean_ext import cli
 
 def main() -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8.py"))
+    parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8_short.py"))
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     parser.add_argument("--data", type=Path, default=Path("data/demo"))
     parser.add_argument("--max-iters", type=int, help="training iterations (default: from the config)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.network_settings import require_arguments
 from glean_ext.utils.temporary_folder import temporary_folder_errors
 
 HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
@@ -32,8 +33,8 @@ def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = Non
         cfg_options: ``key=value`` strings, or None; a key is a path such as ``model.generator.in_size``.
 
     Raises:
-        InputError: The file or one of its bases is missing or cannot be run, an option is malformed, or there is no
-            ``model.generator``.
+        InputError: The file or one of its bases is missing or cannot be run, an option is malformed, there is no
+            ``model.generator``, or it has a setting that its network lacks.
     """
     path = find_config(path)
     try:
@@ -49,7 +50,7 @@ def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = Non
             f"{path} cannot be read: {type(error).__name__}: {first_line(error, keys=True)}. Correct it."
         ) from error
     merge_options(config, cfg_options)
-    generator_config(config, path)
+    require_arguments(generator_config(config, path))
     return config
 
 

@@ -130,14 +130,19 @@ def require_at_least(parameter: str, number: float, least: int) -> None:
         raise InputError(f"{{{parameter}}} is {number}, but it must be at least {least}.", parameter)
 
 
+def _plain(name: str) -> str:
+    """Without upper case, and without an option's dashes."""
+    return name.lower().strip("-")
+
+
 def did_you_mean(
-    name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6, plain: Callable[[str], str] = str
+    name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6, plain: Callable[[str], str] = _plain
 ) -> str:
     """A sentence that asks whether one of the nearest of ``known`` names was meant, and a space; else nothing.
 
     Names are compared as ``plain`` makes them.
 
-    >>> did_you_mean("trian", ["train", "test"])
+    >>> did_you_mean("Trian", ["train", "test"])
     'Did you mean train? '
     """
     by_plain = {plain(each): each for each in known}

@@ -39,24 +39,31 @@ from glean_ext.engine.hooks.progress_bar_hook import ProgressBarHook  # noqa: E4
 from glean_ext.engine.resumable_train_loop import ResumableTrainLoop  # noqa: E402
 from glean_ext.models.bank_trainer import BankTrainer  # noqa: E402
 from glean_ext.models.colorization import GLEANColorizer  # noqa: E402
+from glean_ext.models.feature_discriminator import FeatureDiscriminator  # noqa: E402
 from glean_ext.models.glean import GLEAN  # noqa: E402
-from glean_ext.models.perceptual_loss import PerceptualLoss  # noqa: E402
+from glean_ext.models.identity_loss import IdentityLoss  # noqa: E402
+from glean_ext.models.lpips_loss import LPIPSLoss  # noqa: E402
+from glean_ext.models.perceptual_loss import PerceptualLoss, VGGFeatures  # noqa: E402
 from glean_ext.models.stylegan2_trainer_bank import TrainableBank  # noqa: E402
 
 TABLE: dict[Registry, dict[str, type]] = {
     MODELS: {
+        "FeatureDiscriminator": FeatureDiscriminator,
         "GLEAN": GLEAN,
         "GLEANBigGAN": networks.GLEANBigGAN,
         "GLEANColorization": networks.GLEANColorization,
         "GLEANColorizer": GLEANColorizer,
         "GLEANDiffusion": networks.GLEANDiffusion,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
+        "IdentityLoss": IdentityLoss,
+        "LPIPSLoss": LPIPSLoss,
         "LightGLEANStyleGANv2": networks.LightGLEANStyleGANv2,
         "PerceptualLoss": PerceptualLoss,  # in place of MMagic's, which always downloads
         "StyleGAN2": BankTrainer,  # in place of MMagic's, which computes R1 in fp16
         # In place of MMagic's alias that only GLEAN's configs use; MMagic's own name is StyleGAN2Discriminator.
         "StyleGANv2Discriminator": networks.StyleGAN2Discriminator,
         "TrainableBank": TrainableBank,
+        "VGGFeatures": VGGFeatures,
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
     DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 Size = tuple[int, int]  # height, width
-ONE_SIZE = ("GLEANStyleGANv2", "GLEANBigGAN")  # the networks that take images of their in_size only
 MIN_INPUT = 8  # pixels: side of the smallest image that a network of any size takes
 
 
@@ -36,18 +34,6 @@ class SizeRequirements:
 
     def __str__(self) -> str:
         return f"any size from {MIN_INPUT}x{MIN_INPUT} on" if self.any_size else f"{format_size(self.nominal)} only"
-
-
-def sizes_of(generator: Mapping) -> SizeRequirements | None:
-    """What the network of a config takes, where its settings say so: GLEAN's ``in_size``. None: build it to know.
-
-    >>> str(sizes_of({"type": "GLEANStyleGANv2", "in_size": 64, "out_size": 1024}))
-    '64x64 only'
-    """
-    low, high = generator.get("in_size"), generator.get("out_size")
-    if generator.get("type") not in ONE_SIZE or not (isinstance(low, int) and isinstance(high, int) and low > 0):
-        return None
-    return SizeRequirements(_pair(low), high // low, any_size=False)
 
 
 def _pair(size: int | Size) -> Size:

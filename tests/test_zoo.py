@@ -12,8 +12,9 @@ import yaml
 
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
+from glean_ext.network_settings import sizes_of
 from glean_ext.networks import StyleGAN2Generator, build_network
-from glean_ext.size_requirements import MIN_INPUT, sizes_of
+from glean_ext.size_requirements import MIN_INPUT
 from glean_ext.zoo import CARDS, DEFAULT, find_model, has_model, list_models
 
 ROOT = Path(__file__).parents[1]

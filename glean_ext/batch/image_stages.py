@@ -12,7 +12,7 @@ import numpy as np
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.restore_pictures import PictureRestorer, PreparedPicture
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.size_policy import size_of
+from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.utils.array_conversion import to_8_bits
 from glean_ext.utils.image_io import ImageTooLargeError, Picture, opened, read_picture, require_image, write_picture
 from glean_ext.utils.imresize import imresize
@@ -57,14 +57,22 @@ class PictureStages:
         return prepared.content.picture.pixels.nbytes + sum(part.nbytes for part in result)
 
 
-def require_readable(source: Path) -> None:
-    """Look at the first bytes of an image file, before networks are loaded for it.
+def require_readable(source: Path, outscale: float | None = None, whole: bool = False) -> None:
+    """Look at an image file, before networks are loaded for it.
+
+    Args:
+        source: The file.
+        outscale: Size of the result in sizes of the image, where it is known.
+        whole: Decode the image, too, not only its first bytes.
 
     Raises:
-        InputError: It is no image, or too large.
+        InputError: It is no image, too large, or damaged.
     """
-    with _explained_limit(), opened(require_image(source), str(source)):
-        pass
+    with _explained_limit(), opened(require_image(source), str(source)) as image:
+        if outscale is not None:
+            scaled((image.height, image.width), outscale, str(source))
+        if whole:
+            image.load()
 
 
 @contextmanager

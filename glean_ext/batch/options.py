@@ -11,18 +11,21 @@ from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
 from glean_ext.errors import InputError, require_at_least
-from glean_ext.inference.backend import ONNX, NetworkOptions
+from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
+from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.size_requirements import sizes_of
-from glean_ext.utils.downloads import is_url
+from glean_ext.network_settings import require_network, require_several_results, sizes_of
+from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, weights_file
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
+AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -37,7 +40,7 @@ def require(holds: bool, parameter: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A config and its checkpoint, or an ONNX model without one.
+    """A config and its checkpoint, an ONNX model without one, or ``'realesrgan'``.
 
     Raises:
         InputError: A checkpoint is missing, or given for an ONNX model.
@@ -49,7 +52,7 @@ class ModelSource:
     def __post_init__(self) -> None:
         if self.is_onnx and self.checkpoint is not None:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
-        if not self.is_onnx and self.checkpoint is None:
+        if not self.is_onnx and self.config != REALESRGAN and self.checkpoint is None:
             raise InputError(f"{self.config} is no ONNX model: it needs a checkpoint, too.", "checkpoint")
 
     @classmethod
@@ -66,26 +69,32 @@ class ModelSource:
             )
         return cls(card.config, card.weights)
 
-    def check(self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None) -> None:
+    def check(
+        self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None, seed: int | None = None
+    ) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config, its changes, or the size policy for its
-                network cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
+                for its network cannot be used.
         """
+        if self.config == REALESRGAN:
+            require_package()
         if self.checkpoint is None:
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
 
-        config = load_config(self.config, cfg_options)
-        takes = sizes_of(generator_config(config, self.config))
-        if size_policy is not None and takes is not None:
+        generator = generator_config(load_config(self.config, cfg_options), self.config)
+        require_network(generator)
+        if seed is not None:
+            require_several_results(generator)
+        if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
         if not is_url(self.checkpoint):
             weights_file(self.checkpoint)
 
     def fetch(self) -> Path | None:
-        """The file of the weights, which is downloaded where it is not there; None for an ONNX model.
+        """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.
 
         Raises:
             InputError: There is no such file, or the download failed.
@@ -98,11 +107,17 @@ class ModelSource:
         Raises:
             InputError: The config cannot be used.
         """
-        if self.is_onnx:
+        if self.checkpoint is None:
             return False
         from glean_ext.config import generator_config, load_config
 
         return bool(generator_config(load_config(self.config, cfg_options), self.config).get("fidelity_gate"))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether :meth:`fetch` has to download the weights."""
+        weights = self.checkpoint or ""
+        return is_url(weights) and not (cache_folder() / cached_name(weights)).is_file()
 
     @property
     def is_onnx(self) -> bool:
@@ -122,7 +137,7 @@ class PhotoOptions:
         max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
         save_faces: Folder for the aligned faces, before and after; None: they are not written.
-        background: What enlarges all but the faces; None is MATLAB's bicubic.
+        background: What enlarges all but the faces, such as ``ModelSource("realesrgan")``; None is MATLAB's bicubic.
 
     Raises:
         InputError: A value out of range.
@@ -180,6 +195,10 @@ class RestoreOptions:
         num: How many answers are given, of this seed (None: 0) and those that follow; their names end with
             ``_seed<N>``.
         fidelity: Without ``photo``, the weight of the model's fidelity gate, in [0, 1]; None: 0.
+        shard: Only this part of the files is restored; None: all of them.
+        workers: Processes that restore: a number, or ``'auto'`` for one a GPU, without GPUs one a core. None: this
+            process alone, on a cluster ``'auto'``.
+        cluster: Address of a Ray cluster, which has the workers then; None: they run on this machine.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -209,6 +228,9 @@ class RestoreOptions:
     seed: int | None = None
     num: int = 1
     fidelity: float | None = None
+    shard: Shard | None = None
+    workers: int | Literal["auto"] | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -223,6 +245,10 @@ class RestoreOptions:
         if self.fidelity is not None and self.photo is not None:
             raise InputError("{fidelity} of photographs is that of PhotoOptions.", "fidelity")
         require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        if isinstance(self.workers, str):
+            require(self.workers == AUTO, "workers", repr(self.workers), "auto, or a number from 1 on")
+        elif self.workers is not None:
+            require_at_least("workers", self.workers, 1)
         require(0 <= self.crf <= MAX_CRF, "crf", f"{self.crf:g}", f"between 0 (lossless) and {MAX_CRF}")
         require_outscale(self.outscale)
         require_alpha(self.alpha)

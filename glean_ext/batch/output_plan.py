@@ -44,6 +44,10 @@ class Job:
     def outputs(self) -> list[Path]:
         return [self.target] if self.compare is None else [self.target, self.compare]
 
+    def name_within(self, root: Path) -> str:
+        """What its output is called in the folder of all outputs, with ``/`` after each folder."""
+        return self.target.relative_to(root).as_posix()
+
     def face_path(self, faces: Path, root: Path, ending: str) -> Path:
         """Where one of its faces is written: in the folder of faces, as the output is within ``root``."""
         return faces / f"{self.target.with_suffix('').relative_to(root)}_face{ending}.png"
@@ -61,6 +65,7 @@ class Plan:
         source: The folder, where the input is one.
         hidden: Hidden images, videos and folders in the input folders.
         earlier: Files that a pattern matches, but which have the names of its own results.
+        existing: URLs of outputs that exist; None: the outputs are files, which can be asked.
     """
 
     jobs: list[Job]
@@ -70,6 +75,10 @@ class Plan:
     source: Path | None = None
     hidden: list[Path] = field(default_factory=list)
     earlier: list[Path] = field(default_factory=list)
+    existing: frozenset[str] | None = None
+
+    def exists(self, output: Path) -> bool:
+        return output.exists() if self.existing is None else str(output) in self.existing
 
     @property
     def links(self) -> list[Path]:
@@ -119,10 +128,15 @@ def plan_outputs(
         found, listing = _listed(matched, output, recursive)
         jobs = [Job(file, naming.target(within)) for file, within in found]
     if compare:
-        jobs = [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
+        jobs = add_comparisons(jobs)
     require_own_files(jobs)
     source = expanded[0] if len(inputs) == 1 and expanded[0].is_dir() else None
     return Plan(jobs, folder, listing.left_out, alone, source, listing.hidden, earlier)
+
+
+def add_comparisons(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, with before/after pictures of images."""
+    return [job if job.is_video else Job(job.source, job.target, _compared(job.target)) for job in jobs]
 
 
 def names_folder(output: str | os.PathLike) -> bool:
@@ -322,13 +336,14 @@ def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job]
     Raises:
         InputError: Outputs exist, and it was not said what to do with them.
     """
-    existing = [job for job in plan.jobs if any(path.exists() for path in job.outputs)]
-    if folder := next((path for job in plan.jobs for path in job.outputs if path.is_dir()), None):
+    existing = [job for job in plan.jobs if any(plan.exists(path) for path in job.outputs)]
+    written = [path for job in plan.jobs for path in job.outputs] if plan.existing is None else []
+    if folder := next((path for path in written if path.is_dir()), None):
         raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
     if overwrite or not existing:
         return plan.jobs, 0
     if skip:
-        remaining = [job for job in plan.jobs if not job.target.exists()]
+        remaining = [job for job in plan.jobs if not plan.exists(job.target)]
         return remaining, len(plan.jobs) - len(remaining)
     if plan.alone:
         raise InputError(f"{existing[0].target} exists.", "overwrite", "Give {overwrite}, or another output.")

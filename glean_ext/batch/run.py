@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from glean_ext.batch import pipeline
-from glean_ext.batch.image_stages import PictureStages, require_readable
-from glean_ext.batch.options import ModelSource, RestoreOptions
-from glean_ext.batch.output_plan import Job, Plan, plan_outputs, require_own_faces, require_writable, without_existing
-from glean_ext.batch.restore_pictures import PictureRestorer
-from glean_ext.errors import InputError, Notice
-from glean_ext.inference.image_restorer import ImageRestorer
-from glean_ext.utils.image_io import pixel_limit
-from glean_ext.utils.messages import log_notice
-
-if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
-    from glean_ext.batch.photo_stages import PhotoStages
-    from glean_ext.batch.video_stages import RestoredVideo
+from glean_ext.batch.image_stages import require_readable
+from glean_ext.batch.networks import Networks, RunCallbacks, quiet_reading
+from glean_ext.batch.options import RestoreOptions
+from glean_ext.batch.output_plan import (
+    DEFAULT_FORMAT,
+    Job,
+    Plan,
+    plan_outputs,
+    require_own_faces,
+    require_writable,
+    without_existing,
+)
+from glean_ext.batch.remote_files import plan_remote_outputs
+from glean_ext.errors import InputError
+from glean_ext.utils.image_writer import OUTPUT_FORMATS
+from glean_ext.utils.url_files import is_file_url
 
 FRAMES = 250  # that a video is taken to have, before it is opened
 
@@ -35,11 +36,13 @@ class RunPlan:
         outputs: Which file is written for which input.
         jobs: Of them, those that remain.
         skipped: How many are left alone, as their outputs exist.
+        elsewhere: How many belong to other shards.
     """
 
     outputs: Plan
     jobs: list[Job]
     skipped: int
+    elsewhere: int = 0
 
     @property
     def images(self) -> list[Job]:
@@ -48,25 +51,6 @@ class RunPlan:
     @property
     def videos(self) -> list[Job]:
         return [job for job in self.jobs if job.is_video]
-
-
-@dataclass(frozen=True)
-class RunCallbacks:
-    """What a run calls while it works; all may be called from other threads but ``on_video``.
-
-    Attributes:
-        notify: With each thing that is not as one would expect, once.
-        on_file: After each file, whether it failed or not.
-        on_tile: After each tile of an image, with (done, all).
-        on_frames: While a video is restored, with (done, all or None); with None, None when it ends.
-        on_video: After each restored video.
-    """
-
-    notify: Callable[[Notice], None] = log_notice
-    on_file: Callable[[Job], None] = lambda job: None
-    on_tile: Callable[[int, int], None] = lambda done, total: None
-    on_frames: Callable[[int | None, int | None], None] = lambda done, total: None
-    on_video: Callable[[Job, RestoredVideo], None] = lambda job, video: None
 
 
 @dataclass(frozen=True)
@@ -79,8 +63,9 @@ class RunReport:
         failures: Why others failed.
         faces: That were found and restored in images; None: none were searched for.
         seconds: All of it, without loading the networks.
-        network_seconds: Of them, those in the network.
+        network_seconds: Of them, those in the network, of several workers on average.
         images_per_second: None where there were no images.
+        workers: That restored them; None: this process did.
     """
 
     done: int = 0
@@ -90,6 +75,7 @@ class RunReport:
     seconds: float = 0.0
     network_seconds: float = 0.0
     images_per_second: float | None = None
+    workers: int | None = None
 
 
 def plan_run(options: RestoreOptions) -> RunPlan:
@@ -98,16 +84,19 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     Raises:
         InputError: There is nothing to restore, or an input or another output would be overwritten, or outputs exist.
     """
-    outputs = plan_outputs(options.inputs, options.output, options.suffix, options.compare, format=options.format)
-    jobs, skipped = without_existing(outputs, options.overwrite, options.skip_existing)
-    plan, root = RunPlan(outputs, jobs, skipped), output_root(options, outputs)
-    require_writable(root)
+    outputs = _plan_outputs(options)
+    root = output_root(options, outputs)
+    own = [job for job in outputs.jobs if options.shard is None or options.shard.has(job.name_within(root))]
+    jobs, skipped = without_existing(replace(outputs, jobs=own), options.overwrite, options.skip_existing)
+    plan = RunPlan(outputs, jobs, skipped, len(outputs.jobs) - len(own))
+    if not is_file_url(root):
+        require_writable(root)
     if outputs.alone and plan.images:
-        with _quiet_reading(options.max_pixels):
-            require_readable(jobs[0].source)
+        with quiet_reading(options.max_pixels):
+            require_readable(jobs[0].source, options.outscale, whole=options.model.is_missing)
     if jobs:
         options.gate_weight()  # refuses one for a model without the gate
-        options.model.check(options.cfg_options, options.size_policy)
+        options.model.check(options.cfg_options, options.size_policy, options.seed)
         if options.background is not None:
             options.background.check()
     if options.finds_faces:
@@ -119,6 +108,16 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         require_writable(faces)
         require_own_faces(outputs, plan.images, faces, root, keep=options.overwrite or options.skip_existing)
     return plan
+
+
+def _plan_outputs(options: RestoreOptions) -> Plan:
+    remote = [place for place in (*options.inputs, options.output) if is_file_url(place)]
+    if not remote:
+        return plan_outputs(options.inputs, options.output, options.suffix, options.compare, format=options.format)
+    if options.photo is not None and options.photo.save_faces is not None:
+        raise InputError(f"{{save_faces}} writes faces of local files only, but {remote[0]} is a URL.", "save_faces")
+    format = OUTPUT_FORMATS[options.format or DEFAULT_FORMAT]
+    return plan_remote_outputs(options.inputs, os.fspath(options.output), options.suffix, options.compare, format)
 
 
 def output_root(options: RestoreOptions, outputs: Plan) -> Path:
@@ -139,125 +138,58 @@ def restore_files(
     Raises:
         InputError: The options or the networks cannot be used, or the disk is full.
     """
-    plan = plan or plan_run(options)
+    plan, callbacks = plan or plan_run(options), callbacks or RunCallbacks()
     if not plan.jobs:
         return RunReport(skipped=plan.skipped)
-    with _quiet_reading(options.max_pixels):
-        return _Networks(options, callbacks or RunCallbacks(), plan).restore()
+    if options.workers is not None or options.cluster is not None:
+        return _restore_with_workers(options, callbacks, plan)
+    with quiet_reading(options.max_pixels):
+        networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
+        return _restore_here(networks, plan)
 
 
-@contextmanager
-def _quiet_reading(max_pixels: int) -> Iterator[None]:
-    """Images of up to so many pixels are read; Pillow's warnings are left out: what matters of damage is reported."""
-    with pixel_limit(max_pixels), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        yield
+def expected_images(plan: RunPlan) -> int:
+    """Images and frames that go through the network, as far as is known."""
+    return len(plan.images) + FRAMES * len(plan.videos)
 
 
-class _Networks:
-    """The networks of a run, and what they do with its files."""
-
-    def __init__(self, options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan):
-        self.options, self.callbacks, self.plan = options, callbacks, plan
-        self.notify = once(callbacks.notify)
-        self.restorer = ImageRestorer(
-            options.model.config,
-            options.model.fetch(),  # before PyTorch is loaded: without a network that would be in vain
-            device=options.device,
-            size_policy=options.size_policy,
-            cfg_options=options.cfg_options,
-            notify=self.notify,
-            on_tile=callbacks.on_tile,
-            dtype=options.dtype,
-            compile=options.compile,
-            seed=options.seed,
-            backend=options.backend,
-            cache=options.cache,
-            images=len(plan.images) + FRAMES * len(plan.videos),
-            fidelity=options.gate_weight(),
-        )
-        self.background = None
-        self.photo_stages: PhotoStages | None = None
-        if options.photo is not None:
-            if options.background is not None:
-                self.background = load_background(options.background, options, self.notify)
-            self.photo_stages = self._photo_stages()
-
-    def _photo_stages(self) -> PhotoStages:
-        from glean_ext.batch.photo_stages import PhotoStages, make_photo_restorer
-
-        options, photo = self.options, self.options.photo
-        assert photo is not None
-        photos = make_photo_restorer(photo, self.restorer, self.background, options.outscale, options.batch)
-        root = output_root(options, self.plan.outputs)
-        return PhotoStages(photos, photo.save_faces, root, keep=options.skip_existing, notify=self.notify)
-
-    def restore(self) -> RunReport:
-        started = time.monotonic()
-        options, images = self.options, self.plan.images
-        pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
-        stages: Any = self.photo_stages or PictureStages(pictures, self.notify)
-        report = pipeline.run(images, stages, options.batch, self.callbacks.on_file)
-        network_seconds = self.restorer.network_seconds
-        if self.plan.videos:
-            network_seconds += self._restore_videos(report)
-        return RunReport(
-            report.done,
-            self.plan.skipped,
-            report.failures,
-            self.photo_stages.faces if self.photo_stages is not None and options.finds_faces else None,
-            time.monotonic() - started,
-            network_seconds,
-            len(images) / report.seconds if images else None,
-        )
-
-    def _restore_videos(self, report: pipeline.Report[Job]) -> float:
-        """Restore the videos, and note what became of them; seconds in the network."""
-        from glean_ext.batch.video_stages import VideoRestorer
-
-        options, photo = self.options, self.options.photo
-        if options.compare:
-            self.notify(Notice("{compare} makes pictures of images only, not of videos.", "compare"))
-        if photo is not None and photo.save_faces is not None:
-            self.notify(Notice("{save_faces} writes faces of images only, not of videos.", "save_faces"))
-        finder = None if self.photo_stages is None else self.photo_stages.photos.finder
-        videos = VideoRestorer(options, self.restorer, self.background, finder, self.notify)
-        seconds = 0.0
-        for job in self.plan.videos:
-            try:
-                video = videos.restore(job.source, job.target, self.callbacks.on_frames)
-            except InputError as error:
-                report.failures[job] = error
-            else:
-                report.done += 1
-                seconds += video.network_seconds
-                self.callbacks.on_video(job, video)
-            finally:
-                self.callbacks.on_frames(None, None)
-            self.callbacks.on_file(job)
-        return seconds
+def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
+    started, callbacks = time.monotonic(), networks.callbacks
+    report = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
+    for job in plan.videos:
+        try:
+            video = networks.restore_video(job)
+        except InputError as error:
+            report.failures[job] = error
+        else:
+            report.done += 1
+            callbacks.on_video(job, video)
+        finally:
+            callbacks.on_frames(None, None)
+        callbacks.on_file(job)
+    return RunReport(
+        report.done,
+        plan.skipped,
+        report.failures,
+        networks.faces,
+        time.monotonic() - started,
+        networks.network_seconds,
+        len(plan.images) / report.seconds if plan.images else None,
+    )
 
 
-def load_background(
-    source: ModelSource, options: RestoreOptions, notify: Callable[[Notice], None] = log_notice
-) -> ImageRestorer:
-    """The network that enlarges all but the faces of photographs.
+def _restore_with_workers(options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan) -> RunReport:
+    from glean_ext.batch.workers import restore_jobs
 
-    Raises:
-        InputError: A model that cannot be used.
-    """
-    if source.is_onnx:
-        return ImageRestorer(source.config, notify=notify)
-    return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
-
-
-def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
-    """``notify``, with each notice once: all frames of a video have the same ones."""
-    known: set[str] = set()
-
-    def notify_once(notice: Notice) -> None:
-        if (line := str(notice)) not in known:
-            known.add(line)
-            notify(notice)
-
-    return notify_once
+    root = output_root(options, plan.outputs)
+    report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
+    return RunReport(
+        report.done,
+        plan.skipped,
+        report.failures,
+        report.faces,
+        report.seconds,
+        report.network_seconds / report.workers,
+        len(plan.images) / report.seconds if plan.images else None,
+        report.workers,
+    )

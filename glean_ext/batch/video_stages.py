@@ -187,7 +187,7 @@ def fingerprint(models: Sequence[ModelSource], cfg_options: Sequence[str], optio
     """
     networks = []
     for number, model in enumerate(models):
-        if model.is_onnx:
+        if model.checkpoint is None:
             networks.append(_identity(model.config))
         else:
             from glean_ext.config import generator_config, load_config  # mmengine, which ONNX does without

@@ -38,6 +38,8 @@ EXTRAS = {  # package -> the extra that brings it
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
 CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
+OPENCV = "cv2"
+LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -148,6 +150,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         fail(error)
     except ImportError as error:
+        if OPENCV in modules_at_fault(error) and LIBRARY.search(str(error)):  # small containers lack those of windows
+            fail(
+                f"OpenCV does not work here ({first_line(error)}). Install that library, or OpenCV without windows in "
+                "place of this one: pip uninstall opencv-python; pip install opencv-python-headless"
+            )
         package = package_at_fault(error)
         if package is None:
             raise
@@ -183,10 +190,15 @@ def silence_other_libraries() -> None:
 
 
 def package_at_fault(error: ImportError) -> str | None:
-    """The optional package whose import failed: the error names it, or was raised within it."""
+    """The optional package whose import failed."""
+    return next((package for package in modules_at_fault(error) if package in EXTRAS), None)
+
+
+def modules_at_fault(error: ImportError) -> list[str]:
+    """The packages whose import failed: the error names them, or was raised within them."""
     modules = [error.name or ""]
     modules += [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
-    return next((package for module in modules if (package := module.partition(".")[0]) in EXTRAS), None)
+    return [module.partition(".")[0] for module in modules]
 
 
 def write_error(line: str) -> None:

@@ -20,9 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_options(parser)
     args = parser.parse_args(argv)
 
-    from glean_ext.config import load_config
+    from glean_ext.config import generator_config, load_config
+    from glean_ext.network_settings import require_network
 
-    load_config(args.config, args.cfg_options)  # a mistake is answered before torch is loaded
+    config = load_config(args.config, args.cfg_options)  # a mistake is answered before torch is loaded
+    require_network(generator_config(config, args.config))
 
     from glean_ext.cli.model_info_table import model_info
 

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr-scale", type=int, metavar="N", help="also write low-resolution images, N times smaller")
     add("--lmdb", action="store_true", help="write LMDB databases instead of folders")
     add("--max-pixels", type=whole_number, metavar="N", help="reject images with more pixels (default: 200e6)")
+    add("--shard", metavar="I/N", help="make only the Ith of N parts, for job arrays; a run without it completes OUT")
     add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
     return parser
 
@@ -76,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glean_ext.data_preparation.options import PRESETS, PreparationOptions
     from glean_ext.data_preparation.prepare import prepare
     from glean_ext.utils.progress import ProgressBar
+    from glean_ext.utils.shard import Shard
 
     source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
+    shard = Shard.parse(given.pop("shard")) if "shard" in given else None
     lists = given.pop("list", [])
     names = [split for split, _ in lists]
     if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
@@ -102,7 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # stderr cannot be written to
             bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
 
-    _print_summary(prepare(source, out, options, dict(lists), workers, face_crop, bar, notify), out)
+    report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard)
+    if shard is None:
+        _print_summary(report, out)
+    else:
+        print(f"shard {shard}: {report['now']} images made, {report['images'] - report['now']} were there")
+        print("After all shards, the same command without --shard completes the data set.")
     return 0
 
 

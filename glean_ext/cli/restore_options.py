@@ -63,11 +63,14 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
 
     from glean_ext.batch.options import PhotoOptions, RestoreOptions
     from glean_ext.inference.size_policy import SizePolicy
+    from glean_ext.utils.shard import Shard
 
     if "background" in photo:
         photo["background"] = background(photo["background"])
     if given.pop("photo", False):
         given["photo"] = PhotoOptions(**photo)
+    if "shard" in given:
+        given["shard"] = Shard.parse(given["shard"])
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
     cfg_options = tuple(given.pop("cfg_options"))
     if "label" in given:
@@ -124,7 +127,7 @@ def background(arguments: Sequence[str]) -> ModelSource | None:
         return ModelSource(*arguments)
     except (InputError, TypeError) as error:
         raise InputError(
-            "{background} takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
+            "{background} takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these.", "background"
         ) from error
 
 
@@ -179,6 +182,16 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         help="of models with classes: that of all images, by name or number (default: the model estimates it)",
     )
     group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="restore in N processes, which share the GPUs; auto: one for each GPU, without GPUs one for each core",
+    )
+    group.add_argument(
+        "--cluster", metavar="ADDRESS", help="restore on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
+    )
+    group.add_argument("--shard", metavar="I/N", help="only the Ith of N parts of the files: for job arrays")
     group.add_argument(
         "--compile",
         action="store_const",
@@ -268,8 +281,15 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
         "--background",
         nargs="+",
         metavar="MODEL",
-        help="enlarges all but the faces: bicubic (default), CONFIG CHECKPOINT, or MODEL.onnx; give it last",
+        help="enlarges all but the faces: bicubic (default), realesrgan (pip install -e '.[background]'), CONFIG "
+        "CHECKPOINT, or MODEL.onnx; give it last",
     )
+
+
+def _workers(text: str) -> int | str:
+    if text != "auto" and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor auto")
+    return text if text == "auto" else int(text)
 
 
 def whole_number(text: str) -> int:

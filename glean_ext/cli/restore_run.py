@@ -13,7 +13,7 @@ from glean_ext.batch.output_plan import Job, Plan
 from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, restore_files
 from glean_ext.cli.base import as_option
 from glean_ext.errors import InputError, Notice
-from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.utils.image_io import opened, pixel_limit
 from glean_ext.utils.messages import printable, summarize_names
 from glean_ext.utils.progress import ProgressBar
@@ -33,6 +33,12 @@ def run(options: RestoreOptions) -> None:
     console = PlainConsole()
     for line in left_out(plan.outputs):
         console.show(line)
+    if options.shard is not None:
+        total = len(plan.outputs.jobs)
+        console.show(f"shard {options.shard}: {total - plan.elsewhere} of {total} files")
+    if not plan.jobs and not plan.skipped:
+        console.show("there is nothing to do")
+        return
     if not plan.jobs:
         console.show(f"all {plan.skipped} outputs exist; there is nothing to do")
         return
@@ -62,10 +68,13 @@ def download_line(options: RestoreOptions) -> str:
     """What is downloaded before a model of the zoo can run; empty where nothing is."""
     weights = options.model.checkpoint or ""
     card = card_of(weights)
-    if card is None or not is_url(weights) or (path := cache_folder() / cached_name(weights)).is_file():
+    if card is None or not options.model.is_missing:
         return ""
     what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
-    return f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to {path}"
+    return (
+        f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to "
+        f"{cache_folder() / cached_name(weights)}"
+    )
 
 
 def left_out(plan: Plan) -> list[str]:
@@ -176,7 +185,8 @@ def result_line(job: Job, faces: int | None) -> str:
 
 def summary_lines(report: RunReport) -> list[str]:
     """Numbers of files and times, and why files failed."""
-    parts = [f"{report.done} restored"]
+    by = "" if report.workers is None else f" by {report.workers} worker{'s' * (report.workers != 1)}"
+    parts = [f"{report.done} restored{by}"]
     parts += [] if report.faces is None else [f"{report.faces} face(s)"]
     parts += [f"{report.skipped} skipped, which existed"] if report.skipped else []
     parts += [f"{len(report.failures)} failed"] if report.failures else []

@@ -6,14 +6,11 @@ import base64
 import hashlib
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,12 +26,11 @@ from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.image_io import ImageTooLargeError, decode_picture, pixel_limit
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
+from glean_ext.utils.processes import quiet_processes
 
 Task = tuple[Entry, str]  # an image of the source, and its file name in the output
 
 CHUNK = 8  # images that a process gets at a time
-# BLAS threads of several processes would slow each other down.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def process_all(processor: ImageProcessor, tasks: Sequence[Task], workers: int) 
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin_process, (processor, reader))
     try:
-        with _set_up_processes():
+        with quiet_processes(threads=1):
             results = pool.map(_process, tasks, chunksize=CHUNK)
         yield from results
     except BrokenProcessPool as error:
@@ -155,23 +151,3 @@ def _end_with_pipe(reader: Connection) -> None:
     """End this process when its parent closes the pipe or is killed, be it before the imports of this one were done."""
     reader.poll(None)
     os._exit(1)
-
-
-@contextmanager
-def _set_up_processes() -> Iterator[None]:
-    """Processes that start meanwhile compute with one thread, and signals to all processes do not reach them.
-
-    The parent ends them. A process that Ctrl-C ends during its imports writes a traceback, and one that is ended by
-    SIGTERM looks as if it were out of memory.
-    """
-    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-    os.environ.update(ONE_THREAD)
-    resource_tracker.ensure_running()  # its start would unblock signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for name in ONE_THREAD:
-            del os.environ[name]
-        os.environ.update(before)

@@ -6,16 +6,16 @@ An output folder holds
   ``train_GT.lmdb`` and so on;
 - ``meta_info_train.txt`` and ``meta_info_test.txt``: the file names, for ``ann_file``;
 - ``report.json``, ``images.csv`` and ``contact_sheet.png``: what became of every image;
-- ``records.jsonl``: what an interrupted run, or one after the source has changed, continues from.
+- ``records.jsonl``: what an interrupted run, or one after the source has changed, continues from; for a moment also
+  ``records.1-of-4.jsonl`` and so on, of shards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,9 @@ from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
+from glean_ext.utils.processes import count_cores
 from glean_ext.utils.progress import ProgressBar
+from glean_ext.utils.shard import Shard
 
 Notify = Callable[[Notice], None]
 
@@ -49,6 +51,7 @@ def prepare(
     face_crop: FaceCrop | None = None,
     bar: ProgressBar | None = None,
     notify: Notify = log_notice,
+    shard: Shard | None = None,
 ) -> dict:
     """Prepare a data set, or continue with one.
 
@@ -66,9 +69,11 @@ def prepare(
         face_crop: Finds the face, for ``crop='face'``; has to be picklable.
         bar: Shows the progress.
         notify: Called with what the user should know.
+        shard: Make only this part of the images, beside processes that make the others. A run without it completes
+            the data set.
 
     Returns:
-        The content of ``report.json``.
+        The content of ``report.json``; of a shard the number of its ``images``, and how many it made ``now``.
 
     Raises:
         InputError: No image of the source can be used, the output folder belongs to something else, or files cannot be
@@ -88,8 +93,10 @@ def prepare(
     facts |= {"not listed": len(entries) - len(chosen), "left out": left_out}
     output = PreparedOutput(out, options)
     processor = ImageProcessor(opened, output.staging, options, face_crop)
-    with closing(RecordLog(out, described)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
+    with closing(RecordLog(out, described, shard)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
         preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
+        if shard is not None:
+            return preparation.run_shard(chosen, shard)
         return preparation.run(chosen, wanted, facts, start)
 
 
@@ -107,7 +114,7 @@ class Preparation:
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
         records, report_file = self.log.records, self.output.folder / "report.json"
-        waiting = {key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp}
+        waiting = self._find_waiting(entries)
         report = _read_report(report_file)
         kept = [record for record in records.values() if record.split]
         same = not waiting and records.keys() == entries.keys() and report.items() >= facts.items()
@@ -115,7 +122,7 @@ class Preparation:
             self.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
             return report
         report_file.unlink(missing_ok=True)  # written last: with it, the data set is complete
-        names = assign_names(entries, {record.key: record.name for record in records.values()})
+        names = self._assign_names(entries)
         what = "reading"
         while True:
             self._process([(entries[key], names[key]) for key in sorted(waiting)], what)
@@ -141,6 +148,21 @@ class Preparation:
             duplicates,
             lambda key: self._show(entries[key], final[key]),
         )
+
+    def run_shard(self, entries: dict[str, Entry], shard: Shard) -> dict:
+        """Make the images of a shard. Returns numbers of images."""
+        own = {key: entry for key, entry in entries.items() if shard.has(key)}
+        waiting, names = self._find_waiting(own), self._assign_names(entries)
+        self._process([(entries[key], names[key]) for key in sorted(waiting)], f"shard {shard}")
+        return {"images": len(own), "now": len(waiting)}
+
+    def _find_waiting(self, entries: Mapping[str, Entry]) -> set[str]:
+        """Keys of images that are not made, or were changed since."""
+        records = self.log.records
+        return {key for key, entry in entries.items() if key not in records or records[key].stamp != entry.stamp}
+
+    def _assign_names(self, entries: Iterable[str]) -> dict[str, str]:
+        return assign_names(entries, {record.key: record.name for record in self.log.records.values()})
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
         results = process_all(self.processor, tasks, self.workers)
@@ -169,11 +191,6 @@ def _read_report(path: Path) -> dict:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def count_cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_paths(source: Path, out: Path) -> None:

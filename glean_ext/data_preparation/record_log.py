@@ -1,7 +1,7 @@
 """The log of a data set in preparation: what is known of every image, one JSON object a line, in the output folder.
 
 Records are appended while images are processed, so that a run that was killed at any moment continues from them. One
-process at a time writes.
+process at a time writes, or one for each shard: these have logs of their own, which a run of the whole takes over.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 from glean_ext.errors import InputError
 from glean_ext.utils.files import TEMPORARY, atomic_path
+from glean_ext.utils.shard import Shard
 
 NAME = "records.jsonl"
+SHARDS = "records.*-of-*.jsonl"
 VERSION = "3"  # of the rules by which images are made; a folder of another version is not continued
 
 
@@ -58,36 +60,50 @@ class RecordLog:
     Args:
         folder: The output folder; made when it is missing.
         options: Everything that the images depend on, as text.
+        shard: Open the log of this shard.
 
     Attributes:
-        records: Key -> the last record of the image.
+        records: Key -> the last record of the image, of the whole and of all shards.
 
     Raises:
         InputError: The folder holds something else, was begun with other options, is being written by another process,
             or cannot be written.
     """
 
-    def __init__(self, folder: Path, options: dict[str, str]):
+    def __init__(self, folder: Path, options: dict[str, str], shard: Shard | None = None):
         self.path, self.options = folder / NAME, options | {"version": VERSION}
+        if shard is not None:
+            self.path = folder / f"records.{shard.number}-of-{shard.count}.jsonl"
         self.records: dict[str, ImageRecord] = {}
+        shards = sorted(folder.glob(SHARDS))
+        logs = [path for path in (folder / NAME, *shards) if path.is_file()]  # shards have what is newer
         foreign = folder.is_dir() and any(not TEMPORARY.fullmatch(path.stem) for path in folder.iterdir())
-        if foreign and not self.path.is_file():
+        if foreign and not logs:
             raise InputError(
                 f"{folder} is not empty, and this tool did not make it. Give a new folder as {{out}}.", "out"
             )
         with write_errors_as_input_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(folder)
+        self._lock = _lock(folder, shared=shard is not None)
         try:
-            if not self.path.is_file() or self._read():
+            read = {path: self._read(path) for path in logs}
+            for records, _ in read.values():
+                self.records |= records
+            own, torn = read.get(self.path, ({}, b"missing"))
+            if shard is not None and torn:
+                self._write(own.values())
+            elif shard is None and (torn or shards):
                 self.replace(self.records.values())
+                for path in shards:
+                    path.unlink()
         except BaseException:
             self.close()
             raise
 
-    def _read(self) -> bytes:
-        """Returns the beginning of a line which a killed run was writing."""
-        *lines, torn = self.path.read_bytes().split(b"\n")
+    def _read(self, path: Path) -> tuple[dict[str, ImageRecord], bytes]:
+        """The records of a log, and the beginning of a line which a killed run was writing."""
+        records: dict[str, ImageRecord] = {}
+        *lines, torn = path.read_bytes().split(b"\n")
         begun: dict[str, str] = {}
         for number, line in enumerate(lines or [b""], start=1):
             try:
@@ -95,15 +111,15 @@ class RecordLog:
                 if number == 1:
                     begun = content["options"]
                 else:
-                    self.records[content["key"]] = ImageRecord(**content)
+                    records[content["key"]] = ImageRecord(**content)
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(
-                    f"{self.path} is damaged (line {number} is not one of its own). Give a new folder as {{out}}.",
+                    f"{path} is damaged (line {number} is not one of its own). Give a new folder as {{out}}.",
                     "out",
                 ) from error
             if number == 1:
                 self._check_options(begun)
-        return torn
+        return records, torn
 
     def _check_options(self, begun: dict[str, str]) -> None:
         for name in begun | self.options:
@@ -123,9 +139,12 @@ class RecordLog:
     def replace(self, records: Iterable[ImageRecord]) -> None:
         """Write these records in place of all others."""
         self.records = {record.key: record for record in records}
+        self._write(self.records.values())
+
+    def _write(self, records: Iterable[ImageRecord]) -> None:
         with atomic_path(self.path) as partial, open(partial, "wb") as file:
             file.write(_to_line({"options": self.options}))
-            file.writelines(_to_line(record._asdict()) for record in self.records.values())
+            file.writelines(_to_line(record._asdict()) for record in records)
 
     def close(self) -> None:
         """Let another process write."""
@@ -136,11 +155,14 @@ def _to_line(content: dict) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def _lock(folder: Path) -> int:
-    """Keep other processes from writing to a folder until the descriptor is closed, or this process ends."""
+def _lock(folder: Path, shared: bool) -> int:
+    """Keep other processes from writing to a folder until the descriptor is closed, or this process ends.
+
+    Shards share it.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise InputError(f"{folder} is being written by another run. Wait for it to end.") from error

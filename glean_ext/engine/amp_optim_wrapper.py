@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.device import get_device
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from glean_ext.compat import clip_gradients, set_backward_count
 from glean_ext.errors import InputError
-from glean_ext.networks.precision import cpu_has_bf16, log_fp32_fallback
+from glean_ext.networks.precision import fast_dtype, log_fp32_fallback
 from glean_ext.utils.dtypes import DTYPES
 
 logger = logging.getLogger(__name__)
 
-SLOW = "bf16 makes training many times slower on this CPU; optim_wrapper.dtype='auto' would take fp32 here."
+SLOW = "bf16 makes training many times slower on this %s; optim_wrapper.dtype='auto' would take %s here."
 CHOICES = ("auto", *(name for name in DTYPES if name != "float32"))
 
 
@@ -29,7 +29,8 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: The wrapped optimiser.
-        dtype: ``'bfloat16'``, ``'float16'`` (GPU only), or ``'auto'``: bf16, but fp32 on a CPU that lacks it.
+        dtype: ``'bfloat16'``, ``'float16'`` (GPU only), or ``'auto'``: bf16 where the hardware computes in it, else
+            fp16 on a GPU that has it, else fp32.
         accumulative_counts: Backward passes whose gradients are added up before an update.
         clip_grad: Arguments of ``clip_grad_norm_`` or ``clip_grad_value_``, as in mmengine.
 
@@ -50,16 +51,21 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
             raise InputError(f"optim_wrapper.dtype must be one of {sorted(CHOICES)}, but it is {dtype!r}.")
         if dtype == "float16" and self.device_type == "cpu":
             raise InputError("optim_wrapper.dtype='float16' needs a GPU; on a CPU take dtype='bfloat16'.")
-        self.dtype: torch.dtype = getattr(torch, "bfloat16" if dtype == "auto" else dtype)
-        slow = self.device_type == "cpu" and not cpu_has_bf16()
-        self.enabled = not (slow and dtype == "auto")
-        if slow:
-            logger.warning(SLOW) if self.enabled else log_fp32_fallback()
-        self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == "float16")
+        fast = fast_dtype(torch.device(self.device_type))
+        self.dtype: torch.dtype = fast if dtype == "auto" else getattr(torch, dtype)
+        self.enabled = self.dtype != torch.float32
+        if self.dtype == torch.bfloat16 != fast:
+            logger.warning(
+                SLOW, "CPU" if self.device_type == "cpu" else "GPU", "fp16" if fast == torch.float16 else "fp32"
+            )
+        elif not self.enabled and self.device_type == "cpu":
+            log_fp32_fallback()
+        self.loss_scaler = torch.amp.GradScaler(self.device_type, enabled=self.dtype == torch.float16)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast(self.device_type, self.dtype, enabled=self.enabled):
+        mixed = torch.autocast(self.device_type, self.dtype) if self.enabled else nullcontext()
+        with super().optim_context(model), mixed:
             yield
 
     def backward(self, loss: Tensor, **kwargs: object) -> None:

@@ -58,6 +58,8 @@ NUMBERS = {
     "model.gan_loss.loss_weight": WEIGHT,
     "model.perceptual_loss.perceptual_weight": WEIGHT,
     "model.perceptual_loss.style_weight": WEIGHT,
+    "model.perceptual_loss.loss_weight": WEIGHT,
+    "model.identity_loss.loss_weight": WEIGHT,
     "model.r1_gamma": WEIGHT,
     "model.r1_interval": COUNT,
     "model.train_cfg.disc_steps": COUNT,
@@ -118,8 +120,19 @@ def check_settings(cfg: Config) -> None:
         InputError: The first mistake.
     """
     check_sections(cfg)
+    _refuse_strategies(cfg)
     _check_numbers(cfg)
     _check_schedules(cfg)
+
+
+def _refuse_strategies(cfg: Config) -> None:
+    """mmengine's strategies shard one model whose ``forward`` trains it, by one optimizer; ours have several."""
+    given = next((name for name in ("strategy", "runner_type") if cfg.get(name)), None)
+    if given is not None:
+        raise InputError(
+            f"config: {given} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which cannot train a generator and a "
+            "discriminator. Remove it: several GPUs train through DDP, see tools/dist_train.sh."
+        )
 
 
 def require_writable_work_dir(cfg: Config) -> Path:

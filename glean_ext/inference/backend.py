@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # takes seconds to load
 
 Array = np.ndarray
 ONNX = ".onnx"
+REALESRGAN = "realesrgan"  # a model without config and checkpoint: Real-ESRGAN x4plus, from the extra [background]
 BACKENDS = ("auto", "torch", *ENGINES)
 
 
@@ -164,6 +165,8 @@ def load_backend(
         return config
     if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
         return _load_onnx(config, given, options)
+    if config == REALESRGAN and checkpoint is None:
+        return _load_realesrgan(options)
     from glean_ext.inference.backend_choice import choose
 
     source = NetworkSource(*resolve_model(config, checkpoint), tuple(options.cfg_options))
@@ -207,3 +210,17 @@ def _load_onnx(path: str | os.PathLike, given: list[str], options: NetworkOption
             hint="Leave it out, or give a config and a checkpoint.",
         )
     return onnx
+
+
+def _load_realesrgan(options: NetworkOptions) -> Backend:
+    """Real-ESRGAN x4plus, run by PyTorch."""
+    from glean_ext.inference.ncnn_weights import load_realesrgan
+    from glean_ext.inference.torch_backend import TorchBackend
+
+    if useless := [name for name in options.changes() if name not in ("device", "dtype", "compile")]:
+        raise InputError(
+            f"{REALESRGAN} runs with PyTorch: {', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",
+            parameter=useless,
+            hint="Leave it out.",
+        )
+    return TorchBackend(load_realesrgan(), None, options.device, (), options.dtype, options.compile)

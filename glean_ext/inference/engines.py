@@ -102,9 +102,11 @@ class _OnnxRuntime:
         self.dtype = dtype
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         self.names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
+        self._alone = self._session.get_inputs()[0].shape[0] == 1
 
     def run(self, lq: np.ndarray) -> np.ndarray:
-        return self._session.run([OUTPUT], {INPUT: lq})[0]
+        images = lq[:, None] if self._alone else [lq]  # (1, 3, h, w) each, or all
+        return _joined([self._session.run([OUTPUT], {INPUT: image})[0] for image in images])
 
 
 def tensorrt_providers(onnxruntime: Any, path: Path, dtype: str | None) -> list[Any]:
@@ -154,8 +156,11 @@ class _OpenVino:
 
     def run(self, lq: np.ndarray) -> np.ndarray:
         with self._busy:  # the request owns its output
-            results = [self._request.infer([one[None]])[0].copy() for one in lq]
-        return results[0] if len(results) == 1 else np.concatenate(results)
+            return _joined([self._request.infer([image])[0].copy() for image in lq[:, None]])
+
+
+def _joined(results: list[np.ndarray]) -> np.ndarray:
+    return results[0] if len(results) == 1 else np.concatenate(results)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.optional_packages import import_optional, installed_version, version_errors
+
+if TYPE_CHECKING:  # needs packages that other exports do not
+    from glean_ext.inference.quantization import Quantized
 
 # How much of the value range a file's results may differ by from the network's, before no file is written.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
@@ -78,6 +81,43 @@ def export(
     return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
 
+def export_int8(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    out: str | os.PathLike,
+    calibrate: str,
+    cfg_options: Sequence[str] = (),
+    notify: Callable[[Notice], None] = log_notice,
+) -> Quantized:
+    """Write the network of a config and a checkpoint as an ONNX model in int8.
+
+    Args:
+        calibrate: A folder of images, at least four, like those that are going to be restored.
+
+    The others, and what is raised, are those of :func:`export`.
+    """
+    from glean_ext.inference.quantization import quantize
+
+    out = Path(out)
+    require_place(out, "onnx")
+    with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
+        metadata = export(config, checkpoint, model := folder / "fp32.onnx", "onnx", "float32", cfg_options, notify)
+        report = quantize(model, written := folder / out.name, calibrate, notify)
+        others = metadata.others | {"psnr": f"{report.psnr:.2f}"}
+        write_metadata(written, replace(metadata, dtype="int8", others=others))
+        written.replace(partial)
+    return report
+
+
+def write_metadata(path: Path, metadata: ModelMetadata) -> None:
+    """Replace the metadata of an ONNX model."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata.to_metadata())
+    onnx.save(model, path)
+
+
 def require_place(out: str | os.PathLike, format: str, engine: str | None = None) -> None:
     """Raise InputError if ``out`` is no name for a file of this form, or a package that writes it is missing."""
     out = Path(out)
@@ -110,7 +150,7 @@ def export_network(
 
     with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
         notify(Notice("capturing the network"))
-        program = capture(net, dtype)
+        program = capture(net, dtype, alone=engine is not None)
         written = folder / out.name
         if format == "onnx":
             metadata = _write_onnx(program, net, metadata, written, notify, engine)
@@ -131,17 +171,24 @@ def describe(net: nn.Module, dtype: str, others: dict[str, str]) -> ModelMetadat
     )
 
 
-def capture(net: nn.Module, dtype: str = "float32") -> torch.export.ExportedProgram:
-    """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too."""
+def capture(net: nn.Module, dtype: str = "float32", alone: bool = False) -> torch.export.ExportedProgram:
+    """The graph of a restorer: the batch is free, for LightGLEAN height and width from 8 on, too.
+
+    With ``alone`` it takes one image at a time. Then the style codes of LightGLEAN are constants, so that engines can
+    compute beforehand what follows from them.
+    """
     takes = cast(SizeRequirements, net.size_requirements)
     height, width = takes.nominal
-    free = {0: torch.export.Dim("batch")}
+    free = {} if alone else {0: torch.export.Dim("batch")}
     if takes.any_size:  # sizes that are free must not look equal
         height, width = height + 3, width + 5
         free |= {2: torch.export.Dim("height", min=MIN_INPUT), 3: torch.export.Dim("width", min=MIN_INPUT)}
     # Not the fast form: that goes image by image and band by band, which a graph would freeze at the sizes of today.
     program = torch.export.export(
-        Cast(net, getattr(torch, dtype)), (torch.zeros(2, 3, height, width),), dynamic_shapes=(free,), strict=False
+        Cast(net, getattr(torch, dtype)),
+        (torch.zeros(1 if alone else 2, 3, height, width),),
+        dynamic_shapes=(free,),
+        strict=False,
     )
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
@@ -172,7 +219,7 @@ def _write_onnx(
     engine: str | None,
 ) -> ModelMetadata:
     notify(Notice("converting it to ONNX"))
-    free = {0: "batch", **({2: "height", 3: "width"} if metadata.any_size else {})}
+    free = ({} if engine else {0: "batch"}) | ({2: "height", 3: "width"} if metadata.any_size else {})
     with warnings.catch_warnings(), version_errors(PACKAGES["onnx"], "{format=onnx}", EXTRA, "format"):
         warnings.simplefilter("ignore")  # of the exporter, about itself
         onnx_program: Any = torch.onnx.export(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
+from glean_ext.network_settings import require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.precision import fast_dtype
+from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
@@ -33,7 +36,7 @@ class TorchBackend:
     """Runs a network, in its fast form where it has one.
 
     Args:
-        config: A config file, or a dict with ``model.generator``.
+        config: A config file, a dict with ``model.generator``, or a network with its weights.
         checkpoint: The network's state dict or a training checkpoint, as path or URL.
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         cfg_options: ``key=value`` changes to a config file.
@@ -56,7 +59,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping,
+        config: str | os.PathLike | Mapping | nn.Module,
         checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         cfg_options: Sequence[str] = (),
@@ -68,10 +71,12 @@ class TorchBackend:
         if dtype is not None:
             require_one_of("dtype", dtype, DTYPES)
         self.device = pick_device(device)
-        config, checkpoint = resolve_model(config, checkpoint)
-        self.weights = Path(checkpoint).name
-        net = load_network(config, checkpoint, cfg_options)
-        self.takes = net.size_requirements
+        if isinstance(config, nn.Module):
+            net, self.weights = config, type(config).__name__
+        else:
+            config, checkpoint = resolve_model(config, checkpoint)
+            net, self.weights = load_network(config, checkpoint, cfg_options), Path(checkpoint).name
+        self.takes = cast(SizeRequirements, net.size_requirements)
         self.colorizes = isinstance(net, GLEANColorization)
         self.gated = has_gate(net)
         if fidelity is not None:
@@ -195,8 +200,8 @@ def draw_latent(net: nn.Module, seed: int) -> Tensor:
     Raises:
         InputError: Another network, which has one answer only, or a negative seed.
     """
-    if not isinstance(net, GLEANColorization):
-        raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+    require_several_results({"type": type(net).__name__})
+    assert isinstance(net, GLEANColorization)
     require_at_least("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, net.style_channels, generator=generator)

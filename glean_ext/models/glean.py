@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from mmagic.models.editors.srgan import SRGAN
+from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
@@ -41,12 +42,16 @@ class GLEAN(SRGAN):
             leaves it out. StyleGAN2 uses 10.
         label_weight: Weight of the cross-entropy of the network's classifier, for a bank with classes: then the images
             need labels (``labels`` of the dataset) in training. In tests, images without them get estimated ones.
+        adversarial_from: The iteration from which on there are an adversarial loss and a discriminator's step; before
+            it the other losses alone train the generator, as SRGAN starts from a network that was trained for PSNR.
+        identity_loss: Config of an :class:`~glean_ext.models.identity_loss.IdentityLoss`; None leaves it out.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
     Raises:
         InputError: Only one of ``discriminator`` and ``gan_loss``, or a discriminator for images of another size; R1
-            with a negative weight, without a discriminator, or with an interval below 1.
+            with a negative weight, without a discriminator, or with an interval below 1; a negative
+            ``adversarial_from``, or one without a discriminator.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class GLEAN(SRGAN):
         r1_gamma: float = 0.0,
         r1_interval: int = 16,
         label_weight: float = 0.01,
+        adversarial_from: int = 0,
+        identity_loss: dict | None = None,
     ):
         if bool(discriminator) != bool(gan_loss):
             raise InputError(
@@ -73,6 +80,10 @@ class GLEAN(SRGAN):
             raise InputError(
                 f"model.r1_gamma={r1_gamma} with r1_interval={r1_interval}: R1 needs a discriminator, a weight of at "
                 "least 0 and an interval of at least 1."
+            )
+        if adversarial_from < 0 or (adversarial_from and not discriminator):
+            raise InputError(
+                f"model.adversarial_from={adversarial_from}: it needs a discriminator, and is an iteration from 0 on."
             )
         out_size = generator.get("out_size")
         if discriminator and discriminator.get("in_size", out_size) != out_size:
@@ -92,6 +103,10 @@ class GLEAN(SRGAN):
             data_preprocessor=data_preprocessor,
         )
 
+        # MMagic's is a buffer: on a GPU, each question about it would wait for all that is computed.
+        del self.step_counter
+        self.step_counter: Tensor = torch.tensor(0)
+        self.identity_loss = MODELS.build(identity_loss) if identity_loss else None
         self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
         self.has_gate = has_gate(self.generator)
         self.label_weight = label_weight
@@ -100,6 +115,7 @@ class GLEAN(SRGAN):
         self._fidelity: Tensor | None = None  # (N,), drawn for a network with the fidelity gate
         self.r1_gamma = r1_gamma
         self.r1_interval = r1_interval
+        self.adversarial_from = adversarial_from
         channels_last(self)
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
@@ -176,14 +192,20 @@ class GLEAN(SRGAN):
             )
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
+        if (identity_loss := self.identity_loss) is not None:
+            losses |= backprop_early(lambda image: {"loss_identity": identity_loss(image, batch_gt_data)}, image)
         if self._fidelity is not None:  # the other losses ask for detail that the input does not have
             image = scaled_gradient(image, 1 - self._fidelity)
         self._label_losses, self._fidelity = {}, None
         if self.perceptual_loss is not None:
             losses |= backprop_early(lambda image: self._perceptual_losses(image, batch_gt_data), image)
-        if self.discriminator is not None:
+        if self.if_run_d():
             losses |= backprop_early(self._adversarial_loss, image)
         return {name: loss.float() for name, loss in losses.items()}
+
+    def if_run_d(self) -> bool:
+        """Whether this iteration has a discriminator's step and an adversarial loss."""
+        return self.discriminator is not None and bool(self.step_counter >= self.adversarial_from)
 
     def _perceptual_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         perceptual, style = self.perceptual_loss(image, gt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,11 @@ CRITERIA = {"l1": F.l1_loss, "mse": F.mse_loss}
 
 
 class VGGFeatures(nn.Module):
-    """The first layers of torchvision's VGG: (N, 3, H, W), RGB in [0, 1] -> {layer index: features}.
+    """The first layers of torchvision's VGG or AlexNet: (N, 3, H, W), RGB in [0, 1] -> {layer index: features}.
 
     Args:
         layers: Indices into VGG's ``features``, as strings.
-        vgg_type: ``'vgg16'`` or another of torchvision's.
+        vgg_type: ``'vgg16'``, ``'alexnet'`` or another of torchvision's that has ``features``.
         use_input_norm: Subtract ImageNet's mean and divide by its standard deviation.
     """
 
@@ -54,6 +54,47 @@ class VGGFeatures(nn.Module):
             if name in self.layers:
                 features[name] = x
         return features
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Layer index -> channels of its features."""
+        last, found = 3, {}
+        for name, layer in self.vgg_layers.named_children():
+            last = getattr(layer, "out_channels", last)
+            if name in self.layers:
+                found[name] = last
+        return found
+
+    def load(self, pretrained: str | None) -> None:
+        """Fill the layers from ``'torchvision://vgg16'`` (downloaded) or from the path or URL of a torchvision
+        checkpoint; for None with seeded random weights.
+
+        Raises:
+            InputError: A file that does not fit.
+        """
+        if pretrained is None:
+            return self._draw()
+        source = pretrained
+        if source.startswith("torchvision://"):
+            from torchvision.models import get_model_weights
+
+            source = get_model_weights(source.removeprefix("torchvision://")).IMAGENET1K_V1.url
+        state = checkpoints.with_prefix(checkpoints.read(source), "features", source)
+        used = {str(index) for index in range(len(self.vgg_layers))}
+        deeper = [key for key in state if key.split(".")[0] not in used]
+        checkpoints.load_strict(self.vgg_layers, state, source, ignore=deeper)
+
+    def _draw(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for layer in self.vgg_layers:
+            if isinstance(layer, nn.Conv2d):
+                # Drawn in the contiguous layout, so that the values are the same in channels_last.
+                weight = torch.empty(layer.weight.shape)
+                nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+                layer.weight.data.copy_(weight)
+                nn.init.constant_(cast(Tensor, layer.bias), 0)
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.reset_parameters()
 
 
 class PerceptualLoss(nn.Module):
@@ -112,28 +153,7 @@ class PerceptualLoss(nn.Module):
 
     def init_weights(self) -> None:
         """Load VGG's weights from ``pretrained``. mmengine's runner calls this; otherwise the first forward does."""
-        layers = self.vgg.vgg_layers
-        if self.pretrained is None:
-            generator = torch.Generator().manual_seed(0)
-            for layer in layers:
-                if isinstance(layer, nn.Conv2d):
-                    # Drawn in the contiguous layout, so that the values are the same in channels_last.
-                    weight = torch.empty(layer.weight.shape)
-                    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-                    layer.weight.data.copy_(weight)
-                    nn.init.constant_(layer.get_parameter("bias"), 0)
-                elif isinstance(layer, nn.BatchNorm2d):
-                    layer.reset_parameters()
-        else:
-            source = self.pretrained
-            if source.startswith("torchvision://"):
-                from torchvision.models import get_model_weights
-
-                source = get_model_weights(self.vgg_type).IMAGENET1K_V1.url
-            state = checkpoints.with_prefix(checkpoints.read(source), "features", source)
-            used = {str(index) for index in range(len(layers))}
-            deeper = [key for key in state if key.split(".")[0] not in used]
-            checkpoints.load_strict(layers, state, source, ignore=deeper)
+        self.vgg.load(self.pretrained)
         self._has_weights = True
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -46,7 +46,8 @@ class Augmentation(nn.Module):
         flips, turns, shifts = (self._chosen(n) for _ in range(3))
         angles = torch.randint(4, (n,)) if h == w else 2 * torch.randint(2, (n,))
         offsets = ((torch.rand(n, 2) * 2 - 1) * MAX_SHIFT * torch.tensor([h, w])).round().long()
-        images = move(images, flips & (torch.rand(n) < 0.5), angles * turns, offsets * shifts[:, None])
+        moves = flips & (torch.rand(n) < 0.5), angles * turns, offsets * shifts[:, None]
+        images = move(images, *(value.to(images.device) for value in moves))
         return recolour(images, self._colours(n))
 
     def adapt(self, sign: float, images: int) -> None:
@@ -70,6 +71,8 @@ class Augmentation(nn.Module):
 def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Tensor:
     """Mirror, then turn, then shift images by whole pixels; the uncovered border shows the image's reflection.
 
+    All tensors are on one device, where the places of all pixels are computed, too.
+
     Args:
         images: (N, C, H, W)
         mirrored: (N,) bool: left becomes right.
@@ -80,7 +83,8 @@ def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Te
     assert_shape(mirrored, (n,))
     assert_shape(turns, (n,))
     assert_shape(offsets, (n, 2))
-    y, x = torch.arange(h)[None, :, None], torch.arange(w)[None, None, :]
+    y, x = (torch.arange(side, device=images.device) for side in (h, w))
+    y, x = y[None, :, None], x[None, None, :]
     # The source of each pixel of the result is computed, so the last change is undone first.
     y, x = _reflected(y - offsets[:, 0, None, None], h), _reflected(x - offsets[:, 1, None, None], w)
     y, x = torch.broadcast_tensors(y, x)  # (N, H, W)
@@ -88,7 +92,7 @@ def move(images: Tensor, mirrored: Tensor, turns: Tensor, offsets: Tensor) -> Te
     sources = [(y, x), (x, h - 1 - y), (h - 1 - y, w - 1 - x), (w - 1 - x, y)]
     y, x = (sum((turns == k) * source[axis] for k, source in enumerate(sources)) for axis in (0, 1))
     x = torch.where(mirrored[:, None, None], w - 1 - x, x)
-    places = (y * w + x).flatten(1).to(images.device)  # (N, HW)
+    places = (y * w + x).flatten(1)  # (N, HW)
     return images.flatten(2).gather(2, places[:, None].expand(-1, c, -1)).reshape(n, c, h, w)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, did_you_mean
+from glean_ext.network_settings import NO_CLASSES
 from glean_ext.networks.conv2d_gradfix import Conv2d
 
 SHOWN = 3  # names that a message suggests
@@ -73,7 +74,7 @@ def find_label(label: int | str, num_classes: int, names: Sequence[str] = ()) ->
     (1, 2)
     """
     if not num_classes:
-        raise InputError("{label} has no effect: this network has a bank without classes.", "label", "Leave it out.")
+        raise InputError(NO_CLASSES, "label", "Leave it out.")
     if isinstance(label, str):
         plain = {_plain(name): index for index, name in reversed(list(enumerate(names)))}
         if _plain(label) in plain:

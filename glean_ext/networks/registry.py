@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from inspect import signature
-
 from glean_ext.errors import InputError
+from glean_ext.network_settings import require_arguments, require_network
 from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.glean_biggan import GLEANBigGAN
 from glean_ext.networks.glean_diffusion import GLEANDiffusion
-from glean_ext.networks.labels import find_label
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 
 Restorer = GLEANStyleGANv2 | GLEANBigGAN | GLEANDiffusion | LightGLEANStyleGANv2
@@ -28,14 +26,10 @@ def build_network(cfg: dict) -> Restorer:
     Raises:
         InputError: An unknown type or argument, or a value the network refuses.
     """
-    cfg = dict(cfg)
-    kind = cfg.pop("type", None)
-    if kind not in NETWORKS:
-        raise InputError(f"model.generator.type is {kind!r}, but it must be one of {sorted(NETWORKS)}.")
-    if cfg.get("label") is not None and "label" not in signature(NETWORKS[kind]).parameters:
-        find_label(cfg["label"], num_classes=0)  # says that there are none
+    kind = require_network(cfg)
+    require_arguments(cfg)
     try:
-        return NETWORKS[kind](**cfg)
+        return NETWORKS[kind](**{name: value for name, value in cfg.items() if name != "type"})
     except InputError:  # of the label, which front ends have an option for
         raise
     except (TypeError, ValueError) as error:

@@ -420,7 +420,7 @@ def test_choices_for_photographs(restore, fault, light, tmp_path, portrait):
         "--fidelity is 2.0, but it must be between 0 (restores) and 1 (keeps the input)."
     )
     assert fault(*photo, "b.png", "--photo", "--background", "x.py") == (
-        "--background takes bicubic, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
+        "--background takes bicubic, realesrgan, CONFIG CHECKPOINT, or MODEL.onnx. Give one of these."
     )
 
 
@@ -525,12 +525,12 @@ def test_a_full_disk(tmp_path):
     assert written(tmp_path / "out") == []
 
 
-# ---------------------------------------------------------------- README
+# ---------------------------------------------------------------- docs
 
 
-def test_the_example_of_the_readme(glean, tmp_path):
+def test_the_first_example_in_python(glean, tmp_path):
     """Run as it stands there; MMagic is not imported."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorials/library.md").read_text(), re.M | re.S)
     (example,) = (block for block in blocks if "restore_batch" in block)
     folder_of(tmp_path / "faces", "a.png", "b.png")
     code = example + "\nimport sys\nprint('mmagic' in sys.modules, restorer.network.dtype)\n"

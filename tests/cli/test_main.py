@@ -173,6 +173,11 @@ MISTAKES = {
     "test demo_glean_x8 text.png": "text.png is no checkpoint: neither torch.save nor pickle wrote it.",
     "export demo_glean_x8 text.png a.onnx": "text.png is no checkpoint: neither torch.save nor pickle wrote it.",
     "prepare-data no out --size 64": "no: there is no such folder or zip file.",
+    "model-info bank_demo_64": "model.generator.type is 'TrainableBank', but it must be one of GLEANBigGAN, ",
+    "train demo_glean_x8 --cfg-options model.generator.insize=8": (
+        "model.generator (GLEANStyleGANv2): there is no argument 'insize'. Did you mean in_size?"
+    ),
+    "export demo_glean_x8 zip a.onnx --cfg-options model.generator.x=1": "model.generator (GLEANStyleGANv2): there is",
     "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
     "restore no.jpg -o out.png": "no.jpg: there is no such file or folder.",
     "restore face.png -o out.bmp": "out.bmp: images are written as .png, .jpg, .jpeg, .webp.",
@@ -190,6 +195,11 @@ MISTAKES = {
     "restore face.png -o out.png --size-policy tile --tile-size 64": (
         "--tile-size has no effect: this model takes 128x128 only, so its tiles are that."
     ),
+    "restore face.png -o out.png --outscale 5000": "face.png: with outscale 5000 the result would have 40000x40000",
+    "restore cut.png -o out.png": "cut.png is truncated or damaged (",
+    "restore --model demo_glean_x8 face.png -o out.png --seed 3": "--seed has no effect: this model has one result",
+    "restore --model demo_glean_x8 face.png -o out.png --label cat": "--label has no effect: this network has a",
+    "restore --model GLEAN_X16_FFH face.png -o out.png": "no model is called 'GLEAN_X16_FFH'. Did you mean glean_x16_f",
     "restore demo_glean_x8 text.png face.png -o out.png": "text.png is no checkpoint: neither torch.save nor pickle",
     "restore face.png -o out.png --fit crop": "--fit crop has no use for faces",
     "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
@@ -207,6 +217,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     (tmp_path / "GT").mkdir()
     (tmp_path / "GT/a.png").touch()
     Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "face.png").read_bytes()[:45])
     (tmp_path / "text.png").write_text("no image")
     offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
     environment = os.environ | offline | {"TORCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}

@@ -50,6 +50,16 @@ def test_videos(tmp_path):
     )
 
 
+def test_opencv_on_a_system_without_windows(tmp_path):
+    missing = "libxcb.so.1: cannot open shared object file: No such file or directory"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    code = f"raise ImportError({missing!r})"
+    model = "--model", "demo_glean_x8", "--photo", "--device", "cpu"
+    exit_code, line = run(tmp_path, "cv2", code, "infer.py", *model, "a.png", "-o", "o.png")
+    assert exit_code == 2
+    assert line.startswith(f"error: OpenCV does not work here ({missing}). Install that library, or OpenCV without ")
+
+
 def test_databases(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()

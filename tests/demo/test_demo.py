@@ -19,7 +19,7 @@ from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 
-CONFIG = Path(__file__).parents[2] / "configs" / "demo_glean_x8.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "demo_glean_x8_short.py"
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +148,10 @@ def test_shipped_bank_loads_strictly():
 
 def test_shipped_glean_beats_bicubic_by_5_db(tmp_path):
     """On the first 40 of the held-out faces; `make demo` measures all 200."""
-    from demo.run import measure, restore_held_out, shipped_weights
+    from demo.run import SHIPPED, measure, restore_held_out
 
     make_demo_data(tmp_path, train=0, test=40)
-    rows = {
-        row.name: row.images
-        for row in restore_held_out(tmp_path / "test" / "GT", CONFIG, {"ours": shipped_weights(CONFIG)})
-    }
+    rows = {row.name: row.images for row in restore_held_out(tmp_path / "test" / "GT", CONFIG, {"ours": SHIPPED})}
     bicubic, ours = (measure(rows[name], rows["GT"])["PSNR"] for name in ("bicubic", "ours"))
     assert 15 < bicubic < 25
     assert ours > bicubic + 5

@@ -69,3 +69,21 @@ def test_the_scale_is_saved():
     third = scaled(weight(1.0))
     third.load_state_dict(state)
     assert third.loss_scaler.get_scale() == SCALE
+
+
+@pytest.mark.parametrize(
+    ("fast", "scales"), [(torch.bfloat16, False), (torch.float16, True), (torch.float32, False)]
+)  # H200, T4, GTX 1080
+def test_what_auto_takes_on_a_gpu(monkeypatch, caplog, fast, scales):
+    module = "glean_ext.engine.amp_optim_wrapper"
+    scalers: list[bool] = []
+    monkeypatch.setattr(f"{module}.get_device", lambda: "cuda")
+    monkeypatch.setattr(f"{module}.fast_dtype", lambda device: fast)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scalers.append(enabled))
+    wrapper = MixedPrecisionOptimWrapper(torch.optim.SGD([weight(1.0)], lr=1.0), "auto")
+    assert (wrapper.dtype, wrapper.enabled, scalers) == (fast, fast != torch.float32, [scales])
+    assert not caplog.messages
+    MixedPrecisionOptimWrapper(torch.optim.SGD([weight(1.0)], lr=1.0), "bfloat16")
+    name = {torch.float16: "fp16", torch.float32: "fp32"}.get(fast)
+    slow = f"bf16 makes training many times slower on this GPU; optim_wrapper.dtype='auto' would take {name} here."
+    assert caplog.messages == ([slow] if name else [])

@@ -56,6 +56,15 @@ def test_other_batch_sizes_train(home, batch, options):
     assert train(home, f"train_dataloader.batch_size={batch}", "train_cfg.max_iters=1", *options).iter == 1
 
 
+@pytest.mark.parametrize("option", ["strategy.type=FSDPStrategy", "runner_type=FlexibleRunner"])
+def test_sharded_training_is_refused(home, option):
+    assert fault(home, option) == (
+        f"config: {option.partition('=')[0].partition('.')[0]} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which "
+        "cannot train a generator and a discriminator. Remove it: several GPUs train through DDP, see "
+        "tools/dist_train.sh."
+    )
+
+
 NUMBERS = {
     "train_cfg.max_iters=many": "train_cfg.max_iters is 'many', but it must be a whole number of at least 1.",
     "train_cfg.max_iters=2.5": "train_cfg.max_iters is 2.5, but it must be a whole number of at least 1.",

@@ -66,7 +66,7 @@ class Notes(Hook):
 )
 def test_accumulated_gradients_are_those_of_the_larger_batch(home, monkeypatch, kind, counts, batch):
     """R1 included. Of the mixed-precision wrapper its counting is meant, so it runs in fp32."""
-    monkeypatch.setattr("glean_ext.engine.amp_optim_wrapper.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("glean_ext.networks.precision.cpu_has_bf16", lambda: False)
     parts = "generator", "discriminator"
     wrapper = [f"optim_wrapper.{part}.type={kind}" for part in parts]
     if kind == "MixedPrecisionOptimWrapper":

@@ -72,7 +72,9 @@ WHERE = "of the dataset to where the images are."
 
 
 TRAIN_FAULTS = {
-    "model.generator.num_rrdb=2": "config: GLEANStyleGANv2.__init__() got an unexpected keyword argument 'num_rrdb'",
+    "model.generator.num_rrdb=2": (
+        "model.generator (GLEANStyleGANv2): there is no argument 'num_rrdb'. Did you mean num_rrdbs?"
+    ),
     "model.discriminator.in_sizes=16": (
         "config: StyleGAN2Discriminator.__init__() got an unexpected keyword argument 'in_sizes' (in "
         "StyleGANv2Discriminator)"

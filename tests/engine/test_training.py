@@ -160,7 +160,7 @@ def test_mixed_precision_trains_and_resumes(home):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_automatic_precision_is_bf16_where_the_cpu_computes_in_it(home, monkeypatch, caplog, fast):
-    monkeypatch.setattr("glean_ext.engine.amp_optim_wrapper.cpu_has_bf16", lambda: fast)
+    monkeypatch.setattr("glean_ext.networks.precision.cpu_has_bf16", lambda: fast)
     train(home, AMP[0], "optim_wrapper.generator.dtype=auto", "train_cfg.max_iters=1")
     assert Recorder.last.dtypes == {torch.bfloat16 if fast else torch.float32}
     train(home, AMP[0], "train_cfg.max_iters=1", work_dir="asked for")

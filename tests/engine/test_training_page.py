@@ -1,4 +1,4 @@
-"""docs/training.md: its configs load, and its commands are ones that ``glean`` knows, with settings that exist."""
+"""docs/training.md: its configs load, and its commands name configs and settings that exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from support.training import ROOT
 
-from glean_ext.cli.main import COMMANDS as MODULES
 from glean_ext.config import load_config
 
 PAGE = re.sub(r"\\\n\s*", "", (ROOT / "docs/training.md").read_text())
@@ -58,13 +57,8 @@ def test_more_metrics(configs):
 
 
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS)
-def test_the_commands_of_the_page(command, arguments):
-    module, _ = MODULES[command]
-    files = [ROOT / "glean_ext/cli" / f"{name}.py" for name in ("base", "restore_options", module)]
-    text = "".join(file.read_text() for file in files)
+def test_the_configs_of_the_commands(command, arguments):
     words = shlex.split(arguments)
-    for word in words:
-        assert not word.startswith("-") or f'"{word}"' in text, f"glean {command} has no {word}"
     paths = [word for word in words if word.startswith("configs/") and Path(word).name not in CONFIGS]
     options = words[words.index("--cfg-options") + 1 :] if "--cfg-options" in words else []
     for path in paths:

@@ -240,7 +240,7 @@ FAULTS = [
     (GLEAN, {"inject_at": [4, 32]}, "inject_at may hold 4, 8, 16 (powers of two up to in_size), but it holds 32."),
     (GLEAN, {"inject_at": [5]}, "inject_at may hold 4, 8, 16 (powers of two up to in_size), but it holds 5."),
     (LIGHT, {"decoder": "none"}, "decoder must be one of ('slim', 'full'), but it is 'none'."),
-    (LIGHT, {"inject_at": [4]}, "got an unexpected keyword argument 'inject_at'"),
+    (LIGHT, {"inject_at": [4]}, "there is no argument 'inject_at'."),
 ]
 
 

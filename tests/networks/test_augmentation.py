@@ -21,6 +21,16 @@ def images(n: int, h: int = 16, w: int = 16, seed: int = 0) -> Tensor:
 # ---------------------------------------------------------------- places
 
 
+def test_places_are_computed_where_the_images_are():
+    """Nothing as large as an image comes from the CPU: to a tensor on the meta device nothing else could be added."""
+    augmentation = Augmentation()
+    augmentation.p = 0.8
+    assert augmentation(images(4).to("meta")).device.type == "meta"
+    few = torch.zeros(4, dtype=torch.int64, device="meta")
+    moved = move(images(4).to("meta"), few.bool(), few, torch.zeros(4, 2, dtype=torch.int64, device="meta"))
+    assert moved.device.type == "meta" and moved.shape == (4, 3, 16, 16)
+
+
 @pytest.mark.parametrize(("h", "w", "turns"), [(8, 8, [0, 1, 2, 3]), (6, 8, [0, 2, 0, 2])])
 def test_images_are_mirrored_turned_and_shifted(h, w, turns):
     x = images(8, h, w)

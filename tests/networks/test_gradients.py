@@ -60,6 +60,7 @@ SHAPES = [
     ((6, 7), 3, 1, 1, 1, False),
     ((7, 6), 3, 2, 0, 1, False),
     ((8, 5), 4, 2, 1, 4, False),
+    ((8, 5), 4, 1, 1, 4, False),
     ((5, 6), 1, 2, 0, 1, False),
     ((4, 3), 3, 2, 0, 1, True),
 ]
@@ -69,6 +70,7 @@ SHAPES = [
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
 def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, groups, transposed, trainable):
     monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
+    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix.LARGE_IMAGE", 1)
     torch.manual_seed(0)
     shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
     x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
@@ -96,16 +98,43 @@ def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, gro
     assert torch.autograd.gradgradcheck(lambda *inputs: ours(*inputs).square(), inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_depthwise_filters_on_a_gpu_get_channels_first_memory(monkeypatch, dtype):
+    """In the forward and in the backward pass; what comes out is channels-last again."""
+    layouts: list[bool] = []
+    real = F.conv2d
+
+    def spy(x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        layouts.append(x.is_contiguous() and weight.stride() == (16, 16, 4, 1))
+        return real(x, weight, *args, **kwargs)
+
+    x = torch.randn(2, 4, 8, 8, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    kernel = ops.fir_kernel((1, 3, 3, 1)).to(dtype)
+    results = []
+    for first in False, True:
+        monkeypatch.setattr("glean_ext.networks.conv2d_gradfix.prefers_channels_first", lambda x, first=first: first)
+        monkeypatch.setattr(F, "conv2d", spy)
+        leaf = x.detach().requires_grad_()
+        y = ops.upfirdn2d(leaf, kernel, pad=(1, 1))
+        (slope,) = torch.autograd.grad(y.float().square().sum(), leaf)
+        assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (y, slope))
+        results.append((y, slope))
+    assert layouts == [False, False, True, True]
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_weight_gradient_is_apart_only_where_it_pays(monkeypatch):
     weight = torch.randn(4, 4, 3, 3, requires_grad=True)
     plain = torch.randn(2, 4, 6, 6)
     last = plain.contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix.LARGE_IMAGE", 4 * 6 * 6)
 
     def apart(x: Tensor) -> bool:
         return "_Convolution" in type(convolution(x, weight).grad_fn).__name__
 
     monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
-    assert apart(last) and not apart(plain)
+    assert apart(last) and not apart(plain) and not apart(last[:, :, 1:])
     with torch.autocast("cpu", torch.bfloat16):
         assert not apart(last)
     monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: False)
@@ -270,6 +299,35 @@ def test_r1_is_computed_in_fp32_where_the_network_runs_in_fp16(mmagic_models, mo
     (restorer.gan_loss(discriminator(gt), target_is_real=True, is_disc=True) + expected).backward()
     for grad, param in zip(found, discriminator.parameters(), strict=True):
         torch.testing.assert_close(grad, param.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_adversarial_training_starts_later():
+    """Until then the discriminator neither computes nor learns, and the losses are those of a training without it."""
+    subject, without = training(adversarial_from=2), training(discriminator=None, gan_loss=None)
+    start = copy.deepcopy(subject.restorer.discriminator.state_dict())
+    calls: list[int] = []
+    subject.restorer.discriminator.register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(2):
+        losses = subject.run()
+        assert losses == without.run() and set(losses) == {"loss_pix", "loss_perceptual", "loss_style"}
+    assert not calls
+    for name, value in subject.restorer.discriminator.state_dict().items():
+        assert torch.equal(value, start[name]), name
+    assert {"loss_gan", "loss_d_real", "loss_d_fake"} < set(subject.run())
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("changes", [{"adversarial_from": -1}, {"adversarial_from": 1, "discriminator": None}])
+def test_where_adversarial_training_cannot_start(changes):
+    with pytest.raises(InputError, match=r"model\.adversarial_from=-?1: it needs a discriminator, and is an iteration"):
+        training(**{"gan_loss": None if "discriminator" in changes else MODEL["gan_loss"], **changes})
+
+
+def test_the_counter_of_steps_does_not_move_to_a_gpu():
+    """A GPU would be waited for in the middle of each step, to decide what the step consists of."""
+    restorer = training(r1_gamma=1.0).restorer
+    assert all(tensor.numel() > 1 or "weight" in name for name, tensor in restorer.named_buffers())
+    assert restorer.to("meta").step_counter.device.type == "cpu"
 
 
 def test_r1_needs_a_discriminator():

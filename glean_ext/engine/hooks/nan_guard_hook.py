@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -22,7 +24,10 @@ class NaNGuardHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        bad = {name: loss.item() for name, loss in (outputs or {}).items() if not torch.isfinite(loss)}
+        if not outputs:
+            return
+        values = torch.stack([loss.float() for loss in outputs.values()]).tolist()  # a GPU is waited for once
+        bad = {name: value for name, value in zip(outputs, values, strict=True) if not math.isfinite(value)}
         if bad:
             losses = ", ".join(f"{name} is {loss}" for name, loss in bad.items())
             self._stop(runner, f"{losses}; the batch was {', '.join(batch_files(data_batch)) or 'of unknown files'}")

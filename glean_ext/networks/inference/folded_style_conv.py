@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from glean_ext.networks import ops
 from glean_ext.networks.banks.stylegan2 import StyleConv
+from glean_ext.networks.conv2d_gradfix import convolution
 from glean_ext.networks.inference.frozen_copy import constant
 from glean_ext.networks.shapes import assert_shape
 
@@ -66,15 +67,6 @@ class Modulation(nn.Module):
         return ModulatedWeight(self.weight.to(dtype), style, demodulation)
 
 
-def prefers_channels_first(x: Tensor) -> bool:
-    """Whether a depthwise 4x4 convolution is faster with ``x`` stored channels-first, copies included.
-
-    On GPUs, PyTorch gives channels-last tensors to cuDNN, which is slow at it in half precision; its own kernel for
-    channels-first is not.
-    """
-    return x.is_cuda and x.dtype != torch.float32
-
-
 class FoldedStyleConv(nn.Module):
     """A style convolution with a given :class:`ModulatedWeight`. Bias and noise hold the activation's gain."""
 
@@ -107,11 +99,7 @@ class FoldedStyleConv(nn.Module):
         before, after = self.pad
         if before != after:
             x, before = F.pad(x, (before, after, before, after)), 0
-        if prefers_channels_first(x):
-            x, fir = x.contiguous(), self.fir.clone(memory_format=torch.contiguous_format)
-            x = F.conv2d(x, fir, bias, padding=before, groups=len(fir))
-            return x.contiguous(memory_format=torch.channels_last)  # (N, O, 2h, 2w)
-        return F.conv2d(x, self.fir, bias, padding=before, groups=len(self.fir))  # (N, O, 2h, 2w)
+        return convolution(x, self.fir, bias, padding=before, groups=len(self.fir))  # (N, O, 2h, 2w)
 
     def _activate(self, x: Tensor, top: int) -> Tensor:
         """Add noise to ``x`` in place; leaky ReLU."""

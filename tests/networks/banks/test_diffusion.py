@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from support.diffusion import IMAGES, LATENTS, PIPELINES, network, save_pipeline
+from support.diffusion import IMAGES, LATENTS, NETWORK, PIPELINES, network, save_pipeline
 
 from glean_ext.errors import InputError
 from glean_ext.networks import GLEANDiffusion
@@ -234,3 +234,33 @@ def test_pipelines_that_cannot_be_a_bank(pipeline, settings, message):
     with pytest.raises(InputError) as error:
         network(pipeline=pipeline, **settings)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_it_trains_by_its_config(folders, tmp_path, monkeypatch):
+    """Two iterations; the frozen U-Net stays what it was, and the checkpoint restores images without its weights."""
+    from support.training import make_home, small_config
+
+    import glean_ext
+    from glean_ext.config import load_config
+    from glean_ext.engine import runner as runners
+
+    monkeypatch.chdir(tmp_path)
+    generator = {
+        "type": "GLEANDiffusion",
+        **NETWORK,
+        "in_size": 8,
+        "out_size": 16,
+        "pipeline": str(folders["images"][0]),
+    }
+    lines = f"model['generator'] = dict(_delete_=True, **{generator!r})", "train_cfg = dict(max_iters=2)"
+    make_home(tmp_path, small_config(*lines, bank="bank_init='random'", validate=False), images=4)
+    cfg = load_config("config.py")
+    cfg.work_dir, cfg.log_level = "work", "ERROR"
+    cfg.custom_hooks = [{"type": "FrozenBankHook", "interval": 1}]
+    runner = runners.train(cfg)
+    expected = load_file(folders["images"][0] / "unet/diffusion_pytorch_model.safetensors")
+    state = runner.model.generator.generator.unet.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    restorer = glean_ext.ImageRestorer("config.py", "work/iter_2.pth", device="cpu")
+    image = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    assert restorer.restore(image).shape == (16, 16, 3)

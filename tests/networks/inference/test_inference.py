@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
-from glean_ext.networks import GLEANStyleGANv2, build_network, prepare_for_inference
+from glean_ext.networks import GLEANStyleGANv2, build_network, conv2d_gradfix, prepare_for_inference
 from glean_ext.networks.banks.stylegan2 import ModulatedConv
 from glean_ext.networks.decoder import PixelShuffleUp
 from glean_ext.networks.inference import banded_upsampling as inference
-from glean_ext.networks.inference import fast_networks, folded_style_conv
+from glean_ext.networks.inference import fast_networks
 from glean_ext.networks.inference.decoder_stages import TransposedUp, four_pixels_at_once
 from glean_ext.networks.inference.folded_style_conv import Modulation
 
@@ -108,7 +108,7 @@ def test_a_batch_that_is_computed_together_equals_its_images(monkeypatch, varian
     filters: list[torch.dtype] = []
     by_image = fast(lq)
     monkeypatch.setattr(fast_networks, "images_together", len)
-    monkeypatch.setattr(folded_style_conv, "prefers_channels_first", lambda x: filters.append(x.dtype) or True)
+    monkeypatch.setattr(conv2d_gradfix, "prefers_channels_first", lambda x: filters.append(x.dtype) or True)
     together = fast(lq)
     assert batches == [1, 1, 1, 3]
     assert set(filters) == {dtype}

@@ -1,0 +1,118 @@
+"""Files behind URLs such as ``s3://bucket/folder``, which fsspec reads and writes with the user's own credentials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from glean_ext.errors import InputError, first_line
+
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=.)", re.IGNORECASE)
+# Protocols of object stores, which show a file when all of it is there. On others it gets its name afterwards.
+OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+
+
+class UrlPath(PurePosixPath):
+    """A URL whose parts are read and changed as those of a path.
+
+    >>> url = UrlPath("s3://bucket/in/face.png")
+    >>> str(url), url.name, str(url.with_suffix(".jpg")), str(url.parent / "b.png")
+    ('s3://bucket/in/face.png', 'face.png', 's3://bucket/in/face.jpg', 's3://bucket/in/b.png')
+    """
+
+    def __str__(self) -> str:
+        return SCHEME.sub(r"\1://", super().__str__(), count=1)
+
+
+def is_file_url(text: object) -> bool:
+    """Whether this is the URL of files that are not reached by a path."""
+    return SCHEME.match(str(text)) is not None and "://" in str(text)
+
+
+def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
+    """All files below a URL or that its pattern matches, sorted, each with its path within the folder that is given.
+
+    Raises:
+        InputError: The URL cannot be read, or there is nothing.
+    """
+    with url_errors(url):
+        system, path = _open(url)
+        base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0] if re.search(r"[*?\[]", path) else path
+        if base != path:
+            found = [name for name in system.glob(path) if not system.isdir(name)]
+        else:
+            found = [path] if system.isfile(path) else system.find(path)
+    if not found:
+        raise InputError(f"{url}: there is no such file, and no such folder with files. Correct the URL.")
+    base = str(PurePosixPath(base).parent) if found == [path] else base
+    scheme = url.split("://")[0]
+    return [
+        (UrlPath(f"{scheme}://{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
+        for name in sorted(found)
+    ]
+
+
+def existing_below(url: str) -> frozenset[str]:
+    """The URLs of all files in a folder, which need not be there.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return frozenset(str(path) for path, _ in list_url(url))
+    except InputError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
+            return frozenset()
+        raise
+
+
+def fetch(source: UrlPath, to: Path) -> None:
+    """Copy a file here.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    with url_errors(str(source)):
+        system, path = _open(str(source))
+        system.get_file(path, str(to))
+
+
+def deliver(file: Path, to: UrlPath) -> None:
+    """Copy a file there; it appears as a whole.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    with url_errors(str(to)):
+        system, path = _open(str(to))
+        protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+        if protocols & OBJECT_STORES:
+            system.put_file(str(file), path)
+            return
+        partial = f"{path}.partial"
+        system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+        system.put_file(str(file), partial)
+        system.mv(partial, path)
+
+
+def _open(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # comes with torch, and takes a moment to load
+
+    return url_to_fs(url)
+
+
+@contextmanager
+def url_errors(url: str) -> Iterator[None]:
+    """Any error in the block is one of the file behind ``url``: a package, the network, credentials or a name."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # those of the stores' libraries have no common base
+        kind = "" if isinstance(error, (OSError, ImportError)) else f"{type(error).__name__}: "
+        raise InputError(
+            f"{url} cannot be used ({kind}{first_line(error)}). Correct the URL, or give its store's credentials."
+        ) from error

@@ -1,0 +1,137 @@
+"""Inputs and outputs behind URLs."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from support.restoring import restore, results, write_images
+from support.training import free_port
+
+from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
+from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
+from glean_ext.errors import InputError
+from glean_ext.utils.url_files import UrlPath, deliver, is_file_url
+
+MODEL = ModelSource.named("demo_lightglean_x8")
+
+
+@pytest.fixture
+def memory():
+    """fsspec's files in memory, none at first."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def options(source: object, output: object, **changes) -> RestoreOptions:
+    return RestoreOptions(MODEL, (str(source),), str(output), device="cpu", dtype="float32", **changes)
+
+
+def test_urls_are_paths():
+    url = UrlPath("s3://bucket/in/a.png")
+    assert str(url / "b") == "s3://bucket/in/a.png/b" and url.parent == UrlPath("s3://bucket/in")
+    assert {url} == {UrlPath("s3://bucket") / "in" / "a.png"} and str(url.relative_to("s3://bucket")) == "in/a.png"
+    assert [is_file_url(text) for text in ("s3://b", url, "s3", "C:/a", "a:b.png", Path("a"), "s3:/b")] == [
+        *(True, True, False, False, False, False, False)
+    ]
+
+
+def test_files_of_urls_are_restored_like_local_ones(tmp_path, memory):
+    write_images(tmp_path / "in", 3)
+    Path(tmp_path, "in/00/damaged.png").write_bytes(b"no image")
+    Path(tmp_path, "in/00/notes.txt").write_text("text")
+    memory.put(f"{tmp_path}/in", "/data/in", recursive=True)
+    memory.pipe("/data/in/.hidden/a.png", b"")
+    local = restore_files(options(tmp_path / "in", tmp_path / "out", compare=True))
+    notices: list[str] = []
+    callbacks = RunCallbacks(notify=lambda notice: notices.append(str(notice)))
+    given = options("memory://data/in", "memory://data/out", compare=True)
+    report = restore_files(given, callbacks)
+    assert (report.done, local.done) == (3, 3)
+    found = {name.removeprefix("/data/out/"): memory.cat(name) for name in memory.find("/data/out")}
+    assert found == results(tmp_path / "out")
+    (failure,) = report.failures.values()
+    assert str(failure).startswith("memory://data/in/00/damaged.png is no image")
+    assert [str(path) for path in plan_run(options("memory://data/in", "memory://new")).outputs.left_out] == [
+        "memory://data/in/00/notes.txt"
+    ]
+
+    memory.rm("/data/out/00/00001.png")
+    memory.rm("/data/in/00/damaged.png")
+    again = options("memory://data/in", "memory://data/out", compare=True, skip_existing=True)
+    assert (restore_files(again).done, restore_files(again).skipped) == (1, 3)
+    with pytest.raises(InputError, match=r"3 of 3 outputs exist in memory://data/out \(00000\.png, "):
+        plan_run(given)
+    mixed = restore_files(options("memory://data/in/00/*2.png", tmp_path / "down"))
+    assert mixed.done == 1 and results(tmp_path / "down") == {"00002.png": found["00/00002.png"]}
+    assert restore_files(options(tmp_path / "in/00/00002.png", "memory://up")).done == 1
+    assert memory.cat("/up/00002.png") == found["00/00002.png"]
+
+
+def test_a_store_that_shows_parts_of_files_gets_them_under_another_name(tmp_path, monkeypatch):
+    local, moved = fsspec.filesystem("file"), []
+    monkeypatch.setattr(type(local), "mv", lambda self, *paths: moved.append(paths))
+    monkeypatch.setattr("glean_ext.utils.url_files._open", lambda url: (local, f"{tmp_path}/out/a.png"))
+    Path(tmp_path, "a.png").write_bytes(b"content")
+    deliver(tmp_path / "a.png", UrlPath("sftp://host/out/a.png"))
+    assert moved == [(f"{tmp_path}/out/a.png.partial", f"{tmp_path}/out/a.png")]
+    assert results(tmp_path / "out") == {"a.png.partial": b"content"}
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("memory://nothing", "out", "memory://nothing: there is no such file, and no such folder with files."),
+        ("nothing://bucket/in", "out", "nothing://bucket/in cannot be used (ValueError: Protocol not known: nothing)."),
+        ("memory://texts", "out", "memory://texts has no images. Give a folder of images."),
+    ],
+)
+def test_bad_urls(memory, source, output, message):
+    memory.pipe("/texts/a.txt", b"")
+    with pytest.raises(InputError) as caught:
+        plan_run(options(source, output))
+    assert str(caught.value).startswith(message)
+    with pytest.raises(InputError, match="save_faces writes faces of local files only, but memory://texts is a URL"):
+        plan_run(options("memory://texts", "out", photo=PhotoOptions(save_faces=Path("faces"))))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs")), reason="needs moto[server] and s3fs"
+)
+def test_two_workers_restore_a_bucket_of_s3(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    credentials = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    server = [sys.executable, "-c", "from moto.server import main; main()", "-p", port]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(server, stdout=log, stderr=log)
+    try:
+        while "Running on" not in Path(tmp_path, "log").read_text():
+            assert process.poll() is None
+            time.sleep(0.1)
+        write_images(tmp_path / "in", 12)
+        store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
+        store.mkdir("bucket")
+        store.put(f"{tmp_path}/in", "bucket/in", recursive=True)
+        arguments = "s3://bucket/in", "s3://bucket/out", "--workers", 2
+        code, stdout, stderr = restore(*arguments, AWS_ENDPOINT_URL=url, **credentials)
+        assert code == 0 and "12 restored by" in stdout, stderr
+        assert restore(tmp_path / "in", tmp_path / "out")[0] == 0
+        store.invalidate_cache()
+        found = {name.removeprefix("bucket/out/"): store.cat(name) for name in store.find("bucket/out")}
+        assert found == results(tmp_path / "out")
+        missing = dict.fromkeys(credentials, "") | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+        code, _, stderr = restore("s3://bucket/in", tmp_path / "x", AWS_ENDPOINT_URL=url, **missing)
+        assert code == 2 and stderr.count("\n") == 1
+        assert "s3://bucket/in cannot be used (NoCredentialsError: Unable to locate credentials)" in stderr
+    finally:
+        process.terminate()
+        process.wait()

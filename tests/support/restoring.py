@@ -1,0 +1,61 @@
+"""Runs of ``glean-restore`` on many tiny images, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from glean_ext.utils.image_io import Picture, write_picture
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Images of 8x8 pixels, 500 in each folder."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
+        write_picture(Picture(pixels), folder / f"{number // 500:02d}" / f"{number:05d}.png")
+
+
+def start_restoring(source: Path, output: Path, *arguments: object, **environment: str) -> subprocess.Popen:
+    """The command, as a process."""
+    command = [sys.executable, "-m", "glean_ext", "restore", "--model", "demo_lightglean_x8", source, "-o", output]
+    return subprocess.Popen(
+        [*map(str, command), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def restore(source: Path, output: Path, *arguments: object, **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command."""
+    process = start_restoring(source, output, *arguments, **environment)
+    stdout, stderr = process.communicate()
+    return process.returncode, stdout, stderr
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, hidden ones, too, by their path within it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for_results(folder: Path, count: int, process: subprocess.Popen) -> None:
+    """Wait until there are so many; the process must not end before."""
+    while sum(1 for _ in folder.rglob("*.png")) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that restore for it, the oldest first."""
+    children = psutil.Process(process.pid).children()
+    return sorted((c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda child: child.create_time())
