@@ -3,6 +3,7 @@
 infer    a forward pass of a network that is prepared for inference
 train    a training step
 data     loading a training sample: decoding, making the low-resolution image, the whole pipeline
+backends PyTorch beside onnxruntime and OpenVINO, and the last section of docs/performance.md
 page     docs/performance.md and its plot, from one run (about an hour)
 gpu      docs/performance_gpu.md: all of it on a GPU, in at most 8 minutes (make gpu)
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.options import (
     GPU_BUDGETS,
     NETWORKS,
+    BackendOptions,
     ComparisonOptions,
     DataOptions,
     GPUOptions,
@@ -51,7 +53,7 @@ def add_comparison_options(parser: argparse.ArgumentParser, task: str) -> None:
 def make_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name in "infer", "train", "data", "page":
+    for name in "infer", "train", "data", "backends", "page":
         command = commands.add_parser(name)
         command.add_argument("--repeats", type=int, default=3 if name == "page" else 5, help="default: %(default)s")
         command.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
@@ -60,6 +62,15 @@ def make_parser() -> cli.Parser:
     commands.choices["infer"].add_argument("--checkpoint", help="the network's weights (default: random)")
     commands.choices["infer"].add_argument("--compile", metavar="MODE", help="a mode of torch.compile")
     commands.choices["data"].add_argument("--config", type=Path, default=CONFIGS["train"])
+    backends = commands.choices["backends"]
+    backends.add_argument("--network", choices=list(NETWORKS), default="glean")
+    backends.add_argument("--in-size", type=int, default=64)
+    backends.add_argument("--out-size", type=int, default=1024)
+    backends.add_argument("--int8", action="store_true", help="also in int8")
+    backends.add_argument("--no-memory", action="store_true", help="do not measure the peak memory")
+    backends.add_argument("--models", type=Path, metavar="FOLDER", help="keep the exported models there, and use them")
+    backends.add_argument("--results", type=Path, default=ROOT / "docs/performance_backends.json")
+    backends.add_argument("--page", type=Path, default=ROOT / "docs/performance.md")
     page = commands.choices["page"]
     page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
@@ -84,6 +95,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
         cli.fail("--repeats, --batch and --batches must be at least 1.")
     if args.command == "data":
         return DataOptions(args.config, args.repeats), args.json
+    if args.command == "backends":
+        names = ("network", "in_size", "out_size", "repeats", "int8", "models", "results", "page")
+        return BackendOptions(memory=not args.no_memory, **{name: getattr(args, name) for name in names}), args.json
     if args.command == "page":
         return PageOptions(tuple(args.batches), args.repeats, args.output), args.json
     comparison = ComparisonOptions(

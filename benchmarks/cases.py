@@ -49,7 +49,9 @@ class Case:
         batch: Images in a batch.
         compile: Mode of ``torch.compile``; None for no compilation. Inference only.
         checkpoint: Weights of the network; None for random ones. Inference only.
-        onnx: Run this file, written by ``tools/export.py``, with onnxruntime. Inference on CPUs only.
+        onnx: Run this file, written by ``tools/export.py``, with an engine. Inference on CPUs only.
+        engine: ``'onnxruntime'`` or ``'openvino'``.
+        prepared: In the fast form. Inference only.
         optim_wrapper: ``optim_wrapper`` of a config. Training only.
     """
 
@@ -62,15 +64,18 @@ class Case:
     compile: str | None = None
     checkpoint: str | None = None
     onnx: str | None = None
+    engine: str = "onnxruntime"
+    prepared: bool = True
     optim_wrapper: dict | None = None
 
     @property
     def label(self) -> str:
         """Its name in tables, e.g. ``MMagic GLEAN float32``."""
         light = self.model["generator"]["type"].startswith("Light") and not self.mmagic
-        maker = "MMagic" if self.mmagic else "onnxruntime" if self.onnx else "glean-ext"
+        maker = "MMagic" if self.mmagic else self.engine if self.onnx else "glean-ext"
         compiled = f" compiled ({self.compile})" if self.compile else ""
-        return f"{maker} {'Light' * light}GLEAN {self.dtype}{compiled}"
+        plain = "" if self.prepared else " plain"
+        return f"{maker} {'Light' * light}GLEAN {self.dtype}{plain}{compiled}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,7 +124,7 @@ class Inference(Workload):
         kind = {"type": "GLEANStyleGANv2"} if case.mmagic else {}
         self.generator = _without_files({**generator, **kind})
         self.mode = case.compile
-        self.net = onnx_network(case.onnx) if case.onnx else self._torch_network(case, weights)
+        self.net = onnx_network(case.onnx, case.engine) if case.onnx else self._torch_network(case, weights)
         shape = case.batch, generator.get("img_channels", 3), *sides(generator["in_size"])
         pixels = torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
         self.lq = (2 * pixels - 1).to(case.device)
@@ -129,7 +134,11 @@ class Inference(Workload):
         plain = mmagic_generator(case.model["generator"]) if case.mmagic else build_network(self.generator)
         self.networks = {"generator": plain}
         self.load_weights(weights)
-        net = plain.eval() if case.mmagic else prepare_for_inference(plain, getattr(torch, case.dtype))
+        net = (
+            plain.eval()
+            if case.mmagic or not case.prepared
+            else prepare_for_inference(plain, getattr(torch, case.dtype))
+        )
         self.networks = {"generator": net.to(case.device)}
         return self.networks["generator"]
 
@@ -148,9 +157,9 @@ class Inference(Workload):
         return len(self.lq) * costs["total"].flops, self.run()
 
 
-def onnx_network(path: str) -> Forward:
-    """The network of an ONNX file, run by onnxruntime with as many threads as torch uses."""
-    network = OnnxBackend(path, torch.get_num_threads())
+def onnx_network(path: str, engine: str = "onnxruntime") -> Forward:
+    """The network of an ONNX file, run by an engine with as many threads as torch uses."""
+    network = OnnxBackend(path, torch.get_num_threads(), engine)
     return lambda lq: torch.from_numpy(network(lq.numpy()))
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from benchmarks import comparison, data_loading, page
+from benchmarks import backends, comparison, data_loading, page
 from benchmarks.cases import Case, sides
 from benchmarks.measure import as_json
-from benchmarks.options import NETWORKS, ComparisonOptions, DataOptions, Options, PageOptions
+from benchmarks.options import NETWORKS, BackendOptions, ComparisonOptions, DataOptions, Options, PageOptions
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.onnx_backend import OnnxBackend
@@ -137,8 +137,16 @@ def run_page(options: PageOptions, console: Console) -> dict[str, Any]:
     return report
 
 
+def run_backends(options: BackendOptions, console: Console) -> dict[str, Any]:
+    """The command ``backends``."""
+    report = backends.measure_backends(options, console)
+    backends.write_section(backends.add(report, options.results), options.page)
+    return report
+
+
 COMMANDS: dict[type, Callable[[Any, Console], dict[str, Any]]] = {
     ComparisonOptions: run_comparison,
     DataOptions: run_data,
     PageOptions: run_page,
+    BackendOptions: run_backends,
 }

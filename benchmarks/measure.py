@@ -9,9 +9,12 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import timeit
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,10 +27,23 @@ from torch.utils import benchmark
 
 from benchmarks.cases import Case, build, import_mmagic
 from glean_ext.errors import InputError
+from glean_ext.inference.engines import PACKAGES as ENGINE_PACKAGES
 from glean_ext.utils.heap import return_freed_memory
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-PACKAGES = ("glean-ext", "torch", "torchvision", "mmagic", "mmengine", "mmcv-lite", "mmcv", "numpy", "pillow")
+PACKAGES = (
+    "glean-ext",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "torchvision",
+    "mmagic",
+    "mmengine",
+    "mmcv-lite",
+    "mmcv",
+    "numpy",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,19 @@ def time_alternately(
             results.append(seconds(run))
             on_run()
     return times
+
+
+def wall_and_cpu(runs: Sequence[Callable[[], object]], repeats: int) -> tuple[list[list[float]], list[list[float]]]:
+    """As :func:`time_alternately`: wall-clock seconds, and those of all processors together."""
+    cpu: list[list[float]] = [[] for _ in runs]
+
+    def timed(run: Callable[[], object], seconds: list[float]) -> None:
+        started = time.process_time()
+        run()
+        seconds.append(time.process_time() - started)
+
+    wall = time_alternately([partial(timed, run, own) for run, own in zip(runs, cpu, strict=True)], repeats)
+    return wall, cpu
 
 
 def machine_peak(dtype: torch.dtype, device: str, min_seconds: float = 5.0) -> dict[str, float]:
@@ -151,6 +180,8 @@ def memory_process() -> None:
     case = Case(**content["case"])
     if case.mmagic or case.task == "train":
         import_mmagic()
+    if case.onnx:
+        import_module(ENGINE_PACKAGES[case.engine])
     cuda = case.device.startswith("cuda")
     gc.collect()
     imports = 0 if cuda else resident_bytes("VmRSS")

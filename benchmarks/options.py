@@ -88,6 +88,33 @@ class PageOptions:
 
 
 @dataclass(frozen=True)
+class BackendOptions:
+    """The command ``backends``.
+
+    Args:
+        network: A key of :data:`NETWORKS`.
+        in_size: Side of the input.
+        out_size: Side of the output.
+        repeats: Timed runs of each candidate.
+        int8: Also measure int8.
+        memory: Measure the peak memory, each candidate in a process of its own.
+        models: A folder that keeps the exported models, for another run; None: they are made again.
+        results: The JSON file that the results are added to.
+        page: Whose last section shows them.
+    """
+
+    network: str
+    in_size: int
+    out_size: int
+    repeats: int
+    int8: bool
+    memory: bool
+    models: Path | None
+    results: Path
+    page: Path
+
+
+@dataclass(frozen=True)
 class GPUOptions:
     """The command ``gpu``.
 
@@ -104,4 +131,4 @@ class GPUOptions:
     parts: tuple[str, ...] = ()
 
 
-Options = ComparisonOptions | DataOptions | PageOptions | GPUOptions
+Options = ComparisonOptions | DataOptions | PageOptions | BackendOptions | GPUOptions

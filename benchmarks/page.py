@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.backends import HEADING
 from benchmarks.cases import Case, shared_network
 from benchmarks.comparison import GIB, Result, compare, machine_line, print_report, summary_lines
 from benchmarks.options import MeasureOptions
@@ -105,8 +106,9 @@ def write(report: dict[str, Any], path: Path) -> None:
     plot = path.with_suffix(".png")
     with atomic_path(plot) as partial:
         draw(report["cells"], report["inference"]).savefig(partial, dpi=110)
+    backends = path.read_text().partition(HEADING)[1:] if path.exists() else ()  # measured by another command
     with atomic_path(path) as partial:
-        partial.write_text("\n".join(lines(report, plot.name)) + "\n")
+        partial.write_text("\n".join(lines(report, plot.name)) + "\n" + "".join(backends))
 
 
 def lines(report: dict[str, Any], plot: str) -> Iterator[str]:

@@ -1,10 +1,10 @@
 # 8x8 -> 64x64 cartoon faces, without a network connection, in a few minutes on two CPU cores.
 _base_ = [
-    "_base_/runtime.py",
-    "_base_/schedule_300k.py",
-    "_base_/glean.py",
-    "_base_/data_demo.py",
-    "_base_/bank_demo.py",
+    '_base_/runtime.py',
+    '_base_/schedule_300k.py',
+    '_base_/glean.py',
+    '_base_/data_demo.py',
+    '_base_/bank_demo.py',
 ]
 
 model = dict(
@@ -17,9 +17,9 @@ model = dict(
         num_mlps=4,
         channel_multiplier=0.125,
         max_channels=80,
-        init_cfg=_base_.bank,
-    ),
-    discriminator=dict(in_size=64, channel_multiplier=0.125, max_channels=80, init_cfg=_base_.bank_discriminator),
+        init_cfg=_base_.bank),
+    discriminator=dict(
+        in_size=64, channel_multiplier=0.125, max_channels=80, init_cfg=_base_.bank_discriminator),
     perceptual_loss=None,  # VGG's weights would have to be downloaded
     gan_loss=dict(loss_weight=1e-3),  # the paper's 1e-2 is four times the MSE on these flat pictures and adds speckle
 )
@@ -29,15 +29,15 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=500, val_interval=250)
 optim_wrapper = dict(
-    generator=dict(type="MixedPrecisionOptimWrapper", dtype="auto", optimizer=dict(lr=1e-3)),
-    discriminator=dict(type="MixedPrecisionOptimWrapper", dtype="auto", optimizer=dict(lr=5e-4)),
+    generator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=1e-3)),
+    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='auto', optimizer=dict(lr=5e-4)),
 )
 param_scheduler = dict(T_max=500)
 randomness = dict(seed=0)
-env_cfg = dict(dist_cfg=dict(backend="gloo"))
+env_cfg = dict(dist_cfg=dict(backend='gloo'))
 default_hooks = dict(checkpoint=dict(interval=250), logger=dict(interval=50))
 custom_hooks = [
-    dict(type="FrozenBankHook", interval=500),
-    dict(type="ComparisonHook"),
-    dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=1e-2),
+    dict(type='FrozenBankHook', interval=500),
+    dict(type='ComparisonHook'),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-2),
 ]

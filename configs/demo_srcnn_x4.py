@@ -18,4 +18,7 @@ param_scheduler = dict(T_max=500)
 randomness = dict(seed=0)
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 default_hooks = dict(checkpoint=dict(interval=250), logger=dict(interval=50))
-custom_hooks = [dict(type='ComparisonHook')]
+custom_hooks = [
+    dict(type='ComparisonHook'),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-2),
+]

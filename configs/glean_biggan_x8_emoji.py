@@ -1,11 +1,11 @@
 # 8x8 -> 64x64 emoji of six classes in one model, at the size of the demonstration. Its bank comes from
 # bank_biggan_emoji_64.py.
-_base_ = ["demo_glean_x8.py", "_base_/emoji.py"]
+_base_ = ['demo_glean_x8.py', '_base_/emoji.py']
 
 model = dict(
     generator=dict(
         _delete_=True,
-        type="GLEANBigGAN",
+        type='GLEANBigGAN',
         in_size=8,
         out_size=64,
         class_names=_base_.emoji_classes,
@@ -13,10 +13,8 @@ model = dict(
         num_rrdbs=1,
         max_channels=80,
         init_cfg=dict(
-            type="Pretrained", checkpoint="work_dirs/bank_biggan_emoji_64/iter_50000.pth", prefix="generator_ema"
-        ),
-        **_base_.emoji_bank,
-    ),
+            type='Pretrained', checkpoint='work_dirs/bank_biggan_emoji_64/iter_50000.pth', prefix='generator_ema'),
+        **_base_.emoji_bank),
     discriminator=dict(init_cfg=None),
 )
 train_dataloader = dict(dataset=_base_.emoji_train)

@@ -1,7 +1,7 @@
 # Mixed precision: bf16 needs no loss scaling; dtype='float16' scales the loss (GPU only).
-_base_ = "glean_in128out1024_ffhq.py"
+_base_ = 'glean_in128out1024_ffhq.py'
 
 optim_wrapper = dict(
-    generator=dict(type="MixedPrecisionOptimWrapper", dtype="bfloat16"),
-    discriminator=dict(type="MixedPrecisionOptimWrapper", dtype="bfloat16"),
+    generator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16'),
+    discriminator=dict(type='MixedPrecisionOptimWrapper', dtype='bfloat16'),
 )

@@ -3,11 +3,11 @@
 # GLEAN and the discriminator add these rows to their input, and GLEAN crops them from its output: data, losses and
 # metrics have 512x384 pixels.
 _base_ = [
-    "_base_/runtime.py",
-    "_base_/schedule_300k.py",
-    "_base_/glean.py",
-    "_base_/data_car.py",
-    "_base_/bank_car.py",
+    '_base_/runtime.py',
+    '_base_/schedule_300k.py',
+    '_base_/glean.py',
+    '_base_/data_car.py',
+    '_base_/bank_car.py',
 ]
 
 model = dict(

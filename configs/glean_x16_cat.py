@@ -1,4 +1,4 @@
-_base_ = "glean_x8_cat.py"
+_base_ = 'glean_x8_cat.py'
 
 model = dict(generator=dict(in_size=16))
 train_dataloader = dict(dataset=dict(scale=16))

@@ -1,9 +1,9 @@
 _base_ = [
-    "_base_/runtime.py",
-    "_base_/schedule_300k.py",
-    "_base_/glean.py",
-    "_base_/data_cat.py",
-    "_base_/bank_cat.py",
+    '_base_/runtime.py',
+    '_base_/schedule_300k.py',
+    '_base_/glean.py',
+    '_base_/data_cat.py',
+    '_base_/bank_cat.py',
 ]
 
 model = dict(

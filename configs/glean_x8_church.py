@@ -1,14 +1,12 @@
 # Churches: StyleGAN2 configuration f trained on LSUN church (outdoor), 256x256.
-_base_ = "glean_x8_cat.py"
+_base_ = 'glean_x8_cat.py'
 
 # Of the file's SHA-256 only the 8 digits in its name are published; they are checked.
-_bank = (
-    "https://download.openmmlab.com/mmediting/stylegan2/official_weights/"
-    "stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth"
-)
+_bank = ('https://download.openmmlab.com/mmediting/stylegan2/official_weights/'
+         'stylegan2-church-config-f-official_20210327_172657-1d42b7d1.pth')
 bank = dict(checkpoint=_bank)
 bank_discriminator = dict(checkpoint=_bank)
 model = dict(generator=dict(init_cfg=bank), discriminator=dict(init_cfg=bank_discriminator))
-train_dataloader = dict(dataset=dict(data_root="data/LSUN-church"))
-val_dataloader = dict(dataset=dict(data_root="data/church_test"))
+train_dataloader = dict(dataset=dict(data_root='data/LSUN-church'))
+val_dataloader = dict(dataset=dict(data_root='data/church_test'))
 test_dataloader = val_dataloader

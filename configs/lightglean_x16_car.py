@@ -1,4 +1,4 @@
 # LightGLEAN takes images of any size, so it needs no black rows; the discriminator does.
-_base_ = "glean_x16_car.py"
+_base_ = 'glean_x16_car.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

@@ -1,3 +1,3 @@
-_base_ = "glean_x8_bedroom.py"
+_base_ = 'glean_x8_bedroom.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

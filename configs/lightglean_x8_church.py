@@ -1,3 +1,3 @@
-_base_ = "glean_x8_church.py"
+_base_ = 'glean_x8_church.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

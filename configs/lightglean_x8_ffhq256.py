@@ -1,3 +1,3 @@
-_base_ = "glean_x8_ffhq256.py"
+_base_ = 'glean_x8_ffhq256.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

@@ -1,3 +1,3 @@
-_base_ = "glean_x8_horse.py"
+_base_ = 'glean_x8_horse.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

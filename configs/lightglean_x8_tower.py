@@ -1,3 +1,3 @@
-_base_ = "glean_x8_tower.py"
+_base_ = 'glean_x8_tower.py'
 
-model = dict(generator=dict(type="LightGLEANStyleGANv2"))
+model = dict(generator=dict(type='LightGLEANStyleGANv2'))

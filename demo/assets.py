@@ -13,7 +13,7 @@ from demo.render_faces import make_demo_data
 from demo.train_bank import BANK, SIZE, Recipe, train_bank
 from glean_ext import checkpoints
 from glean_ext.engine.bank_samples import sample_sheet
-from glean_ext.networks import StyleGAN2Generator
+from glean_ext.networks import StyleGAN2Generator, build_network
 from glean_ext.utils.files import atomic_path, write_json
 
 ASSETS = Path(glean_ext.__file__).parent / "assets"
@@ -49,9 +49,12 @@ def ship_bank(checkpoint: Path, sheet: Path) -> Path:
     return path
 
 
-def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int) -> Path:
-    """Train a demo config until ``max_iters``, continuing in ``work_dir``, and ship its network under its name."""
-    from glean_ext.config import load_config
+def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int, init: str | None = None) -> Path:
+    """Train a demo config until ``max_iters``, continuing in ``work_dir``, and ship its network under its name.
+
+    It starts from the network ``init``, whose config may lack the fidelity gate, or from the bank alone.
+    """
+    from glean_ext.config import generator_config, load_config
     from glean_ext.engine.runner import train
 
     make_demo_data(data)
@@ -59,10 +62,33 @@ def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int) -> Path
     cfg.work_dir = str(work_dir)
     cfg.train_cfg.max_iters = cfg.param_scheduler.T_max = max_iters
     cfg.train_cfg.val_interval = max(1, max_iters // 4)
-    cfg.resume = True
-    runner = train(cfg)
-    facts = {"config": config.name, "iterations": str(max_iters), "seed": str(cfg.randomness.seed)}
-    return ship(runner.model.generator.state_dict(), config.stem, facts)
+    if init is not None and not list(work_dir.glob("iter_*.pth")):
+        cfg.load_from = str(save_start(init, generator_config(cfg, config), work_dir / "start.pth"))
+    else:
+        cfg.resume = True
+    train(cfg)
+    return ship_glean(config, work_dir / f"iter_{max_iters}.pth")
+
+
+def save_start(init: str, generator: dict, path: Path) -> Path:
+    """The network ``init`` as a training checkpoint of another config's network, which may have the gate besides."""
+    own, state = build_network(generator).state_dict(), checkpoints.read(init)
+    state |= {key: value for key, value in own.items() if key.startswith("fidelity_gate.")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": {f"generator.{key}": value.float() for key, value in state.items()}}, path)
+    return path
+
+
+def ship_glean(config: Path, checkpoint: Path) -> Path:
+    """Ship the network of a training checkpoint, whose weights are averages, under the name of its config."""
+    from glean_ext.config import generator_config, load_config
+
+    cfg = load_config(config)
+    net = build_network(generator_config(cfg, config))
+    checkpoints.load_network_weights(net, checkpoint)
+    iterations = checkpoint.stem.removeprefix("iter_")
+    facts = {"config": config.name, "iterations": iterations, "seed": str(cfg.randomness.seed)}
+    return ship(net.state_dict(), config.stem, facts)
 
 
 def ship(tensors: dict[str, torch.Tensor], name: str, facts: dict[str, str]) -> Path:

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("what", choices=["bank", "glean"])
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="the rendered faces, made if missing")
     parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<asset>")
-    parser.add_argument("--init", help="bank only: weights to start from, e.g. glean-ext://demo_bank.safetensors")
+    parser.add_argument("--init", help="weights to start from, e.g. glean-ext://demo_bank.safetensors")
     parser.add_argument("--config", type=Path, default=Path("configs/demo_glean_x8.py"))
     parser.add_argument(
         "--max-iters", type=int, default=6000, help="glean only: training iterations (default: %(default)s)"
@@ -31,7 +31,7 @@ def main() -> None:
         path = assets.make_bank(args.data, work_dir, Path("docs/demo_bank_samples.png"), args.init)
     else:
         work_dir = args.work_dir or Path("work_dirs") / args.config.stem
-        path = assets.make_glean(args.config, args.data, work_dir, args.max_iters)
+        path = assets.make_glean(args.config, args.data, work_dir, args.max_iters, args.init)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

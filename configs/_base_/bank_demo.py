@@ -1,4 +1,4 @@
 # The narrow StyleGAN2 that this package ships: cartoon faces, 64x64. It was trained by python -m demo.make_assets.
-_bank = "glean-ext://demo_bank.safetensors"
-bank = dict(type="Pretrained", checkpoint=_bank, prefix="generator_ema")
-bank_discriminator = dict(type="Pretrained", checkpoint=_bank, prefix="discriminator")
+_bank = 'glean-ext://demo_bank.safetensors'
+bank = dict(type='Pretrained', checkpoint=_bank, prefix='generator_ema')
+bank_discriminator = dict(type='Pretrained', checkpoint=_bank, prefix='discriminator')

@@ -1,4 +1,4 @@
 # Encoder: the bank gets the finest features only.
-_base_ = "../demo_glean_x8.py"
+_base_ = '../demo_glean_x8.py'
 
 model = dict(generator=dict(inject_at=[8]))

@@ -1,4 +1,4 @@
 # LightGLEAN without bank.
-_base_ = "../demo_lightglean_x8.py"
+_base_ = '../demo_lightglean_x8.py'
 
-model = dict(generator=dict(bank="absent", init_cfg=None))
+model = dict(generator=dict(bank='absent', init_cfg=None))

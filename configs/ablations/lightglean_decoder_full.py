@@ -1,4 +1,4 @@
 # LightGLEAN with GLEAN's decoder.
-_base_ = "../demo_lightglean_x8.py"
+_base_ = '../demo_lightglean_x8.py'
 
-model = dict(generator=dict(decoder="full"))
+model = dict(generator=dict(decoder='full'))

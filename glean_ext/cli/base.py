@@ -150,10 +150,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         fail(error)
     except ImportError as error:
-        if OPENCV in modules_at_fault(error) and LIBRARY.search(str(error)):  # small containers lack those of windows
+        if OPENCV in modules_at_fault(error) and LIBRARY.search(str(error)):  # in small containers
             fail(
-                f"OpenCV does not work here ({first_line(error)}). Install that library, or OpenCV without windows in "
-                "place of this one: pip uninstall opencv-python; pip install opencv-python-headless"
+                f"OpenCV does not work here ({first_line(error)}). Install what it needs, on Debian and Ubuntu by "
+                "apt-get install libgl1 libglib2.0-0"
             )
         package = package_at_fault(error)
         if package is None:

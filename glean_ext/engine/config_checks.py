@@ -60,6 +60,8 @@ NUMBERS = {
     "model.perceptual_loss.style_weight": WEIGHT,
     "model.perceptual_loss.loss_weight": WEIGHT,
     "model.identity_loss.loss_weight": WEIGHT,
+    "model.pyramid_weight": WEIGHT,
+    "model.pyramid_iters": COUNT_OR_ZERO,
     "model.r1_gamma": WEIGHT,
     "model.r1_interval": COUNT,
     "model.train_cfg.disc_steps": COUNT,
@@ -130,8 +132,8 @@ def _refuse_strategies(cfg: Config) -> None:
     given = next((name for name in ("strategy", "runner_type") if cfg.get(name)), None)
     if given is not None:
         raise InputError(
-            f"config: {given} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which cannot train a generator and a "
-            "discriminator. Remove it: several GPUs train through DDP, see tools/dist_train.sh."
+            f"config: {given} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which cannot train a generator and "
+            "a discriminator. Remove it: several GPUs train through DDP, see tools/dist_train.sh."
         )
 
 

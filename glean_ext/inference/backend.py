@@ -12,7 +12,7 @@ import numpy as np
 
 from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
 from glean_ext.inference.engines import DTYPES as ENGINE_DTYPES
-from glean_ext.inference.engines import ENGINES
+from glean_ext.inference.engines import ENGINES, installed
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.dtypes import DTYPES
@@ -197,10 +197,13 @@ def _load_onnx(path: str | os.PathLike, given: list[str], options: NetworkOption
         raise InputError(
             f"{path} is an ONNX model, which {{backend=torch}} does not run.", "backend", "Leave {backend} out."
         )
-    engine = options.backend if options.backend in ENGINES else "onnxruntime"
-    onnx = OnnxBackend(path, engine=engine, dtype=options.dtype if options.backend in ENGINES else None)
-    useful = {"backend"} | ({"device"} if engine == "tensorrt" or str(options.device) == "cpu" else set())
-    if engine != "onnxruntime" or options.dtype == onnx.metadata.dtype:
+    if options.backend == "auto":  # see glean_ext.inference.backend_choice
+        faster = installed("openvino")
+        onnx = OnnxBackend(path, engine="openvino", dtype="float32") if faster else OnnxBackend(path)
+    else:
+        onnx = OnnxBackend(path, engine=options.backend, dtype=options.dtype)
+    useful = {"backend"} | ({"device"} if options.backend == "tensorrt" or str(options.device) == "cpu" else set())
+    if options.backend in ("openvino", "tensorrt") or options.dtype == onnx.metadata.dtype:
         useful.add("dtype")
     if useless := given + [name for name in options.changes() if name not in useful]:
         raise InputError(

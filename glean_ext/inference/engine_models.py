@@ -27,7 +27,7 @@ def load_engine(
         InputError: The network or the engine cannot be used, or a package that makes the model is missing.
     """
     import_optional(PACKAGES[engine], f"{{backend={engine}}}", EXTRAS[engine], "backend")
-    weights = local_path(str(source.checkpoint))
+    weights = weights_file(source)
 
     def make(path: Path) -> None:
         make_model(source, path, engine, notify)
@@ -52,9 +52,14 @@ def load_engine(
     return load(cache.get(key, make))
 
 
+def weights_file(source: NetworkSource) -> Path:
+    """The file of the network's weights, which is downloaded where it is not there."""
+    return local_path(str(source.checkpoint))
+
+
 def is_cached(source: NetworkSource) -> bool:
     """Whether the model of this network is there already."""
-    return EngineCache().has(model_key(source.generator(), local_path(str(source.checkpoint))))
+    return EngineCache().has(model_key(source.generator(), weights_file(source)))
 
 
 def can_make() -> bool:

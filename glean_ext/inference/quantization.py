@@ -131,8 +131,10 @@ class Quantizer:
         return float(np.mean([np.mean((session.run(lq).clip(-1, 1) - y.clip(-1, 1)) ** 2) for lq, y in pairs]))
 
 
-def quantize(model: Path, out: Path, folder: str, notify: Callable[[Notice], None]) -> Quantized:
-    """Write an int8 model that is at least :data:`LEAST_PSNR` from fp32.
+def quantize(
+    model: Path, out: Path, folder: str, notify: Callable[[Notice], None], least_psnr: float = LEAST_PSNR
+) -> Quantized:
+    """Write an int8 model that is at least ``least_psnr`` dB from fp32.
 
     Args:
         model: The fp32 model, which stays.
@@ -148,7 +150,7 @@ def quantize(model: Path, out: Path, folder: str, notify: Callable[[Notice], Non
     with temporary_folder_beside(out) as work, version_errors(PACKAGES, "{int8}", EXTRA, "int8"):
         quantizer = Quantizer(model, work, images)
         layers = quantizer.layers
-        errors = layers_to_keep(layers, quantizer.error, to_mse(LEAST_PSNR), notify)
+        errors = layers_to_keep(layers, quantizer.error, to_mse(least_psnr), notify)
         mse = quantizer.error([name for name in layers if name not in errors])
         quantizer.trial.replace(out)
     kept = {name: to_psnr(error) for name, error in errors.items()}

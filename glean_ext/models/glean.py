@@ -13,9 +13,10 @@ from torch import Tensor
 
 from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
-from glean_ext.models.losses import backprop_early, label_losses, r1_penalty, scaled_gradient
-from glean_ext.networks import channels_last
+from glean_ext.models.losses import backprop_early, label_losses, pyramid_loss, r1_penalty, scaled_gradient
+from glean_ext.networks import LightGLEANStyleGANv2, channels_last
 from glean_ext.networks.fidelity import draw_fidelity, has_gate
+from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.precision import full_precision, runs_in_fp16
 from glean_ext.size_requirements import format_size
 
@@ -45,6 +46,8 @@ class GLEAN(SRGAN):
         adversarial_from: The iteration from which on there are an adversarial loss and a discriminator's step; before
             it the other losses alone train the generator, as SRGAN starts from a network that was trained for PSNR.
         identity_loss: Config of an :class:`~glean_ext.models.identity_loss.IdentityLoss`; None leaves it out.
+        pyramid_weight: Of the intermediate loss, for a network with ``pyramid=True``.
+        pyramid_iters: Iterations after which it counts no more.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
@@ -70,6 +73,8 @@ class GLEAN(SRGAN):
         label_weight: float = 0.01,
         adversarial_from: int = 0,
         identity_loss: dict | None = None,
+        pyramid_weight: float = 1.0,
+        pyramid_iters: int = 50_000,
     ):
         if bool(discriminator) != bool(gan_loss):
             raise InputError(
@@ -108,6 +113,9 @@ class GLEAN(SRGAN):
         self.step_counter: Tensor = torch.tensor(0)
         self.identity_loss = MODELS.build(identity_loss) if identity_loss else None
         self.num_classes: int = getattr(self.generator, "num_classes", 0)  # of the bank
+        self.pyramid_weight, self.pyramid_iters = pyramid_weight, pyramid_iters
+        # The network with pyramid images, behind torch's back: self.generator may become a wrapper of it.
+        self.__dict__["_pyramid"] = self.generator if getattr(self.generator, "pyramid", None) is not None else None
         self.has_gate = has_gate(self.generator)
         self.label_weight = label_weight
         # Of the forward pass that g_step comes after:
@@ -192,6 +200,8 @@ class GLEAN(SRGAN):
             )
         image = batch_outputs.float()
         losses = {"loss_pix": self.pixel_loss(image, batch_gt_data), **self._label_losses}
+        if self._pyramid is not None:
+            losses["loss_pyramid"] = self._intermediate_loss(self._pyramid, batch_gt_data)
         if (identity_loss := self.identity_loss) is not None:
             losses |= backprop_early(lambda image: {"loss_identity": identity_loss(image, batch_gt_data)}, image)
         if self._fidelity is not None:  # the other losses ask for detail that the input does not have
@@ -206,6 +216,12 @@ class GLEAN(SRGAN):
     def if_run_d(self) -> bool:
         """Whether this iteration has a discriminator's step and an adversarial loss."""
         return self.discriminator is not None and bool(self.step_counter >= self.adversarial_from)
+
+    def _intermediate_loss(self, network: GLEANNetwork | LightGLEANStyleGANv2, gt: Tensor) -> Tensor:
+        """That of the forward pass before; after ``pyramid_iters`` 0, with a gradient of 0 for every parameter."""
+        weight = self.pyramid_weight if self.step_counter < self.pyramid_iters else 0.0
+        padded = network.gt_padding.pad(gt) if isinstance(network, GLEANNetwork) else gt
+        return weight * pyramid_loss(network.pyramid_images, padded)
 
     def _perceptual_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         perceptual, style = self.perceptual_loss(image, gt)

@@ -1,8 +1,8 @@
-"""R1 regularisation, the loss of the classifier, scaled gradients, and an early backward pass that saves memory."""
+"""R1, the losses of classifier and decoder pyramid, scaled gradients, and an early backward pass that saves memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,15 @@ def label_losses(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Ten
     """
     right = logits.argmax(1) == labels
     return {"loss_label": weight * F.cross_entropy(logits, labels), "label_top1": right.float().mean()}
+
+
+def pyramid_loss(images: Sequence[Tensor], gt: Tensor) -> Tensor:
+    """The mean absolute differences of smaller images, (N, 3, h, w), to the ground truth reduced by averaging, summed.
+
+    Source: GFPGAN, CVPR 2021, section 3.2.
+    """
+    losses = [F.l1_loss(image.float(), F.interpolate(gt, image.shape[2:], mode="area")) for image in images]
+    return torch.stack(losses).sum() if losses else gt.new_zeros(())
 
 
 def scaled_gradient(image: Tensor, factor: Tensor) -> Tensor:

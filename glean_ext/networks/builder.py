@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.decoder import Decoder, SlimDecoder
 from glean_ext.networks.encoder import Encoder
+from glean_ext.networks.pyramid import PyramidHeads
 from glean_ext.networks.shapes import MIN_SIZE, resolutions
 
 RGB = 3  # channels of the image that MMagic's fusion_skip fuses features into
@@ -121,3 +123,14 @@ def make_decoder(
     if kind == "slim":
         return SlimDecoder(in_size, out_size, widths, bank.spec.channels, slim_width, img_channels)
     return Decoder(in_size, out_size, widths, bank.spec.channels, img_channels)
+
+
+def make_pyramid(decoder: nn.Module | None, img_channels: int) -> PyramidHeads:
+    """The heads of a decoder for the intermediate loss.
+
+    Raises:
+        ValueError: There is no decoder.
+    """
+    if decoder is None:
+        raise ValueError("pyramid=True needs a decoder.")
+    return PyramidHeads(cast(Decoder | SlimDecoder, decoder).inner_widths, img_channels)

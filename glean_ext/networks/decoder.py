@@ -61,11 +61,21 @@ class Decoder(nn.ModuleList):
             conv = stage.upsample_conv if isinstance(stage, PixelShuffleUp) else cast(nn.Sequential, stage)[0]
             cast(nn.Conv2d, conv).weight[:, -width:] *= factor
 
-    def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
-        """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)"""
+    @property
+    def inner_widths(self) -> list[int]:
+        """Channels at 2h, 4h, ... H / 2."""
+        return [cast(PixelShuffleUp, stage).upsample_conv.out_channels // 4 for stage in list(self)[:-2]]
+
+    def forward(self, x: Tensor, bank_features: list[Tensor], inner: list[Tensor] | None = None) -> Tensor:
+        """f_0 (N, C, h, h), g_i (N, C_i, 2^i h, 2^i h) from the smallest on -> image (N, 3, H, H)
+
+        ``inner`` gets the decoder's own features at 2h, 4h, ... H / 2.
+        """
         first, *stages = self
         x = first(x)  # (N, C, 2h, 2h)
-        for stage, features in zip(stages, bank_features, strict=True):
+        for number, (stage, features) in enumerate(zip(stages, bank_features, strict=True), 1):
+            if inner is not None and number < len(stages):
+                inner.append(x)
             x = stage(torch.cat([x, features], 1))
         return x
 
@@ -111,11 +121,21 @@ class SlimDecoder(nn.Module):
         for project in self.projections:
             cast(nn.Conv2d, project).weight *= factor
 
-    def forward(self, x: Tensor, bank_features: list[Tensor]) -> Tensor:
-        """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)"""
+    @property
+    def inner_widths(self) -> list[int]:
+        """Channels at 2h, 4h, ... H / 2."""
+        return [self.start.out_channels] * (len(self.ups) - 1)
+
+    def forward(self, x: Tensor, bank_features: list[Tensor], inner: list[Tensor] | None = None) -> Tensor:
+        """f_0 (N, C, h, w), g_i (N, C_i, 2^i h, 2^i w) from the smallest on -> image (N, 3, H, W)
+
+        ``inner`` gets the decoder's own features at 2h, 4h, ... H / 2.
+        """
         x = self.start(x)  # (N, width, h, w)
         for up, project, features in zip(self.ups, self.projections, bank_features, strict=True):
             x = up(x)  # (N, width, 2^i h, 2^i w)
             assert_shape(features, (x.shape[0], None, *x.shape[2:]))
             x = F.leaky_relu(x + project(features), 0.2)
+            if inner is not None and len(inner) < len(self.ups) - 1:
+                inner.append(x)
         return self.to_image(x)

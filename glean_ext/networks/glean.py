@@ -22,6 +22,7 @@ from glean_ext.networks.builder import (
     make_decoder,
     make_encoder,
     make_fusions,
+    make_pyramid,
     require_bank_fits,
     require_parts,
 )
@@ -57,6 +58,7 @@ class GLEANNetwork(nn.Module):
         class_names: The names of the bank's classes, in the order of their numbers; may be empty.
         label: The class of all images, by number or name; None: it is given with the images, or estimated.
         fidelity_gate: The network is trained for every share of the bank, see :mod:`glean_ext.networks.fidelity`.
+        pyramid: In training ``pyramid_images`` are images of 2h, 4h, ... H / 2, for the intermediate loss.
 
     The others are those of :class:`GLEANStyleGANv2`.
 
@@ -86,6 +88,7 @@ class GLEANNetwork(nn.Module):
         class_names: Sequence[str] = (),  # one for each class of the bank
         label: int | str | None = None,  # the class of all images
         fidelity_gate: bool = False,  # the bank's features count 1 - w
+        pyramid: bool = False,  # images of the decoder's smaller resolutions in training
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -116,6 +119,8 @@ class GLEANNetwork(nn.Module):
         self.fusion_out, self.fusion_skip = make_fusions(generator, low, widths, inject_at, skip_fusions)
         self.decoder = make_decoder(decoder, generator, low, high, widths, decoder_channels, img_channels)
         self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
+        self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
+        self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
 
     def forward(
         self,
@@ -177,7 +182,12 @@ class GLEANNetwork(nn.Module):
         high_res = [x for res, x in bank_features.items() if res > in_size]
         if self.fidelity_gate is not None and fidelity is not None:
             high_res = self.fidelity_gate(high_res, fidelity)
-        return self.decoder(features[in_size], high_res)
+        if self.pyramid is None or not self.training:
+            return self.decoder(features[in_size], high_res)
+        inner: list[Tensor] = []
+        image = self.decoder(features[in_size], high_res, inner)
+        self.pyramid_images = self.pyramid(inner)
+        return image
 
     def init_weights(self) -> None:
         """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.
@@ -210,7 +220,7 @@ class GLEANStyleGANv2(GLEANNetwork):
         warm_start: :meth:`init_weights` lets the bank start with its own mean image: its features pass the fusions, and
             every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
             random; in short trainings they are lost (``docs/evidence.md``).
-        fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder.
+        fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder. ``pyramid`` needs a decoder.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
@@ -244,6 +254,7 @@ class GLEANStyleGANv2(GLEANNetwork):
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         warm_start: bool = False,  # start training from the bank's mean image
         fidelity_gate: bool = False,  # the bank's features count 1 - w
+        pyramid: bool = False,  # images of the decoder's smaller resolutions in training
     ):
         require_bank(bank, bank_init, init_cfg)
         if warm_start and bank == "absent":
@@ -268,6 +279,7 @@ class GLEANStyleGANv2(GLEANNetwork):
             checkpoint_trunk,
             skip_fusions=True,
             fidelity_gate=fidelity_gate,
+            pyramid=pyramid,
         )
         self.warm_start = warm_start
 

@@ -18,7 +18,7 @@ from glean_ext.errors import InputError
 from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
-from glean_ext.networks.builder import make_blocks, make_decoder
+from glean_ext.networks.builder import make_blocks, make_decoder, make_pyramid
 from glean_ext.networks.encoder import feature_extractor, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.precision import mixed_precision
@@ -53,7 +53,7 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder: ``'slim'``; ``'full'``: GLEAN's. ``'none'`` does not exist, for this part of a bank makes no image.
         checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
-        fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`.
+        fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; so is ``pyramid``.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
@@ -81,6 +81,7 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder: str = "slim",  # or 'full'
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
+        pyramid: bool = False,  # images of the decoder's smaller resolutions in training
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -106,6 +107,8 @@ class LightGLEANStyleGANv2(nn.Module):
             nn.Module, make_decoder(decoder, self.generator, low, high, widths, decoder_channels, img_channels)
         )
         self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
+        self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
+        self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
 
     def forward(self, lq: Tensor, fidelity: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -126,7 +129,12 @@ class LightGLEANStyleGANv2(nn.Module):
             if self.fidelity_gate is not None and fidelity is not None:
                 bank_features = self.fidelity_gate(bank_features, fidelity)
             # The decoder: the image (N, 3, H, W).
-            return self.decoder(f_0, bank_features).float()
+            if self.pyramid is None or not self.training:
+                return self.decoder(f_0, bank_features).float()
+            inner: list[Tensor] = []
+            image = self.decoder(f_0, bank_features, inner)
+            self.pyramid_images = self.pyramid(inner)
+            return image.float()
 
     def init_weights(self) -> None:
         """Fill the bank's blocks and the style codes from ``init_cfg`` before training; mmengine's runner calls this.

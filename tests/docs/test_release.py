@@ -1,4 +1,4 @@
-"""What a release rests on: the changelog has the version and its date, and the workflows and the Dockerfile are sound."""
+"""What a release needs: the changelog has the version and its date, and the workflows and the Dockerfile are sound."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def test_other_batch_sizes_train(home, batch, options):
 @pytest.mark.parametrize("option", ["strategy.type=FSDPStrategy", "runner_type=FlexibleRunner"])
 def test_sharded_training_is_refused(home, option):
     assert fault(home, option) == (
-        f"config: {option.partition('=')[0].partition('.')[0]} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), which "
-        "cannot train a generator and a discriminator. Remove it: several GPUs train through DDP, see "
+        f"config: {option.partition('=')[0].partition('.')[0]} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), "
+        "which cannot train a generator and a discriminator. Remove it: several GPUs train through DDP, see "
         "tools/dist_train.sh."
     )
 

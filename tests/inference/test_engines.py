@@ -204,12 +204,20 @@ def test_the_command_makes_a_model_and_says_so(home, cache, tmp_path, capsys, en
         ({"device": "cuda"}, True, True, "torch"),
     ],
 )
-def test_the_rule_of_auto(monkeypatch, options, installed, cached, expected):
+def test_the_rule_of_auto(monkeypatch, tmp_path, options, installed, cached, expected):
     monkeypatch.setattr(backend_choice, "installed", lambda engine: installed and engine == "openvino")
     monkeypatch.setattr(backend_choice, "is_cached", lambda source: cached)
     monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "float32")
     monkeypatch.setattr(torch_backend, "pick_device", lambda name: torch.device(name or "cpu"))
-    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), NetworkOptions(**options)) == expected
+    weights = tmp_path / "x.pth"
+    weights.write_bytes(b"")
+    os.truncate(weights, backend_choice.LARGE)
+    assert backend_choice.choose(NetworkSource("x.py", weights), NetworkOptions(**options)) == expected
+
+
+def test_small_networks_are_too_quick_to_make_a_model(home, cache, made):
+    many = {"images": 10 * backend_choice.WORTH_MAKING}
+    assert not hasattr(restorer(home, "light", "auto", **many).network, "engine") and made == []
 
 
 def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch):

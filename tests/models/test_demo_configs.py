@@ -21,7 +21,7 @@ ADVERSARIAL = {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}
     ("config", "losses"),
     [
         ("demo_glean_color", {"loss_pix"}),
-        ("demo_glean_blind_x4", ADVERSARIAL),
+        ("demo_glean_blind_x8", ADVERSARIAL),
         ("demo_srcnn_x4", {"loss"}),
         ("demo_srgan_x4", ADVERSARIAL),
         ("demo_esrgan_x4", ADVERSARIAL),

@@ -18,6 +18,7 @@ from glean_ext.errors import InputError
 from glean_ext.models.feature_discriminator import FeatureDiscriminator
 from glean_ext.models.identity_loss import IdentityLoss
 from glean_ext.models.lpips_loss import LPIPSLoss
+from glean_ext.networks import prepare_for_inference
 from glean_ext.networks.arcface import ArcFaceResNet18
 from glean_ext.networks.lpips_network import load_lpips
 
@@ -162,3 +163,33 @@ def test_parts_of_recipes_are_chosen_in_a_config(tmp_path):
     parts = Config.fromfile(root / "_base_/recipe_parts.py", import_custom_modules=False)
     parts.feature_discriminator.pop("_delete_")
     assert isinstance(MODELS.build(parts.feature_discriminator), FeatureDiscriminator)
+
+
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
+@pytest.mark.parametrize("decoder", ["full", "slim"])
+def test_the_intermediate_loss(kind, decoder):
+    """At 8 and 16 of 4 -> 32 (LightGLEAN: 16 of 8 -> 32): against the formula, and 0 after its iterations."""
+    in_size = 4 if kind == "GLEANStyleGANv2" else 8
+    generator = {**TINY, "type": kind, "in_size": in_size, "out_size": 32, "decoder": decoder, "pyramid": True}
+    torch.manual_seed(0)
+    glean = MODELS.build({**GLEAN, "gan_loss": None, "generator": {**generator, "bank_init": "random"}}).train()
+    lq, gt = images(2, in_size), images(2, 32, seed=1)
+    output = glean.forward_tensor(lq, None, training=True)
+    sides = [image.shape[-1] for image in glean.generator.pyramid_images]
+    assert sides == ([8, 16] if in_size == 4 else [16])
+    reduced = [torch.nn.functional.avg_pool2d(gt, 32 // side) for side in sides]
+    expected = sum((a - b).abs().mean() for a, b in zip(glean.generator.pyramid_images, reduced, strict=True))
+    losses = glean.g_step(output, gt)
+    assert losses["loss_pyramid"].item() == pytest.approx(expected.item(), rel=1e-5)
+    sum(losses.values()).backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in glean.generator.pyramid)
+    glean.step_counter.fill_(glean.pyramid_iters)
+    glean.zero_grad(set_to_none=True)
+    late = glean.g_step(glean.forward_tensor(lq, None, training=True), gt)
+    sum(late.values()).backward()
+    assert late["loss_pyramid"].item() == 0
+    assert all(not head.weight.grad.any() for head in glean.generator.pyramid), "a gradient, for distributed training"
+    with torch.no_grad():
+        torch.testing.assert_close(
+            prepare_for_inference(glean.generator)(lq), glean.eval().generator(lq), atol=1e-5, rtol=0
+        )

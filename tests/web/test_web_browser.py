@@ -116,6 +116,14 @@ def test_upload_run_and_download(page, site: Site, tmp_path):
     download.value.save_as(tmp_path / "got.png")
     job = page.get_attribute("#download", "href").split("/")[3]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "got.png")), site.picture(job))
+    page.select_option("#format", "jpg")
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename.endswith("-restored.jpg")
+    download.value.save_as(tmp_path / "got.jpg")
+    with Image.open(tmp_path / "got.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (64, 64))
+    page.select_option("#format", "png")
     shot(page, "face")
 
 
