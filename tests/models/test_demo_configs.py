@@ -22,9 +22,9 @@ ADVERSARIAL = {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}
     [
         ("demo_glean_color", {"loss_pix"}),
         ("demo_glean_blind_x8", ADVERSARIAL),
-        ("demo_srcnn_x4", {"loss"}),
-        ("demo_srgan_x4", ADVERSARIAL),
-        ("demo_esrgan_x4", ADVERSARIAL),
+        ("baselines/demo_srcnn_x4", {"loss"}),
+        ("baselines/demo_srgan_x4", ADVERSARIAL),
+        ("baselines/demo_esrgan_x4", ADVERSARIAL),
     ],
 )
 def test_two_iterations(config: str, losses: set[str], tmp_path: Path, clean_mmengine, monkeypatch) -> None:
@@ -38,7 +38,7 @@ def test_two_iterations(config: str, losses: set[str], tmp_path: Path, clean_mme
     options = [*(f"{loader}/test" for loader in loaders), f"train_dataloader.dataset.data_root={tmp_path}/train"]
     options += ["train_dataloader.batch_size=2", "train_cfg.max_iters=2", "train_cfg.val_interval=2"]
     cfg = load_config(ROOT / f"configs/{config}.py", options)
-    cfg.work_dir, cfg.experiment_name = str(tmp_path / "work"), f"{config}-two-iterations"
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "work"), f"{Path(config).name}-two-iterations"
     runner = runners.train(cfg)
     scalars = runner.message_hub.log_scalars
     assert runner.iter == 2 and losses <= {name.removeprefix("train/") for name in scalars}

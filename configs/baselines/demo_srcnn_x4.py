@@ -1,5 +1,5 @@
 # 16x16 -> 64x64 cartoon faces by MMagic's SRCNN, for comparison with GLEAN: the MSE alone, as in its paper.
-_base_ = ['_base_/runtime.py', '_base_/schedule_300k.py', '_base_/data_demo.py']
+_base_ = ['../_base_/runtime.py', '../_base_/schedule_300k.py', '../_base_/data_demo.py']
 
 model = dict(
     type='BaseEditModel',

@@ -1,5 +1,5 @@
 # 16x16 -> 64x64 cartoon faces by MMagic's SRGAN, for comparison with GLEAN: its losses, data and discriminator.
-_base_ = ['demo_srcnn_x4.py', '_base_/bank_demo.py']
+_base_ = ['demo_srcnn_x4.py', '../_base_/bank_demo.py']
 
 model = dict(
     type='SRGAN',
