@@ -144,11 +144,18 @@ def loading(setup: Setup) -> Iterator[Row]:
 
 
 def measure_loader(setup: Setup, folder: str, processes: int) -> Row:
+    from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
+    init_default_scope("mmagic")
     in_size, out_size = setup.sizes[0]
     config = load_config(TRAIN_CONFIG)
-    dataset = {**config.train_dataloader.dataset, "data_root": folder, "scale": out_size // in_size}
+    dataset = {
+        **config.train_dataloader.dataset,
+        "data_root": folder,
+        "data_prefix": {"gt": "images"},
+        "scale": out_size // in_size,
+    }
     loader = {**config.train_dataloader, "dataset": dataset, "num_workers": processes, "batch_size": 8}
     batches = iter(Runner.build_dataloader(loader, seed=SEED))
     for _ in range(processes + 1):  # what the processes load ahead

@@ -136,6 +136,7 @@ def scale_down(cfg: Config, folder: Path) -> None:
         if part.init_cfg is not None:
             part.init_cfg.checkpoint = published(max(pair(generator.out_size)), folder)
     cfg.model.perceptual_loss = None  # VGG's weights would need a network
+    cfg.model.pop("adversarial_from", None)  # everything trains in the first step
 
 
 def batch(generator: dict, seed: int = 0) -> dict:
