@@ -176,8 +176,10 @@ def test_first_claim() -> None:
     close = bank_helps(summary({**values, "esrgan": seeds(0.115)}), 8)
     assert close.verdict == FAILS and all("esrgan" in reason for reason in close.reasons) and len(close.reasons) == 3
     blurred_but_high = bank_helps(summary({**values, "esrgan": seeds(0.2, 20.4)}), 8)
-    assert blurred_but_high.verdict == FAILS and "0.40 dB below" in blurred_but_high.reasons[0]
-    assert bank_helps(summary({**values, "esrgan": seeds(0.2)[:2]}), 8).verdict == OPEN
+    assert blurred_but_high.verdict == FAILS and "-0.40 dB against" in blurred_but_high.reasons[0]
+    unfinished = bank_helps(summary({**values, "esrgan": seeds(0.2)[:2], "glean-no-bank": seeds(0.115)}), 8)
+    assert unfinished.verdict == OPEN and "esrgan" in unfinished.reasons[0] and "esrgan" not in unfinished.reasons[1]
+    assert [reason.partition(" in ")[0] for reason in unfinished.reasons[1:]] == ["better"] * 3 + ["not better"] * 3
 
 
 def test_claims_about_encoder_and_light() -> None:
