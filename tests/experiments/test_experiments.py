@@ -196,7 +196,9 @@ def test_tables_show_means_and_spreads_of_finished_seeds() -> None:
     text = table(groups([Experiment("glean"), Experiment("esrgan")], found))
     header, _, row = text.splitlines()
     assert header.startswith("| system | seeds | PSNR (dB) ↑") and "ESRGAN" not in text
-    assert row.startswith("| GLEAN | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900")
+    assert row.startswith(
+        "| GLEAN, pre-trained bank | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900"
+    )
     assert number(Group(({"metrics": {"PSNR": 20.0}},)), "PSNR") == "20.00"
     assert table(groups([Experiment("esrgan")], found)) == ""
 
