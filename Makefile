@@ -31,6 +31,7 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 test-slow: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e '.[docs,notebook]'
 	$(BIN)/python -m pytest -m slow
 
 # Chromium comes from the system: apt-get install chromium

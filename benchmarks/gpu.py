@@ -85,12 +85,13 @@ def run_part(name: str, command: Sequence[str], budget: float) -> Part:
         budget: Seconds after which it is killed, with all processes that it started.
     """
     start = time.perf_counter()
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "rows.jsonl")
         process = subprocess.Popen(
             [*command, str(output)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": paths},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

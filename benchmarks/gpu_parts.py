@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks import measure
 from benchmarks.cases import SEED, Case, Training
@@ -46,9 +47,22 @@ def peak(setup: Setup) -> Iterator[Row]:
             return {"kind": "peak", "precision": precision, "tflops": 2 * side**3 / seconds / TERA}
 
         yield row_or_reason(precision, measured)
+    for precision in setup.precisions:
+        for layout in torch.channels_last, torch.contiguous_format:
+            label = f"depthwise 4×4, {precision}, {str(layout).removeprefix('torch.')}"
+            yield row_or_reason(label, partial(measure_depthwise, setup, precision, layout))
     environment = measure.describe_environment(setup.device)
     gpus = torch.cuda.device_count() if setup.on_gpu else 0
     yield {"label": "GPUs", "machine": machine_line(environment), "note": str(gpus)}
+
+
+def measure_depthwise(setup: Setup, precision: str, layout: torch.memory_format) -> Row:
+    """The filter after each upsampling, in the layout that ``conv2d_gradfix.prefers_channels_first`` decides about."""
+    dtype, side, channels = use_precision(precision), *((16, 4) if setup.small else (1024, 64))
+    x = torch.randn(4, channels, side, side, device=setup.device, dtype=dtype).contiguous(memory_format=layout)
+    weight = torch.randn(channels, 1, 4, 4, device=setup.device, dtype=dtype)
+    with torch.inference_mode():
+        return {"seconds": seconds_of(lambda: F.conv2d(x, weight, padding=1, groups=channels), setup)}
 
 
 # Training

@@ -135,6 +135,14 @@ def _plain(name: str) -> str:
     return name.lower().strip("-")
 
 
+def require_fidelity(fidelity: float) -> None:
+    """Raise InputError for a fidelity outside of [0, 1]."""
+    if not 0 <= fidelity <= 1:
+        raise InputError(
+            f"{{fidelity}} is {fidelity}, but it must be between 0 (restores) and 1 (keeps the input).", "fidelity"
+        )
+
+
 def did_you_mean(
     name: str, known: Iterable[str], most: int = 2, cutoff: float = 0.6, plain: Callable[[str], str] = _plain
 ) -> str:

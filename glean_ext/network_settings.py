@@ -14,10 +14,11 @@ from glean_ext.size_requirements import SizeRequirements
 MODULES = {
     "GLEANBigGAN": "glean_biggan",
     "GLEANColorization": "colorization",
+    "GLEANDiffusion": "glean_diffusion",
     "GLEANStyleGANv2": "glean",
     "LightGLEANStyleGANv2": "lightglean",
 }
-ONE_SIZE = ("GLEANBigGAN", "GLEANStyleGANv2")  # take images of their in_size only
+ONE_SIZE = ("GLEANBigGAN", "GLEANDiffusion", "GLEANStyleGANv2")  # take images of their in_size only
 SEVERAL_RESULTS = ("GLEANColorization",)  # have another result for each seed
 NO_CLASSES = "{label} has no effect: this network has a bank without classes."
 

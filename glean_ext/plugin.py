@@ -53,6 +53,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "GLEANBigGAN": networks.GLEANBigGAN,
         "GLEANColorization": networks.GLEANColorization,
         "GLEANColorizer": GLEANColorizer,
+        "GLEANDiffusion": networks.GLEANDiffusion,
         "GLEANStyleGANv2": networks.GLEANStyleGANv2,  # in place of MMagic's
         "IdentityLoss": IdentityLoss,
         "LPIPSLoss": LPIPSLoss,

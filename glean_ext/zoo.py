@@ -210,6 +210,19 @@ CARDS = (
         "256x256",
     ),
     ModelCard(
+        name="biggan_deep_imagenet_256",
+        purpose="the bank of ImageNet's 1000 classes, to train GLEAN with",
+        config="glean_biggan_x8_imagenet",
+        weights="https://download.openmmlab.com/mmediting/biggan/"
+        "biggan-deep_imagenet1k_256x256_cvt_hugging-face_rgb_20210728_111735-28651569.pth",
+        sha256="28651569",
+        megabytes=223,
+        licence="that of DeepMind's weights; trained on ImageNet (research)",
+        source="MMagic's conversion of DeepMind's BigGAN-deep, ICLR 2019",
+        sizes="256x256",
+        kind="bank",
+    ),
+    ModelCard(
         name="demo_bank",
         purpose="the bank of cartoon faces that the demo models stand on",
         config="bank_demo_64",

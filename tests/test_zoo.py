@@ -78,6 +78,14 @@ def test_a_bank_has_the_size_of_its_card(card):
     assert round(sum(p.numel() for p in bank.parameters()) * 4 / 1e6) == pytest.approx(card.megabytes, abs=1)
 
 
+def test_the_biggan_bank_is_that_of_its_config():
+    card, generator = find_model("biggan_deep_imagenet_256"), load_config("glean_biggan_x8_imagenet").model.generator
+    assert generator.init_cfg.checkpoint == card.weights
+    with torch.device("meta"):
+        bank = build_network(generator).generator
+    assert round(sum(p.numel() for p in bank.parameters()) * 4 / 1e6) == card.megabytes
+
+
 def test_the_metafile_says_the_same():
     entries = {entry["Name"]: entry for entry in METAFILE}
     for card in CARDS:

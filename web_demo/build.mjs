@@ -11,7 +11,8 @@ const root = dirname(here);
 const dist = join(here, "dist");
 const model = join(here, "model", "lightglean.onnx");
 const packageStatic = join(root, "glean_ext", "web", "static");
-const python = process.env.PYTHON ?? [join(root, ".venv/bin/python"), "python3"].find((path) => path === "python3" || existsSync(path));
+const ownPython = join(root, ".venv", "bin", "python");
+const python = process.env.PYTHON ?? (existsSync(ownPython) ? ownPython : "python3");
 
 /** Export the shipped network, which the repository has as safetensors only. */
 function exportModel() {

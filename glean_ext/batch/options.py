@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from glean_ext.batch.output_plan import names_folder, require_suffix
-from glean_ext.errors import InputError, require_at_least
+from glean_ext.errors import InputError, require_at_least, require_fidelity
 from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
 from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
@@ -308,11 +308,6 @@ class RestoreOptions:
         frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
         more = {"seed": self.seed, "fidelity": self.fidelity}
         return frames | {name: value for name, value in more.items() if value is not None}
-
-
-def require_fidelity(fidelity: float) -> None:
-    """Raise InputError unless ``fidelity`` is in [0, 1]."""
-    require(0 <= fidelity <= 1, "fidelity", fidelity, "between 0 (restores) and 1 (keeps the input)")
 
 
 def require_outscale(outscale: float | None) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
+from glean_ext.errors import InputError, Notice, require_at_least, require_fidelity, require_one_of
 from glean_ext.faces.alignment import align
 from glean_ext.faces.colour_matching import Tone, is_gray, to_gray, with_luminance
 from glean_ext.faces.colour_matching import match_colours as matched
@@ -334,10 +334,7 @@ def _check_ranges(
     batch: int,
 ) -> None:
     """Raises: InputError for a number out of range or an unknown choice."""
-    if not 0 <= fidelity <= 1:
-        raise InputError(
-            f"fidelity is {fidelity}, but it must lie in [0, 1]: 0 restores, 1 keeps the input.", "fidelity"
-        )
+    require_fidelity(fidelity)
     if outscale not in OUTSCALE_RULES and not (isinstance(outscale, (int, float)) and 0 < outscale < np.inf):
         raise InputError(f"outscale is {outscale!r}, but it must be a positive number, 'model' or 'auto'.", "outscale")
     require_one_of("when_no_face", when_no_face, WHEN_NO_FACE)

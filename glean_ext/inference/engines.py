@@ -16,6 +16,7 @@ import numpy as np
 
 from glean_ext.errors import InputError, first_line
 from glean_ext.utils.optional_packages import import_optional, version_errors
+from glean_ext.utils.processes import count_cores
 
 ENGINES = ("onnxruntime", "openvino", "tensorrt")
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
@@ -74,7 +75,7 @@ def thread_count() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given):
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count_cores()
 
 
 def _needed_by(path: Path, engine: str) -> str:

@@ -23,15 +23,16 @@ def mixed_codes(
         first: (N, S) latent codes, standard normal.
         second: (N, S), like ``first``.
         mix_prob: Probability that the styles of an image are mixed.
-        rng: Draws which images are mixed, and from which layer on; None for PyTorch's own generator.
+        rng: Draws which images are mixed, and from which layer on; None for PyTorch's own generator, on the device.
 
     Returns:
         (N, K, S)
     """
     n, device = len(first), first.device
+    drawn_on = device if rng is None else rng.device
     w = bank.style_mapping(torch.cat([first, second])).reshape(2, n, 1, -1)
-    cut = torch.randint(1, bank.num_latents, (n, 1, 1), generator=rng).to(device)
-    unmixed = (torch.rand(n, 1, 1, generator=rng) >= mix_prob).to(device)
+    cut = torch.randint(1, bank.num_latents, (n, 1, 1), generator=rng, device=drawn_on).to(device)
+    unmixed = (torch.rand(n, 1, 1, generator=rng, device=drawn_on) >= mix_prob).to(device)
     below_cut = (torch.arange(bank.num_latents, device=device)[None, :, None] < cut) | unmixed  # (N, K, 1)
     return torch.where(below_cut, w[0], w[1])
 

@@ -5,6 +5,7 @@ from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.discriminators import StyleGAN2Discriminator
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.glean_biggan import GLEANBigGAN
+from glean_ext.networks.glean_diffusion import GLEANDiffusion
 from glean_ext.networks.inference import prepare_for_inference
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 from glean_ext.networks.precision import channels_last
@@ -14,6 +15,7 @@ __all__ = [
     "NETWORKS",
     "GLEANBigGAN",
     "GLEANColorization",
+    "GLEANDiffusion",
     "GLEANStyleGANv2",
     "LightGLEANStyleGANv2",
     "Restorer",

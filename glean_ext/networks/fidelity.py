@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_fidelity
 from glean_ext.networks.decoder import Decoder, SlimDecoder
 
 NONE_SHARE = 0.5  # of the images of a training that get w = 0, which is what a model does without a wish
@@ -52,14 +52,6 @@ def require_gate(fidelity_gate: bool, bank: str, decoder: str) -> FidelityGate |
     if bank == "absent" or decoder == "none":
         raise ValueError("fidelity_gate=True needs a bank and a decoder.")
     return FidelityGate()
-
-
-def require_fidelity(fidelity: float) -> None:
-    """Raise InputError for a weight outside of [0, 1]."""
-    if not 0 <= fidelity <= 1:
-        raise InputError(
-            f"fidelity is {fidelity}, but it must lie in [0, 1]: 0 restores, 1 keeps the input.", "fidelity"
-        )
 
 
 def fix_fidelity(net: nn.Module, fidelity: float) -> None:

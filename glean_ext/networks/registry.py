@@ -7,13 +7,15 @@ from glean_ext.network_settings import require_arguments, require_network
 from glean_ext.networks.colorization import GLEANColorization
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.glean_biggan import GLEANBigGAN
+from glean_ext.networks.glean_diffusion import GLEANDiffusion
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2
 
-Restorer = GLEANStyleGANv2 | GLEANBigGAN | LightGLEANStyleGANv2
+Restorer = GLEANStyleGANv2 | GLEANBigGAN | GLEANDiffusion | LightGLEANStyleGANv2
 NETWORKS: dict[str, type[Restorer]] = {
     "GLEANColorization": GLEANColorization,
     "GLEANStyleGANv2": GLEANStyleGANv2,
     "GLEANBigGAN": GLEANBigGAN,
+    "GLEANDiffusion": GLEANDiffusion,
     "LightGLEANStyleGANv2": LightGLEANStyleGANv2,
 }
 

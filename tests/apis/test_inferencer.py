@@ -458,7 +458,8 @@ def test_metafile_has_every_config(metafile):
         assert {"Title", "URL"} == set(collection["Paper"]) and (ROOT / collection["README"]).is_file()
     listed = [model["Config"] for model in metafile["Models"]]
     assert sorted(listed) == sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py"))
-    kinds = dict(inferencer.MODELS.values()) | {"BigGAN bank": "BigGANGenerator"}
+    others = {"BigGAN bank": "BigGANGenerator", "GLEAN with a diffusion model": "GLEANDiffusion"}
+    kinds = dict(inferencer.MODELS.values()) | others
     for model in metafile["Models"]:
         required = {"Name", "In Collection", "Config", "Metadata", "Results"}
         assert required <= set(model) <= required | {"Weights", "Alias"}, model["Name"]

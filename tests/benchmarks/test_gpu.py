@@ -34,6 +34,12 @@ def test_a_part_that_works():
     assert (done.reason, done.rows, done.failed) == ("", [{"label": "a"}], False)
 
 
+def test_a_part_sees_the_packages_of_the_run(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    done = part("import os, json; print(json.dumps(os.environ['PYTHONPATH']), file=file)")
+    assert done.rows[1:] == [f"{ROOT}:/elsewhere"]
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

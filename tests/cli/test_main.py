@@ -66,6 +66,17 @@ def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
         cli.run(fail)
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_user_decides(monkeypatch, own):
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    policies: list[str] = []
+    with pytest.raises(SystemExit):
+        cli.run(lambda: policies.append(os.environ["OMP_WAIT_POLICY"]))
+    assert policies == [own or "PASSIVE"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["convert-bank", "-h"]])
 def test_help_that_cannot_be_printed(arguments):

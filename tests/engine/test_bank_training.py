@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from glean_ext import checkpoints
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 from glean_ext.engine.bank_samples import sample_sheet
+from glean_ext.engine.hooks.adaptive_augmentation_hook import AdaptiveAugmentationHook
 from glean_ext.errors import InputError
 from glean_ext.metrics.fid import InceptionFeatures, frechet_distance
 from glean_ext.models.losses import r1_penalty
 from glean_ext.models.stylegan2_trainer_bank import TrainableBank, mixed_codes
 from glean_ext.networks import GLEANStyleGANv2, StyleGAN2Generator
+from glean_ext.networks.augment import Augmentation
 from glean_ext.utils.image_io import read_rgb
 
 CONFIG = small_config("train_cfg = dict(max_iters=1)", bank="bank_init='random'", validate=False)
@@ -256,3 +259,16 @@ def test_fid_tells_what_it_needs_before_training(home, inception_file):
     ):
         with pytest.raises(InputError, match=message):
             runners.train(watched_config(inception_file, **fid))
+
+
+def test_overfitting_is_measured_without_waiting_for_a_gpu():
+    """The signs of the logits are added up where the logits are; on the meta device nothing can be read back."""
+    hook = AdaptiveAugmentationHook(interval=1000)
+    hook._augmentation = Augmentation()
+    scalars: list[str] = []
+    hub = SimpleNamespace(
+        get_info=lambda name: torch.ones(4, 1, device="meta"), update_scalar=lambda name, _: scalars.append(name)
+    )
+    for iteration in range(2):
+        hook.after_train_iter(SimpleNamespace(message_hub=hub, iter=iteration), iteration)
+    assert hook._signs.device.type == "meta" and scalars == ["train/augment_p"] * 2

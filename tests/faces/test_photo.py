@@ -229,7 +229,7 @@ def test_tiny_images_have_no_face(finder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fidelity": 1.5}, "fidelity is 1.5, but it must lie in [0, 1]: 0 restores, 1 keeps the input."),
+        ({"fidelity": 1.5}, "fidelity is 1.5, but it must be between 0 (restores) and 1 (keeps the input)."),
         ({"outscale": 0}, "outscale is 0, but it must be a positive number, 'model' or 'auto'."),
         ({"outscale": "2"}, "outscale is '2', but it must be a positive number, 'model' or 'auto'."),
         ({"when_no_face": "skip"}, "when_no_face is 'skip', but it must be one of keep, whole, error."),

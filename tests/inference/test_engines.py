@@ -213,6 +213,8 @@ def test_the_rule_of_auto(monkeypatch, tmp_path, options, installed, cached, exp
     weights.write_bytes(b"")
     os.truncate(weights, backend_choice.LARGE)
     assert backend_choice.choose(NetworkSource("x.py", weights), NetworkOptions(**options)) == expected
+    monkeypatch.setattr(backend_choice, "at_hand", lambda: (5 * backend_choice.LARGE, None))
+    assert backend_choice.choose(NetworkSource("x.py", weights), NetworkOptions(**options)) == "torch"
 
 
 def test_small_networks_are_too_quick_to_make_a_model(home, cache, made):
@@ -220,14 +222,16 @@ def test_small_networks_are_too_quick_to_make_a_model(home, cache, made):
     assert not hasattr(restorer(home, "light", "auto", **many).network, "engine") and made == []
 
 
-def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch):
+def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch, tmp_path):
+    source = NetworkSource("x.py", tmp_path / "x.pth")
+    Path(source.checkpoint).touch()
     monkeypatch.setattr(backend_choice, "installed", lambda engine: True)
     monkeypatch.setattr(backend_choice, "is_cached", lambda source: True)
     monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "bfloat16")
     options = NetworkOptions(device="cpu")
-    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), options) == "torch"
+    assert backend_choice.choose(source, options) == "torch"
     fp32 = NetworkOptions(device="cpu", dtype="float32")
-    assert backend_choice.choose(NetworkSource("x.py", "x.pth"), fp32) == "openvino"
+    assert backend_choice.choose(source, fp32) == "openvino"
 
 
 def test_one_image_makes_no_model(home, cache, made):

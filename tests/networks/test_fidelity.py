@@ -66,7 +66,7 @@ def test_what_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match=r"^This model was trained without the gate that fidelity sets"):
         fix_fidelity(build_network(TINY), 0.5)
     for w in -0.1, 1.1, float("nan"):
-        with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
+        with pytest.raises(InputError, match=r"must be between 0"):
             fix_fidelity(gated("full"), w)
     with pytest.raises(InputError, match=r"fidelity_gate=True needs a bank and a decoder"):
         build_network({**TINY, "decoder": "none", "fidelity_gate": True})

@@ -133,7 +133,8 @@ def test_colours(site):
         pictures.append(site.picture(job))
         assert np.abs(pictures[-1].astype(int) - expected).max() <= 1  # luminance was rounded once more
         notice = "gray.png: no face was found; it was coloured as a whole."
-        assert status["notices"] == ([CARTOONS, notice] if kind == "photo" else [])
+        about = CARTOONS.replace("demo_glean_x8", "demo_glean_color"), FaceFinder().about
+        assert status["notices"] == ([*about, notice] if kind == "photo" else [])
     assert not np.array_equal(pictures[0], pictures[1])
     answer = site.post(FACE, seed=3)
     assert (answer.status, answer.error) == (400, "Demo GLEAN has one result for an image. Leave the variant out.")

@@ -21,9 +21,14 @@ function fail(text) {
 }
 
 function missing() {
-  if (typeof WebAssembly !== "object") return "This browser has no WebAssembly, or it is switched off. Use a current Firefox, Chrome, Edge or Safari.";
-  if (!WebAssembly.validate(SIMD)) return "This browser has no WebAssembly SIMD, which the model needs. Use Firefox 89, Chrome or Edge 91, Safari 16.4, or later.";
-  return "";
+  if (typeof WebAssembly !== "object") {
+    return "This browser has no WebAssembly, or it is switched off. Use a current Firefox, Chrome, Edge or Safari.";
+  }
+  if (WebAssembly.validate(SIMD)) return "";
+  return (
+    "This browser has no WebAssembly SIMD, which the model needs. " +
+    "Use Firefox 89, Chrome or Edge 91, Safari 16.4, or later."
+  );
 }
 
 async function choose(blob, name) {

@@ -20,6 +20,7 @@ from glean_ext.batch.options import AUTO, RestoreOptions
 from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
 from glean_ext.batch.workers.worker import SLOTS, Group, Worker, WorkerSpec
 from glean_ext.errors import InputError
+from glean_ext.inference.engines import thread_count
 from glean_ext.utils.processes import count_cores, quiet_processes
 
 READY = "ready"
@@ -52,7 +53,7 @@ class LocalPool(WorkerPool):
         self.size = (len(devices) or count_cores()) if options.workers in (AUTO, None) else int(options.workers or 1)
         self._devices: Sequence[str | None] = devices or [options.device]
         self._spec = spec
-        self._threads = max(1, count_cores() // self.size)
+        self._threads = max(1, min(thread_count(), count_cores() // self.size))
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, _Process] = {}
         self._numbers = count()

@@ -62,7 +62,9 @@ class AdaptiveAugmentationHook(Hook):
         if self._augmentation is None:
             return
         logits = runner.message_hub.get_info("disc_pred_real")  # set by MMagic's trainer
-        self._signs += torch.tensor([logits.detach().sign().sum().item(), len(logits)])
+        self._signs = self._signs.to(logits.device)  # where they are added up without waiting for a GPU
+        self._signs[0] += logits.detach().sign().sum()
+        self._signs[1] += len(logits)
         if self.every_n_train_iters(runner, self.interval):
             total, images = self._of_all_processes(logits.device).tolist()
             self._augmentation.adapt(total / images, int(images))

@@ -41,8 +41,6 @@ class ConditionalNorm(nn.Linear):
     With fixed statistics it is one affine function of the condition. It is small, and computed in fp32.
     """
 
-    computes_in_fp32 = True
-
     def __init__(self, channels: int, condition: int):
         super().__init__(condition, 2 * channels)
         nn.init.normal_(self.weight, std=0.02)

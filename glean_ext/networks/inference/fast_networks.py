@@ -21,7 +21,6 @@ from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, style_layers
 from glean_ext.networks.glean import GLEANNetwork, require_size
 from glean_ext.networks.inference.banded_upsampling import HighResBranch
-from glean_ext.networks.inference.fast_bank import FastBankGLEAN
 from glean_ext.networks.inference.folded_style_conv import ModulatedWeight, Modulation, ScaledStyleConv
 from glean_ext.networks.inference.frozen_copy import (
     constant,
@@ -145,8 +144,7 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     """A copy of ``net`` that computes the same output faster and in less memory, see this module's description.
 
     Args:
-        net: The trained network: GLEAN with a bank of any kind, or LightGLEAN. It has a bank and a decoder. It is not
-            changed.
+        net: The trained network: GLEAN or LightGLEAN with a StyleGAN2 bank and a decoder. It is not changed.
         dtype: The precision in which the copy stores weights and computes. Inputs, outputs and the few weights that
             make modulations are fp32.
 
@@ -159,8 +157,9 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
     if isinstance(net, GLEANNetwork) and type(net).forward is GLEANNetwork.forward:
-        styles = isinstance(net.generator, StyleGAN2Generator) and net.decoder is not None
-        fast: nn.Module = FastGLEAN(net, dtype) if styles else FastBankGLEAN(net, dtype)
+        if not isinstance(net.generator, StyleGAN2Generator) or net.decoder is None:
+            raise no_fast_form(net if net.decoder is None else net.generator)
+        fast: nn.Module = FastGLEAN(net, dtype)
     elif isinstance(net, LightGLEANStyleGANv2):
         fast = FastLightGLEAN(net, dtype)
     else:

@@ -23,16 +23,12 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def converted(module: ModuleT, dtype: torch.dtype) -> ModuleT:
-    """A frozen copy in another precision, without a temporary copy in the module's own.
-
-    Modules with ``computes_in_fp32`` keep theirs.
-    """
+    """A frozen copy in another precision, without a temporary copy in the module's own."""
     copies: dict[int, Any] = {}
     for part in module.modules():
-        kept = torch.float32 if getattr(part, "computes_in_fp32", False) else dtype
-        copies |= {id(param): constant(param, kept) for param in part.parameters(recurse=False)}
+        copies |= {id(param): constant(param, dtype) for param in part.parameters(recurse=False)}
         floats = (buffer for buffer in part.buffers(recurse=False) if buffer.is_floating_point())
-        copies |= {id(buffer): buffer.detach().to(kept, copy=True) for buffer in floats}
+        copies |= {id(buffer): buffer.detach().to(dtype, copy=True) for buffer in floats}
     return copy.deepcopy(module, copies)
 
 
@@ -53,6 +49,6 @@ def images_together(x: Tensor) -> int:
 
 def no_fast_form(module: object) -> InputError:
     return InputError(
-        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2, "
-        "GLEANBigGAN or LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
+        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2 "
+        "or LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
     )

@@ -10,7 +10,7 @@ import torch
 from support.checkpoint_files import fault, pretrained, snapshot
 
 from glean_ext import checkpoints
-from glean_ext.networks import StyleGAN2Generator, prepare_for_inference
+from glean_ext.networks import StyleGAN2Generator
 from glean_ext.networks.glean import GLEANNetwork
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +46,6 @@ def test_a_toy_bank_runs_through_glean():
     with torch.no_grad():
         changed = net(lq)
         assert not torch.allclose(changed, output)
-        torch.testing.assert_close(prepare_for_inference(net)(lq), changed, rtol=0, atol=1e-5)
         net.generator.convs["32"].weight.add_(1)  # the result depends on the bank
         assert not torch.allclose(net(lq), changed)
 

@@ -329,13 +329,13 @@ def test_networks_without_bank_or_decoder_are_refused(config, name):
     with pytest.raises(InputError) as error:
         prepare_for_inference(build_network(config))
     assert str(error.value) == (
-        f"prepare_for_inference knows no fast form of {name}. It takes a GLEANStyleGANv2, GLEANBigGAN or "
+        f"prepare_for_inference knows no fast form of {name}. It takes a GLEANStyleGANv2 or "
         "LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
     )
 
 
 def test_other_modules_and_dtypes_are_refused():
-    with pytest.raises(InputError, match=r"knows no fast form of Linear\. It takes a GLEANStyleGANv2, GLEANBigGAN or "):
+    with pytest.raises(InputError, match=r"knows no fast form of Linear\. It takes a GLEANStyleGANv2 or "):
         prepare_for_inference(nn.Linear(1, 1))
     with pytest.raises(InputError, match=r"dtype must be one of torch.float32, .*, but it is torch.int8."):
         prepare_for_inference(network(LIGHT), torch.int8)

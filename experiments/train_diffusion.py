@@ -1,0 +1,144 @@
+"""Train a small diffusion model of images, which the experiments use as a bank. A killed run continues.
+
+DOMAIN: cartoons or emoji. The result is a folder of diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples.
+Denoising by v-prediction (Salimans and Ho, ICLR 2022) with the cosine schedule (Nichol and Dhariwal, ICML 2021).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from experiments import domains
+from glean_ext import cli, compat
+from glean_ext.utils.files import atomic_path
+from glean_ext.utils.progress import ProgressBar
+
+UNET: dict[str, Any] = {  # 3.6 M parameters
+    "sample_size": 64,
+    "layers_per_block": 1,
+    "block_out_channels": (32, 64, 96, 128),
+    "norm_num_groups": 16,
+    "attention_head_dim": 32,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+}
+SCHEDULER: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+BATCH = 16
+LR = 4e-4  # reached in WARMUP steps, then half a cosine to zero
+WARMUP = 200
+EMA_DECAY = 0.999
+SAVE_EVERY = 500  # steps
+SAMPLES, SAMPLE_STEPS = 32, 50
+
+
+class DiffusionTraining:
+    """The state of a training run.
+
+    Args:
+        images: (M, 3, 64, 64) uint8.
+        total: Images to show.
+    """
+
+    def __init__(self, images: Tensor, total: int):
+        import diffusers
+        from diffusers.training_utils import EMAModel
+
+        torch.manual_seed(0)
+        self.images, self.steps = images, math.ceil(total / BATCH)
+        self.unet = diffusers.UNet2DModel(**UNET)
+        self.scheduler = diffusers.DDPMScheduler(**SCHEDULER)
+        self.ema = EMAModel(self.unet.parameters(), decay=EMA_DECAY)
+        self.optim = torch.optim.AdamW(self.unet.parameters(), LR, weight_decay=1e-4)
+        self.rng = torch.Generator().manual_seed(1)
+        self.done = 0
+
+    def step(self) -> float:
+        """One batch; returns its loss."""
+        for group in self.optim.param_groups:
+            share = min(1, (self.done + 1) / WARMUP)
+            group["lr"] = LR * share * (1 + math.cos(math.pi * self.done / self.steps)) / 2
+        chosen = torch.randint(len(self.images), (BATCH,), generator=self.rng)
+        x = self.images[chosen].float() / 127.5 - 1
+        flipped = torch.rand(BATCH, generator=self.rng) < 0.5
+        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (BATCH,), generator=self.rng)
+        noise = torch.randn(x.shape, generator=self.rng)
+        prediction = self.unet(self.scheduler.add_noise(x, noise, t), t).sample
+        loss = F.mse_loss(prediction, self.scheduler.get_velocity(x, noise, t))
+        self.optim.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optim.step()
+        self.ema.step(self.unet.parameters())
+        self.done += 1
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "optim")}
+        return {**parts, "rng": self.rng.get_state(), "done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in "unet", "ema", "optim":
+            getattr(self, name).load_state_dict(state[name])
+        self.rng.set_state(state["rng"])
+        self.done = state["done"]
+
+    def export(self, folder: Path) -> None:
+        """Write the average as a pipeline, and its samples."""
+        import diffusers
+
+        self.ema.copy_to(self.unet.parameters())
+        self.unet.eval()
+        pipeline = diffusers.DDIMPipeline(self.unet, diffusers.DDIMScheduler.from_config(self.scheduler.config))
+        pipeline.save_pretrained(folder)
+        rng = torch.Generator().manual_seed(0)
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(SAMPLES, rng, num_inference_steps=SAMPLE_STEPS, output_type="np").images  # (32, 64, 64, 3)
+        rows = np.concatenate(np.split(images, 8, axis=0), axis=2)  # 4 rows of 8
+        sheet = Image.fromarray((np.concatenate(list(rows), axis=0) * 255).round().astype(np.uint8))
+        with atomic_path(folder / "samples.png") as partial:
+            sheet.save(partial, "PNG")
+
+
+def run_training(training: DiffusionTraining, folder: Path) -> None:
+    """Train to the end, from ``folder/last.pth`` on if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, average = folder / "last.pth", 0.0
+    if checkpoint.exists():
+        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    with ProgressBar(details=True) as bar:
+        task = bar.add_task("training", total=training.steps, completed=training.done, details="")
+        while training.done < training.steps:
+            loss = training.step()
+            average = 0.98 * (average or loss) + 0.02 * loss
+            bar.update(task, completed=training.done, details=f"loss {average:.4f}")
+            if training.done % SAVE_EVERY == 0 or training.done == training.steps:
+                with atomic_path(checkpoint) as partial:
+                    torch.save(training.state_dict(), partial)
+    training.export(folder)
+
+
+def main() -> None:
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain", choices=("cartoons", "emoji"), metavar="DOMAIN")
+    parser.add_argument("--images", type=int, default=200_000, help="to show (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    args = parser.parse_args()
+    compat.apply()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    images = domains.load(args.domain).parts["train"].images
+    run_training(DiffusionTraining(images, args.images), Path("work_dirs") / f"{args.domain}_diffusion")
+
+
+if __name__ == "__main__":
+    cli.run(main)
