@@ -115,8 +115,9 @@ def sections(summary: Summary) -> str:
     """All tables that have rows, under their headings."""
     parts = ["### ×8: 8×8 to 64×64, all pairs", table(groups(headline(summary), summary))]
     for name, title in SECTIONS.items():
-        if rows := table(groups(TABLES[name], summary)):
-            parts += [f"### {title}", rows]
+        found = groups(TABLES[name], summary)
+        if len(found) > 1:  # one row compares nothing
+            parts += [f"### {title}", table(found)]
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]
@@ -185,7 +186,9 @@ def readme_part(summary: Summary, systems: Iterable[str], trained: str, random: 
         "metrics": len(SHORT),
         "seeds": min(len(bank), len(twin)),
     }
-    before, after = (fill(text.format(**facts), 120) for text in (README_INTRODUCTION, README_SENTENCES))
+    before, after = (
+        fill(text.format(**facts), 120, break_on_hyphens=False) for text in (README_INTRODUCTION, README_SENTENCES)
+    )
     rows = table(groups(headline(summary, systems), summary), SHORT, costs=False)
     return "\n\n".join([before, rows, after, README_FIGURE]) + "\n"
 
@@ -204,8 +207,8 @@ README_INTRODUCTION = """Does the bank help? On cartoon faces, 8×8 to 64×64 pi
 {budget.batch_size} images for every system (mean ± spread over {seeds} seeds):"""
 README_SENTENCES = """With its pre-trained bank, GLEAN differs from the same network with a random bank by
 {psnr:+.2f} dB PSNR, {lpips:+.0%} LPIPS, {frechet:+.0%} Fréchet distance and {attributes:+.1f} points of attribute
-accuracy: better by more than the spread over the seeds in {wins} of {metrics}. [docs/evidence.md](docs/evidence.md) has
-the papers' claims with a verdict on each, GAN inversion, costs, and failures."""
+accuracy: better by more than the spread over the seeds in {wins} of these {metrics} metrics.
+[docs/evidence.md](docs/evidence.md) has the papers' claims with a verdict on each, GAN inversion, costs, failures."""
 README_FIGURE = "![the first test images: input, every system, original](docs/evidence/x8.png)"
 
 TEMPLATE = """# Evidence: does the latent bank help?

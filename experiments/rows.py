@@ -15,7 +15,7 @@ NAMES = {
     "esrgan": "ESRGAN (RRDB)",
     "glean-no-bank": "no bank",
     "glean-random": "GLEAN, random bank",
-    "glean": "GLEAN",
+    "glean": "GLEAN, pre-trained bank",
     "glean-tuned": "GLEAN, bank tuned",
     "lightglean": "LightGLEAN",
     "glean-cold": "GLEAN, MMagic's start",

@@ -176,8 +176,10 @@ def test_first_claim() -> None:
     close = bank_helps(summary({**values, "esrgan": seeds(0.115)}), 8)
     assert close.verdict == FAILS and all("esrgan" in reason for reason in close.reasons) and len(close.reasons) == 3
     blurred_but_high = bank_helps(summary({**values, "esrgan": seeds(0.2, 20.4)}), 8)
-    assert blurred_but_high.verdict == FAILS and "0.40 dB below" in blurred_but_high.reasons[0]
-    assert bank_helps(summary({**values, "esrgan": seeds(0.2)[:2]}), 8).verdict == OPEN
+    assert blurred_but_high.verdict == FAILS and "-0.40 dB against" in blurred_but_high.reasons[0]
+    unfinished = bank_helps(summary({**values, "esrgan": seeds(0.2)[:2], "glean-no-bank": seeds(0.115)}), 8)
+    assert unfinished.verdict == OPEN and "esrgan" in unfinished.reasons[0] and "esrgan" not in unfinished.reasons[1]
+    assert [reason.partition(" in ")[0] for reason in unfinished.reasons[1:]] == ["better"] * 3 + ["not better"] * 3
 
 
 def test_claims_about_encoder_and_light() -> None:
@@ -194,7 +196,9 @@ def test_tables_show_means_and_spreads_of_finished_seeds() -> None:
     text = table(groups([Experiment("glean"), Experiment("esrgan")], found))
     header, _, row = text.splitlines()
     assert header.startswith("| system | seeds | PSNR (dB) ↑") and "ESRGAN" not in text
-    assert row.startswith("| GLEAN | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900")
+    assert row.startswith(
+        "| GLEAN, pre-trained bank | 3 | 20.00 ± 0.00 | \N{EN DASH} | 0.1000 ± 0.0100 | 10.0 ± 1.0 | 0.900"
+    )
     assert number(Group(({"metrics": {"PSNR": 20.0}},)), "PSNR") == "20.00"
     assert table(groups([Experiment("esrgan")], found)) == ""
 
