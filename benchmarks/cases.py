@@ -74,7 +74,7 @@ class Case:
         light = self.model["generator"]["type"].startswith("Light") and not self.mmagic
         maker = "MMagic" if self.mmagic else self.engine if self.onnx else "glean-ext"
         compiled = f" compiled ({self.compile})" if self.compile else ""
-        plain = "" if self.prepared else " plain"
+        plain = " plain" if not (self.prepared or self.onnx or self.mmagic) else ""
         return f"{maker} {'Light' * light}GLEAN {self.dtype}{plain}{compiled}"
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 1. PyTorch where an engine cannot do what is asked for: on a GPU, for a seed or a fidelity, with ``torch.compile``, or
    in another dtype than float32; and on processors with instructions for bfloat16, where no engine was measured yet.
-2. Otherwise OpenVINO, where it is installed and its model is in the cache. It took 0.82 to 0.88 of the time of the
+2. Otherwise OpenVINO, where it is installed and its model is in the cache. It took 0.79 to 0.88 of the time of the
    fast form in PyTorch, on two processors. onnxruntime was faster on one of them only, so ``auto`` leaves it out.
 3. The same, with a model to be made, where that pays: making one takes one to two minutes, and OpenVINO saves a
    quarter of a second (16 -> 256) to a second (64 -> 1024) an image. So many images are :data:`WORTH_MAKING`; networks
@@ -10,8 +10,8 @@
 4. Otherwise PyTorch; and also where less than :data:`ROOM` times the weights' size of memory is free: OpenVINO holds
    them nearly three times (16 -> 256: 1.8 GiB against 0.9), and to make its model takes more.
 
-Exported ``.onnx`` files run with OpenVINO where it is installed, which matters for int8: 3.2 times as fast as fp32 with
-OpenVINO and 1.8 times with onnxruntime.
+Exported ``.onnx`` files run with OpenVINO where it is installed, which matters for int8: 2.8 to 3.2 times as fast as
+fp32 with OpenVINO and 1.9 times with onnxruntime (processor time, VNNI).
 """
 
 from __future__ import annotations
