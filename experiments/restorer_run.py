@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from experiments import domains, measure, training, weights
+from experiments import attributes, domains, measure, training, weights
 from experiments.domains import Domain
 from experiments.experiment import Experiment
 from experiments.systems import BANKS, SCRATCH, bank_of, trainable
@@ -61,7 +62,13 @@ def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report
 
 def hashes(experiment: Experiment) -> dict[str, str]:
     """SHA-256 of the weights that a run started from or was judged by."""
-    files = {"perceptual": weights.vgg16(), "frechet": weights.lite0(), "discriminator": BANKS[experiment.domain].file}
+    files: dict[str, str | Path] = {
+        "perceptual": weights.vgg16(),
+        "frechet": weights.lite0(),
+        "discriminator": BANKS[experiment.domain].file,
+    }
+    if attributes.FILE.exists():
+        files["attributes"] = attributes.FILE
     if experiment.system not in SCRATCH:
         files["bank"] = bank_of(experiment).file
     return {name: weights.sha256(file) for name, file in files.items()}
