@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import domains
-from glean_ext import cli, compat
+from glean_ext import cli
 from glean_ext.utils.files import atomic_path
+from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.progress import ProgressBar
 
-UNET: dict[str, Any] = {  # 3.6 M parameters
+diffusers: Any = import_optional("diffusers", "The diffusion bank", "pip install 'glean-ext[diffusion]'")
+
+UNET: dict[str, Any] = {  # 3.8 M parameters
     "sample_size": 64,
     "layers_per_block": 1,
     "block_out_channels": (32, 64, 96, 128),
@@ -49,14 +52,13 @@ class DiffusionTraining:
     """
 
     def __init__(self, images: Tensor, total: int):
-        import diffusers
         from diffusers.training_utils import EMAModel
 
         torch.manual_seed(0)
         self.images, self.steps = images, math.ceil(total / BATCH)
-        self.unet = diffusers.UNet2DModel(**UNET)
-        self.scheduler = diffusers.DDPMScheduler(**SCHEDULER)
-        self.ema = EMAModel(self.unet.parameters(), decay=EMA_DECAY)
+        self.unet: Any = diffusers.UNet2DModel(**UNET)
+        self.scheduler: Any = diffusers.DDPMScheduler(**SCHEDULER)
+        self.ema: Any = EMAModel(self.unet.parameters(), decay=EMA_DECAY)
         self.optim = torch.optim.AdamW(self.unet.parameters(), LR, weight_decay=1e-4)
         self.rng = torch.Generator().manual_seed(1)
         self.done = 0
@@ -94,11 +96,9 @@ class DiffusionTraining:
 
     def export(self, folder: Path) -> None:
         """Write the average as a pipeline, and its samples."""
-        import diffusers
-
         self.ema.copy_to(self.unet.parameters())
         self.unet.eval()
-        pipeline = diffusers.DDIMPipeline(self.unet, diffusers.DDIMScheduler.from_config(self.scheduler.config))
+        pipeline: Any = diffusers.DDIMPipeline(self.unet, diffusers.DDIMScheduler.from_config(self.scheduler.config))
         pipeline.save_pretrained(folder)
         rng = torch.Generator().manual_seed(0)
         pipeline.set_progress_bar_config(disable=True)
@@ -133,7 +133,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200_000, help="to show (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="default: all cores")
     args = parser.parse_args()
-    compat.apply()
     if args.threads:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
