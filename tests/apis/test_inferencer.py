@@ -509,7 +509,7 @@ def test_colorizers_take_a_seed_and_biggans_a_label(make, tmp_path):
     assert fault(lambda: make("glean_biggan", **own, extra_parameters={"label": 7})).startswith(
         "label is 7, which is no"
     )
-    unconditional = {"model_config": CONFIG, "model_ckpt": "x", "extra_parameters": {"label": 1}}
+    unconditional = {"model_config": CONFIG, "model_ckpt": tmp_path / "biggan.pth", "extra_parameters": {"label": 1}}
     assert fault(lambda: make("glean", **unconditional)).startswith(
         "label has no effect: this network has a bank without"
     )
