@@ -29,6 +29,7 @@ FACES = (
     "twice at glasses, hats, hands before faces, profiles and children. The detail is invented. Do not use a result to "
     "identify anybody, or as evidence."
 )
+IMAGENET = "ImageNet was collected from the web; many of its images show people. The detail is invented."
 LSUN = "LSUN is a crawl of the web without further selection. The detail is invented."
 NOT_RUN = (
     "The published numbers below were not reproduced: the weights could not be downloaded where this package was "
@@ -55,6 +56,7 @@ WORDS = {  # what only people know: training data, limits, measurements of this 
         CARTOON_LIMITS,
         "On held-out faces: 27.5 dB (gray: 18.9 dB), the best of six answers 33.3 dB, after 400 iterations.",
     ),
+    "biggan_deep_imagenet_256": ("ImageNet, 1.3 million photographs of 1000 classes.", IMAGENET, ""),
     "stylegan2_ffhq_1024": ("FFHQ, 70,000 photographs of faces.", FACES, ""),
     **{f"stylegan2_{name}": (f"LSUN {name.partition('_')[0]}.", LSUN, "") for name in LSUN_BANKS},
     "demo_bank": (CARTOON_DATA, CARTOON_LIMITS, "370,000 images were shown in training; samples: [demo](../demo.md)."),

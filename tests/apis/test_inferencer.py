@@ -237,9 +237,9 @@ def test_wrong_models(make, weights, tmp_path):
 
     own = {"model_config": CONFIG, "model_ckpt": weights["glean"]}
     names = "glean_x8_cat, glean_x16_ffhq, "
-    assert f"model_setting is 99, but 'glean' has 0 to 20: {names}" in glean(model_setting=99)
+    assert f"model_setting is 99, but 'glean' has 0 to 21: {names}" in glean(model_setting=99)
     assert "model_setting is -1, but" in glean(model_setting=-1)
-    assert f"config_name is 'glean_x9_cat', but 'glean' has 0 to 20: {names}" in glean(config_name="glean_x9_cat")
+    assert f"config_name is 'glean_x9_cat', but 'glean' has 0 to 21: {names}" in glean(config_name="glean_x9_cat")
     assert glean(model_setting=0, config_name="glean_x8_cat").startswith("Give one of model_setting and config_name")
     assert glean(**own, model_setting=0).startswith("Give model_config, or one of")
     no_weights = "has no released weights. Give model_ckpt, the path or URL of a checkpoint."
@@ -509,7 +509,7 @@ def test_colorizers_take_a_seed_and_biggans_a_label(make, tmp_path):
     assert fault(lambda: make("glean_biggan", **own, extra_parameters={"label": 7})).startswith(
         "label is 7, which is no"
     )
-    unconditional = {"model_config": CONFIG, "model_ckpt": "x", "extra_parameters": {"label": 1}}
+    unconditional = {"model_config": CONFIG, "model_ckpt": tmp_path / "biggan.pth", "extra_parameters": {"label": 1}}
     assert fault(lambda: make("glean", **unconditional)).startswith(
         "label has no effect: this network has a bank without"
     )

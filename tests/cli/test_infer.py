@@ -331,7 +331,7 @@ def test_misspelt_argument(fault, weights, image, tmp_path):
     config = write_config(tmp_path / "typo.py", num_rrdb=2)
     message = fault(config, weights, image, "-o", tmp_path / "o.png")
     assert message.startswith("model.generator (GLEANStyleGANv2): ")
-    assert "unexpected keyword argument 'num_rrdb'" in message
+    assert "there is no argument 'num_rrdb'. Did you mean num_rrdbs?" in message
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # mmengine's, of a config that fails

@@ -20,6 +20,7 @@ from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, restore_files
 from glean_ext.batch.video_stages import VideoRestorer, fingerprint
 from glean_ext.cli import restore as command
+from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import Memory
@@ -108,7 +109,8 @@ def test_faces_of_each_frame(infer, tmp_path, restorer):
     source = write_video(tmp_path / "in.mp4", frames, options={"crf": "1"})
     code, stdout, stderr = infer(source, "-o", tmp_path / "out.mp4", "--photo", "--crf", 1, "--batch", 2)
     assert (code, stderr) == (0, "")
-    warning, line = stdout.splitlines()
+    warning, finder, line = stdout.splitlines()
+    assert finder == FaceFinder().about
     assert warning.startswith("warning: demo_glean_x8: A small demonstration ")
     assert line.startswith(f"{tmp_path}/out.mp4: 4 frames of 256x256; 3 faces; ")
     shown, content = read_video(source), read_video(tmp_path / "out.mp4")

@@ -190,8 +190,10 @@ def test_the_python_of_the_library_tutorial(place, capsys):
     for block in blocks:
         exec(block, {})
     assert (place / "restored/face.png").is_file()
-    *_, error, psnr = capsys.readouterr().out.splitlines()
-    assert "no model is called 'demo_glean_x9'" in error and float(psnr) == float("inf")  # copies of one photograph
+    *lines, psnr = capsys.readouterr().out.splitlines()  # logs may be among them
+    assert any("no model is called 'demo_glean_x9'" in line for line in lines) and float(psnr) == float(
+        "inf"
+    )  # copies of one photograph
 
 
 def test_the_model_cards_are_up_to_date():

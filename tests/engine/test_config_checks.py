@@ -56,10 +56,12 @@ def test_other_batch_sizes_train(home, batch, options):
     assert train(home, f"train_dataloader.batch_size={batch}", "train_cfg.max_iters=1", *options).iter == 1
 
 
-@pytest.mark.parametrize("option", ["strategy.type=FSDPStrategy", "runner_type=FlexibleRunner"])
+@pytest.mark.parametrize("option", ["strategy=dict(type='FSDPStrategy')", "runner_type='FlexibleRunner'"])
 def test_sharded_training_is_refused(home, option):
-    assert fault(home, option) == (
-        f"config: {option.partition('=')[0].partition('.')[0]} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), "
+    name, _, value = option.partition("=")
+    change(home, f"{name} = {value}\n")
+    assert fault(home) == (
+        f"config: {name} asks for mmengine's FlexibleRunner (FSDP, DeepSpeed), "
         "which cannot train a generator and a discriminator. Remove it: several GPUs train through DDP, see "
         "tools/dist_train.sh."
     )

@@ -75,6 +75,6 @@ def test_dry_run_finds_a_disk_too_small_for_the_checkpoints(home, monkeypatch):
     usage = shutil.disk_usage(home)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=1_000_000))
     with pytest.raises(
-        InputError, match=r"has 0.0 GB left, but 6 checkpoints of 0.00 GB are kept there. Choose another"
+        InputError, match=r"has 0.0 GB left, but 6 checkpoints of 0\.0\d GB are kept there. Choose another"
     ):
         dry_run(config())

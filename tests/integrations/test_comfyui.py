@@ -59,4 +59,9 @@ def test_photographs_keep_their_range(nodes, model):
 
 def test_a_config_with_weights(nodes):
     with pytest.raises(glean_ext.InputError, match="no_such_config"):
-        run(nodes["LoadGLEAN"], model="demo_glean_x8", config="no_such_config.py", checkpoint="weights.pth")
+        run(
+            nodes["LoadGLEAN"],
+            model="demo_glean_x8",
+            config="no_such_config.py",
+            checkpoint="glean-ext://demo_bank.safetensors",
+        )
