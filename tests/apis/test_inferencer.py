@@ -425,6 +425,7 @@ def test_other_models_are_mmagics(make, mmagic_models, path, tmp_path):
     assert editor.get_model_config("lightglean")["settings"][0]["Name"] == "lightglean_x16_ffhq"
 
 
+@pytest.mark.slow
 def test_in_a_fresh_process(path, tmp_path):
     """MMagic's inferencers are imported only when they are asked for, and then have ours."""
     code = (

@@ -487,6 +487,7 @@ def test_images_too_large_are_refused(fault, tmp_path, size):
     assert not (tmp_path / "b.png").exists()
 
 
+@pytest.mark.slow
 def test_large_photographs_are_allowed(restore, fault, tmp_path):
     """By default as telephones make them; what is refused says how to allow it."""
     limit = Image.MAX_IMAGE_PIXELS

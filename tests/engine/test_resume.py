@@ -155,7 +155,7 @@ def assert_same_end(one: str, other: str) -> None:
         assert same(a[part], b[part]), part
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupted_training_ends_like_an_uninterrupted_one(home, workers):
     options = f"train_dataloader.num_workers={workers}", "randomness.seed=5"
     train("straight", *options)
@@ -270,7 +270,7 @@ def children():
     return context
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_loses_at_most_the_iterations_since_the_last_checkpoint(home, children, kills):
     def start(work_dir: str, resume: bool):
         child = children.Process(target=train_in_child, args=(home, work_dir, resume))

@@ -33,6 +33,7 @@ def folder(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_int8_is_close_to_fp32(exported, folder, tmp_path):
     model, out = exported("light"), tmp_path / "int8.onnx"
     report = quantize(model, out, folder, lambda notice: None)

@@ -132,6 +132,7 @@ def test_wrong_settings_and_inputs_are_one_line(tiny_bank: StyleGAN2Generator, t
     assert plan([Path("a/x.png")], tmp_path, True) == [(Path("a/x.png"), tmp_path / "x.png")]
 
 
+@pytest.mark.slow
 def test_the_tool_writes_images_and_says_why_it_stopped(bank: StyleGAN2Generator, tmp_path: Path) -> None:
     pixels = (reduced_sample(bank, 0, 8).permute(1, 2, 0).numpy() + 1) * 127.5
     Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "face.png")

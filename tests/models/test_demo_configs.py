@@ -22,9 +22,9 @@ ADVERSARIAL = {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}
     [
         ("demo_glean_color", {"loss_pix"}),
         ("demo_glean_blind_x8", ADVERSARIAL),
-        ("baselines/demo_srcnn_x4", {"loss"}),
+        pytest.param("baselines/demo_srcnn_x4", {"loss"}, marks=pytest.mark.slow),
         ("baselines/demo_srgan_x4", ADVERSARIAL),
-        ("baselines/demo_esrgan_x4", ADVERSARIAL),
+        pytest.param("baselines/demo_esrgan_x4", ADVERSARIAL, marks=pytest.mark.slow),
     ],
 )
 def test_two_iterations(config: str, losses: set[str], tmp_path: Path, clean_mmengine, monkeypatch) -> None:

@@ -419,7 +419,8 @@ def test_the_bank_keeps_no_inputs_of_its_convolutions():
 # ---------------------------------------------------------------- mixed precision
 
 
-@pytest.mark.parametrize("kind", [pytest.param("GLEANStyleGANv2", marks=pytest.mark.slow), "LightGLEANStyleGANv2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["GLEANStyleGANv2", "LightGLEANStyleGANv2"])
 def test_bf16_trains_like_fp32(kind):
     """From the same weights each loss is fp32's within its rounding, and a training of its own gets as far.
 

@@ -99,7 +99,7 @@ def test_full_size_state_dicts_agree_both_ways(mmagic_models):
 
 
 @pytest.mark.parametrize(
-    ("in_size", "multiplier"), [(32, 2), (64, 2), (4, 2), pytest.param(64, 4, marks=pytest.mark.slow)]
+    ("in_size", "multiplier"), [(32, 2), (4, 2), *(pytest.param(64, n, marks=pytest.mark.slow) for n in (2, 4))]
 )
 @torch.no_grad()
 def test_discriminator_equals_mmagic(mmagic_models, in_size, multiplier):
