@@ -20,6 +20,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_broken_editor_is_left_out_and_the_registry_says_why():
     code = """
 import glean_ext.plugin

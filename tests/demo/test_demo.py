@@ -117,6 +117,7 @@ def test_training_starts_from_a_shipped_bank(faces):
     assert training.step().keys() == {"g", "d", "r1"}, "training continues in the adversarial stage"
 
 
+@pytest.mark.slow
 def test_drawing_learns(faces):
     training = BankTraining(load_images(faces / "train" / "GT"), Recipe(batch_size=8))
     losses = [training.step()["l1"] for _ in range(40)]
@@ -168,6 +169,7 @@ def test_shipped_glean_holds_the_shipped_bank():
 # ---------------------------------------------------------------- the whole run
 
 
+@pytest.mark.slow
 def test_a_small_run_of_the_whole_demo(tmp_path):
     from demo.run import run_demo
 

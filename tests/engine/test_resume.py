@@ -270,7 +270,7 @@ def children():
     return context
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_loses_at_most_the_iterations_since_the_last_checkpoint(home, children, kills):
     def start(work_dir: str, resume: bool):
         child = children.Process(target=train_in_child, args=(home, work_dir, resume))

@@ -155,7 +155,7 @@ def test_an_optimizer_for_each_network(fault, home):
     )
 
 
-@pytest.mark.parametrize("tool", ["train", "test"])
+@pytest.mark.parametrize("tool", ["train", pytest.param("test", marks=pytest.mark.slow)])
 def test_images_that_do_not_fit(fault, home, tool):
     torch.save(GLEANStyleGANv2(**NETWORK).state_dict(), "net.pth")
     start = [tool, "config.py", *(["net.pth"] if tool == "test" else [])]

@@ -59,7 +59,7 @@ def restorer(home: Path, kind: str, backend: str, **arguments) -> ImageRestorer:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("glean", marks=pytest.mark.slow), "light"])
 def test_engines_give_the_pixels_of_pytorch(home, cached, kind, engine):
     cached(kind)
     fast, reference = restorer(home, kind, engine), restorer(home, kind, "torch", dtype="float32")

@@ -16,6 +16,7 @@ from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.quantization import LEAST_PSNR, layers_to_keep, quantize, to_mse, to_psnr
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -33,7 +34,6 @@ def folder(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.mark.slow
 def test_int8_is_close_to_fp32(exported, folder, tmp_path):
     model, out = exported("light"), tmp_path / "int8.onnx"
     report = quantize(model, out, folder, lambda notice: None)
