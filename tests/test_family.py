@@ -31,7 +31,7 @@ FAMILY = sorted(
 OF_CLASSES = [path for path in FAMILY if "_biggan_" in path.name]  # tests/engine/test_biggan_training.py trains these
 TITLES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in FAMILY]
 
-# Issue 3: what there must be, as (network, input, output); sizes are (height, width).
+# What there must be, as (network, input, output); sizes are (height, width).
 SIZES = {
     *((net, size, 1024) for net in ("GLEAN", "LightGLEAN") for size in (128, 64, 32, 16)),
     *((net, size, 256) for net in ("GLEAN", "LightGLEAN") for size in (32, 16)),
@@ -39,7 +39,7 @@ SIZES = {
 }
 DOMAINS = {"cat", "car", "church", "tower", "bedroom", "horse"}
 
-# PAPER.md, measured on MMagic's own class: millions of parameters, and of trainable ones.
+# Measured on MMagic's own class: millions of parameters, and of trainable ones.
 PARAMETERS = {
     (64, 1024): (175.5, 145.1),
     (32, 256): (162.5, 132.4),

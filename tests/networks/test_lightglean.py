@@ -50,7 +50,7 @@ def init_cfg(bank: StyleGAN2Generator, folder: Path) -> dict:
 
 
 def test_budget_at_64_to_1024():
-    """What issue 3 allows: 36.8 M parameters and 291 GFLOP."""
+    """At most 36.8 M parameters and 291 GFLOP."""
     with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net = LightGLEANStyleGANv2(64, 1024)
         output = net(torch.zeros(1, 3, 64, 64))
