@@ -1,9 +1,9 @@
 # The glean command, for images in /data: docker run --rm --volume "$PWD:/data" glean-ext restore photo.jpg -o restored.jpg
 # PyTorch comes with CUDA: docker run --gpus all. For CPUs alone, which saves 5 GB:
-# docker build --build-arg TORCH_INDEX=URL ., with the address that PyTorch's installation page shows for CPU packages.
+# docker build --build-arg TORCH="torch @ URL" ., with the address of PyTorch's wheel for CPUs.
 FROM python:3.13-slim
 
-ARG TORCH_INDEX=
+ARG TORCH="torch>=2.6"
 # Extras of setup.cfg
 ARG EXTRAS=faces,heic,video,web,onnx
 
@@ -21,7 +21,7 @@ RUN apt-get update \
 
 # PyTorch first, as its layer then stays when the package changes
 # hadolint ignore=DL3013
-RUN pip install "torch>=2.6" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
+RUN pip install "${TORCH}"
 
 WORKDIR /src
 COPY setup.cfg pyproject.toml README.md LICENSE NOTICE model-index.yml ./

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from benchmarks.cases import Case, build, import_mmagic
 from glean_ext.errors import InputError
 from glean_ext.inference.engines import PACKAGES as ENGINE_PACKAGES
 from glean_ext.utils.heap import return_freed_memory
+from glean_ext.utils.processes import count_cores
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PACKAGES = (
@@ -237,7 +237,7 @@ def describe_environment(device: str) -> dict[str, Any]:
     versions["torch"] = torch.__version__  # includes the version of CUDA
     machine: dict[str, Any] = {
         "cpu": cpu_name(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": count_cores(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "amx": "amx_tile" in _cpuinfo(),

@@ -169,12 +169,13 @@ class GLEANDiffusion(nn.Module):
 
     def _bank_features(self, features: Mapping[int, Tensor], codes: Tensor, x: Tensor) -> dict[int, Tensor]:
         """The U-Net's ascent: its features by side, after the encoder's have been added to those of the descent."""
-        skips, middle = self.generator.descend(x, codes)
-        states = [*skips, middle]
-        for i, residual in self.residuals.items():
-            states[int(i)] = states[int(i)] + residual(features[states[int(i)].shape[-1]])
-        *skips, middle = states
-        return self.generator.ascend(skips, middle, codes)
+
+        def fuse(states: list[Tensor]) -> list[Tensor]:
+            for i, residual in self.residuals.items():
+                states[int(i)] = states[int(i)] + residual(features[states[int(i)].shape[-1]])
+            return states
+
+        return self.generator.features(x, codes, fuse)
 
     def _seen(self, references: Tensor) -> Seen:
         """What the bank's attention sees of reference images (M, 3, H, H)."""

@@ -1,4 +1,4 @@
-"""Files of weights by path, by URL, or by the name of a shipped file; found and told apart without loading torch."""
+"""Finds files of weights by path, URL or shipped name, and recognises their formats, without loading torch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +19,10 @@ from torch.nn.utils import parametrize
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError, first_line, require_one_of
+from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.optional_packages import import_optional
 
+Fuse = Callable[[list[Tensor]], list[Tensor]]
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
 AUTOENCODERS = ("AutoencoderTiny", "AutoencoderKL")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -135,20 +137,22 @@ class DiffusionBank(nn.Module):
         """Images (N, 3, H, H) in [-1, 1] -> what the U-Net takes, (N, C, side, side): no noise is added."""
         return _encode(self.vae, image)
 
-    def descend(self, x: Tensor, codes: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(N, C, side, side), codes (N, K, S) -> the skip connections, and the features before the ascent."""
-        return _descend(self.unet, x, self.timestep, codes)
+    def features(self, x: Tensor, codes: Tensor, fuse: Fuse) -> dict[int, Tensor]:
+        """One pass: (N, C, side, side), codes (N, K, S) -> the features of the ascent by side, {res: (N, C, res, res)}.
 
-    def ascend(self, skips: Sequence[Tensor], x: Tensor, codes: Tensor) -> dict[int, Tensor]:
-        """The features by side, {res: (N, C, res, res)}, from those of :meth:`descend`; codes (N, K, S)."""
-        return _ascend(self.unet, skips, x, self.timestep, codes)
+        Args:
+            x: From :meth:`encode`.
+            codes: The context of the cross-attention; without that, one code that is added to the time's embedding.
+            fuse: Changes what the descent leaves: the skip connections, and then the features before the ascent.
+        """
+        return _features(self.unet, x, self.timestep, codes, fuse)
 
     def image(self, x: Tensor, features: Mapping[int, Tensor]) -> Tensor:
         """The bank's own image, (N, 3, H, H) in about [-1, 1]: x_0 of its prediction, decoded by the VAE.
 
         Args:
-            x: The input of :meth:`descend`, taken as x_t.
-            features: Those of :meth:`ascend`.
+            x: The input of :meth:`features`, taken as x_t.
+            features: Its output.
         """
         unet: Any = self.unet
         y = features[self.side]
@@ -268,7 +272,7 @@ def _load(folder: Path, name: str, part: nn.Module) -> nn.Module:
         raise InputError(f"{where}: its weights cannot be read ({first_line(error)}).") from error
     wrong = [*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])]
     if wrong:
-        raise InputError(f"{where}: its weights do not fit its config: {wrong[0]} and {len(wrong) - 1} more.")
+        raise InputError(f"{where}: its weights do not fit its config: {summarize_names(wrong, 1)}.")
     return net
 
 
@@ -281,14 +285,15 @@ def _spec(probe: nn.Module, side: int, timestep: int, num_codes: int) -> Diffusi
     codes = (num_codes, width) if width else (1, unet.time_embedding.linear_2.out_features)
     x = torch.empty(1, unet.config.in_channels, side, side, device="meta")
     given = torch.empty(1, *codes, device="meta")
-    skips, middle = _descend(probe, x, timestep, given)
-    features = _ascend(probe, skips, middle, timestep, given)
-    return DiffusionSpec(
-        [(skip.shape[1], skip.shape[3]) for skip in skips],
-        (middle.shape[1], middle.shape[3]),
-        {res: x.shape[1] for res, x in features.items()},
-        *codes,
-    )
+    sizes: list[tuple[int, int]] = []
+
+    def note_sizes(states: list[Tensor]) -> list[Tensor]:
+        sizes.extend((state.shape[1], state.shape[3]) for state in states)
+        return states
+
+    features = _features(probe, x, timestep, given, note_sizes)
+    *skips, middle = sizes
+    return DiffusionSpec(skips, middle, {res: x.shape[1] for res, x in features.items()}, *codes)
 
 
 def _noise_levels(scheduler: Mapping[str, Any] | None, timestep: int) -> tuple[float, float, str]:
@@ -304,38 +309,40 @@ def _noise_levels(scheduler: Mapping[str, Any] | None, timestep: int) -> tuple[f
     return kept**0.5, (1 - kept) ** 0.5, prediction
 
 
-def _descend(net: nn.Module, x: Tensor, timestep: int, codes: Tensor) -> tuple[list[Tensor], Tensor]:
+def _features(net: nn.Module, x: Tensor, timestep: int, codes: Tensor, fuse: Fuse) -> dict[int, Tensor]:
     unet: Any = net
+    time = _embedded_time(unet, x, timestep, codes)
+
+    def run(block: Any, x: Tensor, **further: Any) -> Any:
+        if getattr(block, "has_cross_attention", False):
+            further["encoder_hidden_states"] = codes
+        return block(hidden_states=x, temb=time, **further)
+
     if unet.config.center_input_sample:
         x = 2 * x - 1
-    time, context = _conditions(unet, x, timestep, codes)
     x = unet.conv_in(x)
     skips = [x]
     for block in unet.down_blocks:
-        x, outputs = block(hidden_states=x, temb=time, **context(block))
+        x, outputs = run(block, x)
         skips += outputs
-    return skips, x if unet.mid_block is None else unet.mid_block(x, time, **context(unet.mid_block))
-
-
-def _ascend(net: nn.Module, skips: Sequence[Tensor], x: Tensor, timestep: int, codes: Tensor) -> dict[int, Tensor]:
-    unet: Any = net
-    time, context = _conditions(unet, x, timestep, codes)
-    waiting, features = list(skips), {}
+    if unet.mid_block is not None:
+        x = run(unet.mid_block, x)
+    *skips, x = fuse([*skips, x])
+    features = {}
     for block in unet.up_blocks:
         taken = len(block.resnets)
-        given = tuple(waiting[-taken:])
-        del waiting[-taken:]
-        x = block(hidden_states=x, temb=time, res_hidden_states_tuple=given, **context(block))
+        x = run(block, x, res_hidden_states_tuple=tuple(skips[-taken:]))
+        del skips[-taken:]
         features[x.shape[-1]] = x  # of two blocks with one resolution the last one stays
     return features
 
 
-def _conditions(unet: Any, x: Tensor, timestep: int, codes: Tensor) -> tuple[Tensor, Any]:
-    """The embedding of the time step (N, D), and a function that gives a block's further arguments."""
+def _embedded_time(unet: Any, x: Tensor, timestep: int, codes: Tensor) -> Tensor:
+    """(N, D); a code is added where the U-Net has no cross-attention."""
     steps = torch.full((len(x),), timestep, device=x.device)
-    time = unet.time_embedding(unet.time_proj(steps).to(codes.dtype))
+    time: Tensor = unet.time_embedding(unet.time_proj(steps).to(codes.dtype))
     if not getattr(unet.config, "cross_attention_dim", None):
         time = time + codes[:, 0]
     if getattr(unet, "time_embed_act", None) is not None:
         time = unet.time_embed_act(time)
-    return time, lambda block: {"encoder_hidden_states": codes} if getattr(block, "has_cross_attention", False) else {}
+    return time
