@@ -1,10 +1,9 @@
-"""Which file is written for which input, and that nothing is lost by it."""
+"""Which file is written for which input, and that none is written twice or over an input."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -15,14 +14,12 @@ from glean_ext.utils.file_listing import Listing, list_files
 from glean_ext.utils.files import tells_case
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
-from glean_ext.utils.messages import summarize_names
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
 ANIMATED = ".gif"  # an image, or, where the output is named as one, a video
 DEFAULT_FORMAT = "png"
 COMPARE = "_compare"  # what the names of before/after pictures end with
-FACE = re.compile(r"(.+)_face\d{2,}(_restored)?\.png", re.IGNORECASE)  # as Job.face_path names faces
 
 
 @dataclass(frozen=True)
@@ -328,80 +325,3 @@ def require_suffix(suffix: str) -> None:
     """Raise InputError where what is put after names would name a folder."""
     if "/" in suffix or os.sep in suffix:
         raise InputError(f"{{suffix={suffix}}} names a folder. Give a few letters.", "suffix")
-
-
-def without_existing(plan: Plan, overwrite: bool, skip: bool) -> tuple[list[Job], int]:
-    """The jobs that remain, and how many are skipped because their output exists.
-
-    Raises:
-        InputError: Outputs exist, and it was not said what to do with them.
-    """
-    existing = [job for job in plan.jobs if any(plan.exists(path) for path in job.outputs)]
-    written = [path for job in plan.jobs for path in job.outputs] if plan.existing is None else []
-    if folder := next((path for path in written if path.is_dir()), None):
-        raise InputError(f"{folder} is a folder, but a file has to be written there. Give another output.")
-    if overwrite or not existing:
-        return plan.jobs, 0
-    if skip:
-        remaining = [job for job in plan.jobs if not plan.exists(job.target)]
-        return remaining, len(plan.jobs) - len(remaining)
-    if plan.alone:
-        raise InputError(f"{existing[0].target} exists.", "overwrite", "Give {overwrite}, or another output.")
-    raise InputError(
-        f"{len(existing)} of {len(plan.jobs)} outputs exist in {plan.folder} "
-        f"({summarize_names([job.target.name for job in existing])}).",
-        parameter=("overwrite", "skip_existing"),
-        hint="Give {overwrite} to replace them, or {skip_existing} to restore the others only.",
-    )
-
-
-def require_own_faces(plan: Plan, jobs: Sequence[Job], faces: Path, root: Path, keep: bool) -> None:
-    """Faces written into the folder ``faces`` replace no input and no output, and no faces of before where they count.
-
-    Args:
-        jobs: Those of ``plan`` that are done.
-        root: The folder of the outputs.
-        keep: Faces of before do not count.
-
-    Raises:
-        InputError: They would.
-    """
-    stems = {_real(job.face_path(faces, root, "00")).lower().removesuffix("_face00.png") for job in jobs}
-
-    def would_be_written(path: Path) -> bool:
-        match = FACE.fullmatch(_real(path).lower())
-        return match is not None and match[1] in stems
-
-    for job in plan.jobs:
-        for path, what in (job.source, "an input"), *((output, "another output") for output in job.outputs):
-            if would_be_written(path):
-                raise InputError(
-                    f"{{save_faces={faces}}}: {path} is {what} and would be overwritten. Give another folder.",
-                    parameter="save_faces",
-                )
-    folders = {job.face_path(faces, root, "00").parent for job in jobs}
-    if keep:
-        return
-    existing = sorted(
-        path for folder in folders if folder.is_dir() for path in folder.iterdir() if would_be_written(path)
-    )
-    if existing:
-        names = summarize_names([path.name for path in existing])
-        raise InputError(
-            f"faces exist in {faces} ({names}).", ("save_faces", "overwrite"), "Give {overwrite}, or another folder."
-        )
-
-
-def require_writable(folder: Path) -> None:
-    """Before work starts.
-
-    Raises:
-        InputError: Nothing can be written in ``folder``, or it cannot be made.
-    """
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise InputError(f"{folder} cannot be written to ({place} is a file). Choose another output.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written to (no rights in {place}). Choose another output.")

@@ -11,15 +11,8 @@ from glean_ext.batch import pipeline
 from glean_ext.batch.image_stages import require_readable
 from glean_ext.batch.networks import Networks, RunCallbacks, quiet_reading
 from glean_ext.batch.options import RestoreOptions
-from glean_ext.batch.output_plan import (
-    DEFAULT_FORMAT,
-    Job,
-    Plan,
-    plan_outputs,
-    require_own_faces,
-    require_writable,
-    without_existing,
-)
+from glean_ext.batch.output_checks import require_own_faces, require_writable, without_existing
+from glean_ext.batch.output_plan import DEFAULT_FORMAT, Job, Plan, plan_outputs
 from glean_ext.batch.remote_files import plan_remote_outputs
 from glean_ext.errors import InputError
 from glean_ext.utils.image_writer import OUTPUT_FORMATS

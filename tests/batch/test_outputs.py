@@ -11,14 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from glean_ext.batch.output_plan import (
-    Job,
-    plan_outputs,
-    require_own_faces,
-    require_own_files,
-    require_writable,
-    without_existing,
-)
+from glean_ext.batch.output_checks import require_own_faces, require_writable, without_existing
+from glean_ext.batch.output_plan import Job, plan_outputs, require_own_files
 from glean_ext.cli.restore_run import left_out
 from glean_ext.errors import InputError
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
@@ -350,7 +344,7 @@ def test_places_without_rights():
         (folder / "ro").mkdir(0o555)
         code = (
             "import os, pathlib\n"
-            "from glean_ext.batch.output_plan import require_writable\n"
+            "from glean_ext.batch.output_checks import require_writable\n"
             "os.geteuid() or os.setuid(65534)\n"
             f"require_writable(pathlib.Path({name!r}, 'ro', 'out'))\n"
         )
