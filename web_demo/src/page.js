@@ -1,6 +1,7 @@
 // The page: an image in, the network in a worker, the result beside the original. Nothing is sent anywhere.
 
 import { showComparison } from "../../glean_ext/web/static/compare.js";
+import { listenForDrops } from "../../glean_ext/web/static/drop.js";
 import { fittedSize } from "./pixels.js";
 
 // A module with one SIMD instruction: () -> i8x16.splat(0).
@@ -12,6 +13,7 @@ const at = (id) => document.getElementById(id);
 const [side, run, alertBox] = ["side", "run", "alert"].map(at);
 let chosen = null; // {name, bitmap}
 let worker = null;
+let orders = 0; // to the worker; the answer to an earlier one is ignored
 let urls = [];
 
 function fail(text) {
@@ -56,10 +58,13 @@ function inputPixels() {
 
 function inWorker({ rgba, width, height }) {
   worker ??= new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  const order = ++orders;
   return new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data));
+    worker.onmessage = ({ data }) => {
+      if (data.order === order) data.error ? reject(new Error(data.error)) : resolve(data);
+    };
     worker.onerror = (event) => reject(new Error(event.message || "the worker could not be started"));
-    worker.postMessage({ rgba, width, height }, [rgba.buffer]);
+    worker.postMessage({ order, rgba, width, height }, [rgba.buffer]);
   });
 }
 
@@ -109,17 +114,7 @@ function listen() {
     const source = button.firstElementChild.src;
     button.addEventListener("click", async () => choose(await (await fetch(source)).blob(), source.split("/").pop()));
   }
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    at("drop").classList.add("over");
-  });
-  document.addEventListener("dragleave", () => at("drop").classList.remove("over"));
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    at("drop").classList.remove("over");
-    const [file] = event.dataTransfer.files;
-    if (file) choose(file, file.name);
-  });
+  listenForDrops(at("drop"), ([file]) => file && choose(file, file.name));
 }
 
 const reason = missing();

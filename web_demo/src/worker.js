@@ -9,14 +9,14 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardw
 
 let session;
 
-self.onmessage = async ({ data: { rgba, width, height } }) => {
+self.onmessage = async ({ data: { order, rgba, width, height } }) => {
   try {
     session ??= await ort.InferenceSession.create("lightglean.onnx", { executionProviders: ["wasm"] });
     const { output } = await session.run({ lq: new ort.Tensor("float32", toFloats(rgba), [1, 3, height, width]) });
     const [, , outHeight, outWidth] = output.dims;
     const bytes = toBytes(output.data);
-    self.postMessage({ rgba: bytes, width: outWidth, height: outHeight }, [bytes.buffer]);
+    self.postMessage({ order, rgba: bytes, width: outWidth, height: outHeight }, [bytes.buffer]);
   } catch (error) {
-    self.postMessage({ error: String(error?.message ?? error).split("\n")[0] });
+    self.postMessage({ order, error: String(error?.message ?? error).split("\n")[0] });
   }
 };

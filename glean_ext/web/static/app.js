@@ -1,6 +1,7 @@
 // The page: choose an image, send it, follow the job, show the result. Names and messages are set as text, not as HTML.
 
 import { showComparison } from "/compare.js";
+import { listenForDrops } from "/drop.js";
 
 const POLL_MS = 400;
 const TINY = 64; // pixels; up to this size single pixels are shown sharp
@@ -243,22 +244,8 @@ function takeFile(files) {
 }
 
 function listen() {
-  const drop = byId("drop");
   byId("file").addEventListener("change", guarded((event) => takeFile(event.target.files)));
-  for (const type of ["dragenter", "dragover"]) {
-    document.addEventListener(type, (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-  }
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) drop.classList.remove("over");
-  });
-  document.addEventListener("drop", guarded((event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    takeFile(event.dataTransfer.files);
-  }));
+  listenForDrops(byId("drop"), guarded(takeFile));
   document.addEventListener("paste", guarded((event) => takeFile(event.clipboardData.files)));
   byId("form").addEventListener("submit", guarded((event) => {
     event.preventDefault();
