@@ -273,6 +273,10 @@ class RestoreOptions:
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
 
+    def worker_count(self, available: int) -> int:
+        """How many workers restore, where ``available`` is what ``'auto'`` stands for."""
+        return self.workers if isinstance(self.workers, int) else max(1, available)
+
     def gate_weight(self) -> float | None:
         """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.
 

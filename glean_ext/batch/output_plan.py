@@ -14,6 +14,7 @@ from glean_ext.utils.file_listing import Listing, list_files
 from glean_ext.utils.files import tells_case
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
+from glean_ext.utils.url_files import is_file_url
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
@@ -309,7 +310,7 @@ def require_own_files(jobs: Sequence[Job]) -> None:
                 raise InputError(f"{target} is an input and would be overwritten. Give another output.")
             path = _real(target)
             others = written.setdefault(path.lower(), {})
-            if path in others or (others and not tells_case(target.parent)):
+            if path in others or (others and (is_file_url(target) or not tells_case(target.parent))):
                 raise InputError(
                     f"{next(iter(others.values()))} and {job.source} would both be written to {target}. Rename one, or "
                     "restore them into two folders."
@@ -318,7 +319,7 @@ def require_own_files(jobs: Sequence[Job]) -> None:
 
 
 def _real(path: Path) -> str:
-    return os.path.realpath(path)
+    return str(path) if is_file_url(path) else os.path.realpath(path)
 
 
 def require_suffix(suffix: str) -> None:

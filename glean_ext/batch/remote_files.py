@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from glean_ext.batch.output_plan import READABLE, Job, Naming, Plan, add_comparisons
+from glean_ext.batch.output_plan import READABLE, Job, Naming, Plan, add_comparisons, require_own_files
 from glean_ext.errors import InputError
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_writer import OutputFormat
@@ -26,7 +26,8 @@ def plan_remote_outputs(
     """As :func:`glean_ext.batch.output_plan.plan_outputs`, where inputs or the output are URLs. The output is a folder.
 
     Raises:
-        InputError: There is nothing to restore, a URL cannot be read, or two inputs would have one output.
+        InputError: There is nothing to restore, a URL cannot be read, or an input or another output would be
+            overwritten.
     """
     place = cast(Path, UrlPath(output)) if is_file_url(output) else Path(output)
     naming = Naming(place, suffix, compare, format)
@@ -41,13 +42,7 @@ def plan_remote_outputs(
         raise InputError(f"{inputs[0]} has no images. Give a folder of images.")
     if compare:
         jobs = add_comparisons(jobs)
-    targets: dict[str, Job] = {}
-    for job in jobs:
-        other = targets.setdefault(str(job.target).lower(), job)
-        if other is not job:
-            raise InputError(
-                f"{other.source} and {job.source} would both be written to {job.target}. Restore them into two folders."
-            )
+    require_own_files(jobs)
     existing = existing_below(output) if is_file_url(output) else None
     return Plan(jobs, place, left_out, existing=existing)
 

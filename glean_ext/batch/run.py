@@ -29,13 +29,16 @@ class RunPlan:
         outputs: Which file is written for which input.
         jobs: Of them, those that remain.
         skipped: How many are left alone, as their outputs exist.
-        elsewhere: How many belong to other shards.
     """
 
     outputs: Plan
     jobs: list[Job]
     skipped: int
-    elsewhere: int = 0
+
+    @property
+    def elsewhere(self) -> int:
+        """How many belong to other shards."""
+        return len(self.outputs.jobs) - len(self.jobs) - self.skipped
 
     @property
     def images(self) -> list[Job]:
@@ -81,7 +84,7 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     root = output_root(options, outputs)
     own = [job for job in outputs.jobs if options.shard is None or options.shard.has(job.name_within(root))]
     jobs, skipped = without_existing(replace(outputs, jobs=own), options.overwrite, options.skip_existing)
-    plan = RunPlan(outputs, jobs, skipped, len(outputs.jobs) - len(own))
+    plan = RunPlan(outputs, jobs, skipped)
     if not is_file_url(root):
         require_writable(root)
     if outputs.alone and plan.images:

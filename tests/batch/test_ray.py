@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.restoring import ROOT, restore, results, start_restoring, wait_for_results, write_images
+from support.restoring import ROOT, restore, results, serving, start_restoring, wait_for_results, write_images
 from support.tools import only_error, run_main
 from support.training import free_port
 
@@ -86,18 +83,10 @@ def test_a_wrong_token(tmp_path):
     port = free_port()
     options = f"start --head --block --port={port} --num-cpus=1 --include-dashboard=false --disable-usage-stats"
     start = [sys.executable, "-m", "ray.scripts.scripts", *options.split(), f"--object-store-memory={80 * 2**20}"]
-    with open(tmp_path / "log", "w") as log:
-        head = subprocess.Popen(start, env=os.environ | token | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)
-    try:
-        while "Ray runtime started" not in Path(tmp_path, "log").read_text():
-            assert head.poll() is None
-            time.sleep(0.2)
+    with serving(start, "Ray runtime started", tmp_path / "log", PYTHONPATH=str(ROOT), **token):
         arguments = tmp_path / "in", tmp_path / "out", "--cluster", f"127.0.0.1:{port}"
         code, stdout, stderr = restore(*arguments, **token | {"RAY_AUTH_TOKEN": "f" * 32})
         assert (code, stdout) == (2, "") and stderr.count("\n") == 1, stderr
         assert "no Ray cluster takes this connection" in stderr and "RAY_AUTH_TOKEN" in stderr
         code, _, stderr = restore(*arguments, **token)
         assert code == 0, stderr
-    finally:
-        head.terminate()
-        head.wait()

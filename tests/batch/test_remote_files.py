@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fsspec
 import pytest
-from support.restoring import restore, results, write_images
+from support.restoring import restore, results, serving, write_images
 from support.training import free_port
 
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
@@ -75,6 +73,15 @@ def test_files_of_urls_are_restored_like_local_ones(tmp_path, memory):
     assert memory.cat("/up/00002.png") == found["00/00002.png"]
 
 
+def test_inputs_beside_urls_are_not_overwritten(tmp_path, memory):
+    write_images(tmp_path, 1)
+    memory.put(f"{tmp_path}/00/00000.png", "/data/b.png")
+    inputs = str(tmp_path / "00/00000.png"), "memory://data/b.png"
+    given = RestoreOptions(MODEL, inputs, str(tmp_path / "00"), overwrite=True)
+    with pytest.raises(InputError, match=r"00000\.png is an input and would be overwritten"):
+        plan_run(given)
+
+
 def test_a_store_that_shows_parts_of_files_gets_them_under_another_name(tmp_path, monkeypatch):
     local, moved = fsspec.filesystem("file"), []
     monkeypatch.setattr(type(local), "mv", lambda self, *paths: moved.append(paths))
@@ -111,12 +118,7 @@ def test_two_workers_restore_a_bucket_of_s3(tmp_path):
     url = f"http://127.0.0.1:{port}"
     credentials = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     server = [sys.executable, "-c", "from moto.server import main; main()", "-p", port]
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(server, stdout=log, stderr=log)
-    try:
-        while "Running on" not in Path(tmp_path, "log").read_text():
-            assert process.poll() is None
-            time.sleep(0.1)
+    with serving(server, "Running on", tmp_path / "log"):
         write_images(tmp_path / "in", 12)
         store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
         store.mkdir("bucket")
@@ -132,6 +134,3 @@ def test_two_workers_restore_a_bucket_of_s3(tmp_path):
         code, _, stderr = restore("s3://bucket/in", tmp_path / "x", AWS_ENDPOINT_URL=url, **missing)
         assert code == 2 and stderr.count("\n") == 1
         assert "s3://bucket/in cannot be used (NoCredentialsError: Unable to locate credentials)" in stderr
-    finally:
-        process.terminate()
-        process.wait()

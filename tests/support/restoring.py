@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,18 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The processes that restore for it, the oldest first."""
     children = psutil.Process(process.pid).children()
     return sorted((c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda child: child.create_time())
+
+
+@contextmanager
+def serving(command: Sequence[str], ready: str, log: Path, **environment: str) -> Iterator[None]:
+    """A server in a process of its own, from when it has written ``ready`` into its log."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=file, stderr=file)
+    try:
+        while ready not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()

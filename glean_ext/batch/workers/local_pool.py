@@ -16,7 +16,7 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from glean_ext.batch.options import AUTO, RestoreOptions
+from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
 from glean_ext.batch.workers.worker import SLOTS, Group, Worker, WorkerSpec
 from glean_ext.errors import InputError
@@ -50,7 +50,7 @@ class LocalPool(WorkerPool):
     def __init__(self, spec: WorkerSpec):
         options = spec.options
         devices = devices_of(options)
-        self.size = (len(devices) or count_cores()) if options.workers in (AUTO, None) else int(options.workers or 1)
+        self.size = options.worker_count(len(devices) or count_cores())
         self._devices: Sequence[str | None] = devices or [options.device]
         self._spec = spec
         self._threads = max(1, min(thread_count(), count_cores() // self.size))

@@ -55,7 +55,7 @@ class RayPool(WorkerPool):
         resources = self._ray.cluster_resources()
         self._resource = resource_of(options, resources)
         available = int(resources.get(self._resource, 0))
-        self.size = max(1, available) if options.workers in (AUTO, None) else int(options.workers or 1)
+        self.size = options.worker_count(available)
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, tuple[str, str]] = {}  # of each actor that is ready: ID, address
         self._calls: dict[Any, tuple[int, Group | None]] = {}  # None: it loads networks
