@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator
 from glean_ext.networks.banks.biggan_file import bank_sizes
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
+from glean_ext.utils.downloads import file_hash
 from glean_ext.utils.files import require_suffix
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
@@ -379,15 +379,11 @@ def _largest_activation(generator: StyleGAN2Generator, images: int = 2) -> float
 
 
 def _metadata(bank: Bank, path: Path, bgr: bool) -> dict[str, str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return {
         **{key: str(value) for key, value in bank.generator.items()},
         "discriminator": json.dumps(bank.discriminator),
         "source": path.name,
-        "source_sha256": digest.hexdigest(),
+        "source_sha256": file_hash(path),
         "source_format": bank.format,
         "source_networks": ", ".join(bank.taken),
         "source_channels": "BGR, reversed" if bgr else "as they are",

@@ -21,6 +21,7 @@ from glean_ext import cli
 from glean_ext.cli.restore_options import whole_number
 
 if TYPE_CHECKING:
+    from glean_ext.cli.plain_console import PlainConsole
     from glean_ext.evaluation import Evaluation, EvaluationOptions
 
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given[name] = tuple(given[name])
 
     from glean_ext.cli.early_checks import require_output, require_packages
-    from glean_ext.cli.restore_run import PlainConsole
+    from glean_ext.cli.plain_console import PlainConsole
     from glean_ext.evaluation import EvaluationOptions, evaluate
     from glean_ext.utils.progress import ProgressBar
 
@@ -66,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             notify=lambda notice: console.show(notice.render(cli.as_option)),
             on_image=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _summarize(evaluation, options)
+    _summarize(evaluation, options, console)
     return 0
 
 
-def _summarize(evaluation: Evaluation, options: EvaluationOptions) -> None:
+def _summarize(evaluation: Evaluation, options: EvaluationOptions, console: PlainConsole) -> None:
     """Show the table.
 
     Raises:
@@ -78,12 +79,10 @@ def _summarize(evaluation: Evaluation, options: EvaluationOptions) -> None:
     """
     from rich.table import Table
 
-    from glean_ext.cli.restore_run import PlainConsole
     from glean_ext.errors import InputError
     from glean_ext.evaluation.table import summary
     from glean_ext.utils.messages import printable, summarize_names
 
-    console = PlainConsole()
     head, *lines = summary(evaluation)
     table = Table(*head)
     for label, *cells in lines:

@@ -6,16 +6,15 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.output_plan import Job, Plan
 from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, restore_files
 from glean_ext.cli.base import as_option
+from glean_ext.cli.plain_console import PlainConsole
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.utils.image_io import opened, pixel_limit
-from glean_ext.utils.messages import printable, summarize_names
+from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.progress import ProgressBar
 from glean_ext.zoo import card_of
 
@@ -48,20 +47,6 @@ def run(options: RestoreOptions) -> None:
     with ProgressBar(console, transient=alone, disable=alone and not console.is_terminal) as bar:
         report = restore_files(options, Display(console, bar, plan).callbacks, plan)
     summarize(console, plan, report)
-
-
-class PlainConsole(Console):
-    """A console for lines of any text."""
-
-    def __init__(self) -> None:
-        super().__init__(soft_wrap=True, markup=False, highlight=False, emoji=False)
-
-    def show(self, line: str) -> None:
-        self.print(printable(line))
-
-    def on_broken_pipe(self) -> None:
-        """Leave the error to :func:`glean_ext.cli.run`."""
-        raise
 
 
 def download_line(options: RestoreOptions) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from glean_ext.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:  # torch and MMagic
+    from glean_ext.evaluation.measures import Measure
 
 PYIQA = "pyiqa:"
 PYIQA_EXAMPLES = ("musiq", "clipiqa", "maniqa", "niqe", "topiq_nr", "topiq_nr-face")
@@ -63,6 +68,13 @@ def parse_metric(name: str) -> MetricName:
     )
 
 
+def require_given(metrics: Iterable[MetricName | Measure], given: set[str]) -> None:
+    """Raise InputError for a metric that needs a reference or inputs where there are none."""
+    for metric in metrics:
+        if metric.needs and metric.needs not in given:
+            raise InputError(f"{{metrics={metric.name}}} needs {{{metric.needs}}}.", ("metrics", metric.needs))
+
+
 def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tuple[str, ...]:
     """The metrics to measure: those that were asked for, else all that what is given allows.
 
@@ -74,9 +86,7 @@ def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tupl
     Raises:
         InputError: A name is unknown, or what its metric needs is not given.
     """
-    for metric in map(parse_metric, names):
-        if metric.needs and metric.needs not in given:
-            raise InputError(f"{{metrics={metric.name}}} needs {{{metric.needs}}}.", ("metrics", metric.needs))
+    require_given(map(parse_metric, names), given)
     if names:
         return tuple(dict.fromkeys(names))
     fitting = [metric for metric in METRICS.values() if metric.by_default and metric.needs in {"", *given}]

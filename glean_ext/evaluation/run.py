@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glean_ext.errors import InputError, Notice, require_at_least
-from glean_ext.evaluation.names import chosen_metrics
+from glean_ext.evaluation.names import chosen_metrics, require_given
 from glean_ext.evaluation.pairs import Group, Pairing, pair_files
 from glean_ext.evaluation.results import Results, Row, stamp
 from glean_ext.utils.files import require_suffix
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.messages import log_notice
+from glean_ext.utils.processes import count_cores
 
 if TYPE_CHECKING:  # torch and MMagic
     from glean_ext.evaluation.measures import Measure, Sample
@@ -117,9 +118,7 @@ def evaluate(
     from glean_ext.evaluation.measures import create_measures
 
     measures = create_measures(names, options.lpips, options.device)
-    for measure in measures:
-        if measure.needs and measure.needs not in given:
-            raise InputError(f"{{metrics={measure.name}}} needs {{{measure.needs}}}.", ("metrics", measure.needs))
+    require_given(measures, given)
     evaluation = Evaluation(_labels(options.outputs), measures, [])
     with closing(Results(options.report.with_suffix(".json"))) as results:
         _measure_all(pairing, evaluation, results, on_image)
@@ -157,7 +156,7 @@ def _measure_all(pairing: Pairing, evaluation: Evaluation, results: Results, on_
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
     """Threads that begin nothing new when the block fails or is interrupted."""
-    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, count_cores()))
     try:
         yield pool
     finally:
@@ -171,11 +170,12 @@ def _measure(group: Group, measures: list[Measure], results: Results) -> Row:
         InputError: A file cannot be read, or sizes differ.
     """
     row = Row(group, [{} for _ in group.outputs])
+    read_partner = cache(read_rgb)  # once for all restorers
     for i, output in enumerate(group.outputs):
         key = stamp(output, group.reference, group.input)
         known = results.known(key)
         missing = [measure for measure in measures if (measure.name, measure.settings) not in known]
-        sample = _read(output, group) if missing else None
+        sample = _read(output, group, read_partner) if missing else None
         for measure in measures:
             value = known.get((measure.name, measure.settings))
             if value is None and sample is not None:
@@ -189,11 +189,11 @@ def _measure(group: Group, measures: list[Measure], results: Results) -> Row:
     return row
 
 
-def _read(output: Path, group: Group) -> Sample:
+def _read(output: Path, group: Group, read_partner: Callable[[Path], np.ndarray]) -> Sample:
     from glean_ext.evaluation.measures import Sample
 
     image = read_rgb(output)
-    reference, lq = (None if path is None else read_rgb(path) for path in (group.reference, group.input))
+    reference, lq = (None if path is None else read_partner(path) for path in (group.reference, group.input))
     if reference is not None and reference.shape != image.shape:
         (height, width), (h, w) = image.shape[:2], reference.shape[:2]
         raise InputError(

@@ -152,6 +152,7 @@ def _digest_of_download(path: Path) -> str:
 
 
 def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):

@@ -195,7 +195,7 @@ def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
             raise HTTPException(404, "There is no such picture.")
         path = job.folder / f"{picture}.{format}"
         try:
-            if format != STORED:
+            if format != STORED and not path.exists():
                 with converting:
                     convert(path.with_suffix(f".{STORED}"), path, job.order.name)
                 jobs.count_files(job)

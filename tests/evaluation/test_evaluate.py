@@ -14,6 +14,7 @@ from evaluation.conftest import PHOTOGRAPHS, save
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from support.metric_references import astronaut, blurred
+from support.tools import run_main
 
 from glean_ext import cli
 from glean_ext.cli.evaluate import main
@@ -32,13 +33,6 @@ def fault(*arguments, **changes) -> str:
     with pytest.raises(InputError) as error:
         evaluate(options(*arguments, **changes))
     return error.value.render(cli.as_option)
-
-
-def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of the command."""
-    with pytest.raises(SystemExit) as end:
-        cli.run(lambda: main([str(argument) for argument in arguments]))
-    return int(end.value.code or 0), *capsys.readouterr()
 
 
 def test_values_are_those_of_other_implementations(folders):
@@ -102,7 +96,7 @@ def test_the_report_has_the_worst_cases_as_large_as_the_best(folders, capsys):
     save(blurred(read_rgb(folders / "gt/cup.png"), 9), folders / "good" / name)
     shutil.copy(folders / "lq/cup.png", folders / "lq" / name)
     arguments = ["--reference", folders / "gt", "--inputs", folders / "lq", "-o", folders / "r.html", "--cases", 1]
-    code, out, _ = run(capsys, folders / "good", *arguments)
+    code, out, _ = run_main(main, capsys, folders / "good", *arguments)
     assert code == 0 and "4 images" in out and "psnr ↑" in out and "lr_psnr ↑" in out
     page = (folders / "r.html").read_text()
     worst, best = re.split("<h2>Best", page.split("<h2>Worst")[1].split("<details>")[0])
@@ -118,8 +112,8 @@ def test_the_report_has_the_worst_cases_as_large_as_the_best(folders, capsys):
 def test_sizes_that_differ_are_a_line_each_and_the_rest_is_measured(folders, capsys):
     save(astronaut()[:100], folders / "good/astronaut.png")
     (folders / "good/cup.png").write_bytes(b"damaged")
-    code, out, err = run(
-        capsys, folders / "good", "--reference", folders / "gt", "--metrics", "psnr", "-o", folders / "r.html"
+    code, out, err = run_main(
+        main, capsys, folders / "good", "--reference", folders / "gt", "--metrics", "psnr", "-o", folders / "r.html"
     )
     assert code == 2
     assert (
@@ -191,7 +185,8 @@ def test_the_mean_of_several_results_stands_in_the_table(folders, capsys):
     for path in (folders / "bad").rglob("*.webp"):
         Image.open(path).save(path.with_name(f"{path.stem.removesuffix('_restored')}.png"))
         path.unlink()
-    code, out, _ = run(
+    code, out, _ = run_main(
+        main,
         capsys, folders / "good", folders / "bad", "--reference", folders / "gt", "--metrics", "psnr",
         "--report", folders / "r.html",
     )  # fmt: skip
