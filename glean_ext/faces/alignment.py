@@ -107,13 +107,12 @@ def _part(image: np.ndarray, axis: int, coordinates: np.ndarray, mirrored: bool)
         period = max(1, 2 * length - 2)
         indices = np.arange(first, last) % period
         return image.take(np.minimum(indices, period - indices), axis), first
-    start, stop = _span(coordinates, length)
+    start, stop = _span(first, last, length)
     return image[(slice(None),) * axis + (slice(start, stop),)], start
 
 
-def _span(coordinates: np.ndarray, length: int) -> tuple[int, int]:
-    """First and last index of an axis that resampling reads, with the margin and the pixels mirrored at its ends."""
-    first, last = int(np.floor(coordinates.min())) - MARGIN, int(np.ceil(coordinates.max())) + MARGIN
+def _span(first: int, last: int, length: int) -> tuple[int, int]:
+    """First and last index of an axis from which ``first`` to ``last`` are made, the pixels mirrored at its ends."""
     before, after = max(0, -first), max(0, last - length)
     start, stop = max(0, min(first, length - after - 1)), min(length, max(last, before + 1))
     return start, stop

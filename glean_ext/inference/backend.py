@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from glean_ext.errors import InputError, Notice, require_at_least, require_one_of
+from glean_ext.inference.engine_cache import model_key
 from glean_ext.inference.engines import DTYPES as ENGINE_DTYPES
 from glean_ext.inference.engines import ENGINES, installed
 from glean_ext.inference.memory_budget import Memory
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.messages import log_notice
+from glean_ext.utils.weight_files import local_path
 from glean_ext.zoo import find_model, has_model
 
 if TYPE_CHECKING:  # takes seconds to load
@@ -72,6 +75,20 @@ class NetworkSource:
         if isinstance(self.config, Mapping):
             return generator_config(self.config, "config")
         return generator_config(load_config(self.config, self.cfg_options), self.config)
+
+    @cached_property
+    def weights(self) -> Path:
+        """The file of the weights, which is downloaded where it is not there.
+
+        Raises:
+            InputError: There is no such file, or the download failed.
+        """
+        return local_path(str(self.checkpoint))
+
+    @cached_property
+    def key(self) -> str:
+        """What names the network's model in the cache of engines."""
+        return model_key(self.generator(), self.weights)
 
 
 def resolve_model(

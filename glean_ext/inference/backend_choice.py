@@ -17,7 +17,7 @@ fp32 with OpenVINO and 1.9 times with onnxruntime (processor time, VNNI).
 from __future__ import annotations
 
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
-from glean_ext.inference.engine_models import can_make, is_cached, weights_file
+from glean_ext.inference.engine_models import can_make, is_cached
 from glean_ext.inference.engines import installed
 from glean_ext.inference.memory_budget import at_hand
 
@@ -34,7 +34,7 @@ def choose(source: NetworkSource, options: NetworkOptions) -> str:
     """
     if not _engines_may(options):
         return "torch"
-    size = weights_file(source).stat().st_size
+    size = source.weights.stat().st_size
     if at_hand()[0] < ROOM * size:
         return "torch"
     if options.cache and is_cached(source):

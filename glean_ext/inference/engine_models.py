@@ -9,11 +9,10 @@ from pathlib import Path
 
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
-from glean_ext.inference.engine_cache import EngineCache, model_key
+from glean_ext.inference.engine_cache import EngineCache
 from glean_ext.inference.engines import EXTRAS, PACKAGES
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.utils.optional_packages import import_optional
-from glean_ext.utils.weight_files import local_path
 
 MAKERS = ("onnx", "onnxscript")  # packages that write ONNX
 
@@ -27,13 +26,12 @@ def load_engine(
         InputError: The network or the engine cannot be used, or a package that makes the model is missing.
     """
     import_optional(PACKAGES[engine], f"{{backend={engine}}}", EXTRAS[engine], "backend")
-    weights = weights_file(source)
 
     def make(path: Path) -> None:
         make_model(source, path, engine, notify)
 
     def load(path: Path) -> OnnxBackend:
-        return OnnxBackend(path, engine=engine, dtype=options.dtype, weights=weights.name)
+        return OnnxBackend(path, engine=engine, dtype=options.dtype, weights=source.weights.name)
 
     if not options.cache:
         folder = tempfile.TemporaryDirectory(prefix="glean-ext-")  # lives as long as the backend: engines map the file
@@ -41,7 +39,7 @@ def load_engine(
         backend = load(path)
         backend.keep_alive = folder
         return backend
-    cache, key = EngineCache(), model_key(source.generator(), weights)
+    cache, key = EngineCache(), source.key
     known = cache.has(key)
     try:
         return load(cache.get(key, make))
@@ -52,14 +50,9 @@ def load_engine(
     return load(cache.get(key, make))
 
 
-def weights_file(source: NetworkSource) -> Path:
-    """The file of the network's weights, which is downloaded where it is not there."""
-    return local_path(str(source.checkpoint))
-
-
 def is_cached(source: NetworkSource) -> bool:
     """Whether the model of this network is there already."""
-    return EngineCache().has(model_key(source.generator(), weights_file(source)))
+    return EngineCache().has(source.key)
 
 
 def can_make() -> bool:

@@ -23,14 +23,12 @@ import torch
 from torch import Tensor, nn
 
 import glean_ext
-from glean_ext.checkpoints import load_network_weights
-from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.inference.engines import EXTRA, INPUT, OUTPUT
 from glean_ext.inference.export_formats import PACKAGES, require_suffix
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import ModelMetadata, OnnxBackend
-from glean_ext.networks import build_network
+from glean_ext.inference.torch_backend import load_network
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path, temporary_folder_beside
@@ -76,8 +74,7 @@ def export(
             the network's by more than :data:`TOLERANCE`. No file is written then.
     """
     require_place(out, format)
-    net = build_network(generator_config(load_config(config, cfg_options), config))
-    load_network_weights(net, checkpoint)
+    net = load_network(config, checkpoint, cfg_options)
     return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
 
 

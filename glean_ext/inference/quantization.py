@@ -105,6 +105,8 @@ class Quantizer:
         self.folded, self.trial = folder / "folded.onnx", folder / "trial.onnx"
         self.layers = fold_constants(model, self.folded)
         self.reference = [open_session(self.folded).run(lq) for lq in images.check]
+        self._tried: list[str] | None = None  # the layers of the trial, and their error
+        self._error = 0.0
 
     def _write_trial(self, layers: Sequence[str]) -> None:
         from onnxruntime.quantization import QuantType, quantize_static
@@ -125,10 +127,13 @@ class Quantizer:
 
     def error(self, layers: Sequence[str]) -> float:
         """The mean squared error of :attr:`trial`, now with these layers in int8; of values clipped to [-1, 1]."""
-        self._write_trial(layers)
-        session = open_session(self.trial)
-        pairs = zip(self.images.check, self.reference, strict=True)
-        return float(np.mean([np.mean((session.run(lq).clip(-1, 1) - y.clip(-1, 1)) ** 2) for lq, y in pairs]))
+        if list(layers) != self._tried:
+            self._write_trial(layers)
+            session = open_session(self.trial)
+            pairs = zip(self.images.check, self.reference, strict=True)
+            errors = [np.mean((session.run(lq).clip(-1, 1) - y.clip(-1, 1)) ** 2) for lq, y in pairs]
+            self._tried, self._error = list(layers), float(np.mean(errors))
+        return self._error
 
 
 def quantize(

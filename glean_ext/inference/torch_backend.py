@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.checkpoints import load_network_weights
-from glean_ext.config import generator_config, load_config
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
-from glean_ext.inference.backend import OutOfMemory, resolve_model
+from glean_ext.inference.backend import NetworkSource, OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.network_settings import require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
@@ -175,10 +174,9 @@ def load_network(
     Raises:
         InputError: A config or checkpoint that cannot be used.
     """
-    config, checkpoint = resolve_model(config, checkpoint)
-    loaded = config if isinstance(config, Mapping) else load_config(config, cfg_options)
-    net = build_network(generator_config(loaded, "config" if isinstance(config, Mapping) else config))
-    load_network_weights(net, checkpoint)
+    source = NetworkSource(*resolve_model(config, checkpoint), tuple(cfg_options))
+    net = build_network(dict(source.generator()))
+    load_network_weights(net, source.checkpoint)
     return net.requires_grad_(False).eval()
 
 

@@ -145,7 +145,6 @@ class PerceptualLoss(nn.Module):
         self.style_weight = style_weight
         self.low, self.high = input_range or ((-1.0, 1.0) if norm_img else (0.0, 1.0))
         self.pretrained = pretrained
-        self.vgg_type = vgg_type
         layers = sorted({*self.layer_weights, *self.layer_weights_style}, key=int)
         self.vgg = VGGFeatures(layers, vgg_type, use_input_norm)
         self._has_weights = False

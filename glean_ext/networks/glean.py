@@ -30,6 +30,7 @@ from glean_ext.networks.encoder import Encoder, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.pyramid import decode
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -180,14 +181,7 @@ class GLEANNetwork(nn.Module):
             return self.generator.image(bank_features, codes, label)
         in_size = self.lq_padding.side
         high_res = [x for res, x in bank_features.items() if res > in_size]
-        if self.fidelity_gate is not None and fidelity is not None:
-            high_res = self.fidelity_gate(high_res, fidelity)
-        if self.pyramid is None or not self.training:
-            return self.decoder(features[in_size], high_res)
-        inner: list[Tensor] = []
-        image = self.decoder(features[in_size], high_res, inner)
-        self.pyramid_images = self.pyramid(inner)
-        return image
+        return decode(self, features[in_size], high_res, fidelity)
 
     def init_weights(self) -> None:
         """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.

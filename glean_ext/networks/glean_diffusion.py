@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -152,11 +153,8 @@ class GLEANDiffusion(nn.Module):
         features, codes = self.encoder(lq)
         # The latent bank: its features {res: (N, C, res, res)} up to its own side.
         x = self.generator.encode(large)
-        if seen is None:
+        with nullcontext() if seen is None else attend(self.generator.unet, seen):
             bank_features = self._bank_features(features, codes, x)
-        else:
-            with attend(self.generator.unet, seen):
-                bank_features = self._bank_features(features, codes, x)
         # The decoder: the image (N, 3, H, H).
         if self.decoder is None:
             return self.generator.image(x, bank_features)

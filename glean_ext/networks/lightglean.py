@@ -22,6 +22,7 @@ from glean_ext.networks.builder import make_blocks, make_decoder, make_pyramid
 from glean_ext.networks.encoder import feature_extractor, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.pyramid import decode
 from glean_ext.networks.shapes import Size, require_one_of, size_requirements, square_paddings
 from glean_ext.size_requirements import MIN_INPUT
 from glean_ext.utils.downloads import without_secrets
@@ -126,15 +127,8 @@ class LightGLEANStyleGANv2(nn.Module):
             codes = self.style_codes.repeat(lq.shape[0], 1, 1)
             # The latent bank: its features above the input's resolution, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ...
             bank_features = self.generator(f_0, codes)
-            if self.fidelity_gate is not None and fidelity is not None:
-                bank_features = self.fidelity_gate(bank_features, fidelity)
             # The decoder: the image (N, 3, H, W).
-            if self.pyramid is None or not self.training:
-                return self.decoder(f_0, bank_features).float()
-            inner: list[Tensor] = []
-            image = self.decoder(f_0, bank_features, inner)
-            self.pyramid_images = self.pyramid(inner)
-            return image.float()
+            return decode(self, f_0, bank_features, fidelity).float()
 
     def init_weights(self) -> None:
         """Fill the bank's blocks and the style codes from ``init_cfg`` before training; mmengine's runner calls this.

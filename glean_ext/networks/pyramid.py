@@ -6,6 +6,7 @@ Source: the intermediate losses of GFPGAN (Wang et al., CVPR 2021, section 3.2),
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,3 +25,23 @@ class PyramidHeads(nn.ModuleList):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [head(x) for head, x in zip(self, features, strict=True)]
+
+
+def decode(net: Any, f_0: Tensor, bank_features: list[Tensor], fidelity: Tensor | None) -> Tensor:
+    """The decoder's image (N, 3, H, W), behind the fidelity gate; training keeps the smaller images in ``net``.
+
+    Args:
+        net: A restorer with ``decoder``, ``fidelity_gate`` and ``pyramid``, of which the last two may be None.
+        f_0: (N, C, h, w)
+        bank_features: (N, C_i, 2^i h, 2^i w) for i = 1, 2, ...
+        fidelity: w of each image, (N,) in [0, 1]; None: 0.
+    """
+    if net.fidelity_gate is not None and fidelity is not None:
+        bank_features = net.fidelity_gate(bank_features, fidelity)
+    if net.pyramid is None or not net.training:
+        image: Tensor = net.decoder(f_0, bank_features)
+        return image
+    inner: list[Tensor] = []
+    image = net.decoder(f_0, bank_features, inner)
+    net.pyramid_images = net.pyramid(inner)
+    return image

@@ -108,7 +108,7 @@ class DiffusionBank(nn.Module):
         super().__init__()
         configs = read_pipeline(pipeline)
         self.folder = None if isinstance(pipeline, Mapping) else Path(pipeline)
-        self.out_size, self.timestep = out_size, timestep
+        self.timestep = timestep
         self.unet = _build(configs["unet"])
         self.vae = _build(configs["vae"]) if "vae" in configs else None
         with torch.device("meta"):
@@ -163,9 +163,7 @@ class DiffusionBank(nn.Module):
             y = (x - cast(Tensor, self.sigma) * y) / cast(Tensor, self.alpha)
         elif self.prediction == "v_prediction":
             y = cast(Tensor, self.alpha) * x - cast(Tensor, self.sigma) * y
-        return (
-            y if self.vae is None else cast(Any, self.vae).decode(y / cast(Any, self.vae).config.scaling_factor).sample
-        )
+        return _decode(self.vae, y)
 
     def tune(self, image: bool) -> None:
         """Make the U-Net trainable; without ``image`` all but the layers that only make its prediction."""
@@ -192,11 +190,10 @@ class DiffusionBank(nn.Module):
         Raises:
             InputError: The tensors are not those of this bank.
         """
-        plain = nn.ModuleDict({"unet": _build(cast(Any, self.unet).config)})
-        if self.vae is not None:
-            plain["vae"] = _build(cast(Any, self.vae).config)
-        checkpoints.load_strict(plain, dict(state), source, checkpoints.UNUSED_BANK_KEYS, prefix)
-        self._copy(plain)
+        checkpoints.require_fit(
+            self._plain_state(), state, type(self).__name__, source, checkpoints.UNUSED_BANK_KEYS, prefix
+        )
+        self._copy(state)
 
     def load_folder(self) -> None:
         """Fill the bank from the folder it was made from, strictly.
@@ -206,16 +203,18 @@ class DiffusionBank(nn.Module):
         """
         if self.folder is None:
             raise InputError("The bank has no weights: pipeline is a dict. Set init_cfg, or give pipeline a folder.")
-        parts = {"unet": self.unet} | ({} if self.vae is None else {"vae": self.vae})
-        self._copy(nn.ModuleDict({name: _load(self.folder, name, part) for name, part in parts.items()}))
+        parts = {name: _load(self.folder, name, part) for name, part in self.named_children()}
+        self._copy(nn.ModuleDict(parts).state_dict())
+
+    def _plain_state(self) -> dict[str, Tensor]:
+        """The tensors by the names that they have without LoRA, whose own are left out."""
+        state = {key.replace(".parametrizations.weight.original", ".weight"): x for key, x in self.state_dict().items()}
+        return {key: x for key, x in state.items() if ".parametrizations." not in key}
 
     @torch.no_grad()
-    def _copy(self, plain: nn.ModuleDict) -> None:
-        """The tensors of the same parts; those that LoRA updates have another name here."""
-        own = self.state_dict()
-        for name, tensor in plain.state_dict().items():
-            module, _, leaf = name.rpartition(".")
-            own[name if name in own else f"{module}.parametrizations.{leaf}.original"].copy_(tensor)
+    def _copy(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._plain_state().items():
+            tensor.copy_(state[name])
 
 
 class LowRank(nn.Module):
