@@ -64,7 +64,7 @@ def measure_backends(options: BackendOptions, console: Console) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         cases = cases_of(options, options.models or Path(folder))
         memories = [measure.peak_memory(case, 1).own for case in cases] if options.memory else None
-        weights = shared_weights(cases[-2])
+        weights = shared_weights(cases[0])
         workloads = [build(case, weights) for case in cases]
         outputs = [workload.run() for workload in workloads]
         wall, cpu = measure.wall_and_cpu([workload.run for workload in workloads], options.repeats)

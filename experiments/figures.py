@@ -25,14 +25,14 @@ def outputs(experiment: Experiment) -> Tensor | None:
     return torch.load(file, weights_only=True) if file.exists() and experiment.result_file.exists() else None
 
 
-def sheet(systems: Mapping[str, Experiment], indices: Sequence[int], labels: Sequence[str], path: Path) -> bool:
+def sheet(systems: Mapping[str, Experiment], indices: Sequence[int], labels: Sequence[str], path: Path) -> None:
     """A row for each test image; columns: input, every system that has outputs, original.
 
     Args:
         systems: By the names over their columns; of one domain and scale.
         indices: Of the test images.
         labels: Of the rows.
-        path: PNG file. Nothing is written where no system has outputs, and the answer is False.
+        path: PNG file. Nothing is written where no system has outputs.
     """
     found = {
         name: images
@@ -40,13 +40,12 @@ def sheet(systems: Mapping[str, Experiment], indices: Sequence[int], labels: Seq
         if (images := outputs(experiment)) is not None and len(images) > max(indices)
     }
     if not found:
-        return False
+        return
     first = next(iter(systems.values()))
     gt = domains.load(first.domain).parts["test"].images[list(indices)]
     lq = domains.reduced(gt, first.scale)
     columns = {f"input\n{lq.shape[3]}×{lq.shape[2]}": lq, **{name: x[list(indices)] for name, x in found.items()}}
     draw_grid({**columns, "original\n64×64": gt}, labels, path)
-    return True
 
 
 def draw_grid(columns: Mapping[str, Tensor], labels: Sequence[str], path: Path) -> None:

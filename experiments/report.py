@@ -22,10 +22,7 @@ README = Path("README.md")
 FIGURES = Path("docs/evidence")
 BEGIN, END = "<!-- written by python -m experiments.report -->\n", "<!-- end -->\n"
 SYSTEMS = ("bicubic", "srcnn", "srgan", "esrgan", "glean-no-bank", "glean-random", "glean", "glean-tuned", "lightglean")
-FIRST_SYSTEMS = (
-    *("bicubic", "srcnn", "srgan", "esrgan", "glean-no-bank", "glean-random", "glean", "glean-tuned", "lightglean"),
-    *("glean-random-warm", "glean-warm"),
-)
+FIRST_SYSTEMS = (*SYSTEMS, "glean-random-warm", "glean-warm")
 SECTIONS = {
     "headline-x16": "×16: 4×4 to 64×64, all pairs",
     "pairs": "×8 with 200 pairs",

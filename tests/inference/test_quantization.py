@@ -16,7 +16,6 @@ from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.quantization import LEAST_PSNR, layers_to_keep, quantize, to_mse, to_psnr
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -34,6 +33,7 @@ def folder(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_int8_is_close_to_fp32(exported, folder, tmp_path):
     model, out = exported("light"), tmp_path / "int8.onnx"
     report = quantize(model, out, folder, lambda notice: None)
@@ -70,6 +70,7 @@ def test_psnr():
     assert to_psnr(to_mse(40)) == pytest.approx(40) and to_psnr(4) == 0 and to_psnr(0) == np.inf
 
 
+@pytest.mark.slow
 def test_too_few_images(exported, folder, tmp_path):
     for number in range(3):
         write_picture(Picture(read_rgb(Path(folder, f"{number}.png"))), tmp_path / "in" / f"{number}.png")
@@ -78,7 +79,7 @@ def test_too_few_images(exported, folder, tmp_path):
     assert not (tmp_path / "out.onnx").exists()
 
 
-@pytest.mark.slow  # an export to ONNX
+@pytest.mark.slow
 def test_the_command(home, folder, tmp_path, capsys):
     out = tmp_path / "int8.onnx"
     arguments = [home / "light.py", home / "light.pth", out, "--int8", "--calibrate", folder]
