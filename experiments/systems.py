@@ -14,6 +14,7 @@ from demo.train_bank import BANK, SIZE
 from experiments.experiment import WORK, Experiment
 from glean_ext import checkpoints
 from glean_ext.networks import (
+    GLEANDiffusion,
     GLEANStyleGANv2,
     LightGLEANStyleGANv2,
     StyleGAN2Discriminator,
@@ -54,7 +55,7 @@ class Bank:
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
-    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank("glean-ext://demo_bank.safetensors", BANK) for name in ("cartoons", "people")},
     **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
@@ -78,6 +79,11 @@ GLEAN: dict[str, dict[str, Any]] = {
         for name, resolutions in {"none": (), "4": (4,), "4-8": (4, 8), "4-8-16": (4, 8, 16)}.items()
     },
 }
+# Those of the table "references".
+WITH_REFERENCES: dict[str, dict[str, Any]] = {"glean-references": {**WARM, "references": True}}
+DIFFUSION = "work_dirs/cartoons_diffusion"  # experiments.train_diffusion makes it
+DIFFUSION_SYSTEM = "diffusion-references"
+GLEAN |= WITH_REFERENCES
 # The trunk of the network without bank is larger, so that its trainable parameters are as many, within 10%.
 MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     8: {"rrdb_channels": 32, "num_rrdbs": 4},
@@ -114,6 +120,9 @@ def build(experiment: Experiment) -> nn.Module:
     name = experiment.system
     if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
+    elif name == DIFFUSION_SYSTEM:
+        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, DIFFUSION, timestep=200, encoder_channels=80, **TRUNK)
+        net.init_weights()
     elif name in GLEAN or name in LIGHT:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:
@@ -149,6 +158,10 @@ def from_scratch(name: str, scale: int) -> nn.Module:
     net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
     net.init_weights()  # type: ignore[operator]
     return Enlarged(net, scale // 4)
+
+
+def takes_references(system: str) -> bool:
+    return system == DIFFUSION_SYSTEM or system in WITH_REFERENCES
 
 
 def trainable(net: nn.Module) -> int:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmagic.datasets import BasicImageDataset
@@ -105,12 +106,12 @@ class SRFolderDataset(BasicImageDataset):
     def load_data_list(self) -> list[dict]:
         names = self._read_names() if self.ann_file else self._list_names()
         labels = image_labels(names, self.labels, self.data_root or "", self.classes) if self.labels else {}
-        names = list(labels or names)
+        names = list(labels) or names
         references = image_references(names, self.references, self.data_root or "") if self.references else {}
         samples: list[dict] = []
         missing: list[str] = []
-        for name in references or names:
-            sample = {"key": os.path.splitext(name)[0], "scale": self.scale}
+        for name in list(references) or names:
+            sample: dict[str, Any] = {"key": os.path.splitext(name)[0], "scale": self.scale}
             if labels:
                 sample["gt_label"] = labels[name]
             for key, folder in self.data_prefix.items():
@@ -120,8 +121,9 @@ class SRFolderDataset(BasicImageDataset):
                 if not folder.endswith(".lmdb") and not os.path.isfile(path):
                     missing.append(path)
             if references:
-                sample["ref_paths"] = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
-                missing.extend(path for path in sample["ref_paths"] if not os.path.isfile(path))
+                paths = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
+                sample["ref_paths"] = paths
+                missing.extend(path for path in paths if not os.path.isfile(path))
             samples.append(sample)
         if missing:
             raise InputError(

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from mmagic.registry import MODELS
+from mmagic.structures import DataSample
 from mmengine.registry import DefaultScope
 from support.checkpoint_files import fault
 from support.networks import TINY
 from support.runners import ROOT, clean_mmengine
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from mmagic.structures import DataSample  # noqa: E402,I001
 from demo.render_people import make_people
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
