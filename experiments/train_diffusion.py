@@ -25,17 +25,17 @@ from glean_ext.utils.progress import ProgressBar
 
 diffusers: Any = import_optional("diffusers", "The diffusion bank", "pip install 'glean-ext[diffusion]'")
 
-UNET: dict[str, Any] = {  # 3.8 M parameters
+UNET: dict[str, Any] = {  # 4.5 M parameters
     "sample_size": 64,
     "layers_per_block": 1,
-    "block_out_channels": (32, 64, 96, 128),
-    "norm_num_groups": 16,
+    "block_out_channels": (16, 32, 96, 160),
+    "norm_num_groups": 8,
     "attention_head_dim": 32,
     "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
 }
 SCHEDULER: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-BATCH = 16
+BATCH = 8
 LR = 4e-4  # reached in WARMUP steps, then half a cosine to zero
 WARMUP = 200
 EMA_DECAY = 0.999
