@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import domains
+from experiments.experiment import diffusion_folder
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
@@ -136,7 +137,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
-    run_training(DiffusionTraining(images, args.images), Path("work_dirs") / f"{args.domain}_diffusion")
+    run_training(DiffusionTraining(images, args.images), diffusion_folder(args.domain))
 
 
 if __name__ == "__main__":
