@@ -11,7 +11,7 @@ from torch import Tensor
 from experiments import attributes, domains, measure, people, training, weights
 from experiments.domains import Domain, Part
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, DIFFUSION, DIFFUSION_SYSTEM, SCRATCH, bank_of, takes_references, trainable
+from experiments.systems import BANKS, SCRATCH, WITH_REFERENCES, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -21,7 +21,7 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     """Train a network, select its weights on the validation part, and measure it on the test part."""
     done = training.train(experiment, domain, device, report)
     judge, scale = measure.judge(domain.name), experiment.scale
-    referred = takes_references(experiment.system)
+    referred = experiment.system in WITH_REFERENCES
     validation, test = (domain.parts[name] for name in ("val", "test"))
     lq = domains.reduced(validation.images, scale)
     scores = {}
@@ -83,8 +83,6 @@ def hashes(experiment: Experiment) -> dict[str, str]:
     }
     if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
         files["attributes"] = file
-    if experiment.system == DIFFUSION_SYSTEM:
-        files["unet"] = Path(DIFFUSION) / "unet/diffusion_pytorch_model.safetensors"
-    elif experiment.system not in SCRATCH:
-        files["bank"] = bank_of(experiment).file
+    if experiment.system not in SCRATCH:
+        files["bank"] = bank_file(experiment)
     return {name: weights.sha256(file) for name, file in files.items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
-from experiments.experiment import WORK, Experiment
+from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
     GLEANDiffusion,
@@ -73,23 +73,32 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
+    "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
         for name, resolutions in {"none": (), "4": (4,), "4-8": (4, 8), "4-8-16": (4, 8, 16)}.items()
     },
 }
-# Those of the table "references".
-WITH_REFERENCES: dict[str, dict[str, Any]] = {"glean-references": {**WARM, "references": True}}
-DIFFUSION = "work_dirs/cartoons_diffusion"  # experiments.train_diffusion makes it
-DIFFUSION_SYSTEM = "diffusion-references"
-GLEAN |= WITH_REFERENCES
 # The trunk of the network without bank is larger, so that its trainable parameters are as many, within 10%.
 MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     8: {"rrdb_channels": 32, "num_rrdbs": 4},
     16: {"rrdb_channels": 36, "num_rrdbs": 3},
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
+# GLEAN on the diffusion model that experiments.train_diffusion trains; its encoder is wider, for the same reason.
+DIFFUSION: dict[str, dict[str, Any]] = {
+    "diffusion": {},
+    "diffusion-random": {"bank_init": "random"},
+    "diffusion-lora": {"bank": "lora"},
+    "diffusion-references": {},
+}
+DIFFUSION_TIMESTEP = 200  # of the single pass
+DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
+    8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
+    16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
+}
+WITH_REFERENCES = ("glean-references", "diffusion-references")  # trained and tested with them
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 
@@ -110,6 +119,13 @@ def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
 
+def bank_file(experiment: Experiment) -> str:
+    """The weights of the bank, whether the system uses them or has random ones instead."""
+    if experiment.system in DIFFUSION:
+        return str(diffusion_folder(experiment.domain) / "unet" / "diffusion_pytorch_model.safetensors")
+    return bank_of(experiment).file
+
+
 def build(experiment: Experiment) -> nn.Module:
     """The network of an experiment before training; its random weights follow from the seed.
 
@@ -120,8 +136,10 @@ def build(experiment: Experiment) -> nn.Module:
     name = experiment.system
     if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
-    elif name == DIFFUSION_SYSTEM:
-        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, DIFFUSION, timestep=200, encoder_channels=80, **TRUNK)
+    elif name in DIFFUSION:
+        pipeline = diffusion_folder(experiment.domain)
+        changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
+        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, pipeline, DIFFUSION_TIMESTEP, **changes)
         net.init_weights()
     elif name in GLEAN or name in LIGHT:
         net = with_bank(name, experiment.scale, bank_of(experiment))
@@ -158,10 +176,6 @@ def from_scratch(name: str, scale: int) -> nn.Module:
     net = RRDBNet(3, 3, mid_channels=32, num_blocks=4, growth_channels=32, upscale_factor=4)
     net.init_weights()  # type: ignore[operator]
     return Enlarged(net, scale // 4)
-
-
-def takes_references(system: str) -> bool:
-    return system == DIFFUSION_SYSTEM or system in WITH_REFERENCES
 
 
 def trainable(net: nn.Module) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from experiments import domains, people, weights
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, PIXEL_LOSS_ONLY, build, takes_references
+from experiments.systems import BANKS, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
 from glean_ext.models.perceptual_loss import PerceptualLoss
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import mixed_precision
@@ -114,7 +114,7 @@ class Training:
             torch.where(flip, batch.flip(3), batch)
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
-        if not takes_references(self.experiment.system) or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
+        if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
             return lq, gt, {}
         references = self.gt[people.drawn(index, self.rng)].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
         return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
