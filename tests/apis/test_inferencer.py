@@ -207,7 +207,7 @@ def test_size_policy(make, weights):
     expected = ImageRestorer(CONFIG, weights["glean"], "cpu", "tile").restore(low)
     assert expected.shape == (24, 32, 3)
     np.testing.assert_array_equal(editor.infer(img=low[..., ::-1])[1], expected[..., ::-1])
-    assert editor.inferencer.get_extra_parameters() == ["size_policy", "seed", "fidelity", "label"]
+    assert editor.inferencer.get_extra_parameters() == ["size_policy", "seed", "fidelity", "label", "references"]
 
 
 @pytest.mark.gpu
@@ -238,9 +238,9 @@ def test_wrong_models(make, weights, tmp_path):
 
     own = {"model_config": CONFIG, "model_ckpt": weights["glean"]}
     names = "glean_x8_cat, glean_x16_ffhq, "
-    assert f"model_setting is 99, but 'glean' has 0 to 21: {names}" in glean(model_setting=99)
+    assert f"model_setting is 99, but 'glean' has 0 to 22: {names}" in glean(model_setting=99)
     assert "model_setting is -1, but" in glean(model_setting=-1)
-    assert f"config_name is 'glean_x9_cat', but 'glean' has 0 to 21: {names}" in glean(config_name="glean_x9_cat")
+    assert f"config_name is 'glean_x9_cat', but 'glean' has 0 to 22: {names}" in glean(config_name="glean_x9_cat")
     assert glean(model_setting=0, config_name="glean_x8_cat").startswith("Give one of model_setting and config_name")
     assert glean(**own, model_setting=0).startswith("Give model_config, or one of")
     no_weights = "has no released weights. Give model_ckpt, the path or URL of a checkpoint."
