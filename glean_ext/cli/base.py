@@ -37,7 +37,7 @@ EXTRAS = {  # package -> the extra that brings it
     "openvino": "openvino",
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
-CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+CHATTY = "PIL|albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")

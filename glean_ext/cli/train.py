@@ -43,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_report(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from glean_ext.cli.plain_console import PlainConsole
+    from glean_ext.utils.messages import printable
 
     table = Table("dry run", "")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(printable, row))
+    PlainConsole().print(table, soft_wrap=False)

@@ -178,9 +178,10 @@ def _own() -> dict[str, dict[str, str]]:
                 ast.unparse(registry): {
                     ast.literal_eval(name): ast.unparse(kind).rpartition(".")[2]
                     for name, kind in zip(entries.keys, entries.values, strict=True)
+                    if name
                 }
                 for registry, entries in zip(node.value.keys, node.value.values, strict=True)
-                if isinstance(entries, ast.Dict)
+                if registry and isinstance(entries, ast.Dict)
             }
     raise AssertionError("the plug-in has no table")
 

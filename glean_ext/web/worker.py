@@ -18,7 +18,6 @@ from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, c
 from glean_ext.inference.backend import Backend, NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
-from glean_ext.inference.torch_backend import TorchBackend
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.image_io import decode_picture
 from glean_ext.utils.imresize import imresize
@@ -87,8 +86,12 @@ class ModelWorker:
         model = self.models[order.model]
         network = model.restorer.network
         fidelity = order.fidelity if network.gated and order.fidelity else None
-        if fidelity is None and (order.seed is None or isinstance(network, TorchBackend)):
-            return model.restorer if order.seed is None else self._at_work(network.with_seed(order.seed))
+        if order.seed is None and fidelity is None:
+            return model.restorer
+        from glean_ext.inference.torch_backend import TorchBackend  # loads torch, after the server's checks
+
+        if isinstance(network, TorchBackend) and order.seed is not None and fidelity is None:
+            return self._at_work(network.with_seed(order.seed))
         wish = order.model, order.seed, fidelity
         if self._variant is None or self._variant[0] != wish:
             self._variant = None  # before the next one takes memory

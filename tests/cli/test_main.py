@@ -18,6 +18,7 @@ import glean_ext
 from glean_ext import cli
 from glean_ext.cli import base
 from glean_ext.cli.main import COMMANDS
+from glean_ext.cli.train import print_report
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, DEFAULT, find_model
 
@@ -64,6 +65,11 @@ def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
 
     with pytest.raises(OSError, match="no file"):
         cli.run(fail)
+
+
+def test_names_are_printed_as_they_are_but_for_control_characters(capsys):
+    print_report([("bank", "frozen, from [/red]/a\x1b[31m.pth")])
+    assert "frozen, from [/red]/a\\x1b[31m.pth" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("own", [None, "ACTIVE"])
@@ -337,9 +343,10 @@ def test_warnings_of_other_libraries_are_for_those_who_ask():
         "def main():\n"
         "    warnings.warn('old', FutureWarning)\n"
         "    warnings.warn_explicit('chatter', UserWarning, 'f.py', 1, 'transformers.utils')\n"
+        "    warnings.warn_explicit('corrupt', UserWarning, 'f.py', 1, 'PIL.TiffImagePlugin')\n"
         "    warnings.warn_explicit('useful', UserWarning, 'f.py', 1, 'torch.cuda')\n"
         "cli.run(main)"
     )
-    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "useful"]):
+    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "corrupt", "useful"]):
         done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
-        assert [word for word in ("old", "chatter", "useful") if word in done.stderr] == expected
+        assert [word for word in ("old", "chatter", "corrupt", "useful") if word in done.stderr] == expected

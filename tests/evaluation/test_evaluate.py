@@ -56,7 +56,7 @@ def test_values_are_mmagics(folders):
 
     for name in PHOTOGRAPHS:
         output, gt = read_rgb(folders / f"good/{name}.png"), PHOTOGRAPHS[name]()
-        assert psnr(output, gt) == pytest.approx(metrics.psnr(output, gt), abs=1e-9)
+        assert psnr(output, gt) == pytest.approx(metrics.psnr(output, gt), abs=1e-5)  # theirs is in fp32
         assert ssim(output, gt) == pytest.approx(metrics.ssim(output, gt), abs=1e-9)
     with pytest.raises(InputError, match="at least 11 pixels"):
         create_measures(("ssim",))[0].compute(Sample(output[:10], gt[:10]))
