@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.data_preparation.options import PRESETS, PreparationOptions
     from glean_ext.data_preparation.prepare import prepare
+    from glean_ext.utils.messages import printable
     from glean_ext.utils.progress import ProgressBar
     from glean_ext.utils.shard import Shard
 
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def notify(notice: object) -> None:
         with suppress(OSError):  # stderr cannot be written to
-            bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+            bar.console.print(printable(str(notice)), markup=False, highlight=False, soft_wrap=True)
 
     report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard)
     if shard is None:
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_summary(report: dict, out: Path) -> None:
-    from glean_ext.utils.messages import summarize_names
+    from glean_ext.utils.messages import printable, summarize_names
 
     print(f"{report['train']} training and {report['test']} test images of {report['images']} in {report['seconds']} s")
     for what in "rejected", "duplicates dropped", "duplicates kept":
@@ -126,4 +127,4 @@ def _print_summary(report: dict, out: Path) -> None:
         print(f"of animations and files with several pages, only the first image is used: {names}")
     if report["left out"]:
         print(f"left out, no images or hidden: {summarize_names(report['left out'])}")
-    print(f"{out}: report.json, images.csv, contact_sheet.png")
+    print(printable(f"{out}: report.json, images.csv, contact_sheet.png"))

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from mmagic.datasets import BasicImageDataset
@@ -66,7 +67,7 @@ class SRFolderDataset(BasicImageDataset):
         metainfo: dict | None = None,
         test_mode: bool = False,
         recursive: bool = False,
-        unreadable: str = "stop",
+        unreadable: Literal["stop", "skip"] = "stop",
         labels: str = "",
         classes: Sequence[str] | int | None = None,
     ):
@@ -74,11 +75,6 @@ class SRFolderDataset(BasicImageDataset):
             raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
         if not isinstance(scale, int) or scale < 1:
             raise InputError(f"SRFolderDataset.scale is {scale!r}, but it must be a whole number, 1 or more.")
-        if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
-            raise InputError(
-                f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
-                "dict(gt='<folder>', img='<folder>')."
-            )
         require_folders(data_root, data_prefix, ann_file)
         if classes is not None and not labels:
             raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -80,12 +81,23 @@ class TorchBackend:
         self.gated = has_gate(net)
         if fidelity is not None:
             fix_fidelity(net, fidelity)
-        latent = None if seed is None else draw_latent(net, seed)
+        self._latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
-        self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
-        if latent is not None:
-            self._forward = partial(self._forward, z=latent.to(self.device))
+        self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
+
+    def with_seed(self, seed: int) -> TorchBackend:
+        """A colorizer's network that gives another of its possible answers, with the same weights in memory.
+
+        Raises:
+            InputError: Another network, which has one answer only, or a negative seed.
+        """
+        other = copy.copy(self)
+        other._latent = draw_latent(self.net, seed)
+        return other
+
+    def _forward(self, lq: Tensor) -> Tensor:
+        return self._network(lq) if self._latent is None else self._network(lq, z=self._latent.to(self.device))
 
     def _compiled(self, mode: str) -> Callable[..., Tensor]:
         """Compiled and run once, so that what is wrong comes up now."""

@@ -13,6 +13,7 @@ from glean_ext.errors import InputError, first_line
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=.)", re.IGNORECASE)
 # Protocols of object stores, which show a file when all of it is there. On others it gets its name afterwards.
 OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+LOCAL = ("file", "local")  # protocols of files on this machine
 
 
 class UrlPath(PurePosixPath):
@@ -24,7 +25,12 @@ class UrlPath(PurePosixPath):
     """
 
     def __str__(self) -> str:
-        return SCHEME.sub(r"\1://", super().__str__(), count=1)
+        return SCHEME.sub(lambda found: start_of(found[1]), super().__str__(), count=1)
+
+
+def start_of(scheme: str) -> str:
+    """A scheme as URLs begin with it: those of this machine's files have a third slash, that of the path."""
+    return f"{scheme}:///" if scheme.lower() in LOCAL else f"{scheme}://"
 
 
 def is_file_url(text: object) -> bool:
@@ -50,7 +56,7 @@ def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
     base = str(PurePosixPath(base).parent) if found == [path] else base
     scheme = url.split("://")[0]
     return [
-        (UrlPath(f"{scheme}://{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
+        (UrlPath(f"{start_of(scheme)}{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
         for name in sorted(found)
     ]
 

@@ -14,7 +14,7 @@ from support.training import free_port
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
 from glean_ext.errors import InputError
-from glean_ext.utils.url_files import UrlPath, deliver, is_file_url
+from glean_ext.utils.url_files import UrlPath, deliver, fetch, is_file_url, list_url
 
 MODEL = ModelSource.named("demo_lightglean_x8")
 
@@ -39,6 +39,15 @@ def test_urls_are_paths():
     assert [is_file_url(text) for text in ("s3://b", url, "s3", "C:/a", "a:b.png", Path("a"), "s3:/b")] == [
         *(True, True, False, False, False, False, False)
     ]
+
+
+def test_urls_of_local_files_keep_their_whole_path(tmp_path):
+    write_images(tmp_path / "in", 1)
+    ((url, within),) = list_url(f"file://{tmp_path}/in")
+    assert str(url) == f"file://{tmp_path}/in/{within}" and str(url.parent).startswith("file:///")
+    fetch(url, tmp_path / "copy.png")
+    deliver(tmp_path / "copy.png", UrlPath(f"file://{tmp_path}") / "out" / "a.png")
+    assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "in" / within).read_bytes()
 
 
 def test_files_of_urls_are_restored_like_local_ones(tmp_path, memory):
