@@ -21,7 +21,8 @@ from glean_ext.workers.worker import Group, GroupReport, WorkerSpec
 
 EXTRA = "pip install 'glean-ext[cluster]'"
 CONNECT_SECONDS = 10  # Ray itself would try for minutes
-DETECTION_SECONDS = 5  # in which Ray finds that the node of a lost actor is gone, too, if it is
+DETECTION_SECONDS = 5  # in which Ray finds that the node of an actor that died is gone, too, if it is
+SILENCE_SECONDS = 30  # the same for an actor that does not answer: Ray waits for signs of life of its node
 PATIENCE = 60.0  # seconds without news after which the lack of workers is said
 RAY_LINES = re.compile(rb"\[\d{4}-\d\d-\d\d ")  # of its log
 CLIENT = "ray"  # scheme of addresses of Ray's client server
@@ -98,7 +99,8 @@ class RayPool(WorkerPool):
         node, address = self._nodes.pop(worker, ("", ""))
         self._calls = {call: whose for call, whose in self._calls.items() if whose[0] != worker}
         self._ray.kill(self._actors.pop(worker))  # it may be out of reach only
-        deadline = time.monotonic() + DETECTION_SECONDS
+        silent = isinstance(error, self._ray.exceptions.ActorUnavailableError)
+        deadline = time.monotonic() + (SILENCE_SECONDS if silent else DETECTION_SECONDS)
         while node and self._is_alive(node) and time.monotonic() < deadline:
             time.sleep(0.2)
         if node and not self._is_alive(node):
