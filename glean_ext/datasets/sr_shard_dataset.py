@@ -62,7 +62,9 @@ class SRShardDataset(SRDataset):
             )
         self.shards, self.scale = shards, scale
         self.skips = unreadable == "skip" and not test_mode
-        super().__init__(metainfo=metainfo, data_prefix={}, search_key="gt", pipeline=pipeline, test_mode=test_mode)
+        super().__init__(
+            metainfo=metainfo, data_root="", data_prefix={}, search_key="gt", pipeline=pipeline, test_mode=test_mode
+        )
 
     def load_data_list(self) -> list[dict]:
         paths = list_shards(self.shards)
@@ -79,11 +81,13 @@ class SRShardDataset(SRDataset):
                 else:
                     samples.append(self._sample(name, found))
         if not samples:
+            found = f"; there is {left_out[0]}" if left_out else ""
+            wanted = self.members["gt"]
             raise InputError(
-                f"{summarize_names(paths, 1)}: there are no samples with {self.members['gt']}"
-                f"{f', but {left_out[0]}' if left_out else ''}. Set SRShardDataset.members to what the images are called."
+                f"{summarize_names(paths, 1)}: no sample has {wanted}{found}. Correct shards, or set members."
             )
-        self._warn(f"{len(paths)} shards: {len(samples)} images are used" + describe_left_out(left_out), bool(left_out))
+        rest = f", {len(left_out)} without one are left out: {summarize_names(left_out, 1)}" if left_out else ""
+        self._log(f"{len(paths)} shards: {len(samples)} samples with an image{rest}.", warning=bool(left_out))
         return samples
 
     def _refuse_or_warn(self, contents: Contents) -> None:
@@ -91,9 +95,9 @@ class SRShardDataset(SRDataset):
             return
         if not self.skips:
             raise InputError(f"{contents.damage} Copy it again, or set unreadable='skip' to use what is before.")
-        self._warn(f"{contents.damage} The {len(contents.members)} files before are used.", warning=True)
+        self._log(f"{contents.damage} The {len(contents.members)} files before are used.", warning=True)
 
-    def _warn(self, message: str, warning: bool) -> None:
+    def _log(self, message: str, warning: bool) -> None:
         if get_dist_info()[0] == 0:
             logger.log(logging.WARNING if warning else logging.INFO, "%s", message)
 
@@ -104,13 +108,6 @@ class SRShardDataset(SRDataset):
         sample: dict = {"key": name, "scale": self.scale}
         for key, member in found.items():
             if member is None:
-                raise InputError(
-                    f"{found['gt']} has no partner {self.members[key]}. Complete the sample, or leave members.{key} out."
-                )
+                raise InputError(f"{found['gt']} has no {self.members[key]}. Add it, or leave members.{key} out.")
             sample[f"{key}_path"], sample[f"{key}_member"] = str(member), member
         return sample
-
-
-def describe_left_out(names: Sequence[str]) -> str:
-    """The end of a line that names samples without an image."""
-    return f", {len(names)} samples without one are left out: {summarize_names(names, 1)}." if names else "."

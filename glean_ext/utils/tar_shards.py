@@ -202,7 +202,7 @@ def scan(file: IO[bytes], shard: str) -> Contents:
         ) from error
     whole = [member for member in members if member.offset + member.size <= size]
     file.seek(min(end, size))
-    if len(whole) == len(members) and end <= size and not any(file.read(tarfile.BLOCKSIZE)):
+    if len(whole) == len(members) and file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):  # the end's mark
         return Contents(members)
     after = f"after {whole[-1].name}" if whole else "at its beginning"
     return Contents(whole, f"{shard} is damaged or cut off {after}.")
