@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -164,7 +165,8 @@ def connect(address: str) -> Any:
     ray = require_cluster(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with filter_stderr(RAY_LINES):
+        with filter_stderr(RAY_LINES), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # what follows is said by the error
             _init(ray, address)
     finally:
         if threading.current_thread() is threading.main_thread():

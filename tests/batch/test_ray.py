@@ -118,16 +118,20 @@ def test_no_cluster(tmp_path, capsys, monkeypatch, address, message):
 
 
 @pytest.mark.slow
-def test_a_wrong_token(tmp_path):
+def test_tokens_and_the_client_server(tmp_path):
     write_images(tmp_path / "in", 1)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
-    port = free_port()
-    options = f"start --head --block --port={port} --num-cpus=1 --include-dashboard=false --disable-usage-stats"
+    port, client = free_port(), free_port()
+    options = f"start --head --block --port={port} --ray-client-server-port={client} --num-cpus=1"
+    options += " --include-dashboard=false --disable-usage-stats"
     start = [sys.executable, "-m", "ray.scripts.scripts", *options.split(), f"--object-store-memory={80 * 2**20}"]
     with serving(start, "Ray runtime started", tmp_path / "log", PYTHONPATH=str(ROOT), **token):
-        arguments = tmp_path / "in", tmp_path / "out", "--cluster", f"127.0.0.1:{port}"
-        code, stdout, stderr = restore(*arguments, **token | {"RAY_AUTH_TOKEN": "f" * 32})
-        assert (code, stdout) == (2, "") and stderr.count("\n") == 1, stderr
-        assert "no Ray cluster takes this connection" in stderr and "RAY_AUTH_TOKEN" in stderr
-        code, _, stderr = restore(*arguments, **token)
-        assert code == 0, stderr
+        for address in f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}":
+            arguments = tmp_path / "in", tmp_path / address[:3], "--cluster", address
+            code, stdout, stderr = restore(*arguments, **token | {"RAY_AUTH_TOKEN": "f" * 32})
+            assert (code, stdout) == (2, "") and stderr.count("\n") == 1, stderr
+            assert "no Ray cluster takes this connection" in stderr and "RAY_AUTH_TOKEN" in stderr
+            code, _, stderr = restore(*arguments, **token)
+            assert code == 0, stderr
+        code, _, stderr = restore(tmp_path / "in", tmp_path / "x", "--cluster", f"ray://127.0.0.1:{port}", **token)
+        assert code == 2 and "no Ray cluster takes this connection" in stderr, "this is the cluster's own port"

@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from support.restoring import needs_s3, s3_bucket
 from torch.utils.data import DataLoader
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
@@ -111,6 +112,23 @@ def test_samples_are_those_of_the_folder_in_any_order_on_any_worker_and_after_an
     assert drawn(dataset, 8, start=4, workers=2) == expected[8:]
     both = [drawn(dataset, 6, rank=rank, ranks=2) for rank in (0, 1)]
     assert [sample for pair in zip(*both, strict=True) for sample in pair] == expected
+
+
+@pytest.mark.slow
+@needs_s3
+def test_shards_in_a_bucket_of_s3(home, monkeypatch):
+    """Processes that load are forked from one that has used the store already."""
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    with s3_bucket(home / "log") as (store, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        store.put(f"{home}/faces-*.tar", "bucket/data/")
+        expected = drawn(shards(home / "*.tar"), 12)
+        for source in "s3://bucket/data/*.tar", "s3://bucket/data/faces-{000..002}.tar":
+            assert drawn(shards(source), 12, workers=2) == drawn(shards(source), 12) == expected
+        assert fault(shards, "s3://bucket/data/faces-{002..003}.tar").startswith(
+            "s3://bucket/data/faces-003.tar cannot"
+        )
 
 
 def test_pairs_and_what_images_are_called(home, caplog):

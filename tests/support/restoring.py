@@ -8,10 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
+import pytest
+from support.training import free_port
 
 from glean_ext.utils.image_io import Picture, write_picture
 
@@ -70,6 +74,20 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The processes that restore for it, the oldest first."""
     children = psutil.Process(process.pid).children()
     return sorted((c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda child: child.create_time())
+
+
+needs_s3 = pytest.mark.skipif(not (find_spec("moto") and find_spec("s3fs")), reason="needs moto[server] and s3fs")
+
+
+@contextmanager
+def s3_bucket(log: Path) -> Iterator[tuple[fsspec.AbstractFileSystem, dict[str, str]]]:
+    """S3 in a process of this machine, with an empty ``bucket``: fsspec's view of it, and what reaches it."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with serving([sys.executable, "-c", "from moto.server import main; main()", "-p", str(port)], "Running on", log):
+        store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
+        store.mkdir("bucket")
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+        yield store, {"AWS_ENDPOINT_URL": url, **keys}
 
 
 @contextmanager
