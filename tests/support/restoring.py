@@ -15,7 +15,6 @@ import fsspec
 import numpy as np
 import psutil
 import pytest
-from support.training import free_port
 
 from glean_ext.utils.image_io import Picture, write_picture
 
@@ -82,6 +81,8 @@ needs_s3 = pytest.mark.skipif(not (find_spec("moto") and find_spec("s3fs")), rea
 @contextmanager
 def s3_bucket(log: Path) -> Iterator[tuple[fsspec.AbstractFileSystem, dict[str, str]]]:
     """S3 in a process of this machine, with an empty ``bucket``: fsspec's view of it, and what reaches it."""
+    from support.training import free_port  # loads torch, which the other tests need not
+
     url = f"http://127.0.0.1:{(port := free_port())}"
     with serving([sys.executable, "-c", "from moto.server import main; main()", "-p", str(port)], "Running on", log):
         store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
