@@ -16,7 +16,11 @@ from glean_ext.utils.tar_shards import list_shards, read_contents
 PAGE = re.sub(r"\\\n\s*", "", (ROOT / "docs/training.md").read_text())
 COMMANDS = re.findall(r"^ {4,}glean (\S+)([^\n#]*)", PAGE, re.M)
 CONFIGS = dict(
-    zip(("my_cats.py", "my_faces.py", "my_shards.py", "my_eval.py"), re.findall(r"```python\n(.*?)```", PAGE, re.S), strict=True)
+    zip(
+        ("my_cats.py", "my_faces.py", "my_shards.py", "my_eval.py"),
+        re.findall(r"```python\n(.*?)```", PAGE, re.S),
+        strict=True,
+    )
 )
 
 
