@@ -17,7 +17,7 @@ from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import pixel_limit
-from glean_ext.utils.messages import log_notice
+from glean_ext.utils.messages import log_notice, once
 
 if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
@@ -158,15 +158,3 @@ def load_background(
     if source.is_onnx:
         return ImageRestorer(source.config, notify=notify)
     return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
-
-
-def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
-    """``notify``, with each notice once: all frames of a video have the same ones."""
-    known: set[str] = set()
-
-    def notify_once(notice: Notice) -> None:
-        if (line := str(notice)) not in known:
-            known.add(line)
-            notify(notice)
-
-    return notify_once

@@ -20,12 +20,12 @@ from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, weights_file
+from glean_ext.workers import AUTO
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
-AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -272,10 +272,6 @@ class RestoreOptions:
             return [self]
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
-
-    def worker_count(self, available: int) -> int:
-        """How many workers restore, where ``available`` is what ``'auto'`` stands for."""
-        return self.workers if isinstance(self.workers, int) else max(1, available)
 
     def gate_weight(self) -> float | None:
         """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.

@@ -18,11 +18,12 @@ from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.files import nearest_folder
+from glean_ext.utils.tar_shards import list_shards
 from glean_ext.utils.weight_files import ASSET_SCHEME, local_path, weights_file
 
 FOR_RUNS = ("mmagic", "mmcv", "torchvision", "albumentations")  # what training and testing import
 WEIGHTS = ("checkpoint", "pretrained")  # settings that name files of weights
-DATASET = "SRFolderDataset"
+DATASET, SHARDS = "SRFolderDataset", "SRShardDataset"
 TORCHVISION = "torchvision://"
 
 
@@ -93,6 +94,8 @@ def _check_datasets(loaders: Any) -> None:
             require_folders(root, prefix, names)
             if not names and not (folder := os.path.join(root, prefix.get("gt") or "")).endswith(".lmdb"):
                 list_images(folder, bool(dataset.get("recursive")))
+        if dataset.get("type") == SHARDS and dataset.get("shards"):
+            list_shards(dataset["shards"])
 
 
 def _weights(part: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from glean_ext import cli
-from glean_ext.cli.restore_options import whole_number
+from glean_ext.cli.restore_options import CLUSTER_HELP, whole_number
 
 LISTS = ("train", "test")
 
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-pixels", type=whole_number, metavar="N", help="reject images with more pixels (default: 200e6)")
     add("--shard", metavar="I/N", help="make only the Ith of N parts, for job arrays; a run without it completes OUT")
     add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
+    add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     return parser
 
 
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glean_ext.utils.shard import Shard
 
     source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
+    cluster = given.pop("cluster", None)
     shard = Shard.parse(given.pop("shard")) if "shard" in given else None
     lists = given.pop("list", [])
     names = [split for split, _ in lists]
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # stderr cannot be written to
             bar.console.print(printable(str(notice)), markup=False, highlight=False, soft_wrap=True)
 
-    report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard)
+    report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard, cluster)
     if shard is None:
         _print_summary(report, out)
     else:

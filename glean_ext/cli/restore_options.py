@@ -21,6 +21,7 @@ PHOTO_OPTIONS = (
 BICUBIC = "bicubic"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
+CLUSTER_HELP = "work on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
 CONFIGS = Path(__file__).parents[1] / ".mim" / "configs"  # as glean_ext.config, which takes a moment to load
 
 USAGE = """%(prog)s INPUT ... -o OUTPUT [options]
@@ -188,9 +189,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="restore in N processes, which share the GPUs; auto: one for each GPU, without GPUs one for each core",
     )
-    group.add_argument(
-        "--cluster", metavar="ADDRESS", help="restore on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
-    )
+    group.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     group.add_argument("--shard", metavar="I/N", help="only the Ith of N parts of the files: for job arrays")
     group.add_argument(
         "--compile",

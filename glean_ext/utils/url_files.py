@@ -45,7 +45,7 @@ def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
         InputError: The URL cannot be read, or there is nothing.
     """
     with url_errors(url):
-        system, path = _open(url)
+        system, path = open_url(url)
         base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0] if re.search(r"[*?\[]", path) else path
         if base != path:
             found = [name for name in system.glob(path) if not system.isdir(name)]
@@ -82,7 +82,7 @@ def fetch(source: UrlPath, to: Path) -> None:
         InputError: It cannot be read.
     """
     with url_errors(str(source)):
-        system, path = _open(str(source))
+        system, path = open_url(str(source))
         system.get_file(path, str(to))
 
 
@@ -93,7 +93,7 @@ def deliver(file: Path, to: UrlPath) -> None:
         InputError: It cannot be written.
     """
     with url_errors(str(to)):
-        system, path = _open(str(to))
+        system, path = open_url(str(to))
         protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
         if protocols & OBJECT_STORES:
             system.put_file(str(file), path)
@@ -104,7 +104,8 @@ def deliver(file: Path, to: UrlPath) -> None:
         system.mv(partial, path)
 
 
-def _open(url: str) -> tuple[Any, str]:
+def open_url(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path there."""
     from fsspec.core import url_to_fs  # comes with torch, and takes a moment to load
 
     return url_to_fs(url)

@@ -181,6 +181,8 @@ MISTAKES = {
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
     "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.type=SRShardDataset "
+    "train_dataloader.dataset.shards=no-{0..3}.tar": "no-0.tar and 3 more: there is no such file. Correct shards=",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 zip --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 zip --json file/x.json": "file/x.json cannot be written: ",

@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import sys
+import tarfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -176,6 +177,25 @@ def test_a_random_seed_is_resumed_too(home):
     Path("resumed/iter_16.pth").unlink()
     train("resumed", resume=True)
     assert_same_end("straight", "resumed")
+
+
+def test_training_from_shards_is_training_from_the_folder_and_resumes(home):
+    train("straight", "randomness.seed=5")
+    for number, start in enumerate(range(0, IMAGES, 3)):
+        with tarfile.open(f"faces-{number}.tar", "w") as tar:
+            for image in range(start, min(start + 3, IMAGES)):
+                tar.add(f"data/GT/{image}.png", f"{image}.png")
+    source = "_delete_=True, type='SRShardDataset', shards='faces-{0..2}.tar', scale=2, pipeline=_base_.train_pipeline"
+    changed = re.sub(r"(train_dataloader = .*)dataset=data\)", rf"\1dataset=dict({source}))", CONFIG)
+    assert changed != CONFIG
+    Path("config.py").write_text(changed)
+    shutil.rmtree("data")
+    train("shards", "randomness.seed=5", "train_cfg.max_iters=16")
+    assert_same_end("straight", "shards")
+    for name in "iter_12.pth", "iter_16.pth":
+        Path("shards", name).unlink(missing_ok=True)
+    train("shards", "randomness.seed=5", resume=True)
+    assert_same_end("straight", "shards")
 
 
 def test_settings_that_stay_those_of_the_checkpoint_are_reported(home):
