@@ -11,6 +11,7 @@ import numpy as np
 from glean_ext.faces.alignment import from_crop, inverse, transform, warp
 from glean_ext.faces.detection import Face
 from glean_ext.inference.size_policy import size_of
+from glean_ext.utils.array_conversion import blend
 
 MASK_SIZE = 256  # pixels; side of the mask
 FEATHER = 0.06  # width of the mask's soft edge in sides of the mask; half of it lies outside the face's outline
@@ -78,9 +79,3 @@ def _warp_mask(mask: Array, matrix: Array, size: tuple[int, int]) -> Array:
     pixel_indices = matrix.copy()
     pixel_indices[:, 2] += pixel_indices[:, :2] @ [0.5, 0.5] - 0.5
     return cv2.warpAffine(mask, pixel_indices, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def blend(image: Array, other: Array, weight: Array | float) -> Array:
-    """``weight`` of ``other`` and the rest of ``image``, both uint8 or uint16; exactly ``image`` where it is 0."""
-    mixed = image + np.float32(weight) * (other.astype(np.float32) - image)
-    return np.clip(np.round(mixed), 0, np.iinfo(image.dtype).max).astype(image.dtype)
