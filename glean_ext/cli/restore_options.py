@@ -232,9 +232,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--temporal",
         action="store_true",
-        help="of videos: smooth faces, their colours and details over the frames, along the motion, against flicker; "
-        "takes 0.1 s more of a core for each face, or without --photo for each frame of 0.5 million pixels, and smooths "
-        "a little of the finest detail",
+        help="of videos: less flicker, as details are blended along the motion, and with --photo faces and their "
+        "colours are smoothed; costs TODO, and a little of the finest detail",
     )
     group.add_argument(
         "--max-pixels",

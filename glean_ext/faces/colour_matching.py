@@ -131,9 +131,7 @@ class Statistics(NamedTuple):
         return cls(mean, variance**0.5, slope, np.sqrt(rest))
 
 
-def match_colours(
-    restored: Array, crop: Array, mask: Array, smooth: Callable[[Array], Array] | None = None
-) -> Array:
+def match_colours(restored: Array, crop: Array, mask: Array, smooth: Callable[[Array], Array] | None = None) -> Array:
     """Give ``restored`` the colour statistics that ``crop`` has under the mask.
 
     These are the mean and deviation of luminance, the mean of chroma, its linear dependence on luminance, and its

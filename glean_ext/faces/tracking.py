@@ -68,10 +68,11 @@ class FaceTracks:
         for index, face in enumerate(found):
             now.append(_continued(rgb, face, earlier[matches[index]] if index in matches else None))
         for index, track in enumerate(earlier):
-            room = self.most is None or len(now) < self.most
-            if room and index not in matches.values() and (held := _held(rgb, track)) is not None:
-                if all(overlap(held.face.box, other.face.box) == 0 for other in now):
-                    now.append(held)
+            if index in matches.values() or len(now) == self.most:
+                continue
+            held = _held(rgb, track)
+            if held is not None and not any(overlap(held.face.box, other.face.box) for other in now):
+                now.append(held)
         self._tracks = sorted(now, key=lambda track: track.face.box[0])
         return [track.face for track in self._tracks]
 
@@ -98,9 +99,11 @@ class FaceTracks:
         """All that is known of the last frame."""
         found: dict[str, Array] = {}
         for number, track in enumerate(self._tracks):
-            arrays = {"mesh": track.face.mesh, "score": np.array(track.face.score), "guide": track.guide}
-            arrays |= {"missed": np.array(track.missed), "colours": track.colours, "restored": track.restored}
-            found |= {f"{number}.{name}": array for name, array in arrays.items() if array is not None}
+            known = {"mesh": track.face.mesh, "score": np.array(track.face.score), "guide": track.guide}
+            known["missed"] = np.array(track.missed)
+            smoothed = {"colours": track.colours, "restored": track.restored}
+            known |= {name: array for name, array in smoothed.items() if array is not None}
+            found |= {f"{number}.{name}": array for name, array in known.items()}
         return found
 
     def load(self, state: Mapping[str, Array]) -> None:

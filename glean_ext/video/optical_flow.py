@@ -6,6 +6,7 @@ A flow is (h, w, 2) float32: the pixel (x, y) of one picture is at (x, y) + flow
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,8 @@ def flow_between(guide: Array, other: Array) -> Array:
     Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as OpenCV has it. Its result does
     not depend on the number of threads.
     """
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(guide, other, None)
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return dis.calc(guide, other, None)
 
 
 def trust(guide: Array, other: Array, flow: Array, back: Array) -> Array:
@@ -91,15 +93,15 @@ def blend_along_flow(before: Moment, guide: Array, result: Array, least: float =
     if weight.mean() < least:
         return result
     size = result.shape[1::-1]
-    enlarged = cv2.resize(flow, size) * np.float32([size[0] / guide.shape[1], size[1] / guide.shape[0]])
+    enlarged = cv2.resize(flow, size) * np.array(size, np.float32) / np.array(guide.shape[::-1], np.float32)
     earlier = _remap(before.result, *_targets(enlarged), cv2.INTER_CUBIC)
     return blend(result, earlier, WEIGHT * cv2.resize(weight, size)[..., None])
 
 
 def _targets(flow: Array) -> tuple[Array, Array]:
     """x and y of where each pixel goes, (h, w) float32."""
-    height, width = flow.shape[:2]
-    return flow[..., 0] + np.arange(width, dtype=np.float32), flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    y, x = (np.arange(length, dtype=np.float32) for length in flow.shape[:2])
+    return flow[..., 0] + x, flow[..., 1] + y[:, None]
 
 
 def _remap(image: Array, x: Array, y: Array, interpolation: int) -> Array:

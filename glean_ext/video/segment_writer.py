@@ -195,9 +195,10 @@ class Segments:
         Raises:
             InputError: The disk is full.
         """
+        arrays: Any = state  # numpy's types say that these are options
         if not self._failed:
             with report_write_errors(self.target), atomic_path(self._state_path(frames // self.length)) as partial:
-                np.savez(partial, **state)
+                np.savez(partial, **arrays)
 
     def read_state(self) -> dict[str, np.ndarray]:
         """What the restorer remembered after :attr:`frames`; nothing where there are none."""
