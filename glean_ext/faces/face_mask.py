@@ -34,6 +34,15 @@ def cover(face: Face, polygon: Array) -> Array:
     return inside
 
 
+def scaled_oval(face: Face, side: float, top: float, bottom: float) -> Array:
+    """(36, 2): the face's outline, stretched about its centre sideways, upwards and downwards, as the face lies."""
+    x, y = (edge / np.hypot(*edge) for edge in (face.quad[3] - face.quad[0], face.quad[1] - face.quad[0]))
+    centre = face.oval.mean(axis=0)
+    across, down = (face.oval - centre) @ x, (face.oval - centre) @ y
+    down = np.where(down < 0, top, bottom) * down
+    return centre + side * across[:, None] * x + down[:, None] * y
+
+
 def signed_distance(inside: Array) -> Array:
     """Distance to the outline in pixels, positive inside and negative outside."""
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)

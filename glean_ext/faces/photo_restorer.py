@@ -20,6 +20,7 @@ from glean_ext.faces.colour_matching import Tone, is_gray, to_gray, with_luminan
 from glean_ext.faces.colour_matching import match_colours as matched
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.face_mask import paste
+from glean_ext.faces.head_mask import with_hair_and_ears, with_local_colours
 from glean_ext.faces.occlusion import by_depth, visible_mask
 from glean_ext.faces.tracking import FaceTracks
 from glean_ext.inference.image_restorer import ImageRestorer
@@ -258,16 +259,23 @@ class PhotoRestorer:
             for index, crop, restored in zip(batch, crops, self.restore_batch(crops), strict=True):
                 face = faces[index]
                 mask = visible_mask(face, faces, rgb)
-                if self.match_colours:
-                    smooth = None if tracks is None else partial(tracks.smooth_colours, face)
-                    restored = _toned(matched(restored, crop, mask, smooth), tone)
-                if tracks is not None:
-                    restored = tracks.smooth(face, restored)
-                paste(image, restored, face, mask, scale, opacity)
+                restored = self._finished(restored, crop, face, mask, tracks, tone)
+                smooth = None if tracks is None else partial(tracks.average, face, "head")
+                paste(image, restored, face, with_hair_and_ears(mask, face, faces, rgb, smooth), scale, opacity)
                 done[index] = RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face)
             if progress is not None:
                 progress(len(done), len(faces))
         return _toned_if_gray(image, tone), tuple(done[index] for index in range(len(faces))), None
+
+    def _finished(
+        self, restored: Array, crop: Array, face: Face, mask: Array, tracks: FaceTracks | None, tone: Tone | None
+    ) -> Array:
+        """What is pasted of a restored crop: with the colours of the photograph, and smoothed over the frames."""
+        if self.match_colours:
+            smooth = None if tracks is None else partial(tracks.average, face, "colours")
+            restored = with_local_colours(matched(restored, crop, mask, smooth), crop, mask)
+            restored = _toned(restored, tone)
+        return restored if tracks is None else tracks.smooth(face, restored)
 
     def _scale(self, size: tuple[int, int]) -> float:
         """Of the result of a photograph with (height, width) pixels."""

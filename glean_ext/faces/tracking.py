@@ -7,7 +7,7 @@ and takes the same time whatever the size of the frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ SAME_FACE_IOU = 0.2  # of the boxes in two frames, from which on they may be the
 SAME_FACE_SHARE = 0.5  # of the face that must be found along the flow; else it is another one, or a cut
 NEW_LANDMARKS = 0.25  # weight of detected landmarks; the others are those of the frame before, moved along the flow
 MAX_MISSED = 3  # frames in which a face that is not detected is followed along the flow alone
+AVERAGE = "average "  # before their names in states
 
 Array = np.ndarray
 
@@ -34,16 +35,16 @@ class _Track:
         guide: (256, 256) uint8, the luminance of its aligned crop.
         missed: Frames since it was detected.
         before: The same face in the frame before, while this frame is restored.
-        colours: (3, 4), the smoothed map of colours.
         restored: (S, S, 3), the smoothed result.
+        averages: Smoothed arrays of any kind, by their names.
     """
 
     face: Face
     guide: Array
     missed: int = 0
     before: _Track | None = None
-    colours: Array | None = None
     restored: Array | None = None
+    averages: dict[str, Array] = field(default_factory=dict)
 
 
 class FaceTracks:
@@ -76,13 +77,13 @@ class FaceTracks:
         self._tracks = sorted(now, key=lambda track: track.face.box[0])
         return [track.face for track in self._tracks]
 
-    def smooth_colours(self, face: Face, colours: Array) -> Array:
-        """The map of colours of one of the faces that :meth:`follow` returned last, smoothed."""
+    def average(self, face: Face, name: str, array: Array) -> Array:
+        """An array, named, of one of the faces that :meth:`follow` returned last, smoothed as it is."""
         track = self._track(face)
-        if track.before is not None and track.before.colours is not None:
-            colours = WEIGHT * track.before.colours + (1 - WEIGHT) * colours
-        track.colours = colours
-        return colours
+        if track.before is not None and name in track.before.averages:
+            array = array + WEIGHT * (track.before.averages[name] - array)
+        track.averages[name] = array
+        return array
 
     def smooth(self, face: Face, restored: Array) -> Array:
         """The restoration, (S, S, 3), of one of the faces that :meth:`follow` returned last, smoothed."""
@@ -101,8 +102,9 @@ class FaceTracks:
         for number, track in enumerate(self._tracks):
             known = {"mesh": track.face.mesh, "score": np.array(track.face.score), "guide": track.guide}
             known["missed"] = np.array(track.missed)
-            smoothed = {"colours": track.colours, "restored": track.restored}
-            known |= {name: array for name, array in smoothed.items() if array is not None}
+            known |= {f"{AVERAGE}{name}": array for name, array in track.averages.items()}
+            if track.restored is not None:
+                known["restored"] = track.restored
             found |= {f"{number}.{name}": array for name, array in known.items()}
         return found
 
@@ -110,10 +112,12 @@ class FaceTracks:
         """Continue after the frame that a :meth:`state` is from."""
         self._tracks = []
         for number in range(sum(name.endswith(".mesh") for name in state)):
-            face = Face(state[f"{number}.mesh"], float(state[f"{number}.score"]))
-            colours, restored = (state.get(f"{number}.{name}") for name in ("colours", "restored"))
-            missed = int(state[f"{number}.missed"])
-            self._tracks.append(_Track(face, state[f"{number}.guide"], missed, None, colours, restored))
+            prefix = f"{number}."
+            known = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+            face = Face(known["mesh"], float(known["score"]))
+            averages = {key.removeprefix(AVERAGE): known[key] for key in known if key.startswith(AVERAGE)}
+            track = _Track(face, known["guide"], int(known["missed"]), None, known.get("restored"), averages)
+            self._tracks.append(track)
 
 
 def _match(found: Sequence[Face], earlier: Sequence[Face]) -> dict[int, int]:
