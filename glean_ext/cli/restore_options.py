@@ -232,8 +232,9 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--temporal",
         action="store_true",
-        help="of videos: less flicker, as details are blended along the motion, and with --photo faces and their "
-        "colours are smoothed; costs TODO, and a little of the finest detail",
+        help="of videos: less flicker, as details are blended along the motion; with --photo faces and their colours "
+        "are smoothed, too. Costs about 0.15 s of a core a face, without --photo 0.2 s a frame and 0.12 s for each "
+        "million pixels of its result, and a little of the finest detail",
     )
     group.add_argument(
         "--max-pixels",

@@ -10,6 +10,7 @@ import numpy as np
 from skimage import data
 
 from glean_ext.faces.alignment import transform
+from glean_ext.faces.occlusion import head_outline
 from glean_ext.faces.photo_restorer import PhotoResult
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
@@ -75,10 +76,11 @@ class Identity:
 
 
 def inside(result: PhotoResult, shape: tuple[int, ...], grow: float = 0) -> np.ndarray:
-    """(h, w) bool: in a face's outline, or within ``grow`` (in sides of the aligned crop) of it."""
+    """(h, w) bool: in a face's outline; with ``grow`` in the head's, or within that (in sides of the crop) of it."""
     mask = np.zeros(shape[:2], np.uint8)
     for one in result.faces:
-        outline = [np.round(one.face.oval - 0.5).astype(np.int32)]
+        points = head_outline(one.face) if grow else one.face.oval
+        outline = [np.round(points - 0.5).astype(np.int32)]
         cv2.fillPoly(mask, outline, (1,))
         if grow:
             width = np.hypot(*(one.face.quad[3] - one.face.quad[0])) * grow
