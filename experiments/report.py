@@ -30,6 +30,7 @@ SECTIONS = {
     "decoder": "The decoder, ×8",
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "remedies": "Without adversarial loss, ×8",
+    "diffusion": "A diffusion model as the bank, ×8 and ×16",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
 }

@@ -10,7 +10,7 @@ import torch
 from experiments import attributes, domains, measure, training, weights
 from experiments.domains import Domain
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, SCRATCH, bank_of, trainable
+from experiments.systems import BANKS, SCRATCH, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -70,5 +70,5 @@ def hashes(experiment: Experiment) -> dict[str, str]:
     if attributes.FILE.exists():
         files["attributes"] = attributes.FILE
     if experiment.system not in SCRATCH:
-        files["bank"] = bank_of(experiment).file
+        files["bank"] = bank_file(experiment)
     return {name: weights.sha256(file) for name, file in files.items()}

@@ -28,6 +28,9 @@ NAMES = {
     "bank-4": "at 4",
     "bank-4-8": "at 4, 8",
     "bank-4-8-16": "at 4, 8, 16",
+    "diffusion": "GLEANDiffusion, pre-trained bank",
+    "diffusion-random": "GLEANDiffusion, random bank",
+    "diffusion-lora": "GLEANDiffusion, bank with LoRA",
     "pulse": "PULSE, W+",
     "pulse-z": "PULSE, z",
 }

@@ -10,7 +10,7 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-NEED_BANKS = ("quality", "category")  # tables that need experiments.train_banks
+NEED_BANKS = ("quality", "category", "diffusion")  # tables that need experiments.train_banks
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -36,6 +36,11 @@ TABLES: dict[str, list[Experiment]] = {
         Experiment(system, budget=budget, variant=variant)
         for variant, budget in REMEDIES.items()
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
+    ],
+    "diffusion": [
+        *seeds("diffusion", "diffusion-random"),
+        *seeds("diffusion", "diffusion-random", scale=16),
+        *seeds("diffusion-lora"),
     ],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
