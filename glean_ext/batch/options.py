@@ -188,6 +188,7 @@ class RestoreOptions:
             (``'restore'``).
         compare: Also write ``NAME_compare.png``: before, bicubic, and after.
         crf: x264's constant rate factor of videos, 0 (lossless) to 51.
+        temporal: Frames of videos are not restored independently of each other, but smoothed along their motion.
         photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
         max_pixels: Images with more pixels are not read, and results with more are not written: small files may hold
             huge images.
@@ -223,6 +224,7 @@ class RestoreOptions:
     alpha: Literal["upsample", "restore"] = "upsample"
     compare: bool = False
     crf: float = 10.0
+    temporal: bool = False
     photo: PhotoOptions | None = None
     max_pixels: int = MAX_PIXELS
     seed: int | None = None
@@ -306,7 +308,7 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
-        more = {"seed": self.seed, "fidelity": self.fidelity}
+        more = {"seed": self.seed, "fidelity": self.fidelity, "temporal": self.temporal or None}
         return frames | {name: value for name, value in more.items() if value is not None}
 
 

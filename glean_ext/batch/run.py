@@ -61,6 +61,8 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     own = [job for job in outputs.jobs if options.shard is None or options.shard.has(job.name_within(root))]
     jobs, skipped = without_existing(replace(outputs, jobs=own), options.overwrite, options.skip_existing)
     plan = RunPlan(outputs, jobs, skipped)
+    if options.temporal and not any(job.is_video for job in outputs.jobs):
+        raise InputError("{temporal} is about videos, but there is none to restore. Leave it out.", "temporal")
     if not is_file_url(root):
         require_writable(root)
     if outputs.alone and plan.images:

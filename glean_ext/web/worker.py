@@ -14,11 +14,12 @@ from glean_ext.batch.photo_stages import colourless
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
-from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
+from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, crop_size
 from glean_ext.inference.backend import Backend, NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
+from glean_ext.utils.array_conversion import blend
 from glean_ext.utils.image_io import decode_picture
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
