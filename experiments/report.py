@@ -9,7 +9,7 @@ from textwrap import fill
 
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
-from experiments.rows import NAMES, SHORT, groups, table
+from experiments.rows import NAMES, SHORT, groups, reference_table, table
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -116,6 +116,8 @@ def sections(summary: Summary) -> str:
         found = groups(TABLES[name], summary)
         if len(found) > 1:  # one row compares nothing
             parts += [f"### {title}", table(found)]
+    if referred := reference_table(TABLES["references"], summary):
+        parts += ["### References: right, none, wrong", referred]
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]

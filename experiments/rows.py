@@ -31,6 +31,8 @@ NAMES = {
     "diffusion": "GLEANDiffusion, pre-trained bank",
     "diffusion-random": "GLEANDiffusion, random bank",
     "diffusion-lora": "GLEANDiffusion, bank with LoRA",
+    "glean-references": "GLEAN with references",
+    "diffusion-references": "diffusion bank with references",
     "pulse": "PULSE, W+",
     "pulse-z": "PULSE, z",
 }
@@ -40,9 +42,10 @@ HEADINGS = {
     "LPIPS": "LPIPS ↓",
     "Frechet": "Fréchet ↓",
     "attributes": "attributes ↑",
+    "identity": "hair and beard ↑",
     "LR_PSNR": "LR-PSNR (dB) ↑",
 }
-DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "LR_PSNR": 1}
+DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "identity": 3, "LR_PSNR": 1}
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading -> field of the results, and its form
     "trained": ("trainable_parameters", lambda value: f"{value / 1e6:.2f} M"),
     "images seen": ("images_seen", lambda value: f"{value:,.0f}"),
@@ -114,6 +117,19 @@ def table(
         for name, group in found.items()
     ]
     return markdown(["system", "seeds", *(HEADINGS[metric] for metric in metrics), *columns], rows) if rows else ""
+
+
+def reference_table(experiments: Iterable[Experiment], summary: Summary) -> str:
+    """Each system with the references of the right person, without any, and with those of a wrong one."""
+    metrics = ("attributes", "identity", "LPIPS", "PSNR", "LR_PSNR")
+    rows = []
+    for name, group in {f"×{run.scale}, {label(run)}": summary.group(run) for run in experiments}.items():
+        stages = {"right": "metrics", "none": "metrics_none", "wrong": "metrics_wrong"}
+        for which, stage in stages.items() if group else ():
+            if group is not None and group.values("PSNR", stage):
+                shown = "–" if "bicubic" in name else which
+                rows.append([name, shown, str(len(group)), *(number(group, metric, stage) for metric in metrics)])
+    return markdown(["system", "references", "seeds", *(HEADINGS[m] for m in metrics)], rows) if rows else ""
 
 
 def _cost(group: Group, field: str, form: Callable[[float], str]) -> str:

@@ -55,7 +55,7 @@ class Bank:
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
-    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank("glean-ext://demo_bank.safetensors", BANK) for name in ("cartoons", "people")},
     **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
@@ -73,6 +73,7 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
+    "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
@@ -90,12 +91,14 @@ DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion": {},
     "diffusion-random": {"bank_init": "random"},
     "diffusion-lora": {"bank": "lora"},
+    "diffusion-references": {},
 }
 DIFFUSION_TIMESTEP = 200  # of the single pass
 DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
     8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
     16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
 }
+WITH_REFERENCES = ("glean-references", "diffusion-references")  # trained and tested with them
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 

@@ -10,7 +10,7 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-NEED_BANKS = ("quality", "category", "diffusion")  # tables that need experiments.train_banks
+NEED_BANKS = ("quality", "category", "diffusion", "references")  # of experiments.train_banks and train_diffusion
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -44,6 +44,14 @@ TABLES: dict[str, list[Experiment]] = {
     ],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
+    ],
+    "references": [
+        run
+        for scale in (16, 8)
+        for run in (
+            Experiment("bicubic", "people", scale),
+            *seeds("glean-references", "diffusion-references", domain="people", scale=scale),
+        )
     ],
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),

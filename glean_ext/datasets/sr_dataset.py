@@ -55,8 +55,9 @@ class SRDataset(BasicImageDataset):
                 packed["data_samples"].set_metainfo({"skipped": skipped})
                 return packed
             except UnreadableImageError as error:
-                low = sample.get("img_path")
-                skipped.append(low if low and str(error).startswith(low) else sample["gt_path"])
+                files = [sample.get("img_path"), *sample.get("ref_paths", ())]
+                damaged = (file for file in files if file and str(error).startswith(file))
+                skipped.append(next(damaged, sample["gt_path"]))
                 if len(skipped) == MAX_SKIPPED:
                     raise
             index = self._rand_another()
