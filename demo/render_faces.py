@@ -45,12 +45,17 @@ def avatar(seed: str):
 
 def render_face(seed: str) -> Image.Image:
     """The face of ``seed``: RGB, 64x64."""
+    return rasterize(avatar(seed).to_string())
+
+
+def rasterize(drawing: str) -> Image.Image:
+    """The head of a drawing, which is SVG: RGB, 64x64."""
     import resvg_py
 
     whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
     unit = DRAWING_SIZE // RENDER_SIZE
     head = f'viewBox="{CROP_LEFT * unit} {CROP_TOP * unit} {CROP_SIZE * unit} {CROP_SIZE * unit}"'
-    before, found, after = avatar(seed).to_string().partition(whole)
+    before, found, after = drawing.partition(whole)
     assert found, "the drawing has another size"
     png = bytes(
         resvg_py.svg_to_bytes(
