@@ -25,6 +25,7 @@ from glean_ext.networks.decoder import SlimDecoder
 from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing
 from glean_ext.networks.glean import require_size
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.references import MAX_REFERENCES, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -36,7 +37,6 @@ from glean_ext.networks.shapes import (
 
 BANKS = ("frozen", "lora", "tuned")
 DECODERS = ("slim", "none")
-MAX_REFERENCES = 8
 
 
 class GLEANDiffusion(nn.Module):
@@ -65,6 +65,8 @@ class GLEANDiffusion(nn.Module):
             or ``decoder``.
         InputError: A pipeline that cannot be a bank, or diffusers is missing.
     """
+
+    max_references = MAX_REFERENCES
 
     def __init__(
         self,
@@ -139,7 +141,8 @@ class GLEANDiffusion(nn.Module):
         """
         require_size(lq, self.lq_padding)
         if references is not None:
-            self._require_references(lq, references)
+            size = self.gt_padding.height, self.gt_padding.width
+            require_references(references, lq, size, self.max_references)
         with mixed_precision(lq.device, self.fp16_enabled):
             seen = None if references is None else self._seen(references.flatten(0, 1))
             lq = self.lq_padding.pad(lq)
@@ -182,16 +185,6 @@ class GLEANDiffusion(nn.Module):
         with remember(self.generator.unet) as seen:
             self._bank_features(features, codes, self.generator.encode(padded))
         return seen
-
-    def _require_references(self, lq: Tensor, references: Tensor) -> None:
-        expected = (len(lq), self.img_channels, self.gt_padding.height, self.gt_padding.width)
-        if references.ndim != 5 or (len(references), *references.shape[2:]) != expected:
-            raise InputError(
-                f"References have the shape (images, references, 3, {expected[2]}, {expected[3]}), but it is "
-                f"{tuple(references.shape)} for {len(lq)} images."
-            )
-        if not 1 <= references.shape[1] <= MAX_REFERENCES:
-            raise InputError(f"An image takes 1 to {MAX_REFERENCES} references, but got {references.shape[1]}.")
 
     def init_weights(self) -> None:
         """Fill the bank before training; mmengine's runner calls this.
