@@ -1,14 +1,14 @@
-"""Reference-based super-resolution, the relatives that GLEAN's paper compares itself with, as baselines of the experiments.
+"""GLEAN's relatives that take references or a dictionary, as baselines of the experiments.
 
-Small re-implementations from the papers' descriptions, for cartoon faces of 64x64 pixels; each module says what differs.
+Small re-implementations from the papers' descriptions, for cartoon faces of 64x64 pixels. Each module says what differs.
 
 - ``ttsr``: TTSR, the successor of SRNTT: MMagic's own networks, one reference, global matching.
 - ``crossnet``: CrossNet: one reference, warped by an estimated flow.
 - ``cimr``: CIMR-SR: patches of several references and of a pool that is the same for all images.
 - ``dfdnet``: DFDNet: no reference, but a dictionary of eyes and mouths (``dictionary``).
 
-They take references as ``glean_ext.networks.references`` says. Without any, TTSR and CrossNet take the enlarged input in
-the place of the reference, so that nothing is added to it.
+They take references as ``glean_ext.networks.references`` says. Without any, TTSR and CrossNet take the enlarged input
+as the reference, which adds nothing to it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""CrossNet (Zheng et al., ECCV 2018): the features of one reference, warped by an estimated flow at several resolutions.
+"""CrossNet (Zheng et al., ECCV 2018): features of one reference, warped by an estimated flow at several resolutions.
 
-What differs from the paper: the input is enlarged bicubically (by MDSR in the paper); the flow comes from a network of a
-quarter of a million parameters (FlowNetS with more resolutions), each resolution correcting the one below; three
-resolutions instead of six; a decoder of residual blocks; the decoder's output is added to the enlarged input; the
-training is that of all systems (Charbonnier loss).
+What differs from the paper: the input is enlarged bicubically, not by MDSR; a small flow network, in which each
+resolution corrects the flow of the one below, instead of FlowNetS with more resolutions; three resolutions of features;
+a decoder of residual blocks, whose output is added to the enlarged input; the training is that of all systems instead of
+the Charbonnier loss.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class CrossNet(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Where in the reference each pixel of the image is found: two (N, 3, H, W) -> flows at H, H/2, H/4, in their pixels.
+    """Where in the reference each pixel of the image is found. The flow starts at zero.
 
-    The last layers start at zero, and so does the flow.
+    Two (N, 3, H, W) -> (N, 2, ...) at H, H/2, H/4, in pixels of that resolution.
     """
 
     def __init__(self) -> None:

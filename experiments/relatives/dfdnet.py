@@ -5,7 +5,7 @@ that resembles them most is added, by a confidence that is computed from the dif
 scale and shift of its own features. What is no component (hair, skin) gets nothing from the dictionary.
 
 What differs from the paper: VGG16 instead of a VGG for faces; three resolutions instead of four; no nose, which the
-cartoons do not have; boxes at fixed places instead of landmarks; 32 entries (256 in the paper) of 1,000 images; the
+cartoons do not have; boxes at fixed places instead of landmarks; 32 entries (256 in the paper) of 400 images; the
 decoder's output is added to the enlarged input; the training is that of all systems.
 """
 
@@ -36,12 +36,8 @@ class DFDNet(nn.Module):
         super().__init__()
         self.scale = scale
         self.extractor = extractor.requires_grad_(False)
-        self.transfers = nn.ModuleDict(
-            {
-                key.replace(".", "_"): Transfer(entries, LAYERS[list(LAYERS)[int(key[-1])]])
-                for key, entries in (dictionary or {}).items()
-            }
-        )
+        transfers = {key.replace(".", "_"): Transfer(entries) for key, entries in (dictionary or {}).items()}
+        self.transfers = nn.ModuleDict(transfers)
         channels = tuple(LAYERS.values())
         self.first = nn.Sequential(conv(channels[-1], WIDTHS[-1]), nn.ReLU(), Block(WIDTHS[-1]))
         self.ups = nn.ModuleList(conv(coarse, 4 * fine) for fine, coarse in pairwise(WIDTHS))
@@ -76,13 +72,13 @@ class Transfer(nn.Module):
 
     Args:
         entries: (K, C, h, w).
-        channels: C.
     """
 
     entries: Tensor
 
-    def __init__(self, entries: Tensor, channels: int):
+    def __init__(self, entries: Tensor):
         super().__init__()
+        channels = entries.shape[1]
         self.register_buffer("entries", entries)
         self.confidence = nn.Sequential(conv(channels, channels // 4), nn.LeakyReLU(0.2), conv(channels // 4, channels))
         nn.init.zeros_(self.confidence[-1].weight)  # type: ignore[arg-type]

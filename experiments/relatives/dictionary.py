@@ -30,7 +30,7 @@ BOXES = {  # component -> left, top, right, bottom
     "mouth": (24, 44, 40, 60),
 }
 LAYERS = {"3": 64, "8": 128, "11": 256}  # of VGG16 -> channels, at H, H/2, H/4
-ENTRIES, IMAGES, BATCH = 32, 1000, 50
+ENTRIES, IMAGES, BATCH = 32, 400, 50
 logger = logging.getLogger(__name__)
 
 Dictionary = dict[str, Tensor]  # "mouth.1" -> (K, C, h, w): the entries for the mouth in features at H/2
@@ -78,7 +78,7 @@ def build(extractor: nn.Module, images: Tensor, entries: int = ENTRIES) -> Dicti
 
 def centres(samples: Tensor, number: int) -> Tensor:
     """Of k-means: (M, ...) -> (number, ...)"""
-    found, _ = kmeans2(samples.flatten(1).numpy(), number, iter=20, minit="++", seed=0)
+    found, _ = kmeans2(samples.flatten(1).numpy(), number, iter=10, minit="++", seed=0)
     return torch.from_numpy(found).float().unflatten(1, samples.shape[1:])
 
 
@@ -89,7 +89,9 @@ def load(domain: str) -> Dictionary:
         InputError: The domain is not the cartoon faces.
     """
     if domain != "cartoons":
-        raise InputError(f"DFDNet has a dictionary of the cartoon faces, but none of {domain}: it needs eyes and mouths.")
+        raise InputError(
+            f"DFDNet has a dictionary of the cartoon faces, but none of {domain}: it needs eyes and mouths."
+        )
     if not FILE.exists():
         logger.info("%s is built", FILE)
         save(build(Extractor(), domains.load(domain).parts["train"].images[:IMAGES]))

@@ -1,4 +1,4 @@
-"""What the relatives share: enlarged inputs, features at three resolutions, and the decoder that fuses two sets of them.
+"""What the relatives share: enlarged inputs, features at three resolutions, and a decoder that fuses two sets of them.
 
 Shapes: N images, C channels, H W the size of the output. Lists of features are fine to coarse: H, H/2, H/4.
 """
@@ -79,7 +79,7 @@ def enlarge(lq: Tensor, scale: int) -> Tensor:
 
 
 def degrade(images: Tensor, scale: int) -> Tensor:
-    """Reduced and enlarged, so that they look like an enlarged input: (N, 3, H, W) -> the same, H and W multiples of s"""
+    """Reduced and enlarged, so that they look like an enlarged input: (N, 3, H, W), multiples of s -> the same"""
     size = images.shape[-2] // scale, images.shape[-1] // scale
     return enlarge(F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True), scale)
 

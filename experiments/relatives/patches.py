@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+@torch.no_grad()
 def match(query: Tensor, keys: Tensor, best: int, size: int = 3) -> tuple[Tensor, Tensor]:
     """The places of the references whose surroundings resemble most those of each place of the image.
 

@@ -19,7 +19,7 @@ from experiments.relatives.parts import degrade, enlarge, only_reference
 from glean_ext import checkpoints
 
 FACTOR = 4  # that MMagic's network enlarges by
-SLICES = {"slice1": (0,), "slice2": (2, 5), "slice3": (7, 10)}  # of the extractor -> convolutions of VGG
+LAYERS = ("slice1.0", "slice2.2", "slice2.5", "slice3.7", "slice3.10")  # of the extractor, numbered as in VGG
 
 
 class TTSR(nn.Module):
@@ -55,21 +55,14 @@ class TTSR(nn.Module):
 
 
 def texture_extractor() -> nn.Module:
-    """MMagic's LTE with the weights of VGG16; on the meta device first, so that no whole VGG19 is made for five layers."""
-    from mmagic.models.archs import ImgNormalize
+    """MMagic's LTE with the weights of VGG16."""
     from mmagic.models.editors.ttsr.lte import LTE
 
-    from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD
-
-    with torch.device("meta"):
-        extractor = LTE(load_pretrained_vgg=False)
-    extractor.to_empty(device="cpu")
-    extractor.img_normalize = ImgNormalize(1.0, IMAGENET_MEAN, IMAGENET_STD)
+    extractor = LTE(load_pretrained_vgg=False)
     state = checkpoints.read(weights.vgg16())
     with torch.no_grad():
-        for name, indices in SLICES.items():
-            for i in indices:
-                layer = extractor.get_submodule(f"{name}.{i}")
-                layer.weight.copy_(state[f"features.{i}.weight"])
-                layer.bias.copy_(state[f"features.{i}.bias"])
+        for name in LAYERS:
+            layer = extractor.get_submodule(name)
+            for kind in "weight", "bias":
+                getattr(layer, kind).copy_(state[f"features.{name.rpartition('.')[2]}.{kind}"])
     return extractor
