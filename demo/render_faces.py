@@ -13,6 +13,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import resources
+from itertools import count, islice
 from pathlib import Path
 
 from PIL import Image
@@ -25,6 +26,10 @@ RENDER_SIZE = 3 * SIZE  # of the whole drawing; the head takes about two thirds 
 CROP_LEFT, CROP_TOP, CROP_SIZE = 32, 21, 2 * SIZE  # pixels of RENDER_SIZE
 DRAWING_SIZE = 768  # units of the drawing: four in a pixel
 BACKGROUNDS = ["b6d7f4", "f4dcc2"]
+IDENTITY = (  # what does not change with the expression
+    *("skinColor", "hairColor", "clothesColor", "backgroundColor"),
+    *("hairVariant", "rearHairVariant", "beardVariant", "clothesVariant"),
+)
 TRAIN_IMAGES, TEST_IMAGES = 5000, 200
 MANIFEST = "manifest.json"
 
@@ -41,6 +46,18 @@ def avatar(seed: str):
     from dicebear import Avatar
 
     return Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS})
+
+
+def same_person(seed: str, number: int) -> list:
+    """Drawings of the person of ``seed`` with other expressions: eyes, eyebrows, mouth; all else is the same."""
+    from dicebear import Avatar
+
+    drawing = avatar(seed)
+    own = drawing.to_json()["options"]
+    identity = {name: own[name] for name in IDENTITY if name in own}
+    identity |= {f"{part}Probability": 100 * (f"{part}Variant" in own) for part in ("rearHair", "beard")}
+    others = (Avatar(_style(), {"seed": f"{seed}/{i}", **identity}) for i in count())
+    return list(islice((other for other in others if other.to_string() != drawing.to_string()), number))
 
 
 def render_face(seed: str) -> Image.Image:

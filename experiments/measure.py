@@ -87,18 +87,26 @@ def judge(domain: str) -> Judge:
 
 
 @torch.no_grad()
-def restore(network: nn.Module, lq: Tensor, device: torch.device, batch: int = 32) -> Tensor:
-    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file"""
-    outputs = [network(to_network(part, device)).float().cpu() for part in lq.split(batch)]
+def restore(
+    network: nn.Module, lq: Tensor, device: torch.device, references: Tensor | None = None, batch: int = 32
+) -> Tensor:
+    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references: (M, R, 3, H, W) uint8"""
+    outputs = []
+    for i, part in enumerate(lq.split(batch)):
+        given = [] if references is None else [references[i * batch : (i + 1) * batch]]
+        given = [to_network(r.flatten(0, 1), device).unflatten(0, r.shape[:2]) for r in given]
+        outputs.append(network(to_network(part, device), *given).float().cpu())
     return ((torch.cat(outputs) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def seconds_per_image(network: nn.Module, lq: Tensor, device: torch.device, repeats: int = 20) -> float:
+def seconds_per_image(
+    network: nn.Module, lq: Tensor, device: torch.device, references: Tensor | None = None, repeats: int = 20
+) -> float:
     """The median time of one forward pass of one image."""
     times = []
     for _ in range(repeats):
         start = clock(device)
-        restore(network, lq[:1], device)
+        restore(network, lq[:1], device, None if references is None else references[:1])
         times.append(clock(device) - start)
     return median(times)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from experiments import attributes, domains, measure, training, weights
+from experiments import attributes, domains, measure, references, training, weights
 from experiments.domains import Domain
 from experiments.experiment import Experiment
+from experiments.relatives import RELATIVES, dictionary
 from experiments.systems import BANKS, SCRATCH, bank_of, trainable
+from glean_ext.networks.references import max_references
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -21,30 +23,40 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     done = training.train(experiment, domain, device, report)
     judge, scale = measure.judge(domain.name), experiment.scale
     validation, test = (domain.parts[name] for name in ("val", "test"))
+    number = max_references(done.network)
+    of_validation, of_test = (
+        references.load(domain.name, name, domain.parts[name].images)[:, :number] if number else None
+        for name in ("val", "test")
+    )
     lq = domains.reduced(validation.images, scale)
     scores = {}
     for candidate in done.candidates:
-        images = measure.restore(done.averaged(candidate), lq, device)
+        images = measure.restore(done.averaged(candidate), lq, device, of_validation)
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
-    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device, of_test), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
-    images = measure.restore(network, lq, device)
+    images = measure.restore(network, lq, device, of_test)
     metrics, distances = judge.measure(images, scale)
+    others = {
+        name: judge.measure(measure.restore(network, lq, device, given), scale)[0]
+        for name, given in (references.others(of_test).items() if of_test is not None else ())
+    }
     return {
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
         "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
+        **others,
         "LPIPS_of_each": [round(value, 4) for value in distances],
         "validation_LPIPS": scores,
         "selected": selected,
         "steps": done.steps,
         "images_seen": experiment.budget.images_seen,
         "train_seconds": round(done.seconds, 1),
-        "seconds_per_image": round(measure.seconds_per_image(network, lq, device), 4),
+        "seconds_per_image": round(measure.seconds_per_image(network, lq, device, of_test), 4),
         "peak_memory_MiB": round(measure.peak_memory()),
         "parameters": sum(p.numel() for p in network.parameters()),
         "trainable_parameters": trainable(network),
@@ -69,6 +81,8 @@ def hashes(experiment: Experiment) -> dict[str, str]:
     }
     if attributes.FILE.exists():
         files["attributes"] = attributes.FILE
-    if experiment.system not in SCRATCH:
+    if experiment.system == "dfdnet":
+        files["dictionary"] = dictionary.FILE
+    if experiment.system not in (*SCRATCH, *RELATIVES):
         files["bank"] = bank_of(experiment).file
     return {name: weights.sha256(file) for name, file in files.items()}

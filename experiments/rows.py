@@ -28,6 +28,11 @@ NAMES = {
     "bank-4": "at 4",
     "bank-4-8": "at 4, 8",
     "bank-4-8-16": "at 4, 8, 16",
+    "ttsr": "TTSR",
+    "crossnet": "CrossNet",
+    "cimr": "CIMR-SR",
+    "dfdnet": "DFDNet",
+    "dfdnet-no-dictionary": "DFDNet, no dictionary",
     "pulse": "PULSE, W+",
     "pulse-z": "PULSE, z",
 }

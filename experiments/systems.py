@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
+from experiments import relatives
 from experiments.experiment import WORK, Experiment
 from glean_ext import checkpoints
 from glean_ext.networks import (
@@ -114,6 +115,8 @@ def build(experiment: Experiment) -> nn.Module:
     name = experiment.system
     if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
+    elif name in relatives.RELATIVES:
+        net = relatives.build(name, experiment.scale, experiment.domain)
     elif name in GLEAN or name in LIGHT:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:

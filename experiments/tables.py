@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.experiment import FIRST, Budget, Experiment
+from experiments.relatives import RELATIVES
 
 SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
@@ -31,6 +32,7 @@ TABLES: dict[str, list[Experiment]] = {
     "pairs": seeds("glean", "glean-random", "glean-no-bank", "esrgan", pairs=200),
     "encoder": seeds("bank-none", "bank-4", "bank-4-8", "bank-4-8-16", scale=4),
     "start": seeds("glean", "glean-cold", "glean-random-cold"),
+    "references": seeds(*RELATIVES),
     "inversion": [Experiment("pulse", budget=FIRST), Experiment("pulse-z", budget=FIRST)],  # which has no training
     "remedies": [
         Experiment(system, budget=budget, variant=variant)

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import domains, weights
+from experiments import domains, references, weights
 from experiments.experiment import Experiment
 from experiments.systems import BANKS, PIXEL_LOSS_ONLY, build
 from glean_ext.models.perceptual_loss import PerceptualLoss
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.references import max_references
 from glean_ext.utils.files import atomic_path
 
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -42,6 +43,8 @@ class Training:
             chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: experiment.pairs]
             images = images[chosen]
         self.gt, self.lq = images, domains.reduced(images, experiment.scale)
+        if number := max_references(self.network):
+            self.references = references.load(domain.name, "train", images)[:, :number]
         self.rng = torch.Generator().manual_seed(experiment.seed)
         self.steps = 0
         self.seconds = 0.0
@@ -75,11 +78,11 @@ class Training:
             FloatingPointError: A loss is not finite.
         """
         start = clock(self.device)
-        lq, gt = self._batch()
+        lq, gt, given = self._batch()
         self.optim.param_groups[0]["lr"] = self.budget.lr * self._schedule()
         full = self.steps >= self.budget.pixel_steps and not self.pixel_loss_only
         with mixed_precision(self.device, True):
-            image = self.network(lq)
+            image = self.network(lq, *given)
         image = image.float()
         losses = {"mse": F.mse_loss(image, gt)}
         if full:
@@ -104,8 +107,8 @@ class Training:
         warmup = min(1.0, (self.steps + 1) / self.budget.warmup_steps)
         return warmup * 0.5 * (1 + math.cos(math.pi * self.steps / self.budget.steps))
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored."""
+    def _batch(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(N, 3, h, w), (N, 3, H, W) and no or one (N, R, 3, H, W) of references, in [-1, 1], half of them mirrored."""
         n = self.budget.batch_size
         index = torch.randint(len(self.gt), (n,), generator=self.rng)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
@@ -113,7 +116,11 @@ class Training:
             torch.where(flip, batch.flip(3), batch)
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
-        return lq, gt
+        if not max_references(self.network) or torch.rand((), generator=self.rng) < references.DROPPED:
+            return lq, gt, []
+        given = self.references[index]
+        given = torch.where(flip[..., None], given.flip(4), given)
+        return lq, gt, [to_network(given.flatten(0, 1), self.device).unflatten(0, given.shape[:2])]
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)

@@ -1,6 +1,6 @@
 """GLEAN's relatives that take references or a dictionary, as baselines of the experiments.
 
-Small re-implementations from the papers' descriptions, for cartoon faces of 64x64 pixels. Each module says what differs.
+Small re-implementations from the papers' descriptions, for images of 64x64 pixels. Each module says what differs.
 
 - ``ttsr``: TTSR, the successor of SRNTT: MMagic's own networks, one reference, global matching.
 - ``crossnet``: CrossNet: one reference, warped by an estimated flow.

@@ -4,9 +4,9 @@ The pool is made once, of images that have nothing to do with the input; referen
 each place of the input the best matching places of all these are found, and their features in high resolution are
 averaged by attention.
 
-What differs from the paper: a pool of 8 training images; the features that are matched are the encoder's, which learn to
-restore, not to match; the attention is a softmax of the similarities with a trained temperature; a decoder of residual
-blocks, whose output is added to the enlarged input; the training is that of all systems.
+What differs from the paper: a pool of 8 training images; the features that are matched are the encoder's, which learn
+to restore, not to match; the attention is a softmax of the similarities with a trained temperature; a decoder of
+residual blocks, whose output is added to the enlarged input; the training is that of all systems.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What differs from the paper: the input is enlarged bicubically, not by MDSR; a small flow network, in which each
 resolution corrects the flow of the one below, instead of FlowNetS with more resolutions; three resolutions of features;
-a decoder of residual blocks, whose output is added to the enlarged input; the training is that of all systems instead of
-the Charbonnier loss.
+a decoder of residual blocks, whose output is added to the enlarged input; the training is that of all systems, not the
+Charbonnier loss.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.relatives.parts import FusionDecoder, Pyramid, conv, enlarge, only_reference
+from experiments.relatives.parts import FusionDecoder, Pyramid, conv, enlarge, only_reference, silent
 
 FLOW_WIDTHS = (24, 32, 48, 64)  # at H, H/2, H/4, H/8
 
@@ -54,10 +54,7 @@ class FlowNet(nn.Module):
         for fine, coarse in zip(FLOW_WIDTHS[:-1], others, strict=True):
             self.down.append(nn.Sequential(conv(fine, coarse, 2), nn.ReLU(), conv(coarse, coarse), nn.ReLU()))
             self.up.append(nn.Sequential(conv(fine + coarse, fine), nn.ReLU()))
-            self.heads.append(conv(fine, 2))
-        for head in self.heads:
-            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+            self.heads.append(silent(conv(fine, 2)))
 
     def forward(self, image: Tensor, reference: Tensor) -> list[Tensor]:
         x = self.first(torch.cat([image, reference], 1))

@@ -27,7 +27,7 @@ SIZE = 64  # pixels of a side, that the boxes are measured in
 BOXES = {  # component -> left, top, right, bottom
     "left_eye": (12, 32, 28, 48),
     "right_eye": (36, 32, 52, 48),
-    "mouth": (24, 44, 40, 60),
+    "mouth": (24, 48, 40, 64),
 }
 LAYERS = {"3": 64, "8": 128, "11": 256}  # of VGG16 -> channels, at H, H/2, H/4
 ENTRIES, IMAGES, BATCH = 32, 400, 50
@@ -51,8 +51,8 @@ class Extractor(nn.Module):
 def region(box: tuple[int, int, int, int], side: int) -> tuple[slice, slice]:
     """Rows and columns of a box in features with ``side`` pixels.
 
-    >>> region((24, 44, 40, 60), 32)
-    (slice(22, 30, None), slice(12, 20, None))
+    >>> region((24, 48, 40, 64), 32)
+    (slice(24, 32, None), slice(12, 20, None))
     """
     left, top, right, bottom = (edge * side // SIZE for edge in box)
     return slice(top, bottom), slice(left, right)

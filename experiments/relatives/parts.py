@@ -20,6 +20,13 @@ def conv(below: int, here: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(below, here, 3, stride, padding=1)
 
 
+def silent(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer whose output is zero until it is trained."""
+    for param in layer.parameters():
+        nn.init.zeros_(param)
+    return layer
+
+
 class Block(nn.Module):
     """Residual block without normalisation, as in EDSR. (N, C, H, W) -> the same"""
 
@@ -61,8 +68,7 @@ class FusionDecoder(nn.Module):
             nn.Sequential(conv(2 * width + (width if coarser else 0), width), nn.ReLU(), Block(width))
             for width, coarser in zip(WIDTHS, above, strict=True)
         )
-        self.last = conv(WIDTHS[0], 3)
-        nn.init.zeros_(self.last.weight)
+        self.last = silent(conv(WIDTHS[0], 3))
 
     def forward(self, own: list[Tensor], others: list[Tensor]) -> Tensor:
         """Both fine to coarse: (N, C, H, W), (N, C', H/2, W/2), ... -> (N, 3, H, W)"""
