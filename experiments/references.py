@@ -2,15 +2,26 @@
 
 Networks take them as ``glean_ext.networks.references`` says. In training they are left out of a batch with probability
 DROPPED. Restored are the test images with the right references, with none, and with those of the next image (wrong).
+
+    python -m experiments.references
+
+draws one reference of each of the demo's images into data/demo/train/REF and data/demo/test/REF, for
+configs/baselines/demo_ttsr_x4.py.
 """
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from demo.render_faces import make_demo_data
 from experiments import domains
+from glean_ext import cli
 from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path
 
@@ -54,3 +65,26 @@ def of_person(seed: str) -> Tensor:
 def others(right: Tensor) -> dict[str, Tensor | None]:
     """What a network is tested with beside the right references, by the name of the result's metrics."""
     return {"metrics_none": None, "metrics_wrong": right.roll(1, 0)}
+
+
+def draw(root: Path) -> None:
+    """Write ``REF`` beside the ``GT`` folders of the demo's data; what is there stays."""
+    for part in "train", "test":
+        files = sorted((root / part / "GT").glob("*.png"))
+        missing = [file for file in files if not (root / part / "REF" / file.name).exists()]
+        pixels = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in missing]
+        seeds = domains.seeds_of(part, torch.stack(pixels)) if missing else []
+        for file, seed in zip(missing, seeds, strict=True):
+            with atomic_path(root / part / "REF" / file.name) as partial:
+                Image.fromarray(of_person(seed)[0].permute(1, 2, 0).numpy()).save(partial, "PNG")
+
+
+def main() -> None:
+    cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    root = Path("data/demo")
+    make_demo_data(root)
+    draw(root)
+
+
+if __name__ == "__main__":
+    cli.run(main)

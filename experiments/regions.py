@@ -22,18 +22,15 @@ from torch import Tensor
 
 from experiments import domains
 from experiments.experiment import RESULTS, WORK
+from experiments.metric_names import REGIONS
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path, write_json
 
 FILE = domains.CACHE / "regions.pt"
 DOMAIN = "cartoons"
 
-REGIONS = {  # region -> groups of the drawing. Eyebrows, clothes and background belong to none.
-    "eyes": ("eyes",),
-    "mouth": ("mouth",),
-    "hair": ("hair", "rearHair", "beard"),
-    "skin": ("head", "body"),
-}
+# The groups of the drawing that each region has. Eyebrows, clothes and background belong to none.
+GROUPS = dict(zip(REGIONS, (("eyes",), ("mouth",), ("hair", "rearHair", "beard"), ("head", "body")), strict=True))
 GROUP = re.compile(r'<g id="([A-Za-z]+)-[^"]*-[0-9a-f]+">.*?</g>(?=<g id=|<clipPath)', re.DOTALL)
 COLOUR = re.compile(r'\b(fill|stroke)="(?:#[0-9A-Fa-f]+|black)"')
 
@@ -54,7 +51,7 @@ def coverage(seed: str) -> Tensor:
     from demo.render_faces import avatar, rasterize
 
     drawing = avatar(seed).to_string()
-    layers = [np.asarray(rasterize(painted(drawing, groups)).convert("L")) for groups in REGIONS.values()]
+    layers = [np.asarray(rasterize(painted(drawing, groups)).convert("L")) for groups in GROUPS.values()]
     return torch.from_numpy(np.stack(layers))
 
 

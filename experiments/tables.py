@@ -11,6 +11,7 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
+SHORT = Budget(pixel_steps=150, full_steps=50)
 NEED_BANKS = ("quality", "category")  # tables that need experiments.train_banks
 
 
@@ -33,6 +34,7 @@ TABLES: dict[str, list[Experiment]] = {
     "encoder": seeds("bank-none", "bank-4", "bank-4-8", "bank-4-8-16", scale=4),
     "start": seeds("glean", "glean-cold", "glean-random-cold"),
     "references": seeds(*RELATIVES),
+    "references-short": [Experiment(name, budget=SHORT, variant="short") for name in ("glean", *RELATIVES)],
     "inversion": [Experiment("pulse", budget=FIRST), Experiment("pulse-z", budget=FIRST)],  # which has no training
     "remedies": [
         Experiment(system, budget=budget, variant=variant)

@@ -13,7 +13,10 @@ as the reference, which adds nothing to it.
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn  # the report needs names alone
 
 RELATIVES = ("ttsr", "crossnet", "cimr", "dfdnet", "dfdnet-no-dictionary")
 

@@ -72,7 +72,7 @@ def build(extractor: nn.Module, images: Tensor, entries: int = ENTRIES) -> Dicti
         for level, features in enumerate(extractor(batch.float() / 127.5 - 1)):
             for name, box in BOXES.items():
                 rows, columns = region(box, features.shape[-1])
-                parts.setdefault(f"{name}.{level}", []).append(features[..., rows, columns])
+                parts.setdefault(f"{name}.{level}", []).append(features[..., rows, columns].clone())
     return {key: centres(torch.cat(found), entries) for key, found in parts.items()}
 
 

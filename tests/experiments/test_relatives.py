@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import regions
+from demo.render_faces import avatar, render_face, same_person
+from experiments import domains, references, regions
 from experiments.experiment import Experiment
+from experiments.metric_names import REGIONS
 from experiments.relatives.cimr import CIMR
 from experiments.relatives.crossnet import CrossNet, FlowNet, warp
 from experiments.relatives.dfdnet import DFDNet, Transfer, nearest
@@ -19,6 +22,7 @@ from experiments.relatives.parts import enlarge
 from experiments.relatives.patches import match, take
 from experiments.relatives.ttsr import TTSR
 from experiments.summary import Summary
+from experiments.training import Training
 from experiments.verdicts import FAILS, HOLDS, OPEN, dictionary
 from glean_ext.errors import InputError
 
@@ -154,6 +158,32 @@ def test_a_dictionary_changes_components_alone(vgg16: None) -> None:
     assert changed.sum() == 3 * 8 * 8
 
 
+# ---------------------------------------------------------------- references
+
+
+def test_references_are_the_same_person_with_another_expression() -> None:
+    own = avatar("val-3").to_json()["options"]
+    for drawing in same_person("val-3", 2):
+        other = drawing.to_json()["options"]
+        changed = {name for name in own | other if own.get(name) != other.get(name)}
+        assert changed and changed <= {"eyesVariant", "eyebrowsVariant", "mouthVariant"}
+    faces = [torch.from_numpy(np.array(render_face(f"val-{i}"))).permute(2, 0, 1) for i in (3, 1)]
+    assert domains.seeds_of("val", torch.stack(faces)) == ["val-3", "val-1"]
+    with pytest.raises(InputError, match="not emoji"):
+        references.load("emoji", "val", torch.stack(faces))
+
+
+def test_training_mirrors_references_with_their_images_and_leaves_some_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "load", lambda domain, part, images: images[:, None].repeat(1, 2, 1, 1, 1))
+    monkeypatch.setattr(Training, "_build_losses", lambda self: None)
+    images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+    part = domains.Part(images, torch.zeros(4, 0, dtype=torch.long))
+    training = Training(Experiment("crossnet"), domains.Domain("cartoons", {"train": part}, {}, 0), torch.device("cpu"))
+    batches = [training._batch() for _ in range(50)]
+    assert all(torch.equal(given[0][:, 0], gt) and given[0].shape[1] == 1 for _, gt, given in batches if given)
+    assert 0.5 < sum(bool(given) for *_, given in batches) / 50 < 0.9
+
+
 # ---------------------------------------------------------------- regions
 
 
@@ -186,7 +216,7 @@ def test_claim_about_the_dictionary() -> None:
         results = {
             (run := Experiment(name)).name: {
                 "config": run.config(),
-                "regions": dict(zip(regions.REGIONS, psnr, strict=True)),
+                "regions": dict(zip(REGIONS, psnr, strict=True)),
             }
             for name, psnr in values.items()
         }
