@@ -20,6 +20,8 @@ MODULES = {
 }
 ONE_SIZE = ("GLEANBigGAN", "GLEANDiffusion", "GLEANStyleGANv2")  # take images of their in_size only
 SEVERAL_RESULTS = ("GLEANColorization",)  # have another result for each seed
+TAKE_REFERENCES = {"GLEANDiffusion": 8}  # networks that always take references, and how many at most
+MAX_REFERENCES = 8  # that a network with references=True takes
 NO_CLASSES = "{label} has no effect: this network has a bank without classes."
 
 
@@ -71,6 +73,29 @@ def require_several_results(generator: Mapping) -> None:
     """Raise InputError where ``seed`` has no effect on the network of a ``model.generator``."""
     if generator.get("type") not in SEVERAL_RESULTS:
         raise InputError("{seed} has no effect: this model has one result for an image.", "seed", "Leave {seed} out.")
+
+
+def max_references(generator: Mapping) -> int:
+    """How many reference images the network of a ``model.generator`` takes at most; 0: none.
+
+    >>> max_references({"type": "GLEANDiffusion"}), max_references({"type": "GLEANStyleGANv2"})
+    (8, 0)
+    """
+    return TAKE_REFERENCES.get(str(generator.get("type")), MAX_REFERENCES if generator.get("references") else 0)
+
+
+def require_number_of_references(number: int, at_most: int) -> None:
+    """Raise InputError where so many reference images are given to a network that takes fewer, or none."""
+    if number and not at_most:
+        raise InputError(
+            "{references} has no effect: this model takes no reference images.", "references", "Leave it out."
+        )
+    if number > at_most:
+        raise InputError(
+            f"{number} reference images are given, but this model takes at most {at_most}.",
+            "references",
+            "Give fewer with {references}.",
+        )
 
 
 def sizes_of(generator: Mapping) -> SizeRequirements | None:

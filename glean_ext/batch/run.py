@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from glean_ext.batch.output_checks import require_own_faces, require_writable, w
 from glean_ext.batch.output_plan import DEFAULT_FORMAT, Job, Plan, plan_outputs
 from glean_ext.batch.remote_files import plan_remote_outputs
 from glean_ext.errors import InputError
+from glean_ext.inference.references import list_references
+from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.url_files import is_file_url
+from glean_ext.utils.weight_files import weights_file
 
 FRAMES = 250  # that a video is taken to have, before it is opened
 
@@ -92,7 +96,9 @@ def plan_run(options: RestoreOptions) -> RunPlan:
             require_readable(jobs[0].source, options.outscale, whole=options.model.is_missing)
     if jobs:
         options.gate_weight()  # refuses one for a model without the gate
-        options.model.check(options.cfg_options, options.size_policy, options.seed)
+        references = list_references(options.references)
+        options.model.check(options.cfg_options, options.size_policy, options.seed, len(references))
+        _require_references(options, references)
         if options.background is not None:
             options.background.check()
     if options.finds_faces:
@@ -104,6 +110,16 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         require_writable(faces)
         require_own_faces(outputs, plan.images, faces, root, keep=options.overwrite or options.skip_existing)
     return plan
+
+
+def _require_references(options: RestoreOptions, references: Sequence[Path]) -> None:
+    """Raise InputError where a reference is no image, or weights that choose among them are no file."""
+    with quiet_reading(options.max_pixels):
+        for reference in references:
+            require_readable(reference, whole=True)
+    embedder = None if options.photo is None else options.photo.embedder
+    if embedder is not None and not is_url(embedder):
+        weights_file(embedder)
 
 
 def _plan_outputs(options: RestoreOptions) -> Plan:

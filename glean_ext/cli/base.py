@@ -40,6 +40,7 @@ CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|tran
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
+ONE_BY_ONE = {"references": "reference"}  # options that name one of several
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -48,14 +49,15 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
     >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
     ('--size-policy resize', '--photo', 'CHECKPOINT')
-    >>> as_option("discriminator", "False"), as_option("model", "list")
-    ('--no-discriminator', 'glean models')
+    >>> as_option("discriminator", "False"), as_option("model", "list"), as_option("references")
+    ('--no-discriminator', 'glean models', '--reference')
     """
     if (parameter, value) == ("model", "list"):
         return "glean models"
     if parameter in POSITIONALS:
         return value or parameter.upper()
-    name = f"--{'no-' if value == 'False' else ''}{parameter.replace('_', '-')}"
+    name = ONE_BY_ONE.get(parameter, parameter).replace("_", "-")
+    name = f"--{'no-' if value == 'False' else ''}{name}"
     return name if value in (None, "True", "False") else f"{name} {value}"
 
 

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
-from glean_ext.errors import InputError
+from glean_ext.network_settings import TAKE_REFERENCES
 from glean_ext.networks.banks.diffusion import DiffusionBank
 from glean_ext.networks.banks.loading import BANK_INITS
 from glean_ext.networks.banks.reference_attention import Seen, attend, remember
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.decoder import SlimDecoder
-from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing
+from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing, start_at_zero
 from glean_ext.networks.glean import require_size
 from glean_ext.networks.precision import mixed_precision
-from glean_ext.networks.references import MAX_REFERENCES, require_references
+from glean_ext.networks.references import enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -66,7 +66,7 @@ class GLEANDiffusion(nn.Module):
         InputError: A pipeline that cannot be a bank, or diffusers is missing.
     """
 
-    max_references = MAX_REFERENCES
+    max_references = TAKE_REFERENCES["GLEANDiffusion"]
 
     def __init__(
         self,
@@ -146,8 +146,7 @@ class GLEANDiffusion(nn.Module):
         with mixed_precision(lq.device, self.fp16_enabled):
             seen = None if references is None else self._seen(references.flatten(0, 1))
             lq = self.lq_padding.pad(lq)
-            large = F.interpolate(lq, size=self.gt_padding.side, mode="bicubic", align_corners=False).clamp(-1, 1)
-            image = self.gt_padding.crop(self._restore(lq, large, seen))
+            image = self.gt_padding.crop(self._restore(lq, enlarged(lq, self.gt_padding.side), seen))
         return image.float()
 
     def _restore(self, lq: Tensor, large: Tensor, seen: Seen | None) -> Tensor:
@@ -181,7 +180,7 @@ class GLEANDiffusion(nn.Module):
     def _seen(self, references: Tensor) -> Seen:
         """What the bank's attention sees of reference images (M, 3, H, H)."""
         padded = self.gt_padding.pad(references)
-        features, codes = self.encoder(F.interpolate(padded, size=self.lq_padding.side, mode="area"))
+        features, codes = self.encoder(reduced(padded, self.lq_padding.side))
         with remember(self.generator.unet) as seen:
             self._bank_features(features, codes, self.generator.encode(padded))
         return seen
@@ -211,10 +210,3 @@ class Lift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), self.scale)
-
-
-def start_at_zero(layer: nn.Module) -> nn.Module:
-    """A layer whose output is zero until it is trained."""
-    for param in layer.parameters():
-        nn.init.zeros_(param)
-    return layer

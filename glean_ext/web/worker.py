@@ -17,9 +17,10 @@ from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, blend, crop_size
 from glean_ext.inference.backend import NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.references import Reference, resized
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
-from glean_ext.utils.image_io import decode_picture
+from glean_ext.utils.image_io import decode_picture, decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
 from glean_ext.web.job_queue import Job, Order
@@ -103,10 +104,18 @@ class ModelWorker:
         self._job, order = job, job.order
         job.report("reading the image")
         picture, job.content = decode_picture(job.content, order.name), b""
+        references = [
+            Reference(decode_rgb(content, name), name)
+            for name, content in ((f"reference {number}", file) for number, file in enumerate(job.references, 1))
+        ]
+        job.references = ()
         rgb = picture.flattened
         if lost := picture.lost_when_flattened:
             job.notify(Notice(f"{order.name}: the result does not have {' and '.join(lost)}."))
-        image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
+        if order.kind == "photo":
+            image, faces = self._photo(job, rgb, references)
+        else:
+            image, faces = self._whole(job, rgb, references), ()
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -130,8 +139,10 @@ class ModelWorker:
             "faces": len(displayed),
         }
 
-    def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
+    def _whole(self, job: Job, rgb: np.ndarray, references: Sequence[Reference]) -> np.ndarray:
         restorer, order = self._restorer(job.order), job.order
+        if references:
+            restorer = restorer.with_references(resized(references, restorer.output_size, job.notify))
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
@@ -144,7 +155,9 @@ class ModelWorker:
         """The share of the input's pixels in the result: the fidelity, unless the network has it."""
         return 0 if self.models[order.model].restorer.network.gated else order.fidelity
 
-    def _photo(self, job: Job, rgb: np.ndarray) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
+    def _photo(
+        self, job: Job, rgb: np.ndarray, references: Sequence[Reference]
+    ) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
         order = job.order
         job.report("looking for faces")
         if self._finder is None:
@@ -155,6 +168,7 @@ class ModelWorker:
             save_faces=True,
             batch=1,  # progress is reported after each face
             finder=self._finder,
+            references=[reference.pixels for reference in references],
         )
         faces = photos.find(rgb, order.name)
         if len(faces) > self._limits.max_faces:
