@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from experiments import attributes, domains, lite0, weights
 from experiments.domains import Domain, reduced
-from experiments.training import clock, to_network
+from experiments.training import clock, given_to_network, to_network
 from glean_ext.metrics import frechet_distance
 from glean_ext.metrics.perceptual import load_lpips
 
@@ -93,9 +93,8 @@ def restore(
     """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references: (M, R, 3, H, W) uint8"""
     outputs = []
     for i, part in enumerate(lq.split(batch)):
-        given = [] if references is None else [references[i * batch : (i + 1) * batch]]
-        given = [to_network(r.flatten(0, 1), device).unflatten(0, r.shape[:2]) for r in given]
-        outputs.append(network(to_network(part, device), *given).float().cpu())
+        given = None if references is None else references[i * batch : (i + 1) * batch]
+        outputs.append(network(to_network(part, device), **given_to_network(given, device)).float().cpu())
     return ((torch.cat(outputs) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -28,6 +28,7 @@ NAMES = {
     "bank-4": "at 4",
     "bank-4-8": "at 4, 8",
     "bank-4-8-16": "at 4, 8, 16",
+    "glean-references": "GLEAN with references",
     "ttsr": "TTSR",
     "crossnet": "CrossNet",
     "cimr": "CIMR-SR",

@@ -70,6 +70,7 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-random": {**WARM, "bank_init": "random"},
     "glean-no-bank": {**SLIM, "bank": "absent"},
     "glean-tuned": {**WARM, "bank": "tuned"},
+    "glean-references": {**WARM, "references": True},
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},

@@ -33,7 +33,7 @@ TABLES: dict[str, list[Experiment]] = {
     "pairs": seeds("glean", "glean-random", "glean-no-bank", "esrgan", pairs=200),
     "encoder": seeds("bank-none", "bank-4", "bank-4-8", "bank-4-8-16", scale=4),
     "start": seeds("glean", "glean-cold", "glean-random-cold"),
-    "references": seeds(*RELATIVES),
+    "references": seeds("glean", "glean-references", *RELATIVES),
     "references-short": [Experiment(name, budget=SHORT, variant="short") for name in ("glean", *RELATIVES)],
     "inversion": [Experiment("pulse", budget=FIRST), Experiment("pulse-z", budget=FIRST)],  # which has no training
     "remedies": [

@@ -82,7 +82,7 @@ class Training:
         self.optim.param_groups[0]["lr"] = self.budget.lr * self._schedule()
         full = self.steps >= self.budget.pixel_steps and not self.pixel_loss_only
         with mixed_precision(self.device, True):
-            image = self.network(lq, *given)
+            image = self.network(lq, **given)
         image = image.float()
         losses = {"mse": F.mse_loss(image, gt)}
         if full:
@@ -107,8 +107,8 @@ class Training:
         warmup = min(1.0, (self.steps + 1) / self.budget.warmup_steps)
         return warmup * 0.5 * (1 + math.cos(math.pi * self.steps / self.budget.steps))
 
-    def _batch(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(N, 3, h, w), (N, 3, H, W) and no or one (N, R, 3, H, W) of references, in [-1, 1], half of them mirrored."""
+    def _batch(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(N, 3, h, w), (N, 3, H, W), and (N, R, 3, H, W) under ``references``, in [-1, 1], half of them mirrored."""
         n = self.budget.batch_size
         index = torch.randint(len(self.gt), (n,), generator=self.rng)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
@@ -117,10 +117,10 @@ class Training:
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
         if not max_references(self.network) or torch.rand((), generator=self.rng) < references.DROPPED:
-            return lq, gt, []
+            return lq, gt, {}
         given = self.references[index]
         given = torch.where(flip[..., None], given.flip(4), given)
-        return lq, gt, [to_network(given.flatten(0, 1), self.device).unflatten(0, given.shape[:2])]
+        return lq, gt, given_to_network(given, self.device)
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
@@ -195,6 +195,13 @@ def clock(device: torch.device) -> float:
 def to_network(images: Tensor, device: torch.device) -> Tensor:
     """uint8 -> float in [-1, 1], channels-last"""
     return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def given_to_network(references: Tensor | None, device: torch.device) -> dict[str, Tensor]:
+    """What a network gets beside its input: (N, R, 3, H, W) uint8 -> float in [-1, 1]"""
+    if references is None:
+        return {}
+    return {"references": to_network(references.flatten(0, 1), device).unflatten(0, references.shape[:2])}
 
 
 def train(

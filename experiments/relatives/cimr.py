@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from experiments import domains
 from experiments.relatives.parts import FusionDecoder, Pyramid, degrade, enlarge
 from experiments.relatives.patches import match, take
+from glean_ext.network_settings import MAX_REFERENCES
 from glean_ext.networks.references import require_references
 
 POOL = 8  # images
@@ -40,7 +41,7 @@ class CIMR(nn.Module):
         pool: (R, 3, H, W) in [-1, 1], of the output's size.
     """
 
-    max_references = 8
+    max_references = MAX_REFERENCES
     pool: Tensor
 
     def __init__(self, scale: int, pool: Tensor):
