@@ -13,7 +13,6 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import resources
-from itertools import count, islice
 from pathlib import Path
 
 from PIL import Image
@@ -26,10 +25,6 @@ RENDER_SIZE = 3 * SIZE  # of the whole drawing; the head takes about two thirds 
 CROP_LEFT, CROP_TOP, CROP_SIZE = 32, 21, 2 * SIZE  # pixels of RENDER_SIZE
 DRAWING_SIZE = 768  # units of the drawing: four in a pixel
 BACKGROUNDS = ["b6d7f4", "f4dcc2"]
-IDENTITY = (  # what does not change with the expression
-    *("skinColor", "hairColor", "clothesColor", "backgroundColor"),
-    *("hairVariant", "rearHairVariant", "beardVariant", "clothesVariant"),
-)
 TRAIN_IMAGES, TEST_IMAGES = 5000, 200
 MANIFEST = "manifest.json"
 
@@ -43,36 +38,34 @@ def _style():
 
 def avatar(seed: str):
     """The drawing of ``seed``, a ``dicebear.Avatar``; its options say which eyes, mouth and hair it has."""
+    return make_avatar({"seed": seed, "backgroundColor": BACKGROUNDS})
+
+
+def make_avatar(options: dict):
+    """The drawing with these options of dicebear."""
     from dicebear import Avatar
 
-    return Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS})
-
-
-def same_person(seed: str, number: int) -> list:
-    """Drawings of the person of ``seed`` with other expressions: eyes, eyebrows, mouth; all else is the same."""
-    from dicebear import Avatar
-
-    drawing = avatar(seed)
-    own = drawing.to_json()["options"]
-    identity = {name: own[name] for name in IDENTITY if name in own}
-    identity |= {f"{part}Probability": 100 * (f"{part}Variant" in own) for part in ("rearHair", "beard")}
-    others = (Avatar(_style(), {"seed": f"{seed}/{i}", **identity}) for i in count())
-    return list(islice((other for other in others if other.to_string() != drawing.to_string()), number))
+    return Avatar(_style(), options)
 
 
 def render_face(seed: str) -> Image.Image:
     """The face of ``seed``: RGB, 64x64."""
-    return rasterize(avatar(seed).to_string())
+    return render(avatar(seed))
 
 
-def rasterize(drawing: str) -> Image.Image:
-    """The head of a drawing, which is SVG: RGB, 64x64."""
+def render(drawing) -> Image.Image:
+    """The head of a drawing: RGB, 64x64."""
+    return rasterize(drawing.to_string())
+
+
+def rasterize(svg: str) -> Image.Image:
+    """The head of a drawing as SVG: RGB, 64x64."""
     import resvg_py
 
     whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
     unit = DRAWING_SIZE // RENDER_SIZE
     head = f'viewBox="{CROP_LEFT * unit} {CROP_TOP * unit} {CROP_SIZE * unit} {CROP_SIZE * unit}"'
-    before, found, after = drawing.partition(whole)
+    before, found, after = svg.partition(whole)
     assert found, "the drawing has another size"
     png = bytes(
         resvg_py.svg_to_bytes(

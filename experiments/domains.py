@@ -52,11 +52,15 @@ class Domain:
 
 @cache
 def load(name: str) -> Domain:
-    """A domain by name: ``"cartoons"`` or ``"emoji"``.
+    """A domain by name: ``"cartoons"``, ``"emoji"``, or ``"people"`` (:mod:`experiments.people`).
 
     Raises:
         InputError: The emoji are not there.
     """
+    if name == "people":
+        from experiments import people
+
+        return people.load()
     return {"cartoons": _cartoons, "emoji": _emoji}[name]()
 
 

@@ -9,6 +9,11 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path("work_dirs/evidence")
 
 
+def diffusion_folder(domain: str) -> Path:
+    """The pipeline that ``experiments.train_diffusion`` trains; people are cartoons, too."""
+    return Path("work_dirs") / f"{'cartoons' if domain == 'people' else domain}_diffusion"
+
+
 @dataclass(frozen=True)
 class Budget:
     """The training that all systems of a table get. Sizes are for a CPU: minutes a run, not the papers' days."""

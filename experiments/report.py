@@ -10,7 +10,7 @@ from textwrap import fill
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
 from experiments.metric_names import REGIONS
-from experiments.rows import NAMES, SHORT, groups, table
+from experiments.rows import NAMES, SHORT, groups, reference_table, table
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -31,15 +31,10 @@ SECTIONS = {
     "decoder": "The decoder, ×8",
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "remedies": "Without adversarial loss, ×8",
-    "references": "References and dictionaries, ×8",
-    "references-short": "References and dictionaries, ×8, 200 steps, one seed",
+    "diffusion": "A diffusion model as the bank, ×8 and ×16",
+    "dictionary": "A dictionary of components, ×8",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
-}
-STAGES = {  # of results with references, beside the right ones
-    "metrics_none": "Without references:",
-    "metrics_wrong": "With references of another person:",
-    "regions": "PSNR by region of the face, with the right references:",
 }
 CAPTIONS = {
     "x8.png": "The first test images, ×8, seed 0. Rows are images, columns systems:",
@@ -123,8 +118,11 @@ def sections(summary: Summary) -> str:
         found = groups(TABLES[name], summary)
         if len(found) > 1:  # one row compares nothing
             parts += [f"### {title}", table(found)]
-            if name.startswith("references"):
-                parts += stages(name, summary)
+        by_region = groups(TABLES[name], summary, "regions")
+        if name == "dictionary" and len(by_region) > 1:
+            parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]
+    if referred := reference_table(TABLES["references"], summary):
+        parts += ["### References: right, none, wrong", referred]
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]
@@ -132,15 +130,6 @@ def sections(summary: Summary) -> str:
     if trained := table(groups(headline(summary), summary, stage), costs=False, stage=stage):
         parts += ["The trained systems on the same images:", trained]
     return "\n\n".join(part for part in parts if part)
-
-
-def stages(name: str, summary: Summary) -> list[str]:
-    """The tables of what was measured beside the right references, under their headings."""
-    parts: list[str] = []
-    for stage, text in STAGES.items():
-        if found := groups(TABLES[name], summary, stage):
-            parts += [text, table(found, REGIONS if stage == "regions" else SHORT, costs=False, stage=stage)]
-    return parts
 
 
 def page(summary: Summary, first: Summary) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from experiments import attributes, domains, measure, references, training, weights
-from experiments.domains import Domain
+from experiments import attributes, domains, measure, people, training, weights
+from experiments.domains import Domain, Part
 from experiments.experiment import Experiment
 from experiments.relatives import RELATIVES, dictionary
-from experiments.systems import BANKS, SCRATCH, bank_of, trainable
-from glean_ext.networks.references import max_references
+from experiments.systems import BANKS, SCRATCH, WITH_REFERENCES, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -22,46 +22,49 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     """Train a network, select its weights on the validation part, and measure it on the test part."""
     done = training.train(experiment, domain, device, report)
     judge, scale = measure.judge(domain.name), experiment.scale
+    referred = experiment.system in WITH_REFERENCES
     validation, test = (domain.parts[name] for name in ("val", "test"))
-    number = max_references(done.network)
-    of_validation, of_test = (
-        references.load(domain.name, name, domain.parts[name].images)[:, :number] if number else None
-        for name in ("val", "test")
-    )
     lq = domains.reduced(validation.images, scale)
     scores = {}
     for candidate in done.candidates:
-        images = measure.restore(done.averaged(candidate), lq, device, of_validation)
+        references = pictures(validation, "right") if referred else None
+        images = measure.restore(done.averaged(candidate), lq, device, references=references)
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
-    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device, of_test), scale)
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
-    images = measure.restore(network, lq, device, of_test)
+    images = measure.restore(network, lq, device, references=pictures(test, "right") if referred else None)
     metrics, distances = judge.measure(images, scale)
-    others = {
-        name: judge.measure(measure.restore(network, lq, device, given), scale)[0]
-        for name, given in (references.others(of_test).items() if of_test is not None else ())
-    }
-    return {
+    others = {}
+    for which in ("none", "wrong") if referred else ():
+        restored = measure.restore(network, lq, device, references=pictures(test, which))
+        others[f"metrics_{which}"] = judge.measure(restored, scale)[0]
+    return others | {
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
         "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
-        **others,
         "LPIPS_of_each": [round(value, 4) for value in distances],
         "validation_LPIPS": scores,
         "selected": selected,
         "steps": done.steps,
         "images_seen": experiment.budget.images_seen,
         "train_seconds": round(done.seconds, 1),
-        "seconds_per_image": round(measure.seconds_per_image(network, lq, device, of_test), 4),
+        "seconds_per_image": round(measure.seconds_per_image(network, lq, device), 4),
         "peak_memory_MiB": round(measure.peak_memory()),
         "parameters": sum(p.numel() for p in network.parameters()),
         "trainable_parameters": trainable(network),
         "weights": hashes(experiment),
     }
+
+
+def pictures(part: Part, which: str) -> Tensor | None:
+    """The references of a part's images, of the ``"right"`` or the ``"wrong"`` person, or none: (M, R, 3, 64, 64)"""
+    if which == "none":
+        return None
+    return part.images[{"right": people.right, "wrong": people.wrong}[which](len(part.images))]
 
 
 def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report: Report) -> dict:
@@ -79,10 +82,10 @@ def hashes(experiment: Experiment) -> dict[str, str]:
         "frechet": weights.lite0(),
         "discriminator": BANKS[experiment.domain].file,
     }
-    if attributes.FILE.exists():
-        files["attributes"] = attributes.FILE
+    if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
+        files["attributes"] = file
     if experiment.system == "dfdnet":
         files["dictionary"] = dictionary.FILE
     if experiment.system not in (*SCRATCH, *RELATIVES):
-        files["bank"] = bank_of(experiment).file
+        files["bank"] = bank_file(experiment)
     return {name: weights.sha256(file) for name, file in files.items()}

@@ -1,8 +1,8 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, remedies, references; all: all of these.
-quality and category need banks that python -m experiments.train_banks trains. python -m experiments.report writes the
-page.
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, remedies, dictionary; all: all of these.
+quality and category need banks that python -m experiments.train_banks trains, diffusion and references the one of
+python -m experiments.train_diffusion cartoons. python -m experiments.report writes the page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from experiments import domains, regions, weights
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, bank_of
+from experiments.systems import BANKS, bank_file
 from experiments.tables import NEED_BANKS, TABLES
 from experiments.weights import sha256
 from glean_ext import cli
@@ -35,7 +35,7 @@ def finished(experiment: Experiment) -> bool:
         return False
     result = json.loads(experiment.result_file.read_text())
     current = result.get("weights", {})
-    bank_files = {"bank": bank_of(experiment).file, "discriminator": BANKS[experiment.domain].file}
+    bank_files = {"bank": bank_file(experiment), "discriminator": BANKS[experiment.domain].file}
     changed = [name for name, file in bank_files.items() if name in current and current[name] != sha256(file)]
     return result["config"] == experiment.config() and not changed
 

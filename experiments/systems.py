@@ -12,9 +12,10 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
 from experiments import relatives
-from experiments.experiment import WORK, Experiment
+from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
+    GLEANDiffusion,
     GLEANStyleGANv2,
     LightGLEANStyleGANv2,
     StyleGAN2Discriminator,
@@ -55,7 +56,7 @@ class Bank:
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
-    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank("glean-ext://demo_bank.safetensors", BANK) for name in ("cartoons", "people")},
     **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
@@ -70,10 +71,10 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-random": {**WARM, "bank_init": "random"},
     "glean-no-bank": {**SLIM, "bank": "absent"},
     "glean-tuned": {**WARM, "bank": "tuned"},
-    "glean-references": {**WARM, "references": True},
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
+    "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
@@ -86,6 +87,22 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     16: {"rrdb_channels": 36, "num_rrdbs": 3},
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
+# GLEAN on the diffusion model that experiments.train_diffusion trains; its encoder is wider, for the same reason.
+DIFFUSION: dict[str, dict[str, Any]] = {
+    "diffusion": {},
+    "diffusion-random": {"bank_init": "random"},
+    "diffusion-lora": {"bank": "lora"},
+    "diffusion-references": {},
+}
+DIFFUSION_TIMESTEP = 200  # of the single pass
+DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
+    8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
+    16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
+}
+WITH_REFERENCES = (  # trained and tested with them
+    *("glean-references", "diffusion-references"),
+    *relatives.WITH_REFERENCES,
+)
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 
@@ -106,6 +123,13 @@ def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
 
+def bank_file(experiment: Experiment) -> str:
+    """The weights of the bank, whether the system uses them or has random ones instead."""
+    if experiment.system in DIFFUSION:
+        return str(diffusion_folder(experiment.domain) / "unet" / "diffusion_pytorch_model.safetensors")
+    return bank_of(experiment).file
+
+
 def build(experiment: Experiment) -> nn.Module:
     """The network of an experiment before training; its random weights follow from the seed.
 
@@ -118,6 +142,11 @@ def build(experiment: Experiment) -> nn.Module:
         net = from_scratch(name, experiment.scale)
     elif name in relatives.RELATIVES:
         net = relatives.build(name, experiment.scale, experiment.domain)
+    elif name in DIFFUSION:
+        pipeline = diffusion_folder(experiment.domain)
+        changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
+        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, pipeline, DIFFUSION_TIMESTEP, **changes)
+        net.init_weights()
     elif name in GLEAN or name in LIGHT:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:

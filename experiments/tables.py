@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.experiment import FIRST, Budget, Experiment
-from experiments.relatives import RELATIVES
+from experiments.relatives import WITH_REFERENCES
 
 SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-SHORT = Budget(pixel_steps=150, full_steps=50)
-NEED_BANKS = ("quality", "category")  # tables that need experiments.train_banks
+NEED_BANKS = ("quality", "category", "diffusion", "references")  # of experiments.train_banks and train_diffusion
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -33,17 +32,30 @@ TABLES: dict[str, list[Experiment]] = {
     "pairs": seeds("glean", "glean-random", "glean-no-bank", "esrgan", pairs=200),
     "encoder": seeds("bank-none", "bank-4", "bank-4-8", "bank-4-8-16", scale=4),
     "start": seeds("glean", "glean-cold", "glean-random-cold"),
-    "references": seeds("glean", "glean-references", *RELATIVES),
-    "references-short": [Experiment(name, budget=SHORT, variant="short") for name in ("glean", *RELATIVES)],
     "inversion": [Experiment("pulse", budget=FIRST), Experiment("pulse-z", budget=FIRST)],  # which has no training
     "remedies": [
         Experiment(system, budget=budget, variant=variant)
         for variant, budget in REMEDIES.items()
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
+    "diffusion": [
+        *seeds("diffusion", "diffusion-random"),
+        *seeds("diffusion", "diffusion-random", scale=16),
+        *seeds("diffusion-lora"),
+    ],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
+    "dictionary": seeds("glean", "dfdnet", "dfdnet-no-dictionary"),
+    "references": [
+        run
+        for scale in (16, 8)
+        for run in (
+            Experiment("bicubic", "people", scale),
+            *seeds("glean-references", "diffusion-references", domain="people", scale=scale),
+        )
+    ]
+    + seeds(*WITH_REFERENCES, domain="people"),
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
         Experiment("glean", "emoji", bank="cartoons"),

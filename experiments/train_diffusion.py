@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import domains
+from experiments.experiment import diffusion_folder
 from glean_ext import cli
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
@@ -25,17 +26,17 @@ from glean_ext.utils.progress import ProgressBar
 
 diffusers: Any = import_optional("diffusers", "The diffusion bank", "pip install 'glean-ext[diffusion]'")
 
-UNET: dict[str, Any] = {  # 3.8 M parameters
+UNET: dict[str, Any] = {  # 4.5 M parameters
     "sample_size": 64,
     "layers_per_block": 1,
-    "block_out_channels": (32, 64, 96, 128),
-    "norm_num_groups": 16,
+    "block_out_channels": (16, 32, 96, 160),
+    "norm_num_groups": 8,
     "attention_head_dim": 32,
     "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
 }
 SCHEDULER: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-BATCH = 16
+BATCH = 8
 LR = 4e-4  # reached in WARMUP steps, then half a cosine to zero
 WARMUP = 200
 EMA_DECAY = 0.999
@@ -136,7 +137,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
-    run_training(DiffusionTraining(images, args.images), Path("work_dirs") / f"{args.domain}_diffusion")
+    run_training(DiffusionTraining(images, args.images), diffusion_folder(args.domain))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import domains, references, weights
+from experiments import domains, people, weights
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, PIXEL_LOSS_ONLY, build
+from experiments.systems import BANKS, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
 from glean_ext.models.perceptual_loss import PerceptualLoss
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import mixed_precision
@@ -24,6 +24,7 @@ from glean_ext.networks.references import max_references
 from glean_ext.utils.files import atomic_path
 
 SAVE_SECONDS = 20.0  # between checkpoints
+REFERENCE_DROPOUT = 0.3  # of the batches, as in glean_ext.models.glean
 
 
 class Training:
@@ -43,8 +44,6 @@ class Training:
             chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: experiment.pairs]
             images = images[chosen]
         self.gt, self.lq = images, domains.reduced(images, experiment.scale)
-        if number := max_references(self.network):
-            self.references = references.load(domain.name, "train", images)[:, :number]
         self.rng = torch.Generator().manual_seed(experiment.seed)
         self.steps = 0
         self.seconds = 0.0
@@ -108,7 +107,7 @@ class Training:
         return warmup * 0.5 * (1 + math.cos(math.pi * self.steps / self.budget.steps))
 
     def _batch(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """(N, 3, h, w), (N, 3, H, W), and (N, R, 3, H, W) under ``references``, in [-1, 1], half of them mirrored."""
+        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored, and perhaps references."""
         n = self.budget.batch_size
         index = torch.randint(len(self.gt), (n,), generator=self.rng)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
@@ -116,11 +115,11 @@ class Training:
             torch.where(flip, batch.flip(3), batch)
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
-        if not max_references(self.network) or torch.rand((), generator=self.rng) < references.DROPPED:
+        if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
             return lq, gt, {}
-        given = self.references[index]
-        given = torch.where(flip[..., None], given.flip(4), given)
-        return lq, gt, given_to_network(given, self.device)
+        chosen = people.drawn(index, self.rng)[:, : max_references(self.network)]
+        references = self.gt[chosen].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
+        return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
@@ -195,13 +194,6 @@ def clock(device: torch.device) -> float:
 def to_network(images: Tensor, device: torch.device) -> Tensor:
     """uint8 -> float in [-1, 1], channels-last"""
     return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def given_to_network(references: Tensor | None, device: torch.device) -> dict[str, Tensor]:
-    """What a network gets beside its input: (N, R, 3, H, W) uint8 -> float in [-1, 1]"""
-    if references is None:
-        return {}
-    return {"references": to_network(references.flatten(0, 1), device).unflatten(0, references.shape[:2])}
 
 
 def train(

@@ -71,6 +71,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "BlindDegradation": degradations.BlindDegradation,
         "LoadOrMakeLQ": datasets.LoadOrMakeLQ,
         "LoadRGB": datasets.LoadRGB,
+        "LoadReferences": datasets.LoadReferences,
     },
     HOOKS: {
         "BankFIDHook": BankFIDHook,

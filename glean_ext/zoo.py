@@ -158,6 +158,18 @@ CARDS = (
         demo=True,
     ),
     ModelCard(
+        name="demo_glean_blind_x8",
+        purpose="a demonstration on blurred, noisy cartoon faces; not for photographs",
+        config="demo_glean_blind_x8",
+        weights="glean-ext://demo_glean_blind_x8.safetensors",
+        sha256="8bb33e2644312aa29a309da974444ea8caa2a66899e241f497e25c77a547e6ae",
+        megabytes=6,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes="8x8 -> 64x64",
+        demo=True,
+    ),
+    ModelCard(
         name="demo_glean_color",
         purpose="a demonstration: colours for gray cartoon faces; not for photographs",
         config="demo_glean_color",

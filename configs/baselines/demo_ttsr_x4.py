@@ -1,5 +1,5 @@
 # 16x16 -> 64x64 cartoon faces with a reference each, by MMagic's TTSR: the pixel loss alone, its first stage.
-# python -m experiments.references draws the references: the same person with another expression.
+# python -m experiments.reference_data draws the references: the same person with another expression and pose.
 _base_ = 'demo_srcnn_x4.py'
 
 model = dict(

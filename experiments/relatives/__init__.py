@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn  # the report needs names alone
 
-RELATIVES = ("ttsr", "crossnet", "cimr", "dfdnet", "dfdnet-no-dictionary")
+WITH_REFERENCES = ("ttsr", "crossnet", "cimr")
+RELATIVES = (*WITH_REFERENCES, "dfdnet", "dfdnet-no-dictionary")
 
 
 def build(name: str, scale: int, domain: str) -> nn.Module:

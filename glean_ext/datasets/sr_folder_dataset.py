@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmagic.datasets import BasicImageDataset
@@ -13,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dist import get_dist_info
 
 from glean_ext.datasets.image_labels import image_labels
+from glean_ext.datasets.image_references import image_references
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.dataset_folders import list_images, require_folders
@@ -50,6 +52,9 @@ class SRFolderDataset(BasicImageDataset):
             ``'folders'`` or a JSON file; the samples then have it as ``gt_label``. Empty: images have no classes.
         classes: The classes in the order of their numbers; images of others are left out. A number: all, sorted, and
             there must be so many. None: all, sorted.
+        references: Where others of the same identity are known from, see
+            :func:`~glean_ext.datasets.image_references.image_references`: ``'folders'`` or a JSON file; the samples
+            then have their files as ``ref_paths``, which ``LoadReferences`` loads. Empty: there are none.
 
     Raises:
         InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
@@ -69,6 +74,7 @@ class SRFolderDataset(BasicImageDataset):
         unreadable: str = "stop",
         labels: str = "",
         classes: Sequence[str] | int | None = None,
+        references: str = "",
     ):
         if unreadable not in ("stop", "skip"):
             raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
@@ -83,7 +89,7 @@ class SRFolderDataset(BasicImageDataset):
         if classes is not None and not labels:
             raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")
         self.scale = scale
-        self.labels, self.classes = labels, classes
+        self.labels, self.classes, self.references = labels, classes, references
         self.skips = unreadable == "skip" and not test_mode
         super().__init__(
             ann_file=ann_file,
@@ -100,10 +106,12 @@ class SRFolderDataset(BasicImageDataset):
     def load_data_list(self) -> list[dict]:
         names = self._read_names() if self.ann_file else self._list_names()
         labels = image_labels(names, self.labels, self.data_root or "", self.classes) if self.labels else {}
+        names = list(labels) or names
+        references = image_references(names, self.references, self.data_root or "") if self.references else {}
         samples: list[dict] = []
         missing: list[str] = []
-        for name in labels or names:
-            sample = {"key": os.path.splitext(name)[0], "scale": self.scale}
+        for name in list(references) or names:
+            sample: dict[str, Any] = {"key": os.path.splitext(name)[0], "scale": self.scale}
             if labels:
                 sample["gt_label"] = labels[name]
             for key, folder in self.data_prefix.items():
@@ -112,10 +120,15 @@ class SRFolderDataset(BasicImageDataset):
                 # Images in an LMDB are looked up when they are read.
                 if not folder.endswith(".lmdb") and not os.path.isfile(path):
                     missing.append(path)
+            if references:
+                paths = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
+                sample["ref_paths"] = paths
+                missing.extend(path for path in paths if not os.path.isfile(path))
             samples.append(sample)
         if missing:
             raise InputError(
-                f"{summarize_names(missing, shown=1)}: no such file, but {self.ann_file or self.data_prefix['gt']} "
+                f"{summarize_names(missing, shown=1)}: no such file, but "
+                f"{self.ann_file or self.references or self.data_prefix['gt']} "
                 "names it. Correct the list or the files."
             )
         return samples
@@ -182,8 +195,10 @@ class SRFolderDataset(BasicImageDataset):
                 packed["data_samples"].set_metainfo({"skipped": skipped})
                 return packed
             except UnreadableImageError as error:
-                low = sample.get("img_path")
-                skipped.append(low if low and str(error).startswith(low) else sample["gt_path"])
+                files = [sample.get("img_path"), *sample.get("ref_paths", ())]
+                skipped.append(
+                    next((file for file in files if file and str(error).startswith(file)), sample["gt_path"])
+                )
                 if len(skipped) == MAX_SKIPPED:
                     raise
             index = self._rand_another()

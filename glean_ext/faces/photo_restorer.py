@@ -152,7 +152,7 @@ class PhotoRestorer:
         batch: int = 8,
         restore_batch: Callable[[Sequence[Array]], Sequence[Array]] | None = None,
         finder: FaceFinder | None = None,
-        references: Sequence[ImageLike] | FaceReferences = (),
+        references: ImageLike | Sequence[ImageLike] | FaceReferences = (),
         embedder: str | None = None,
     ):
         _check_ranges(outscale, fidelity, min_face, max_faces, when_no_face, batch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,10 +133,20 @@ def tensorrt_providers(onnxruntime: Any, path: Path, dtype: str | None) -> list[
     return [(TENSORRT, options), CUDA]
 
 
+@cache
+def _openvino_core(openvino: Any) -> Any:
+    """The one core of this process, which is never deleted.
+
+    It gives the thread that loads its CPU plugin a stack for signal handlers. Deleted in another thread, it would free
+    that stack while it is in use, and the next signal (Ctrl-C, a child that ends) would be a segmentation fault.
+    """
+    return openvino.Core()
+
+
 class _OpenVino:
     def __init__(self, openvino: Any, path: Path, threads: int, dtype: str | None):
         with version_errors(("openvino",), str(path), EXTRAS["openvino"]):
-            core = openvino.Core()
+            core = _openvino_core(openvino)
             if dtype is None:
                 has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
                 dtype = "bfloat16" if has_bf16 else "float32"

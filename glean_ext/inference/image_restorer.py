@@ -125,8 +125,8 @@ class ImageRestorer:
             three an ONNX model is made, which takes a minute or more, and cached.
         cache: Use and keep cached models of engines; without it one is made for this restorer alone.
         images: How many are going to be restored, as far as is known: ``'auto'`` makes a model only where that pays.
-        references: Other images of what all images show, or folders of them, in high resolution: for networks that take
-            references, as many as those take. Others than of the network's output size are resized.
+        references: One or several other images of what all images show, or folders of them, in high resolution: for
+            networks that take references, as many as those take. Others than of the network's output size are resized.
 
     Attributes:
         network: What runs the network.
@@ -156,7 +156,7 @@ class ImageRestorer:
         backend: str = "auto",
         cache: bool = True,
         images: int = 1,
-        references: Sequence[ImageLike] = (),
+        references: ImageLike | Sequence[ImageLike] = (),
     ):
         read = read_references(references)  # before the network, which may take long
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -45,15 +46,15 @@ def list_references(references: Iterable[str | os.PathLike]) -> list[Path]:
     return found
 
 
-def read_references(references: Sequence[ImageLike]) -> list[Reference]:
-    """The pixels of reference images and of folders of them, over white where they are transparent.
+def read_references(references: ImageLike | Sequence[ImageLike]) -> list[Reference]:
+    """The pixels of a reference image, of several, or of folders of them, over white where they are transparent.
 
     Raises:
         InputError: A folder without images, or a file that is no image.
         TypeError: No image.
     """
     images: list[ImageLike] = []
-    for image in references:
+    for image in references if isinstance(references, list | tuple) else [cast(ImageLike, references)]:
         images.extend(list_references([image]) if isinstance(image, str | os.PathLike) else [image])
     names = [name_of(image, f"reference {number}") for number, image in enumerate(images, 1)]
     return [

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from demo.render_faces import avatar, render_face, same_person
-from experiments import domains, references, regions
+from demo.render_faces import render, render_face
+from demo.render_people import person
+from experiments import domains, reference_data, regions
 from experiments.experiment import Experiment
 from experiments.metric_names import REGIONS
 from experiments.relatives.cimr import CIMR
@@ -119,7 +121,7 @@ def test_training_lowers_the_loss_with_and_without_references(name: str, vgg16: 
     references = (gt.flip(3)[:, None],) if hasattr(net, "max_references") else ()
     if name != "ttsr":  # which has no skip connection
         assert torch.equal(net(lq), enlarge(lq, SCALE))
-    optim = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 1e-3)
+    optim = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 1e-4)
     losses = []
     for inputs in references, (), references:
         loss = F.mse_loss(net(lq, *inputs), gt)
@@ -161,28 +163,31 @@ def test_a_dictionary_changes_components_alone(vgg16: None) -> None:
 # ---------------------------------------------------------------- references
 
 
-def test_references_are_the_same_person_with_another_expression() -> None:
-    own = avatar("val-3").to_json()["options"]
-    for drawing in same_person("val-3", 2):
-        other = drawing.to_json()["options"]
-        changed = {name for name in own | other if own.get(name) != other.get(name)}
-        assert changed and changed <= {"eyesVariant", "eyebrowsVariant", "mouthVariant"}
-    faces = [torch.from_numpy(np.array(render_face(f"val-{i}"))).permute(2, 0, 1) for i in (3, 1)]
-    assert domains.seeds_of("val", torch.stack(faces)) == ["val-3", "val-1"]
-    with pytest.raises(InputError, match="not emoji"):
-        references.load("emoji", "val", torch.stack(faces))
+def test_demo_images_get_a_reference_of_the_same_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in "train", "test":
+        (tmp_path / part / "GT").mkdir(parents=True)
+        for name, number in ("a", 3), ("b", 1):
+            render_face(f"{part}-{number}").save(tmp_path / part / f"GT/{name}.png")
+    for _ in range(2):
+        reference_data.draw(tmp_path)
+    for part in "train", "test":
+        drawn = [np.asarray(Image.open(tmp_path / part / f"REF/{name}.png")) for name in "ab"]
+        assert all(np.array_equal(a, render(person(f"{part}-{n}", 0))) for a, n in zip(drawn, (3, 1), strict=True))
+    Image.new("RGB", (64, 64)).save(tmp_path / "test/GT/c.png")
+    monkeypatch.setitem(domains.COUNTS, "test", 4)
+    with pytest.raises(InputError, match="does not draw"):
+        reference_data.draw(tmp_path)
 
 
-def test_training_mirrors_references_with_their_images_and_leaves_some_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "load", lambda domain, part, images: images[:, None].repeat(1, 2, 1, 1, 1))
+def test_networks_of_one_reference_are_trained_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "_build_losses", lambda self: None)
-    images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
-    part = domains.Part(images, torch.zeros(4, 0, dtype=torch.long))
-    training = Training(Experiment("crossnet"), domains.Domain("cartoons", {"train": part}, {}, 0), torch.device("cpu"))
-    batches = [training._batch() for _ in range(50)]
-    for _, gt, given in batches:
-        assert not given or (torch.equal(given["references"][:, 0], gt) and given["references"].shape[1] == 1)
-    assert 0.5 < sum(bool(given) for *_, given in batches) / 50 < 0.9
+    images = torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)
+    part = domains.Part(images, torch.zeros(8, 0, dtype=torch.long))
+    training = Training(
+        Experiment("crossnet", "people"), domains.Domain("people", {"train": part}, {}, 0), torch.device("cpu")
+    )
+    shapes = {tuple(given["references"].shape) for *_, given in (training._batch() for _ in range(20)) if given}
+    assert shapes == {(8, 1, 3, 64, 64)}
 
 
 # ---------------------------------------------------------------- regions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,6 +88,28 @@ def test_openvino_runs_exported_files(exported):
     path = exported("light")
     result, expected = (ImageRestorer(path, backend=name).restore(pixels(20, 13)) for name in ("openvino", "auto"))
     assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+DROPPED_IN_A_THREAD = """
+import signal, sys, threading
+from pathlib import Path
+from glean_ext.inference.engines import open_session
+
+session = [open_session(Path(sys.argv[1]), "openvino")]
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+thread = threading.Thread(target=session.clear)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@needs_openvino
+def test_signals_are_handled_after_a_thread_has_dropped_the_model(exported):
+    # OpenVINO's core frees the stack of signal handlers that it gave the main thread.
+    command = [sys.executable, "-X", "faulthandler", "-c", DROPPED_IN_A_THREAD, str(exported("light"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "handled\n", "")
 
 
 # ---------------------------------------------------------------- models, made once

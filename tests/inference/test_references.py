@@ -88,5 +88,6 @@ def test_files_of_folders_are_sorted(tmp_path):
     for name in "b.png", "a.jpg", "A.webp":
         save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("")
+    assert [one.name for one in read_references(str(tmp_path / "b.png"))] == [str(tmp_path / "b.png")]
     found = [tmp_path / name for name in ("A.webp", "a.jpg", "b.png")]
     assert list_references([tmp_path, tmp_path / "b.png"]) == [*found, tmp_path / "b.png"]
