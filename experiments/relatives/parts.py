@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glean_ext.networks.references import require_references
+from glean_ext.networks.references import enlarged, require_references
 
 WIDTHS = (32, 48, 64)  # channels of the features, fine to coarse
 
@@ -80,14 +80,14 @@ class FusionDecoder(nn.Module):
 
 
 def enlarge(lq: Tensor, scale: int) -> Tensor:
-    """Bicubic: (N, 3, h, w) -> (N, 3, s h, s w) in [-1, 1]"""
-    return F.interpolate(lq, scale_factor=scale, mode="bicubic", align_corners=False).clamp(-1, 1)
+    """Bicubic: (N, 3, h, h) -> (N, 3, s h, s h) in [-1, 1]"""
+    return enlarged(lq, scale * lq.shape[-1])
 
 
 def degrade(images: Tensor, scale: int) -> Tensor:
-    """Reduced and enlarged, so that they look like an enlarged input: (N, 3, H, W), multiples of s -> the same"""
-    size = images.shape[-2] // scale, images.shape[-1] // scale
-    return enlarge(F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True), scale)
+    """Reduced and enlarged, so that they look like an enlarged input: (N, 3, H, H), H a multiple of s -> the same"""
+    small = F.interpolate(images, images.shape[-1] // scale, mode="bicubic", align_corners=False, antialias=True)
+    return enlarge(small, scale)
 
 
 def only_reference(references: Tensor | None, lq: Tensor, large: Tensor) -> Tensor:
