@@ -99,7 +99,7 @@ FAULTS = [  # setting, its value, and the message after "config: <setting or its
     (
         "train_dataloader.dataset.unreadable",
         "skipp",
-        "train_dataloader.dataset (SRFolderDataset): unreadable is 'skipp',",
+        "train_dataloader.dataset (SRFolderDataset): unreadable must",
     ),
     (
         "train_dataloader.dataset.pipeline.0.type",
