@@ -72,7 +72,7 @@ def require_arguments(generator: Mapping) -> None:
     try:
         _require_sizes(kind, given)
     except ValueError as error:
-        raise InputError(f"{owner}: {error} Correct it.") from error
+        raise InputError(f"{owner}: {error}") from error
 
 
 def _require_sizes(kind: str, given: Mapping) -> None:

@@ -101,13 +101,7 @@ def check_arguments(cfg: Config, parts: Mapping[str, Part]) -> None:
     Raises:
         InputError: A type that no registry has, an argument that its constructor does not have, or a missing one.
     """
-    custom = (cfg.get("custom_imports") or {}).get("imports") or []
-    modules = [custom] if isinstance(custom, str) else list(custom)
-    for module in modules:
-        if find_spec(top := str(module).partition(".")[0]) is None:
-            raise InputError(
-                f"config: custom_imports: there is no module {top!r}. Correct it, or install what is missing."
-            )
+    modules = _custom_imports(cfg)
     if (
         "mmagic.registry" in sys.modules
         or cfg.get("default_scope") != SCOPES[0]
@@ -119,6 +113,25 @@ def check_arguments(cfg: Config, parts: Mapping[str, Part]) -> None:
         for name, value in find_settings(content, pattern.split(".")):
             if isinstance(value, Mapping) and _is_built(value, part):
                 _check(name, dict(value), part)
+
+
+def _custom_imports(cfg: Config) -> list[str]:
+    """The modules that a config imports.
+
+    Raises:
+        InputError: One is not installed, though the config does not allow that.
+    """
+    custom = cfg.get("custom_imports")
+    if not isinstance(custom, Mapping):
+        return []
+    given = custom.get("imports") or []
+    modules = [given] if isinstance(given, str) else [str(module) for module in given]
+    for top in {module.partition(".")[0] for module in modules} - {""}:
+        if find_spec(top) is None and not custom.get("allow_failed_imports"):
+            raise InputError(
+                f"config: custom_imports: there is no module {top!r}. Correct it, or install what is missing."
+            )
+    return modules
 
 
 def _is_built(value: Mapping, part: Part) -> bool:
@@ -203,7 +216,8 @@ def names_in(registry: str) -> list[str]:
 def class_of(kind: str, registry: str, scope: str = "") -> tuple[bool, Signature | None] | None:
     """Whether a type is ours, and what its constructor takes, where that is known; None: it is not registered."""
     order = list(_sources())
-    for package in order[order.index(scope) :] if scope else order:
+    first = 0 if scope in ("", SCOPES[0]) else order.index(scope)  # ours stand in MMagic's registries
+    for package in order[first:]:
         if kind not in (registered := _registered(registry, package)):
             continue
         if package != PACKAGE and kind in _elsewhere():

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from glean_ext.errors import InputError, did_you_mean
 from glean_ext.utils.class_sources import Signature
 
+MAX_LISTED = 12  # names that a message lists
 # The types of annotations that are checked, and what messages call them.
 TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "bool": (bool, "True or False"),
@@ -38,7 +39,8 @@ def require_names(owner: str, given: Collection[str], takes: Signature, supplied
     for name in given:
         if name not in takes.annotations and not takes.further and not name.startswith("_"):
             known = sorted(set(takes.annotations) - set(supplied))
-            hint = did_you_mean(name, known) or (f"There are {', '.join(known)}." if known else "")
+            listed = f"There are {', '.join(known)}." if 0 < len(known) <= MAX_LISTED else ""
+            hint = did_you_mean(name, known) or listed
             raise InputError(f"{owner}: there is no argument {name!r}. {hint}".strip())
     if missing := sorted(takes.required - set(given) - set(supplied)):
         raise InputError(f"{owner}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Add it.")
@@ -53,6 +55,9 @@ def require_types(owner: str, given: Mapping[str, object], takes: Signature) -> 
     for name, value in given.items():
         choices = _choices(takes.annotations.get(name, ""))
         if choices and not any(_is_of(value, choice) for choice in choices):
+            if all(isinstance(choice, tuple) for choice in choices):
+                values = tuple(choice[0] for choice in choices)
+                raise InputError(f"{owner}: {name} must be one of {values}, but it is {value!r}.")
             names = [TYPES[choice][1] if isinstance(choice, str) else repr(choice[0]) for choice in choices]
             raise InputError(f"{owner}: {name} is {value!r}, but it must be {' or '.join(names)}. Correct it.")
 

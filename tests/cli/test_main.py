@@ -236,7 +236,7 @@ MISTAKES = {
 # Of configs: the option of `glean train demo_glean_x8 --cfg-options`, and so on
 NETWORK_MISTAKES = {
     "model.generator.in_size=10": "model.generator (GLEANStyleGANv2): in_size must be a power of two of at least 4,",
-    "model.generator.bank=tunned": "model.generator (GLEANStyleGANv2): bank is 'tunned', but it must be 'frozen' or",
+    "model.generator.bank=tunned": "model.generator (GLEANStyleGANv2): bank must be one of ('frozen', ",
     "model.generator.num_rrdbs=-1": "model.generator (GLEANStyleGANv2): num_rrdbs is -1, but it must be at least 0.",
 }
 TRAIN_MISTAKES = {

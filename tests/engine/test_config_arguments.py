@@ -99,7 +99,7 @@ FAULTS = [  # setting, its value, and the message after "config: <setting or its
     (
         "train_dataloader.dataset.unreadable",
         "skipp",
-        "train_dataloader.dataset (SRFolderDataset): unreadable is 'skipp',",
+        "train_dataloader.dataset (SRFolderDataset): unreadable must",
     ),
     (
         "train_dataloader.dataset.pipeline.0.type",
@@ -177,6 +177,8 @@ TAKEN = {  # types that only MMagic knows when it is loaded, other packages' and
     "optim_wrapper.generator.paramwise_cfg": {},
     "param_scheduler.generator.0.convert_to_iter_based": True,
     "custom_hooks.0.type": "mmengine.EMAHook",
+    "train_dataloader.dataset.type": "mmagic.SRFolderDataset",
+    "custom_imports": {"imports": "no_such.x", "allow_failed_imports": True},
     "custom_imports.imports": ["json"],  # and with it any type
 }
 

@@ -84,7 +84,7 @@ TRAIN_FAULTS = {
         "Correct it."
     ),
     "model.generator.in_size=10": (
-        "model.generator (GLEANStyleGANv2): in_size must be a power of two of at least 4, but it is 10. Correct it."
+        "model.generator (GLEANStyleGANv2): in_size must be a power of two of at least 4, but it is 10."
     ),
     "model.type=GLEEN": f"config: there is no model 'GLEEN'. {NO_SUCH_TYPE}",
     "model.generator.type=GLEAM": f"config: there is no model 'GLEAM'. {NO_SUCH_TYPE}",

@@ -52,6 +52,7 @@ def test_values_are_those_of_other_implementations(folders):
 
 
 def test_values_are_mmagics(folders):
+    import glean_ext.plugin  # noqa: F401, I001  (makes MMagic importable)
     from mmagic.evaluation import metrics
 
     for name in PHOTOGRAPHS:
