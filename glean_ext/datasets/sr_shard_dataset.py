@@ -81,10 +81,10 @@ class SRShardDataset(SRDataset):
                 else:
                     samples.append(self._sample(name, found))
         if not samples:
-            other = f"; there is {left_out[0]}" if left_out else ""
+            first = f"; there is {left_out[0]}" if left_out else ""
             wanted = self.members["gt"]
             raise InputError(
-                f"{summarize_names(paths, 1)}: no sample has {wanted}{other}. Correct shards, or set members."
+                f"{summarize_names(paths, 1)}: no sample has {wanted}{first}. Correct shards, or set members."
             )
         rest = f", {len(left_out)} without one are left out: {summarize_names(left_out, 1)}" if left_out else ""
         self._log(f"{len(paths)} shards: {len(samples)} samples with an image{rest}.", warning=bool(left_out))

@@ -209,12 +209,18 @@ def scan(file: IO[bytes], shard: str) -> Contents:
 
 
 def group_samples(members: Iterable[Member]) -> list[tuple[str, dict[str, Member]]]:
-    """The samples of a shard: the name of each, and its files by what follows the first dot, in lower case."""
-    named = [(match[1], match[2].lower(), member) for member in members if (match := NAME.fullmatch(member.name))]
-    return [
-        (name, {ending: member for _, ending, member in files})
-        for name, files in itertools.groupby(named, key=lambda item: item[0])
-    ]
+    """The samples of a shard: the name of each, and its files by what follows the first dot, in lower case.
+
+    A file that is there twice begins another sample.
+    """
+    samples: list[tuple[str, dict[str, Member]]] = []
+    for member in members:
+        if match := NAME.fullmatch(member.name):
+            name, ending = match[1], match[2].lower()
+            if not samples or samples[-1][0] != name or ending in samples[-1][1]:
+                samples.append((name, {}))
+            samples[-1][1][ending] = member
+    return samples
 
 
 def _read_file(member: Member) -> bytes:

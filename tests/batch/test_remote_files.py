@@ -91,7 +91,7 @@ def test_inputs_beside_urls_are_not_overwritten(tmp_path, memory):
 def test_a_store_that_shows_parts_of_files_gets_them_under_another_name(tmp_path, monkeypatch):
     local, moved = fsspec.filesystem("file"), []
     monkeypatch.setattr(type(local), "mv", lambda self, *paths: moved.append(paths))
-    monkeypatch.setattr("glean_ext.utils.url_files._open", lambda url: (local, f"{tmp_path}/out/a.png"))
+    monkeypatch.setattr("glean_ext.utils.url_files.open_url", lambda url: (local, f"{tmp_path}/out/a.png"))
     Path(tmp_path, "a.png").write_bytes(b"content")
     deliver(tmp_path / "a.png", UrlPath("sftp://host/out/a.png"))
     assert moved == [(f"{tmp_path}/out/a.png.partial", f"{tmp_path}/out/a.png")]

@@ -172,11 +172,12 @@ def test_braces_and_patterns(home):
 
 
 def test_samples_are_files_that_share_their_name_up_to_the_first_dot():
-    names = "a/1.png", "a/1.seg.PNG", "b.c/2.jpg", "README", "3.x"
+    names = "a/1.png", "a/1.seg.PNG", "b.c/2.jpg", "README", "3.x", "3.X"
     grouped = group_samples(Member("s", name, 0, 0) for name in names)
     assert [(name, list(files)) for name, files in grouped] == [
         ("a/1", ["png", "seg.png"]),
         ("b.c/2", ["jpg"]),
+        ("3", ["x"]),
         ("3", ["x"]),
     ]
 
