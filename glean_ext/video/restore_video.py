@@ -92,8 +92,9 @@ def restore_video(
         batch: Frames in one call of ``restore``.
         scale: What ``restore`` multiplies height and width by, if known: too large results are refused at once.
         crf: As in :class:`glean_ext.video.encoder.EncodingOptions`; so are ``preset`` and ``segment``.
-        temporal: Blend each result with the one before along the optical flow, against flicker. Photographs need
-            :class:`~glean_ext.faces.smooth_photos.SmoothPhotos` as ``restore`` instead.
+        temporal: Blend each result with the one before along the optical flow, against flicker. A
+            :class:`~glean_ext.video.smooth_frames.SequenceRestorer`, such as
+            :class:`~glean_ext.faces.smooth_photos.SmoothPhotos` for photographs, does so itself, with or without it.
         progress: Gets how many frames are done, and how many there are (None if unknown; some formats give an
             estimate).
         notify: Gets a notice of each thing that the user should know, perhaps in another thread.
@@ -106,7 +107,7 @@ def restore_video(
     source, target = Path(source), Path(target)
     encoding = EncodingOptions(crf, preset, segment)
     _check(source, target, batch)
-    if temporal:
+    if temporal and not isinstance(restore, SequenceRestorer):
         restore = SmoothFrames(restore)
     memory = restore if isinstance(restore, SequenceRestorer) else None
     with VideoSource(source, notify) as video:
