@@ -79,11 +79,12 @@ def test_references_of_each_image_in_any_order(decoder, lq, references):
 
 @torch.no_grad()
 def test_what_is_fetched_by_the_formula(rng):
-    """Position by position: the softmax of q k / sqrt(D) over all positions weighs the patches behind them."""
+    """Position by position: the softmax of the scaled cosine over all positions weighs the patches behind them."""
     n, count, low, scale = 2, 2, 4, 2
     module = ReferenceFeatures(low, low * scale, 5, {8: 3}, 4, key_channels=6, value_channels=2)
     for param in module.parameters():
         param.copy_(torch.randn(param.shape, generator=rng))
+    module.sharpness.fill_(sharpness := 3.0)
     f_0, others = torch.randn(n, 5, low, low, generator=rng), torch.randn(n * count, 5, low, low, generator=rng)
     image, references = (torch.randn(m, 3, 8, 8, generator=rng) for m in (n, n * count))
     added = module(f_0, others, image, references)
@@ -95,11 +96,12 @@ def test_what_is_fetched_by_the_formula(rng):
         own = seen[0].flatten(2)
         scales = (own.std(2) / pixels.std(2))[..., None, None]
         adapted = [(x - pixels.mean(2)[..., None, None]) * scales + own.mean(2)[..., None, None] for x in seen[1:]]
-        keys = torch.cat([module.to_k(x)[0].flatten(1) for x in (f_0[i : i + 1], *others[mine].split(1))], 1)  # (D, T)
+        keys = torch.cat([module.to_key(x)[0].flatten(1) for x in (f_0[i : i + 1], *others[mine].split(1))], 1)
         expected = torch.zeros(2, 8, 8)
         for row in range(low):
             for column in range(low):
-                weights = (module.to_q(f_0)[i, :, row, column] @ keys / 6**0.5).softmax(0).view(-1, low, low)
+                cosines = F.cosine_similarity(module.to_key(f_0)[i, :, row, column, None], keys, dim=0)
+                weights = (sharpness * cosines).softmax(0).view(-1, low, low)
                 patch = torch.zeros(2, scale, scale)
                 for weight, x in zip(weights, [seen[0], *adapted], strict=True):
                     for a in range(low):
