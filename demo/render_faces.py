@@ -55,12 +55,17 @@ def render_face(seed: str) -> Image.Image:
 
 def render(drawing) -> Image.Image:
     """The head of a drawing: RGB, 64x64."""
+    return rasterize(drawing.to_string())
+
+
+def rasterize(svg: str) -> Image.Image:
+    """The head of a drawing as SVG: RGB, 64x64."""
     import resvg_py
 
     whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
     unit = DRAWING_SIZE // RENDER_SIZE
     head = f'viewBox="{CROP_LEFT * unit} {CROP_TOP * unit} {CROP_SIZE * unit} {CROP_SIZE * unit}"'
-    before, found, after = drawing.to_string().partition(whole)
+    before, found, after = svg.partition(whole)
     assert found, "the drawing has another size"
     png = bytes(
         resvg_py.svg_to_bytes(

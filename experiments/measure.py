@@ -18,6 +18,7 @@ from experiments.domains import Domain, reduced
 from experiments.training import clock, to_network
 from glean_ext.metrics import frechet_distance
 from glean_ext.metrics.perceptual import load_lpips
+from glean_ext.networks.references import max_references
 
 
 @dataclass
@@ -96,7 +97,10 @@ def restore(
     """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references are (M, R, 3, H, W) uint8"""
     given: list[dict[str, Tensor]] = [{} for _ in lq.split(batch)]
     if references is not None:
-        given = [{"references": part.to(device).float() / 127.5 - 1} for part in references.split(batch)]
+        given = [
+            {"references": part.to(device).float() / 127.5 - 1}
+            for part in references[:, : max_references(network)].split(batch)
+        ]
     outputs = [
         network(to_network(part, device), **more).float().cpu()
         for part, more in zip(lq.split(batch), given, strict=True)

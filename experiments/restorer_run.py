@@ -11,6 +11,7 @@ from torch import Tensor
 from experiments import attributes, domains, measure, people, training, weights
 from experiments.domains import Domain, Part
 from experiments.experiment import Experiment
+from experiments.relatives import RELATIVES, dictionary
 from experiments.systems import BANKS, SCRATCH, WITH_REFERENCES, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
@@ -83,6 +84,8 @@ def hashes(experiment: Experiment) -> dict[str, str]:
     }
     if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
         files["attributes"] = file
-    if experiment.system not in SCRATCH:
+    if experiment.system == "dfdnet":
+        files["dictionary"] = dictionary.FILE
+    if experiment.system not in (*SCRATCH, *RELATIVES):
         files["bank"] = bank_file(experiment)
     return {name: weights.sha256(file) for name, file in files.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from experiments.experiment import Experiment
-from experiments.metric_names import METRICS
+from experiments.metric_names import METRICS, REGIONS
 from experiments.summary import Group, Summary
 
 NAMES = {
@@ -33,6 +33,11 @@ NAMES = {
     "diffusion-lora": "GLEANDiffusion, bank with LoRA",
     "glean-references": "GLEAN with references",
     "diffusion-references": "diffusion bank with references",
+    "ttsr": "TTSR",
+    "crossnet": "CrossNet",
+    "cimr": "CIMR-SR",
+    "dfdnet": "DFDNet",
+    "dfdnet-no-dictionary": "DFDNet, no dictionary",
     "pulse": "PULSE, W+",
     "pulse-z": "PULSE, z",
 }
@@ -44,8 +49,10 @@ HEADINGS = {
     "attributes": "attributes ↑",
     "identity": "hair and beard ↑",
     "LR_PSNR": "LR-PSNR (dB) ↑",
+    **{name: f"{name} (dB) ↑" for name in REGIONS},
 }
 DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "identity": 3, "LR_PSNR": 1}
+DIGITS |= dict.fromkeys(REGIONS, 2)
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading -> field of the results, and its form
     "trained": ("trainable_parameters", lambda value: f"{value / 1e6:.2f} M"),
     "images seen": ("images_seen", lambda value: f"{value:,.0f}"),
@@ -84,7 +91,7 @@ def groups(experiments: Iterable[Experiment], summary: Summary, stage: str = "me
     found = {}
     for experiment in chosen:
         name = f"{experiment.domain}: {label(experiment)}" if several else label(experiment)
-        if (group := summary.group(experiment)) and any(group.values(metric, stage) for metric in METRICS):
+        if (group := summary.group(experiment)) and any(group.values(name, stage) for name in (*METRICS, *REGIONS)):
             found[name] = group
     return found
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
+from experiments import relatives
 from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
@@ -98,7 +99,10 @@ DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
     8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
     16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
 }
-WITH_REFERENCES = ("glean-references", "diffusion-references")  # trained and tested with them
+WITH_REFERENCES = (  # trained and tested with them
+    *("glean-references", "diffusion-references"),
+    *relatives.WITH_REFERENCES,
+)
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 
@@ -136,6 +140,8 @@ def build(experiment: Experiment) -> nn.Module:
     name = experiment.system
     if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
+    elif name in relatives.RELATIVES:
+        net = relatives.build(name, experiment.scale, experiment.domain)
     elif name in DIFFUSION:
         pipeline = diffusion_folder(experiment.domain)
         changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}

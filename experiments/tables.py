@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.experiment import FIRST, Budget, Experiment
+from experiments.relatives import WITH_REFERENCES
 
 SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
@@ -45,6 +46,7 @@ TABLES: dict[str, list[Experiment]] = {
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
+    "dictionary": seeds("glean", "dfdnet", "dfdnet-no-dictionary"),
     "references": [
         run
         for scale in (16, 8)
@@ -52,7 +54,8 @@ TABLES: dict[str, list[Experiment]] = {
             Experiment("bicubic", "people", scale),
             *seeds("glean-references", "diffusion-references", domain="people", scale=scale),
         )
-    ],
+    ]
+    + seeds(*WITH_REFERENCES, domain="people"),
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
         Experiment("glean", "emoji", bank="cartoons"),

@@ -20,6 +20,7 @@ from experiments.systems import BANKS, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
 from glean_ext.models.perceptual_loss import PerceptualLoss
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.references import max_references
 from glean_ext.utils.files import atomic_path
 
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -116,7 +117,8 @@ class Training:
         )
         if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
             return lq, gt, {}
-        references = self.gt[people.drawn(index, self.rng)].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
+        chosen = people.drawn(index, self.rng)[:, : max_references(self.network)]
+        references = self.gt[chosen].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
         return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:

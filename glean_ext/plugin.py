@@ -66,7 +66,7 @@ TABLE: dict[Registry, dict[str, type]] = {
         "VGGFeatures": VGGFeatures,
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
-    DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
+    DATASETS: {"SRFolderDataset": datasets.SRFolderDataset, "SRShardDataset": datasets.SRShardDataset},
     TRANSFORMS: {
         "BlindDegradation": degradations.BlindDegradation,
         "LoadOrMakeLQ": datasets.LoadOrMakeLQ,

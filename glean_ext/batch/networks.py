@@ -18,7 +18,7 @@ from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.references import Reference, read_references
 from glean_ext.utils.image_io import pixel_limit
-from glean_ext.utils.messages import log_notice
+from glean_ext.utils.messages import log_notice, once
 
 if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
@@ -194,15 +194,3 @@ def load_background(
     if source.is_onnx:
         return ImageRestorer(source.config, notify=notify)
     return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
-
-
-def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
-    """``notify``, with each notice once: all frames of a video have the same ones."""
-    known: set[str] = set()
-
-    def notify_once(notice: Notice) -> None:
-        if (line := str(notice)) not in known:
-            known.add(line)
-            notify(notice)
-
-    return notify_once

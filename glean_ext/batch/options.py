@@ -26,12 +26,12 @@ from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, weights_file
+from glean_ext.workers import AUTO
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
-AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -205,6 +205,7 @@ class RestoreOptions:
             (``'restore'``).
         compare: Also write ``NAME_compare.png``: before, bicubic, and after.
         crf: x264's constant rate factor of videos, 0 (lossless) to 51.
+        temporal: Frames of videos are not restored independently of each other, but smoothed along their motion.
         photo: Inputs are photographs, whose faces are restored; None: inputs are restored as a whole.
         max_pixels: Images with more pixels are not read, and results with more are not written: small files may hold
             huge images.
@@ -242,6 +243,7 @@ class RestoreOptions:
     alpha: Literal["upsample", "restore"] = "upsample"
     compare: bool = False
     crf: float = 10.0
+    temporal: bool = False
     photo: PhotoOptions | None = None
     max_pixels: int = MAX_PIXELS
     seed: int | None = None
@@ -303,10 +305,6 @@ class RestoreOptions:
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
 
-    def worker_count(self, available: int) -> int:
-        """How many workers restore, where ``available`` is what ``'auto'`` stands for."""
-        return self.workers if isinstance(self.workers, int) else max(1, available)
-
     def gate_weight(self) -> float | None:
         """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.
 
@@ -340,7 +338,7 @@ class RestoreOptions:
         if self.photo is not None:
             photo = {key: value for key, value in vars(self.photo).items() if key not in ("save_faces", "background")}
         frames: dict[str, object] = {"size_policy": asdict(self.size_policy), "outscale": self.outscale, "photo": photo}
-        more = {"seed": self.seed, "fidelity": self.fidelity}
+        more = {"seed": self.seed, "fidelity": self.fidelity, "temporal": self.temporal or None}
         return frames | {name: value for name, value in more.items() if value is not None}
 
 

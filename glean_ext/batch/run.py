@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glean_ext.batch import pipeline
@@ -15,6 +15,7 @@ from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.output_checks import require_own_faces, require_writable, without_existing
 from glean_ext.batch.output_plan import DEFAULT_FORMAT, Job, Plan, plan_outputs
 from glean_ext.batch.remote_files import plan_remote_outputs
+from glean_ext.batch.run_report import RunReport
 from glean_ext.errors import InputError
 from glean_ext.inference.references import list_references
 from glean_ext.utils.downloads import is_url
@@ -53,31 +54,6 @@ class RunPlan:
         return [job for job in self.jobs if job.is_video]
 
 
-@dataclass(frozen=True)
-class RunReport:
-    """What became of a run.
-
-    Attributes:
-        done: Files that were restored.
-        skipped: Files whose outputs existed.
-        failures: Why others failed.
-        faces: That were found and restored in images; None: none were searched for.
-        seconds: All of it, without loading the networks.
-        network_seconds: Of them, those in the network, of several workers on average.
-        images_per_second: None where there were no images.
-        workers: That restored them; None: this process did.
-    """
-
-    done: int = 0
-    skipped: int = 0
-    failures: dict[Job, InputError] = field(default_factory=dict)
-    faces: int | None = None
-    seconds: float = 0.0
-    network_seconds: float = 0.0
-    images_per_second: float | None = None
-    workers: int | None = None
-
-
 def plan_run(options: RestoreOptions) -> RunPlan:
     """Decide what is written where, and make sure that it can be.
 
@@ -89,6 +65,8 @@ def plan_run(options: RestoreOptions) -> RunPlan:
     own = [job for job in outputs.jobs if options.shard is None or options.shard.has(job.name_within(root))]
     jobs, skipped = without_existing(replace(outputs, jobs=own), options.overwrite, options.skip_existing)
     plan = RunPlan(outputs, jobs, skipped)
+    if options.temporal and not any(job.is_video for job in outputs.jobs):
+        raise InputError("{temporal} is about videos, but there is none to restore. Leave it out.", "temporal")
     if not is_file_url(root):
         require_writable(root)
     if outputs.alone and plan.images:
@@ -154,10 +132,16 @@ def restore_files(
     if not plan.jobs:
         return RunReport(skipped=plan.skipped)
     if options.workers is not None or options.cluster is not None:
-        return _restore_with_workers(options, callbacks, plan)
-    with quiet_reading(options.max_pixels):
-        networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
-        return _restore_here(networks, plan)
+        from glean_ext.batch.workers import restore_jobs
+
+        root = output_root(options, plan.outputs)
+        report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
+    else:
+        with quiet_reading(options.max_pixels):
+            networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
+            report = _restore_here(networks, plan)
+    report.skipped = plan.skipped
+    return report
 
 
 def expected_images(plan: RunPlan) -> int:
@@ -167,7 +151,10 @@ def expected_images(plan: RunPlan) -> int:
 
 def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
     started, callbacks = time.monotonic(), networks.callbacks
-    report = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
+    images = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
+    report = RunReport(images.done, images.failures)
+    if plan.images:
+        report.images_per_second = len(plan.images) / images.seconds
     for job in plan.videos:
         try:
             video = networks.restore_video(job)
@@ -179,29 +166,6 @@ def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
         finally:
             callbacks.on_frames(None, None)
         callbacks.on_file(job)
-    return RunReport(
-        report.done,
-        plan.skipped,
-        report.failures,
-        networks.faces,
-        time.monotonic() - started,
-        networks.network_seconds,
-        len(plan.images) / report.seconds if plan.images else None,
-    )
-
-
-def _restore_with_workers(options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan) -> RunReport:
-    from glean_ext.batch.workers import restore_jobs
-
-    root = output_root(options, plan.outputs)
-    report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
-    return RunReport(
-        report.done,
-        plan.skipped,
-        report.failures,
-        report.faces,
-        report.seconds,
-        report.network_seconds / report.workers,
-        len(plan.images) / report.seconds if plan.images else None,
-        report.workers,
-    )
+    report.faces, report.network_seconds = networks.faces, networks.network_seconds
+    report.seconds = time.monotonic() - started
+    return report

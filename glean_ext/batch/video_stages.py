@@ -21,10 +21,12 @@ from glean_ext.utils.image_io import Picture
 from glean_ext.utils.messages import log_notice
 from glean_ext.video.restore_video import VideoResult, restore_video
 from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
+from glean_ext.video.smooth_frames import SmoothFrames
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
     from glean_ext.faces.detection import FaceFinder
     from glean_ext.faces.references import FaceReferences
+    from glean_ext.faces.smooth_photos import SmoothPhotos
 
 Array = np.ndarray
 
@@ -82,19 +84,11 @@ class VideoRestorer:
         Raises:
             InputError: As :func:`restore_video`, :func:`restore_pictures` and :meth:`PhotoRestorer.restore`.
         """
-        note = segments_folder(target) / RESTORER_STATE
-        frames: FrameRestorer | None = None
-
-        def restore(batch: Sequence[Array]) -> Sequence[Array]:
-            nonlocal frames
-            if frames is None:  # now the notes of another job are gone
-                frames = FrameRestorer(self, str(source), note)
-            return frames.restore(batch)
-
+        sequence = _Sequence(self, str(source), segments_folder(target) / RESTORER_STATE)
         result = restore_video(
             source,
             target,
-            restore,
+            sequence if self.options.temporal else sequence.__call__,  # only the former's state is kept
             fingerprint=self.fingerprint,
             batch=self.options.batch,
             scale=self._scale(),
@@ -102,6 +96,7 @@ class VideoRestorer:
             progress=progress,
             notify=self.notify,
         )
+        frames = sequence.made
         faces = 0 if frames is None else frames.faces
         seconds = 0.0 if frames is None else frames.restorer.network_seconds
         return RestoredVideo(result, faces if self.options.finds_faces else None, seconds)
@@ -117,6 +112,33 @@ class VideoRestorer:
         return scale if outscale is None else outscale
 
 
+class _Sequence:
+    """All frames of a video; makes their :class:`FrameRestorer` when the notes of another job are gone.
+
+    Attributes:
+        made: It; None before the first frame.
+    """
+
+    def __init__(self, video: VideoRestorer, name: str, note: Path):
+        self.video, self.name, self.note = video, name, note
+        self.made: FrameRestorer | None = None
+
+    @property
+    def frames(self) -> FrameRestorer:
+        self.made = self.made or FrameRestorer(self.video, self.name, self.note)
+        return self.made
+
+    def __call__(self, frames: Sequence[Array]) -> list[Array]:
+        return self.frames.restore(frames)
+
+    def state(self) -> dict[str, Array]:
+        return {} if self.frames.smooth is None else self.frames.smooth.state()
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        if self.frames.smooth is not None:
+            self.frames.smooth.load(state)
+
+
 class FrameRestorer:
     """Restores the frames of one video, which are all cut into tiles alike.
 
@@ -127,7 +149,7 @@ class FrameRestorer:
 
     Attributes:
         restorer: The network, with the tile sizes of this video.
-        faces: That were restored so far.
+        smooth: What restores the frames and smooths them; None: they are independent of each other.
     """
 
     def __init__(self, video: VideoRestorer, name: str, note: Path):
@@ -138,7 +160,7 @@ class FrameRestorer:
         self.restorer, *backgrounds = (
             network.with_tile_sizes(sizes) for network, sizes in zip(networks, self.tile_sizes, strict=True)
         )
-        self.faces = 0
+        self._faces = 0
         self.photos = None
         if video.options.photo is not None:
             from glean_ext.batch.photo_stages import make_photo_restorer
@@ -152,6 +174,30 @@ class FrameRestorer:
                 video.finder,
                 video.references,
             )
+        self.smooth = self._smooth() if video.options.temporal else None
+
+    def _smooth(self) -> SmoothFrames | SmoothPhotos:
+        if self.photos is not None and not self.photos.aligned:
+            from glean_ext.faces.smooth_photos import SmoothPhotos
+
+            return SmoothPhotos(self.photos, self.name)
+        adjust = None
+        if self.restorer.network.colorizes:  # the luminance stays that of the frame
+            from glean_ext.faces.colour_matching import with_luminance
+
+            adjust = with_luminance
+        return SmoothFrames(self._independently, self._shown, adjust)
+
+    def _shown(self, frame: Array) -> Array:
+        """The part of a frame that its result shows."""
+        policy = self.restorer.size_policy
+        cropped = self.photos is None and policy.fit == "crop"
+        return self.restorer.prepare(frame, self.name).crop_to_result(frame) if cropped else frame
+
+    @property
+    def faces(self) -> int:
+        """How many were restored so far."""
+        return self._faces if self.smooth is None else getattr(self.smooth, "faces", 0)
 
     def restore(self, frames: Sequence[Array]) -> list[Array]:
         """Frames, (h, w, 3) uint8 RGB, together.
@@ -160,10 +206,13 @@ class FrameRestorer:
             InputError: One of them cannot be restored.
         """
         before = self._tiles()
-        restored = self._pictures(frames) if self.photos is None else self._photographs(frames)
+        restored = self._independently(frames) if self.smooth is None else self.smooth(frames)
         if self._tiles() != before:
             write_json(self._tiles(), self.note)
         return restored
+
+    def _independently(self, frames: Sequence[Array]) -> list[Array]:
+        return self._pictures(frames) if self.photos is None else self._photographs(frames)
 
     def _tiles(self) -> list[list[list[list[int]]]]:
         return [sizes.as_list() for sizes in self.tile_sizes]
@@ -176,7 +225,7 @@ class FrameRestorer:
     def _photographs(self, frames: Sequence[Array]) -> list[Array]:
         assert self.photos is not None
         results = [self.photos.restore(frame, self.name) for frame in frames]
-        self.faces += sum(len(result.faces) for result in results)
+        self._faces += sum(len(result.faces) for result in results)
         return [result.image for result in results]
 
 

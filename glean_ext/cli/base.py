@@ -32,11 +32,12 @@ EXTRAS = {  # package -> the extra that brings it
     "ai_edge_litert": "faces",
     "av": "video",
     "huggingface_hub": "hub",
+    "lpips": "lpips",
     "onnxruntime": "onnx",
     "openvino": "openvino",
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
-CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+CHATTY = "PIL|albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
@@ -75,6 +76,15 @@ def fail(reason: object) -> NoReturn:
 
 class Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, with the options that are nearest to an unknown one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which takes an empty argument, as of a variable of the shell that is not set, for a value."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "" in given:
+            before = given[: given.index("")]
+            after = f" after {before[-1]}" if before else ""
+            self.error(f"there is an empty argument{after}: a variable of the shell may not be set")
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)

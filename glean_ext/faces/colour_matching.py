@@ -6,6 +6,7 @@ levels; 16-bit images are 257 times finer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ class Statistics(NamedTuple):
         return cls(mean, variance**0.5, slope, np.sqrt(rest))
 
 
-def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
+def match_colours(restored: Array, crop: Array, mask: Array, smooth: Callable[[Array], Array] | None = None) -> Array:
     """Give ``restored`` the colour statistics that ``crop`` has under the mask.
 
     These are the mean and deviation of luminance, the mean of chroma, its linear dependence on luminance, and its
@@ -143,6 +144,7 @@ def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
         restored: (S, S, 3) RGB, uint8 or uint16.
         crop: (s, s, 3) RGB, of the same dtype.
         mask: (M, M) float.
+        smooth: Gets the affine map of colours, (3, 4), and returns the one to apply.
 
     Returns:
         As ``restored``.
@@ -162,7 +164,8 @@ def match_colours(restored: Array, crop: Array, mask: Array) -> Array:
     linear[1:, 0] = gain * target.slope - chroma_gain * source.slope
     linear[[1, 2], [1, 2]] = chroma_gain
     shift = target.mean - linear @ source.mean
-    matched = cv2.transform(restored, np.column_stack([TO_RGB @ linear @ TO_YCBCR, TO_RGB @ shift]))  # rounds and clips
+    colours = np.column_stack([TO_RGB @ linear @ TO_YCBCR, TO_RGB @ shift])
+    matched = cv2.transform(restored, colours if smooth is None else smooth(colours))  # rounds and clips
     return to_gray(matched) if is_gray(crop) else matched
 
 

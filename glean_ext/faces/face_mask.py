@@ -11,6 +11,7 @@ import numpy as np
 from glean_ext.faces.alignment import from_crop, inverse, transform, warp
 from glean_ext.faces.detection import Face
 from glean_ext.inference.size_policy import size_of
+from glean_ext.utils.array_conversion import blend
 
 MASK_SIZE = 256  # pixels; side of the mask
 FEATHER = 0.06  # width of the mask's soft edge in sides of the mask; half of it lies outside the face's outline
@@ -31,6 +32,15 @@ def cover(face: Face, polygon: Array) -> Array:
     inside = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)
     cv2.fillPoly(inside, [np.round(points - 0.5).astype(np.int32)], (1,))
     return inside
+
+
+def scaled_oval(face: Face, side: float, top: float, bottom: float) -> Array:
+    """(36, 2): the face's outline, stretched about its centre sideways, upwards and downwards, as the face lies."""
+    x, y = (edge / np.hypot(*edge) for edge in (face.quad[3] - face.quad[0], face.quad[1] - face.quad[0]))
+    centre = face.oval.mean(axis=0)
+    across, down = (face.oval - centre) @ x, (face.oval - centre) @ y
+    down = np.where(down < 0, top, bottom) * down
+    return centre + side * across[:, None] * x + down[:, None] * y
 
 
 def signed_distance(inside: Array) -> Array:
@@ -78,9 +88,3 @@ def _warp_mask(mask: Array, matrix: Array, size: tuple[int, int]) -> Array:
     pixel_indices = matrix.copy()
     pixel_indices[:, 2] += pixel_indices[:, :2] @ [0.5, 0.5] - 0.5
     return cv2.warpAffine(mask, pixel_indices, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def blend(image: Array, other: Array, weight: Array | float) -> Array:
-    """``weight`` of ``other`` and the rest of ``image``, both uint8 or uint16; exactly ``image`` where it is 0."""
-    mixed = image + np.float32(weight) * (other.astype(np.float32) - image)
-    return np.clip(np.round(mixed), 0, np.iinfo(image.dtype).max).astype(image.dtype)

@@ -13,7 +13,15 @@ import numpy as np
 
 from glean_ext.faces.alignment import align
 from glean_ext.faces.detection import Face
-from glean_ext.faces.face_mask import FEATHER, MASK_SIZE, cover, face_mask, signed_distance, smoothstep
+from glean_ext.faces.face_mask import (
+    FEATHER,
+    MASK_SIZE,
+    cover,
+    face_mask,
+    scaled_oval,
+    signed_distance,
+    smoothstep,
+)
 from glean_ext.utils.array_conversion import to_8_bits
 
 # The head with hair and neck, in sizes of the face: half of its width, and its extent above and below the centre.
@@ -62,11 +70,7 @@ def visible_mask(face: Face, faces: Sequence[Face], photo: Array) -> Array:
 
 def head_outline(face: Face) -> Array:
     """(36, 2): the face's oval, extended to the hair."""
-    x, y = (side / np.hypot(*side) for side in (face.quad[3] - face.quad[0], face.quad[1] - face.quad[0]))
-    centre = face.oval.mean(axis=0)
-    across, down = (face.oval - centre) @ x, (face.oval - centre) @ y
-    down = np.where(down < 0, HEAD_TOP, HEAD_BOTTOM) * down
-    return centre + HEAD_SIDE * across[:, None] * x + down[:, None] * y
+    return scaled_oval(face, HEAD_SIDE, HEAD_TOP, HEAD_BOTTOM)
 
 
 def _may_reach(other: Face, face: Face) -> bool:
@@ -89,13 +93,13 @@ def _hair(crop: Array, around: Array, mask: Array) -> Array:
     known_face, known_hair = (mask > 0.9) & ~around, around & (mask == 0)
     if min(known_face.sum(), known_hair.sum()) < MIN_PIXELS:
         return around
-    is_hair = _log_likelihood(crop, known_hair) + HAIR_PRIOR > _log_likelihood(crop, known_face)
+    is_hair = log_likelihood(crop, known_hair) + HAIR_PRIOR > log_likelihood(crop, known_face)
     is_hair = around & (cv2.GaussianBlur(is_hair.astype(np.float32), (0, 0), SMOOTHING) > 0.5)
     _, labels = cv2.connectedComponents(is_hair.astype(np.uint8))
     return is_hair & np.isin(labels, labels[known_hair])  # not the eyes of the face behind
 
 
-def _log_likelihood(crop: Array, where: Array) -> Array:
+def log_likelihood(crop: Array, where: Array) -> Array:
     """(M, M): of each pixel's colour, up to a constant, in the normal distribution of the pixels ``where``."""
     colours = crop[where].astype(np.float64)
     covariance = np.cov(colours.T) + COLOUR_NOISE**2 * np.eye(3)

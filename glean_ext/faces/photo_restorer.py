@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -18,14 +19,16 @@ from glean_ext.faces.alignment import align
 from glean_ext.faces.colour_matching import Tone, is_gray, to_gray, with_luminance
 from glean_ext.faces.colour_matching import match_colours as matched
 from glean_ext.faces.detection import Face, FaceFinder
-from glean_ext.faces.face_mask import blend, paste
+from glean_ext.faces.face_mask import paste
+from glean_ext.faces.head_mask import with_hair_and_ears, with_local_colours
 from glean_ext.faces.occlusion import by_depth, visible_mask
 from glean_ext.faces.references import FaceReferences, align_references
+from glean_ext.faces.tracking import FaceTracks
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.references import read_references
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.size_requirements import SizeRequirements
-from glean_ext.utils.array_conversion import to_8_bits
+from glean_ext.utils.array_conversion import blend, to_8_bits
 from glean_ext.utils.image_types import ImageLike, as_picture, name_of
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
@@ -192,6 +195,7 @@ class PhotoRestorer:
         name: str = "the photo",
         progress: Callable[[int, int], None] | None = None,
         faces: Sequence[Face] | None = None,
+        tracks: FaceTracks | None = None,
     ) -> PhotoResult:
         """Restore a photograph.
 
@@ -201,6 +205,7 @@ class PhotoRestorer:
             name: The photograph's name in errors and notices where it has no path.
             progress: Called after each batch with the number of restored faces and of all faces.
             faces: What :meth:`find` found in it, perhaps in another thread; None: :meth:`find` is called.
+            tracks: Of a video's frame: what smooths the ``faces``, which are those that it follows.
 
         Returns:
             The result. Its image has round(h * outscale) rows and round(w * outscale) columns, unless ``aligned``.
@@ -215,9 +220,9 @@ class PhotoRestorer:
         rgb = picture.filled
         tone = Tone.of(rgb) if self.match_colours else None
         if self.colorizer is None:
-            image, restored, notice = self._restore(rgb, name, progress, faces, tone, 1 - self.fidelity)
+            image, restored, notice = self._restore(rgb, name, progress, faces, tracks, tone, 1 - self.fidelity)
         else:
-            image, restored, notice = self._coloured(self.colorizer, rgb, name, progress, faces)
+            image, restored, notice = self._coloured(self.colorizer, rgb, name, progress, faces, tracks)
         alpha = None if picture.alpha is None else imresize(picture.alpha, size=size_of(image))
         return PhotoResult(image, picture.with_pixels(image, alpha), restored, notice, tone is not None)
 
@@ -228,12 +233,13 @@ class PhotoRestorer:
         name: str,
         progress: Callable[[int, int], None] | None,
         faces: Sequence[Face] | None,
+        tracks: FaceTracks | None,
     ) -> tuple[Array, tuple[RestoredFace, ...], str | None]:
         """As :meth:`_restore`, by a colorizer."""
         if not is_gray(rgb):
             colorizer.notify(Notice(f"{name} is in colour; the model takes its luminance only."))
             rgb = to_gray(rgb)
-        image, restored, notice = self._restore(rgb, name, progress, faces, None, 1.0)
+        image, restored, notice = self._restore(rgb, name, progress, faces, tracks, None, 1.0)
         gray = imresize(rgb, size=size_of(image))
         return blend(gray, with_luminance(image, gray), 1 - self.fidelity), restored, notice
 
@@ -243,6 +249,7 @@ class PhotoRestorer:
         name: str,
         progress: Callable[[int, int], None] | None,
         faces: Sequence[Face] | None,
+        tracks: FaceTracks | None,
         tone: Tone | None,
         opacity: float,
     ) -> tuple[Array, tuple[RestoredFace, ...], str | None]:
@@ -273,13 +280,23 @@ class PhotoRestorer:
             for index, crop, restored in zip(batch, crops, results, strict=True):
                 face = faces[index]
                 mask = visible_mask(face, faces, rgb)
-                if self.match_colours:
-                    restored = _toned(matched(restored, crop, mask), tone)
-                paste(image, restored, face, mask, scale, opacity)
+                restored = self._finished(restored, crop, face, mask, tracks, tone)
+                smooth = None if tracks is None else partial(tracks.average, face, "head")
+                paste(image, restored, face, with_hair_and_ears(mask, face, faces, rgb, smooth), scale, opacity)
                 done[index] = RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face)
             if progress is not None:
                 progress(len(done), len(faces))
         return _toned_if_gray(image, tone), tuple(done[index] for index in range(len(faces))), None
+
+    def _finished(
+        self, restored: Array, crop: Array, face: Face, mask: Array, tracks: FaceTracks | None, tone: Tone | None
+    ) -> Array:
+        """What is pasted of a restored crop: with the colours of the photograph, and smoothed over the frames."""
+        if self.match_colours:
+            smooth = None if tracks is None else partial(tracks.average, face, "colours")
+            restored = with_local_colours(matched(restored, crop, mask, smooth), crop, mask)
+            restored = _toned(restored, tone)
+        return restored if tracks is None else tracks.smooth(face, restored)
 
     def _scale(self, size: tuple[int, int]) -> float:
         """Of the result of a photograph with (height, width) pixels."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -85,12 +85,20 @@ class TorchBackend:
         self._references: Tensor | None = None  # (1, R, 3, H, W)
         if fidelity is not None:
             fix_fidelity(net, fidelity)
-        latent = None if seed is None else draw_latent(net, seed)
+        self._latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
-        self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
-        if latent is not None:
-            self._forward = partial(self._forward, z=latent.to(self.device))
+        self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
+
+    def with_seed(self, seed: int) -> TorchBackend:
+        """A colorizer's network that gives another of its possible answers, with the same weights in memory.
+
+        Raises:
+            InputError: Another network, which has one answer only, or a negative seed.
+        """
+        other = copy.copy(self)
+        other._latent = draw_latent(self.net, seed)
+        return other
 
     def _compiled(self, mode: str) -> Callable[..., Tensor]:
         """Compiled and run once, so that what is wrong comes up now."""
@@ -131,14 +139,17 @@ class TorchBackend:
             InputError: It takes fewer, or none.
         """
         require_number_of_references(len(references), self.max_references)
-        other = copy(self)
+        other = copy.copy(self)
         other._references = upload(references, self.device)[None] if references else None
         return other
 
     def _output(self, lq: Tensor) -> Tensor:
-        if self._references is None:
-            return self._forward(lq)
-        return self._forward(lq, references=self._references.expand(len(lq), -1, -1, -1, -1))
+        conditions = {}
+        if self._latent is not None:
+            conditions["z"] = self._latent.to(self.device)
+        if self._references is not None:
+            conditions["references"] = self._references.expand(len(lq), -1, -1, -1, -1)
+        return self._network(lq, **conditions)
 
     @torch.inference_mode()
     def _run(self, make_input: Callable[[], Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, label_losses, pyramid_loss, r1_penalty, scaled_gradient
+from glean_ext.network_settings import require_adversarial
 from glean_ext.networks import LightGLEANStyleGANv2, channels_last
 from glean_ext.networks.fidelity import draw_fidelity, has_gate
 from glean_ext.networks.glean import GLEANNetwork
@@ -81,11 +82,7 @@ class GLEAN(SRGAN):
         pyramid_iters: int = 50_000,
         reference_dropout: float = 0.3,
     ):
-        if bool(discriminator) != bool(gan_loss):
-            raise InputError(
-                "model.discriminator and model.gan_loss go together. Set both, or both to None to train without "
-                "adversarial loss."
-            )
+        require_adversarial({"generator": generator, "discriminator": discriminator, "gan_loss": gan_loss})
         if r1_gamma < 0 or r1_interval < 1 or (r1_gamma and not discriminator):
             raise InputError(
                 f"model.r1_gamma={r1_gamma} with r1_interval={r1_interval}: R1 needs a discriminator, a weight of at "
@@ -97,12 +94,6 @@ class GLEAN(SRGAN):
             )
         if not 0 <= reference_dropout <= 1:
             raise InputError(f"model.reference_dropout is {reference_dropout}, but it is a share from 0 to 1.")
-        out_size = generator.get("out_size")
-        if discriminator and discriminator.get("in_size", out_size) != out_size:
-            raise InputError(
-                f"model.discriminator.in_size is {discriminator['in_size']}, but model.generator.out_size is "
-                f"{out_size}. Make them equal."
-            )
         super().__init__(
             generator=generator,
             discriminator=discriminator,

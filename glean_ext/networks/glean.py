@@ -6,7 +6,7 @@ Source: Chan et al., "GLEAN: Generative Latent Bank for Large-Factor Image Super
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -278,10 +278,10 @@ class GLEANStyleGANv2(GLEANNetwork):
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         bgr2rgb: bool = False,  # no effect, see default_style_mode
         max_channels: int = 512,  # limit of the width of bank, encoder pyramid and decoder
-        bank_init: str = "pretrained",  # or 'random'
-        bank: str = "frozen",  # or 'tuned', 'absent'
+        bank_init: Literal["pretrained", "random"] = "pretrained",
+        bank: Literal["frozen", "tuned", "absent"] = "frozen",
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
-        decoder: str = "full",  # or 'slim', 'none'
+        decoder: Literal["full", "slim", "none"] = "full",
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         warm_start: bool = False,  # start training from the bank's mean image

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,10 +78,10 @@ class GLEANDiffusion(nn.Module):
         encoder_channels: int = 128,  # width of the encoder's features
         rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
         num_rrdbs: int = 23,  # blocks of the RRDB trunk
-        decoder: str = "slim",  # or 'none'
+        decoder: Literal["slim", "none"] = "slim",
         decoder_channels: int = 32,  # width of the decoder
-        bank: str = "frozen",  # or 'lora', 'tuned'
-        bank_init: str = "pretrained",  # or 'random'
+        bank: Literal["frozen", "lora", "tuned"] = "frozen",
+        bank_init: Literal["pretrained", "random"] = "pretrained",
         init_cfg: dict | None = None,  # the bank's file; None: the pipeline's folder
         lora_rank: int = 4,
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU

@@ -27,6 +27,12 @@ def to_8_bits(image: np.ndarray) -> np.ndarray:
     return out
 
 
+def blend(image: np.ndarray, other: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
+    """``weight`` of ``other`` and the rest of ``image``, both uint8 or uint16; exactly ``image`` where it is 0."""
+    mixed = image + np.float32(weight) * (other.astype(np.float32) - image)
+    return np.clip(np.round(mixed), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+
 def to_floats(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 or uint16 -> (1, 3, H, W) float32 in [-1, 1]."""
     if image.dtype not in PIXEL_TYPES or image.ndim != 3 or image.shape[2] != 3:

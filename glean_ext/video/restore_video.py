@@ -23,6 +23,7 @@ from glean_ext.video.formats import VIDEO_OUTPUTS
 from glean_ext.video.muxer import MuxResult, mux, streams_to_copy
 from glean_ext.video.reader import DisplayedFrame, VideoError, VideoSource
 from glean_ext.video.segment_writer import Segments
+from glean_ext.video.smooth_frames import SequenceRestorer, SmoothFrames
 
 MAX_PENDING_BATCHES = 2  # that are decoded, and that wait to be encoded, while one is restored
 SEGMENTS_VERSION = 2  # of the folder of segments
@@ -61,6 +62,7 @@ def restore_video(
     crf: float = DEFAULTS.crf,
     preset: str = DEFAULTS.preset,
     segment: int = DEFAULTS.segment,
+    temporal: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[Notice], None] = log_notice,
 ) -> VideoResult:
@@ -83,11 +85,16 @@ def restore_video(
     Args:
         source: A video of one of :data:`glean_ext.video.formats.DEMUXERS`.
         target: An .mp4, .mkv or .mov; it appears when it is complete, and replaces an existing file.
-        restore: Takes up to ``batch`` frames, (h, w, 3) uint8 RGB, and returns as many, all of one size.
+        restore: Takes up to ``batch`` frames, (h, w, 3) uint8 RGB, and returns as many, all of one size. The state of
+            a :class:`~glean_ext.video.smooth_frames.SequenceRestorer` is kept with the segments, so that a resumed run
+            gives the same frames.
         fingerprint: Identifies the network and the settings of ``restore``.
         batch: Frames in one call of ``restore``.
         scale: What ``restore`` multiplies height and width by, if known: too large results are refused at once.
         crf: As in :class:`glean_ext.video.encoder.EncodingOptions`; so are ``preset`` and ``segment``.
+        temporal: Blend each result with the one before along the optical flow, against flicker. A
+            :class:`~glean_ext.video.smooth_frames.SequenceRestorer`, such as
+            :class:`~glean_ext.faces.smooth_photos.SmoothPhotos` for photographs, does so itself, with or without it.
         progress: Gets how many frames are done, and how many there are (None if unknown; some formats give an
             estimate).
         notify: Gets a notice of each thing that the user should know, perhaps in another thread.
@@ -100,18 +107,23 @@ def restore_video(
     source, target = Path(source), Path(target)
     encoding = EncodingOptions(crf, preset, segment)
     _check(source, target, batch)
+    if temporal and not isinstance(restore, SequenceRestorer):
+        restore = SmoothFrames(restore)
+    memory = restore if isinstance(restore, SequenceRestorer) else None
     with VideoSource(source, notify) as video:
         if scale is not None:
             width, height = video.display_size
             check_frame_size(round(scale * width), round(scale * height), target)
         copied = streams_to_copy(video, target)
-        job = _describe_job(source, fingerprint, encoding)
-        with Segments(target, job, video.rate, encoding, notify) as segments:
+        job = _describe_job(source, fingerprint, encoding, memory is not None)
+        with Segments(target, job, video.rate, encoding, notify, memory is not None) as segments:
             resumed = segments.frames
             if resumed:
+                if memory is not None:
+                    memory.load(segments.read_state())
                 message = f"{target}: {resumed} frames are kept from the interrupted run; it continues after them."
                 notify(Notice(message))
-            restoration = _Restoration(video, segments, restore, batch, progress)
+            restoration = _Restoration(video, segments, restore, memory, batch, progress)
             result = restoration.write_target(copied)
     seconds = time.monotonic() - started
     return VideoResult(len(restoration.pts), result.size, seconds, restoration.restoring, resumed, result.audio)
@@ -127,13 +139,14 @@ def _check(source: Path, target: Path, batch: int) -> None:
     require_at_least("batch", batch, 1)
 
 
-def _describe_job(source: Path, fingerprint: str, encoding: EncodingOptions) -> dict[str, Any]:
+def _describe_job(source: Path, fingerprint: str, encoding: EncodingOptions, memory: bool) -> dict[str, Any]:
     """All that the encoded frames depend on, as JSON has it."""
     file = source.stat()
     libraries = {name: list(version) for name, version in av.library_versions.items()}
     return {
         "source": [str(source.resolve()), file.st_size, file.st_mtime_ns],
         "restore": fingerprint,
+        "memory": memory,
         "settings": asdict(encoding),
         "libraries": libraries,
         "version": SEGMENTS_VERSION,
@@ -148,10 +161,12 @@ class _Restoration:
         video: VideoSource,
         segments: Segments,
         restore: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+        memory: SequenceRestorer | None,
         batch: int,
         progress: Callable[[int, int | None], None] | None,
     ):
         self.video, self.segments, self.restore, self.batch = video, segments, restore, batch
+        self.memory = memory
         self.progress = progress or (lambda done, total: None)
         self.pts = array("q")
         self.last_duration = 1
@@ -187,11 +202,13 @@ class _Restoration:
                 while (frames := decoding.popleft().result()) is not None:
                     decoding.append(reader.submit(next, batches, None))
                     restored = self._restored(frames)
+                    done += len(frames)
+                    if self.memory is not None and done % self.segments.length == 0:
+                        encoding.append(writer.submit(self.segments.keep_state, done, self.memory.state()))
                     assert self.video.colour is not None  # known since the first frame
                     encoding.append(writer.submit(self.segments.write, restored, self.video.colour))
-                    if len(encoding) > MAX_PENDING_BATCHES:
+                    while len(encoding) > MAX_PENDING_BATCHES:
                         encoding.popleft().result()
-                    done += len(frames)
                     self.progress(done, None if total is None else max(done, total))
                 encoding.append(writer.submit(self.segments.finish))
                 while encoding:

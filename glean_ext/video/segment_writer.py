@@ -6,7 +6,7 @@ import errno
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -50,6 +50,7 @@ class Segments:
         rate: Frames per second, for the encoder.
         options: x264's settings, and how many frames a segment has.
         notify: Gets a notice when segments of another job are removed.
+        memory: The restorer remembers earlier frames: a run continues only after a segment with :meth:`keep_state`.
 
     Attributes:
         folder: Where they are.
@@ -66,9 +67,10 @@ class Segments:
         rate: Fraction,
         options: EncodingOptions,
         notify: Callable[[Notice], None],
+        memory: bool = False,
     ):
         self.target, self.job, self.rate, self.options = target, job, rate, options
-        self.notify = notify
+        self.notify, self.memory = notify, memory
         self.folder = segments_folder(target)
         self.frames = 0
         self._complete_segments = 0
@@ -113,6 +115,8 @@ class Segments:
         if known == self.job:
             while self._is_complete(self._path(self._complete_segments), self.length):
                 self._complete_segments += 1
+            while self.memory and self._complete_segments and not self._state_path(self._complete_segments).exists():
+                self._complete_segments -= 1
         elif known is not None:
             self.notify(
                 Notice(
@@ -121,7 +125,8 @@ class Segments:
             )
         self.frames = self._complete_segments * self.length
         kept = {self.folder / "lock", *self.paths()}
-        kept |= {self.folder / RESTORER_STATE} if self._complete_segments else set()
+        if self._complete_segments:
+            kept |= {self.folder / RESTORER_STATE, self._state_path(self._complete_segments)}
         for path in self.folder.iterdir():
             if path not in kept:
                 path.unlink()
@@ -180,8 +185,27 @@ class Segments:
             )
         self._open = None
         segment.stack.close()
+        self._state_path(self._complete_segments).unlink(missing_ok=True)
         self._complete_segments += 1
         self.frames += segment.frames
+
+    def keep_state(self, frames: int, state: Mapping[str, np.ndarray]) -> None:
+        """Keep what the restorer remembers after that many frames, a multiple of :attr:`length`, before it is written.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        arrays: Any = state  # numpy's types say that these are options
+        if not self._failed:
+            with report_write_errors(self.target), atomic_path(self._state_path(frames // self.length)) as partial:
+                np.savez(partial, **arrays)
+
+    def read_state(self) -> dict[str, np.ndarray]:
+        """What the restorer remembered after :attr:`frames`; nothing where there are none."""
+        if not self._complete_segments:
+            return {}
+        with np.load(self._state_path(self._complete_segments)) as state:
+            return dict(state)
 
     def paths(self) -> list[Path]:
         """The complete segments, in order."""
@@ -189,6 +213,10 @@ class Segments:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mp4"
+
+    def _state_path(self, segments: int) -> Path:
+        """Where the restorer's state after so many segments is."""
+        return self.folder / f"{segments:06d}.npz"
 
     def _begin(self, rgb: np.ndarray, colour: Colour) -> _OpenSegment:
         height, width = rgb.shape[:2]

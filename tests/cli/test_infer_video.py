@@ -18,12 +18,13 @@ from support.videos import picture, psnr, read_video, worst, write_video
 
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, restore_files
-from glean_ext.batch.video_stages import VideoRestorer, fingerprint
+from glean_ext.batch.video_stages import FrameRestorer, VideoRestorer, fingerprint
 from glean_ext.cli import restore as command
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import Memory
+from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
 
@@ -241,6 +242,47 @@ def test_all_frames_are_cut_into_the_same_tiles(tmp_path):
         restore(2.5e9, 1e12, stop=True)
     assert restore(1e12).result.resumed == 60
     assert set(counts) == {15} and len(counts) == 62 * 15
+
+
+def test_smoothed_videos_continue_alike(tmp_path):
+    source = write_video(tmp_path / "in.mp4", [picture(number, (8, 8)) for number in range(64)], audio=())
+
+    def restore(name: str, temporal: bool = True, stop: bool = False):
+        def progress(done, total):
+            if stop and done == 62:
+                raise KeyboardInterrupt
+
+        options = RestoreOptions(LIGHT, (source,), tmp_path / name, batch=2, temporal=temporal)
+        light = ImageRestorer(Changing(*[1e12] * 64))
+        return VideoRestorer(options, light, notify=lambda line: None).restore(source, tmp_path / name, progress)
+
+    restore("whole.mp4")
+    restore("plain.mp4", temporal=False)
+    with pytest.raises(KeyboardInterrupt):
+        restore("out.mp4", stop=True)
+    assert restore("out.mp4").result.resumed == 60
+    plain, whole, out = ((tmp_path / name).read_bytes() for name in ("plain.mp4", "whole.mp4", "out.mp4"))
+    assert out == whole != plain
+
+
+def test_results_are_smoothed_where_frames_are_cropped(tmp_path):
+    """As a video of the part that they show would be."""
+    wide = [picture(number, (16, 8)) for number in range(4)]
+    policies = SizePolicy("resize", fit="crop"), SizePolicy()
+    networks = [
+        ImageRestorer(*MODEL, device="cpu", size_policy=policy, notify=lambda line: None) for policy in policies
+    ]
+    options = RestoreOptions(ModelSource(*MODEL), ("a.mp4",), tmp_path / "out.mp4", temporal=True)
+    videos = [VideoRestorer(options, each, notify=lambda line: None) for each in networks]
+    wide_frames, frames = (FrameRestorer(video, "a.mp4", tmp_path / "note.json") for video in videos)
+    np.testing.assert_array_equal(wide_frames.restore(wide), frames.restore([rgb[:, 4:12] for rgb in wide]))
+
+
+def test_smoothing_is_for_videos(infer, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    code, stdout, stderr = infer(tmp_path / "a.png", "-o", tmp_path / "b.png", "--temporal")
+    assert (code, stdout) == (2, "")
+    assert "--temporal is about videos, but there is none to restore. Leave it out." in stderr
 
 
 def test_backgrounds_are_cut_alike_too(tmp_path, restorer):

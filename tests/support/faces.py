@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from skimage import data
 
+from glean_ext.faces.alignment import transform
+from glean_ext.faces.occlusion import head_outline
 from glean_ext.faces.photo_restorer import PhotoResult
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.imresize import imresize
@@ -71,12 +76,59 @@ class Identity:
 
 
 def inside(result: PhotoResult, shape: tuple[int, ...], grow: float = 0) -> np.ndarray:
-    """(h, w) bool: in a face's outline, or within ``grow`` (in sides of the aligned crop) of it."""
+    """(h, w) bool: in a face's outline; with ``grow`` in the head's, or within that (in sides of the crop) of it."""
     mask = np.zeros(shape[:2], np.uint8)
     for one in result.faces:
-        outline = [np.round(one.face.oval - 0.5).astype(np.int32)]
+        points = head_outline(one.face) if grow else one.face.oval
+        outline = [np.round(points - 0.5).astype(np.int32)]
         cv2.fillPoly(mask, outline, (1,))
         if grow:
             width = np.hypot(*(one.face.quad[3] - one.face.quad[0])) * grow
             cv2.polylines(mask, outline, True, (1,), 2 * round(width))
     return mask > 0
+
+
+MOVING_SIZE = 380, 300  # width and height
+
+
+def moving_spot(number: int) -> tuple[float, float, float, float]:
+    """Where the head of :func:`moving_head` is in that frame: it moves, turns and comes nearer."""
+    return 150 + 3.3 * number, 130 + 1.7 * number, 1 + 0.004 * number, 1.5 * number - 10
+
+
+def moving_head(number: int, noise: float = 0) -> np.ndarray:
+    """(300, 380, 3): a frame of a head that moves over a cup of coffee, with seeded noise of a deviation in levels."""
+    ground = cv2.resize(data.coffee(), MOVING_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture, _ = paste_head(ground, moving_spot(number), blur=3)
+    picture += np.random.default_rng(number).normal(0, noise, picture.shape)
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def head_motion(number: int, other: int) -> np.ndarray:
+    """(2, 3): from points of the head in one frame of :func:`moving_head` to those in another."""
+    here, there = (np.vstack([head_map(*moving_spot(each)), [0, 0, 1]]) for each in (number, other))
+    return (there @ np.linalg.inv(here))[:2]
+
+
+def warping_error(frames: Sequence[np.ndarray], oval: np.ndarray) -> float:
+    """Levels (RMS) between the face of each frame, moved by the known motion, and that of the next one.
+
+    Args:
+        frames: Of :func:`moving_head`, restored, from the first on.
+        oval: (N, 2), the outline of the face in the first frame.
+    """
+    errors = []
+    for number, (frame, following) in enumerate(pairwise(frames)):
+        centres = head_motion(number, number + 1)
+        centres[:, 2] += centres[:, :2] @ [0.5, 0.5] - 0.5
+        moved = cv2.warpAffine(frame, centres, MOVING_SIZE, flags=cv2.INTER_CUBIC)
+        where = face_region(oval, number + 1)
+        errors.append(np.sqrt(((moved.astype(float) - following)[where] ** 2).mean()))
+    return float(np.mean(errors))
+
+
+def face_region(oval: np.ndarray, number: int) -> np.ndarray:
+    """(300, 380) bool: within the face in a frame of :func:`moving_head`, without a margin of 4 pixels."""
+    region = np.zeros(MOVING_SIZE[::-1], np.uint8)
+    cv2.fillPoly(region, [np.round(transform(head_motion(0, number), oval) - 0.5).astype(np.int32)], (1,))
+    return cv2.erode(region, np.ones((9, 9), np.uint8)) > 0
