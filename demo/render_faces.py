@@ -38,19 +38,34 @@ def _style():
 
 def avatar(seed: str):
     """The drawing of ``seed``, a ``dicebear.Avatar``; its options say which eyes, mouth and hair it has."""
+    return make_avatar({"seed": seed, "backgroundColor": BACKGROUNDS})
+
+
+def make_avatar(options: dict):
+    """The drawing with these options of dicebear."""
     from dicebear import Avatar
 
-    return Avatar(_style(), {"seed": seed, "backgroundColor": BACKGROUNDS})
+    return Avatar(_style(), options)
 
 
 def render_face(seed: str) -> Image.Image:
     """The face of ``seed``: RGB, 64x64."""
+    return render(avatar(seed))
+
+
+def render(drawing) -> Image.Image:
+    """The head of a drawing: RGB, 64x64."""
+    return rasterize(drawing.to_string())
+
+
+def rasterize(svg: str) -> Image.Image:
+    """The head of a drawing as SVG: RGB, 64x64."""
     import resvg_py
 
     whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
     unit = DRAWING_SIZE // RENDER_SIZE
     head = f'viewBox="{CROP_LEFT * unit} {CROP_TOP * unit} {CROP_SIZE * unit} {CROP_SIZE * unit}"'
-    before, found, after = avatar(seed).to_string().partition(whole)
+    before, found, after = svg.partition(whole)
     assert found, "the drawing has another size"
     png = bytes(
         resvg_py.svg_to_bytes(

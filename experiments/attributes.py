@@ -20,6 +20,10 @@ from glean_ext.utils.files import write_json
 
 FILE = WORK / "attributes.safetensors"
 RESULT = RESULTS / "attributes.json"
+FILES = {  # by domain: the classifier, and how good it is
+    "cartoons": (FILE, RESULT),
+    "people": (WORK / "attributes_people.safetensors", RESULTS / "attributes_people.json"),
+}
 EPOCHS, BATCH, LR = 5, 50, 2e-3
 
 
@@ -44,12 +48,13 @@ class Classifier(nn.Module):
 def classifier(domain: Domain) -> Classifier:
     """The trained classifier of a domain with attributes; it is trained when there is none yet."""
     net = Classifier([len(values) for values in domain.attributes.values()])
-    if not (FILE.exists() and RESULT.exists()):
+    file, result = FILES[domain.name]
+    if not (file.exists() and result.exists()):
         train(net, domain)
-        checkpoints.save(net.state_dict(), FILE)
+        checkpoints.save(net.state_dict(), file)
         values = {part: accuracies(net, domain, domain.parts[part].images, part) for part in ("val", "test")}
-        write_json(values, RESULT)
-    checkpoints.load_strict(net, checkpoints.read(FILE), FILE)
+        write_json(values, result)
+    checkpoints.load_strict(net, checkpoints.read(file), file)
     return net.eval()
 
 

@@ -52,11 +52,15 @@ class Domain:
 
 @cache
 def load(name: str) -> Domain:
-    """A domain by name: ``"cartoons"`` or ``"emoji"``.
+    """A domain by name: ``"cartoons"``, ``"emoji"``, or ``"people"`` (:mod:`experiments.people`).
 
     Raises:
         InputError: The emoji are not there.
     """
+    if name == "people":
+        from experiments import people
+
+        return people.load()
     return {"cartoons": _cartoons, "emoji": _emoji}[name]()
 
 
@@ -105,6 +109,25 @@ def render(counts: dict[str, int]) -> dict:
                     names[part].append(values)
             images[part] = torch.from_numpy(np.stack(kept)).permute(0, 3, 1, 2).contiguous()
     return {"images": images, "names": names}
+
+
+def seeds_of(part: str, images: Tensor) -> list[str]:
+    """The seeds of cartoon faces of a part: (M, 3, 64, 64) uint8
+
+    Raises:
+        InputError: The renderer draws other faces.
+    """
+    from demo.render_faces import render_face
+
+    wanted = [pixels.tobytes() for pixels in images.permute(0, 2, 3, 1).contiguous().numpy()]
+    missing, found = set(wanted), {}
+    for seed in _seeds(part, COUNTS[part] + COUNTS[part] // 10):
+        if (pixels := np.asarray(render_face(seed)).tobytes()) in missing:
+            missing.remove(pixels)
+            found[pixels] = seed
+        if not missing:
+            return [found[pixels] for pixels in wanted]
+    raise InputError(f"{CACHE} holds faces that this renderer does not draw: delete it.")
 
 
 def _seeds(part: str, count: int) -> Iterable[str]:

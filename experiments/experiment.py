@@ -10,8 +10,8 @@ WORK = Path("work_dirs/evidence")
 
 
 def diffusion_folder(domain: str) -> Path:
-    """The pipeline that ``experiments.train_diffusion`` trains."""
-    return Path("work_dirs") / f"{domain}_diffusion"
+    """The pipeline that ``experiments.train_diffusion`` trains; people are cartoons, too."""
+    return Path("work_dirs") / f"{'cartoons' if domain == 'people' else domain}_diffusion"
 
 
 @dataclass(frozen=True)

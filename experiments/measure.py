@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
-from experiments import attributes, domains, lite0, weights
+from experiments import attributes, domains, lite0, people, weights
 from experiments.domains import Domain, reduced
 from experiments.training import clock, to_network
 from glean_ext.metrics import frechet_distance
 from glean_ext.metrics.perceptual import load_lpips
+from glean_ext.networks.references import max_references
 
 
 @dataclass
@@ -76,7 +77,10 @@ class Judge:
             "LR_PSNR": 10 * math.log10(255**2 / max(float(lr_error), 1e-12)),
         }
         if self.domain.attributes:
-            values["attributes"] = attributes.accuracies(self.classifier, self.domain, images, "test")["mean"]
+            shares = attributes.accuracies(self.classifier, self.domain, images, "test")
+            values["attributes"] = shares["mean"]
+            if self.domain.name == "people":
+                values["identity"] = float(np.mean([shares[name] for name in people.OF_IDENTITY]))
         return {name: round(value, 5) for name, value in values.items()}, lpips
 
 
@@ -87,9 +91,20 @@ def judge(domain: str) -> Judge:
 
 
 @torch.no_grad()
-def restore(network: nn.Module, lq: Tensor, device: torch.device, batch: int = 32) -> Tensor:
-    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file"""
-    outputs = [network(to_network(part, device)).float().cpu() for part in lq.split(batch)]
+def restore(
+    network: nn.Module, lq: Tensor, device: torch.device, batch: int = 32, references: Tensor | None = None
+) -> Tensor:
+    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references are (M, R, 3, H, W) uint8"""
+    given: list[dict[str, Tensor]] = [{} for _ in lq.split(batch)]
+    if references is not None:
+        given = [
+            {"references": part.to(device).float() / 127.5 - 1}
+            for part in references[:, : max_references(network)].split(batch)
+        ]
+    outputs = [
+        network(to_network(part, device), **more).float().cpu()
+        for part, more in zip(lq.split(batch), given, strict=True)
+    ]
     return ((torch.cat(outputs) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

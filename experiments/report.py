@@ -9,7 +9,8 @@ from textwrap import fill
 
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
-from experiments.rows import NAMES, SHORT, groups, table
+from experiments.metric_names import REGIONS
+from experiments.rows import NAMES, SHORT, groups, reference_table, table
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -31,6 +32,7 @@ SECTIONS = {
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "remedies": "Without adversarial loss, ×8",
     "diffusion": "A diffusion model as the bank, ×8 and ×16",
+    "dictionary": "A dictionary of components, ×8",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
 }
@@ -116,6 +118,11 @@ def sections(summary: Summary) -> str:
         found = groups(TABLES[name], summary)
         if len(found) > 1:  # one row compares nothing
             parts += [f"### {title}", table(found)]
+        by_region = groups(TABLES[name], summary, "regions")
+        if name == "dictionary" and len(by_region) > 1:
+            parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]
+    if referred := reference_table(TABLES["references"], summary):
+        parts += ["### References: right, none, wrong", referred]
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from experiments import attributes, domains, measure, training, weights
-from experiments.domains import Domain
+from experiments import attributes, domains, measure, people, training, weights
+from experiments.domains import Domain, Part
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, SCRATCH, bank_file, trainable
+from experiments.relatives import RELATIVES, dictionary
+from experiments.systems import BANKS, SCRATCH, WITH_REFERENCES, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -20,20 +22,26 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     """Train a network, select its weights on the validation part, and measure it on the test part."""
     done = training.train(experiment, domain, device, report)
     judge, scale = measure.judge(domain.name), experiment.scale
+    referred = experiment.system in WITH_REFERENCES
     validation, test = (domain.parts[name] for name in ("val", "test"))
     lq = domains.reduced(validation.images, scale)
     scores = {}
     for candidate in done.candidates:
-        images = measure.restore(done.averaged(candidate), lq, device)
+        references = pictures(validation, "right") if referred else None
+        images = measure.restore(done.averaged(candidate), lq, device, references=references)
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
     pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
-    images = measure.restore(network, lq, device)
+    images = measure.restore(network, lq, device, references=pictures(test, "right") if referred else None)
     metrics, distances = judge.measure(images, scale)
-    return {
+    others = {}
+    for which in ("none", "wrong") if referred else ():
+        restored = measure.restore(network, lq, device, references=pictures(test, which))
+        others[f"metrics_{which}"] = judge.measure(restored, scale)[0]
+    return others | {
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
@@ -52,6 +60,13 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     }
 
 
+def pictures(part: Part, which: str) -> Tensor | None:
+    """The references of a part's images, of the ``"right"`` or the ``"wrong"`` person, or none: (M, R, 3, 64, 64)"""
+    if which == "none":
+        return None
+    return part.images[{"right": people.right, "wrong": people.wrong}[which](len(part.images))]
+
+
 def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report: Report) -> dict:
     """The images enlarged bicubically."""
     test = domain.parts["test"].images
@@ -67,8 +82,10 @@ def hashes(experiment: Experiment) -> dict[str, str]:
         "frechet": weights.lite0(),
         "discriminator": BANKS[experiment.domain].file,
     }
-    if attributes.FILE.exists():
-        files["attributes"] = attributes.FILE
-    if experiment.system not in SCRATCH:
+    if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
+        files["attributes"] = file
+    if experiment.system == "dfdnet":
+        files["dictionary"] = dictionary.FILE
+    if experiment.system not in (*SCRATCH, *RELATIVES):
         files["bank"] = bank_file(experiment)
     return {name: weights.sha256(file) for name, file in files.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from experiments.experiment import Experiment
-from experiments.metric_names import METRICS
+from experiments.metric_names import METRICS, REGIONS
 from experiments.summary import Group, Summary
 
 NAMES = {
@@ -31,6 +31,13 @@ NAMES = {
     "diffusion": "GLEANDiffusion, pre-trained bank",
     "diffusion-random": "GLEANDiffusion, random bank",
     "diffusion-lora": "GLEANDiffusion, bank with LoRA",
+    "glean-references": "GLEAN with references",
+    "diffusion-references": "diffusion bank with references",
+    "ttsr": "TTSR",
+    "crossnet": "CrossNet",
+    "cimr": "CIMR-SR",
+    "dfdnet": "DFDNet",
+    "dfdnet-no-dictionary": "DFDNet, no dictionary",
     "pulse": "PULSE, W+",
     "pulse-z": "PULSE, z",
 }
@@ -40,9 +47,12 @@ HEADINGS = {
     "LPIPS": "LPIPS ↓",
     "Frechet": "Fréchet ↓",
     "attributes": "attributes ↑",
+    "identity": "hair and beard ↑",
     "LR_PSNR": "LR-PSNR (dB) ↑",
+    **{name: f"{name} (dB) ↑" for name in REGIONS},
 }
-DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "LR_PSNR": 1}
+DIGITS = {"PSNR": 2, "SSIM": 3, "LPIPS": 4, "Frechet": 1, "attributes": 3, "identity": 3, "LR_PSNR": 1}
+DIGITS |= dict.fromkeys(REGIONS, 2)
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {  # heading -> field of the results, and its form
     "trained": ("trainable_parameters", lambda value: f"{value / 1e6:.2f} M"),
     "images seen": ("images_seen", lambda value: f"{value:,.0f}"),
@@ -81,7 +91,7 @@ def groups(experiments: Iterable[Experiment], summary: Summary, stage: str = "me
     found = {}
     for experiment in chosen:
         name = f"{experiment.domain}: {label(experiment)}" if several else label(experiment)
-        if (group := summary.group(experiment)) and any(group.values(metric, stage) for metric in METRICS):
+        if (group := summary.group(experiment)) and any(group.values(name, stage) for name in (*METRICS, *REGIONS)):
             found[name] = group
     return found
 
@@ -114,6 +124,19 @@ def table(
         for name, group in found.items()
     ]
     return markdown(["system", "seeds", *(HEADINGS[metric] for metric in metrics), *columns], rows) if rows else ""
+
+
+def reference_table(experiments: Iterable[Experiment], summary: Summary) -> str:
+    """Each system with the references of the right person, without any, and with those of a wrong one."""
+    metrics = ("attributes", "identity", "LPIPS", "PSNR", "LR_PSNR")
+    rows = []
+    for name, group in {f"×{run.scale}, {label(run)}": summary.group(run) for run in experiments}.items():
+        stages = {"right": "metrics", "none": "metrics_none", "wrong": "metrics_wrong"}
+        for which, stage in stages.items() if group else ():
+            if group is not None and group.values("PSNR", stage):
+                shown = "–" if "bicubic" in name else which
+                rows.append([name, shown, str(len(group)), *(number(group, metric, stage) for metric in metrics)])
+    return markdown(["system", "references", "seeds", *(HEADINGS[m] for m in metrics)], rows) if rows else ""
 
 
 def _cost(group: Group, field: str, form: Callable[[float], str]) -> str:

@@ -1,9 +1,8 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, remedies; all: all of these.
-quality and category need banks that python -m experiments.train_banks trains, diffusion the one of python -m
-experiments.train_diffusion cartoons. python -m experiments.report writes the
-page.
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, remedies, dictionary; all: all of these.
+quality and category need banks that python -m experiments.train_banks trains, diffusion and references the one of
+python -m experiments.train_diffusion cartoons. python -m experiments.report writes the page.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from experiments import domains, weights
+from experiments import domains, regions, weights
 from experiments.experiment import Experiment
 from experiments.systems import BANKS, bank_file
 from experiments.tables import NEED_BANKS, TABLES
@@ -51,6 +50,8 @@ def run(experiment: Experiment, threads: int = 1) -> dict:
     runner = {"bicubic": restorer_run.bicubic, "pulse": inversion_run.pulse, "pulse-z": inversion_run.pulse}
     outcome = runner.get(experiment.system, restorer_run.trained)(experiment, domain, device, console.print)
     images = outcome.pop("images")
+    if experiment.domain == regions.DOMAIN:
+        outcome["regions"] = regions.measured(images)
     with atomic_path(experiment.work_dir / "outputs.pt") as partial:
         torch.save(images, partial)
     result = {"config": experiment.config(), **outcome, **circumstances(device, threads)}

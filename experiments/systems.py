@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
+from experiments import relatives
 from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
@@ -55,7 +56,7 @@ class Bank:
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
-    "cartoons": Bank("glean-ext://demo_bank.safetensors", BANK),
+    **{name: Bank("glean-ext://demo_bank.safetensors", BANK) for name in ("cartoons", "people")},
     **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
@@ -73,6 +74,7 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
+    "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
@@ -90,12 +92,17 @@ DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion": {},
     "diffusion-random": {"bank_init": "random"},
     "diffusion-lora": {"bank": "lora"},
+    "diffusion-references": {},
 }
 DIFFUSION_TIMESTEP = 200  # of the single pass
 DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
     8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
     16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
 }
+WITH_REFERENCES = (  # trained and tested with them
+    *("glean-references", "diffusion-references"),
+    *relatives.WITH_REFERENCES,
+)
 PIXEL_LOSS_ONLY = ("srcnn",)  # trained with the MSE throughout, as its paper does
 SCRATCH = ("srcnn", "srgan", "esrgan")
 
@@ -133,6 +140,8 @@ def build(experiment: Experiment) -> nn.Module:
     name = experiment.system
     if name in SCRATCH:
         net = from_scratch(name, experiment.scale)
+    elif name in relatives.RELATIVES:
+        net = relatives.build(name, experiment.scale, experiment.domain)
     elif name in DIFFUSION:
         pipeline = diffusion_folder(experiment.domain)
         changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}

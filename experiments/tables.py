@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.experiment import FIRST, Budget, Experiment
+from experiments.relatives import WITH_REFERENCES
 
 SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-NEED_BANKS = ("quality", "category", "diffusion")  # tables that need experiments.train_banks
+NEED_BANKS = ("quality", "category", "diffusion", "references")  # of experiments.train_banks and train_diffusion
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -45,6 +46,16 @@ TABLES: dict[str, list[Experiment]] = {
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
+    "dictionary": seeds("glean", "dfdnet", "dfdnet-no-dictionary"),
+    "references": [
+        run
+        for scale in (16, 8)
+        for run in (
+            Experiment("bicubic", "people", scale),
+            *seeds("glean-references", "diffusion-references", domain="people", scale=scale),
+        )
+    ]
+    + seeds(*WITH_REFERENCES, domain="people"),
     "category": [
         *(Experiment(system, "emoji") for system in ("bicubic", "glean", "glean-random")),
         Experiment("glean", "emoji", bank="cartoons"),

@@ -1,6 +1,7 @@
 """Train a small diffusion model of images, which the experiments use as a bank. A killed run continues.
 
-DOMAIN: cartoons or emoji. The result is a folder of diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples.
+DOMAIN: cartoons or emoji. The U-Net is that of configs/demo_glean_diffusion_x8.py. The result is a folder of
+diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples.
 Denoising by v-prediction (Salimans and Ho, ICLR 2022) with the cosine schedule (Nichol and Dhariwal, ICML 2021).
 """
 
@@ -17,25 +18,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from demo import assets
 from experiments import domains
 from experiments.experiment import diffusion_folder
 from glean_ext import cli
+from glean_ext.config import generator_config, load_config
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.progress import ProgressBar
 
 diffusers: Any = import_optional("diffusers", "The diffusion bank", "pip install 'glean-ext[diffusion]'")
 
-UNET: dict[str, Any] = {  # 4.5 M parameters
-    "sample_size": 64,
-    "layers_per_block": 1,
-    "block_out_channels": (16, 32, 96, 160),
-    "norm_num_groups": 8,
-    "attention_head_dim": 32,
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-}
-SCHEDULER: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+PIPELINE = generator_config(load_config("demo_glean_diffusion_x8"), "demo_glean_diffusion_x8")["pipeline"]
 BATCH = 8
 LR = 4e-4  # reached in WARMUP steps, then half a cosine to zero
 WARMUP = 200
@@ -57,8 +51,8 @@ class DiffusionTraining:
 
         torch.manual_seed(0)
         self.images, self.steps = images, math.ceil(total / BATCH)
-        self.unet: Any = diffusers.UNet2DModel(**UNET)
-        self.scheduler: Any = diffusers.DDPMScheduler(**SCHEDULER)
+        self.unet: Any = diffusers.UNet2DModel.from_config(PIPELINE["unet"])
+        self.scheduler: Any = diffusers.DDPMScheduler.from_config(PIPELINE["scheduler"])
         self.ema: Any = EMAModel(self.unet.parameters(), decay=EMA_DECAY)
         self.optim = torch.optim.AdamW(self.unet.parameters(), LR, weight_decay=1e-4)
         self.rng = torch.Generator().manual_seed(1)
@@ -132,12 +126,17 @@ def main() -> None:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domain", choices=("cartoons", "emoji"), metavar="DOMAIN")
     parser.add_argument("--images", type=int, default=200_000, help="to show (default: %(default)s)")
+    parser.add_argument("--ship", action="store_true", help="write glean_ext/assets/demo_diffusion_bank.safetensors")
     parser.add_argument("--threads", type=int, help="default: all cores")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
-    run_training(DiffusionTraining(images, args.images), diffusion_folder(args.domain))
+    training = DiffusionTraining(images, args.images)
+    run_training(training, diffusion_folder(args.domain))
+    if args.ship:
+        tensors = {f"unet.{name}": value for name, value in training.unet.state_dict().items()}
+        assets.ship(tensors, "demo_diffusion_bank", {"images_shown": str(training.steps * BATCH)})
 
 
 if __name__ == "__main__":

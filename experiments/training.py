@@ -14,15 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import domains, weights
+from experiments import domains, people, weights
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, PIXEL_LOSS_ONLY, build
+from experiments.systems import BANKS, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
 from glean_ext.models.perceptual_loss import PerceptualLoss
 from glean_ext.networks import channels_last
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.references import max_references
 from glean_ext.utils.files import atomic_path
 
 SAVE_SECONDS = 20.0  # between checkpoints
+REFERENCE_DROPOUT = 0.3  # of the batches, as in glean_ext.models.glean
 
 
 class Training:
@@ -75,11 +77,11 @@ class Training:
             FloatingPointError: A loss is not finite.
         """
         start = clock(self.device)
-        lq, gt = self._batch()
+        lq, gt, given = self._batch()
         self.optim.param_groups[0]["lr"] = self.budget.lr * self._schedule()
         full = self.steps >= self.budget.pixel_steps and not self.pixel_loss_only
         with mixed_precision(self.device, True):
-            image = self.network(lq)
+            image = self.network(lq, **given)
         image = image.float()
         losses = {"mse": F.mse_loss(image, gt)}
         if full:
@@ -104,8 +106,8 @@ class Training:
         warmup = min(1.0, (self.steps + 1) / self.budget.warmup_steps)
         return warmup * 0.5 * (1 + math.cos(math.pi * self.steps / self.budget.steps))
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored."""
+    def _batch(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored, and perhaps references."""
         n = self.budget.batch_size
         index = torch.randint(len(self.gt), (n,), generator=self.rng)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
@@ -113,7 +115,11 @@ class Training:
             torch.where(flip, batch.flip(3), batch)
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
-        return lq, gt
+        if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
+            return lq, gt, {}
+        chosen = people.drawn(index, self.rng)[:, : max_references(self.network)]
+        references = self.gt[chosen].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
+        return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)

@@ -164,6 +164,28 @@ def diffusion(summary: Summary, scale: int) -> Verdict:
     return judged_with_psnr(claim, bank, found, *comparisons(bank, found, ("LPIPS", "Frechet")))
 
 
+def dictionary(summary: Summary) -> Verdict:
+    claim = "9. DFDNet restores what its dictionary holds, and fails elsewhere (×8)"
+    stage, held, other = "regions", ("eyes", "mouth"), ("hair", "skin")
+    systems = ("dfdnet", "dfdnet-no-dictionary", "glean")
+    found = {name: group for name, group in groups(summary, systems).items() if group.values("eyes", stage)}
+    if short := [name for name in systems if name not in found]:
+        return missing(claim, f"no result with regions of {', '.join(short)}")
+    net, twin, glean = (found[name] for name in systems)
+    gain = {name: net.mean(name, stage) - twin.mean(name, stage) for name in (*held, *other)}
+    lead = {name: net.mean(name, stage) - glean.mean(name, stage) for name in (*held, *other)}
+    enough = min(len(net), len(twin)) >= SEEDS
+    needed = {name: net.spread(name, stage) + twin.spread(name, stage) if enough else 0.2 for name in held}
+    least = min(gain[name] for name in held)
+    checks = [(gain[name] >= needed[name], f"gain in the {name} {gain[name]:+.2f} dB") for name in held]
+    checks += [(gain[name] <= least / 2, f"gain in the {name} {gain[name]:+.2f} dB") for name in other]
+    checks += [
+        (lead[name] < min(lead[part] for part in held), f"lead over GLEAN in the {name} {lead[name]:+.2f} dB")
+        for name in other
+    ]
+    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+
+
 CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
     lambda summary: bank_helps(summary, 8),
     lambda summary: bank_helps(summary, 16),
@@ -174,4 +196,5 @@ CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
     category,
     lambda summary: diffusion(summary, 8),
     lambda summary: diffusion(summary, 16),
+    dictionary,
 )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.network_settings import require_pretrained
 from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
@@ -241,20 +242,8 @@ def read_pretrained(init_cfg: Mapping) -> tuple[dict[str, Tensor], str, str]:
     Raises:
         InputError: An unknown key or type, or a file that has no such tensors.
     """
-    known = {"type", "checkpoint", "prefix", "map_location"}
-    source = init_cfg.get("checkpoint")
-    if init_cfg.get("type") != "Pretrained" or set(init_cfg) - known or not source:
-        given = dict(init_cfg) | ({"checkpoint": without_secrets(str(source))} if source else {})
-        raise InputError(
-            f"init_cfg must be dict(type='Pretrained', checkpoint='<path or URL>', prefix='<prefix>'), but it is "
-            f"{given}."
-        )
-    if str(init_cfg.get("map_location") or "cpu") != "cpu":
-        raise InputError(
-            f"init_cfg.map_location is {str(init_cfg['map_location'])!r}, but weights are read on the CPU and copied "
-            "to the device of the network. Remove it."
-        )
-    prefix = init_cfg.get("prefix") or ""
+    require_pretrained(init_cfg)
+    source, prefix = init_cfg["checkpoint"], init_cfg.get("prefix") or ""
     return with_prefix(read(source), prefix, source), source, prefix
 
 

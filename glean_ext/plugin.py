@@ -66,11 +66,12 @@ TABLE: dict[Registry, dict[str, type]] = {
         "VGGFeatures": VGGFeatures,
     },
     DATA_SAMPLERS: {"ResumableSampler": datasets.ResumableSampler},
-    DATASETS: {"SRFolderDataset": datasets.SRFolderDataset},
+    DATASETS: {"SRFolderDataset": datasets.SRFolderDataset, "SRShardDataset": datasets.SRShardDataset},
     TRANSFORMS: {
         "BlindDegradation": degradations.BlindDegradation,
         "LoadOrMakeLQ": datasets.LoadOrMakeLQ,
         "LoadRGB": datasets.LoadRGB,
+        "LoadReferences": datasets.LoadReferences,
     },
     HOOKS: {
         "BankFIDHook": BankFIDHook,

@@ -26,7 +26,11 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FAMILY = sorted(
     {*CONFIGS.glob("*.py"), *CONFIGS.glob("ablations/*.py")}
     - {*CONFIGS.glob("bank_*.py"), *CONFIGS.glob("*_color*.py")}
-    - {path for name in ("*_sd21", "*_sdturbo", "*_diffusion_*") for path in CONFIGS.glob(f"{name}.py")}
+    - {
+        path
+        for name in ("*_sd21", "*_sdturbo", "*_diffusion_*", "*_references_*")
+        for path in CONFIGS.glob(f"{name}.py")
+    }
 )
 OF_CLASSES = [path for path in FAMILY if "_biggan_" in path.name]  # tests/engine/test_biggan_training.py trains these
 TITLES = [str(path.relative_to(CONFIGS).with_suffix("")) for path in FAMILY]

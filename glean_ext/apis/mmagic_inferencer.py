@@ -54,7 +54,7 @@ MODELS = {
     "glean_color": ("GLEAN colorization", "GLEANColorization"),
 }
 TASKS = dict.fromkeys(MODELS, "Image Super-Resolution") | {"glean_color": "Colorization"}  # as MMagic calls them
-EXTRA = ("size_policy", "seed", "fidelity", "label")
+EXTRA = ("size_policy", "seed", "fidelity", "label", "references")
 RGB_ORDER = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}  # channels of an array -> which to take, from BGR and BGRA
 
 
@@ -81,7 +81,7 @@ class GLEANInferencer:
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
         extra_parameters: ``size_policy``, ``seed`` (of colorizers) and ``fidelity`` (of models with the gate), see
             :class:`~glean_ext.inference.image_restorer.ImageRestorer`; ``label``, the class of all images, by number or
-            name (of models with a BigGAN bank).
+            name (of models with a BigGAN bank); ``references``, a list of files and folders (of models that take them).
         seed: Without effect; nothing is random that ``extra_parameters`` do not ask for.
 
     Raises:
@@ -116,7 +116,13 @@ class GLEANInferencer:
         if "label" in extra:
             self.cfg = _labelled(self.cfg, extra["label"])
         self.restorer = ImageRestorer(
-            self.cfg, model_ckpt, device, extra["size_policy"], seed=extra.get("seed"), fidelity=extra.get("fidelity")
+            self.cfg,
+            model_ckpt,
+            device,
+            extra["size_policy"],
+            seed=extra.get("seed"),
+            fidelity=extra.get("fidelity"),
+            references=extra.get("references", ()),
         )
 
     def get_extra_parameters(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,15 @@ from glean_ext.batch.remote_files import LocalCopies, RemoteStages
 from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.references import Reference, read_references
 from glean_ext.utils.image_io import pixel_limit
-from glean_ext.utils.messages import log_notice
+from glean_ext.utils.messages import log_notice, once
 
 if TYPE_CHECKING:  # PyAV, OpenCV and mediapipe, which images alone do not need
     from glean_ext.batch.photo_stages import PhotoStages
     from glean_ext.batch.video_stages import RestoredVideo, VideoRestorer
+    from glean_ext.faces.detection import FaceFinder
+    from glean_ext.faces.references import FaceReferences
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Networks:
         self.options, self.callbacks = options, callbacks
         self.copies = LocalCopies()
         self.notify = once(lambda notice: callbacks.notify(self._about_urls(notice)))
+        self._finder, references = self._faces_of_references()  # before the network, which may take long
         self.restorer = ImageRestorer(
             options.model.config,
             options.model.fetch(),  # before PyTorch is loaded: without a network that would be in vain
@@ -86,23 +90,55 @@ class Networks:
             cache=options.cache,
             images=images,
             fidelity=options.gate_weight(),
+            references=options.references if options.photo is None else (),
         )
         self.background = None
         self.photo_stages: PhotoStages | None = None
+        self._references: FaceReferences | None = None
         if options.photo is not None:
             if options.background is not None:
                 self.background = load_background(options.background, options, self.notify)
+            self._references = self._make_references(options.photo, references)
             self.photo_stages = self._photo_stages(options.photo, root)
         pictures = PictureRestorer(self.restorer, options.alpha, options.outscale)
         self.stages = RemoteStages(self.photo_stages or PictureStages(pictures, self.notify), self.copies)
         self._videos: VideoRestorer | None = None
         self._video_seconds = 0.0
 
+    def _faces_of_references(self) -> tuple[FaceFinder | None, list[Reference]]:
+        """The references of photographs, aligned, and what found their faces; none for other inputs."""
+        options = self.options
+        if options.photo is None or not options.references:
+            return None, []
+        read = read_references(options.references)
+        if not options.finds_faces:
+            return None, read
+        from glean_ext.faces.detection import FaceFinder
+        from glean_ext.faces.references import align_references
+
+        finder = FaceFinder()
+        return finder, align_references(read, finder)
+
+    def _make_references(self, photo: PhotoOptions, references: Sequence[Reference]) -> FaceReferences | None:
+        if not references:
+            return None
+        from glean_ext.faces.references import FaceReferences
+
+        return FaceReferences(self.restorer, references, photo.embedder, photo.aligned)
+
     def _photo_stages(self, photo: PhotoOptions, root: Path) -> PhotoStages:
         from glean_ext.batch.photo_stages import PhotoStages, make_photo_restorer
 
         options = self.options
-        photos = make_photo_restorer(photo, self.restorer, self.background, options.outscale, options.batch)
+        photos = make_photo_restorer(
+            photo,
+            self.restorer,
+            self.background,
+            options.outscale,
+            options.batch,
+            self._finder,
+            self._references,
+        )
         return PhotoStages(photos, photo.save_faces, root, keep=options.skip_existing, notify=self.notify)
 
     def _about_urls(self, notice: Notice) -> Notice:
@@ -144,7 +180,7 @@ class Networks:
         if photo is not None and photo.save_faces is not None:
             self.notify(Notice("{save_faces} writes faces of images only, not of videos.", "save_faces"))
         finder = None if self.photo_stages is None else self.photo_stages.photos.finder
-        return VideoRestorer(options, self.restorer, self.background, finder, self.notify)
+        return VideoRestorer(options, self.restorer, self.background, finder, self._references, self.notify)
 
 
 def load_background(
@@ -158,15 +194,3 @@ def load_background(
     if source.is_onnx:
         return ImageRestorer(source.config, notify=notify)
     return ImageRestorer(source.config, source.fetch(), options.device, notify=notify, dtype=options.dtype)
-
-
-def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
-    """``notify``, with each notice once: all frames of a video have the same ones."""
-    known: set[str] = set()
-
-    def notify_once(notice: Notice) -> None:
-        if (line := str(notice)) not in known:
-            known.add(line)
-            notify(notice)
-
-    return notify_once

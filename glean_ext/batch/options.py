@@ -14,18 +14,24 @@ from glean_ext.errors import InputError, require_at_least, require_fidelity
 from glean_ext.inference.backend import ONNX, REALESRGAN, NetworkOptions
 from glean_ext.inference.ncnn_weights import require_package
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.network_settings import require_network, require_several_results, sizes_of
+from glean_ext.network_settings import (
+    max_references,
+    require_network,
+    require_number_of_references,
+    require_several_results,
+    sizes_of,
+)
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, weights_file
+from glean_ext.workers import AUTO
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
-AUTO = "auto"
 
 
 def require(holds: bool, parameter: str, value: object, rule: str) -> None:
@@ -70,17 +76,22 @@ class ModelSource:
         return cls(card.config, card.weights)
 
     def check(
-        self, cfg_options: Sequence[str] = (), size_policy: SizePolicy | None = None, seed: int | None = None
+        self,
+        cfg_options: Sequence[str] = (),
+        size_policy: SizePolicy | None = None,
+        seed: int | None = None,
+        references: int = 0,
     ) -> None:
         """Read the config, and look for the weights, which takes less time than to load PyTorch.
 
         Raises:
-            InputError: The config or the weights are missing, or the config, its changes, or the size policy or seed
-                for its network cannot be used.
+            InputError: The config or the weights are missing, or the config, its changes, or the size policy, seed or
+                number of references for its network cannot be used.
         """
         if self.config == REALESRGAN:
             require_package()
         if self.checkpoint is None:
+            require_number_of_references(references, 0)
             return  # an ONNX model, which is loaded as fast
         from glean_ext.config import generator_config, load_config
 
@@ -88,6 +99,7 @@ class ModelSource:
         require_network(generator)
         if seed is not None:
             require_several_results(generator)
+        require_number_of_references(references, max_references(generator))
         if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
         if not is_url(self.checkpoint):
@@ -138,6 +150,8 @@ class PhotoOptions:
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
         save_faces: Folder for the aligned faces, before and after; None: they are not written.
         background: What enlarges all but the faces, such as ``ModelSource("realesrgan")``; None is MATLAB's bicubic.
+        embedder: The weights of an ArcFace network, path or URL, which chooses the references of each face; None: every
+            face gets all of them.
 
     Raises:
         InputError: A value out of range.
@@ -151,8 +165,11 @@ class PhotoOptions:
     when_no_face: Literal["keep", "whole", "error"] = "keep"
     save_faces: Path | None = None
     background: ModelSource | None = None
+    embedder: str | None = None
 
     def __post_init__(self) -> None:
+        if self.aligned and self.embedder is not None:
+            raise InputError("{embedder} has no effect on aligned faces. Leave it out.", "embedder")
         require_fidelity(self.fidelity)
         require(self.min_face is None or self.min_face > 0, "min_face", self.min_face, "a positive number of pixels")
         require(self.max_faces is None or self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
@@ -200,6 +217,8 @@ class RestoreOptions:
         workers: Processes that restore: a number, or ``'auto'`` for one a GPU, without GPUs one a core. None: this
             process alone, on a cluster ``'auto'``.
         cluster: Address of a Ray cluster, which has the workers then; None: they run on this machine.
+        references: Images of what all inputs show, or folders of them, for networks that take references; with
+            ``photo`` the largest face of each, unless ``photo.aligned``.
 
     Raises:
         InputError: A value out of range, or options that exclude each other.
@@ -233,11 +252,22 @@ class RestoreOptions:
     shard: Shard | None = None
     workers: int | Literal["auto"] | None = None
     cluster: str | None = None
+    references: tuple[str | os.PathLike, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
-        NetworkOptions(self.device, self.cfg_options, self.dtype, self.compile, self.seed, backend=self.backend)
+        NetworkOptions(
+            self.device,
+            self.cfg_options,
+            self.dtype,
+            self.compile,
+            self.seed,
+            backend=self.backend,
+            references=len(self.references),
+        )
+        if self.photo is not None and self.photo.embedder is not None and not self.references:
+            raise InputError("{embedder} has no effect without {references}.", ("embedder", "references"))
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require_at_least("seed", self.seed or 0, 0)
         require_at_least("num", self.num, 1)
@@ -274,10 +304,6 @@ class RestoreOptions:
             return [self]
         seeds = range(self.seed or 0, (self.seed or 0) + self.num)
         return [replace(self, seed=seed, num=1, suffix=f"{self.suffix}_seed{seed}") for seed in seeds]
-
-    def worker_count(self, available: int) -> int:
-        """How many workers restore, where ``available`` is what ``'auto'`` stands for."""
-        return self.workers if isinstance(self.workers, int) else max(1, available)
 
     def gate_weight(self) -> float | None:
         """The weight of the model's fidelity gate; None: the model has no gate, or keeps its own.

@@ -199,6 +199,8 @@ def _expanded(text: str | os.PathLike, naming: Naming) -> list[tuple[Path, Path]
     if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
         raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
     if path.exists():
+        if not path.is_file() and not path.is_dir():  # reading it might never end
+            raise InputError(f"{path} is a device, pipe or socket. Give an image or a folder of images.")
         return [(path, path.parent)]
     if not glob.has_magic(str(text)):
         raise InputError(f"{text}: there is no such file or folder. Give an image or a folder of images.")

@@ -12,6 +12,7 @@ from glean_ext.batch.output_plan import Job
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, PhotoResult
+from glean_ext.faces.references import FaceReferences
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, write_picture
 from glean_ext.utils.messages import log_notice
@@ -25,6 +26,7 @@ def make_photo_restorer(
     outscale: float | None = None,
     batch: int = 1,
     finder: FaceFinder | None = None,
+    references: FaceReferences | None = None,
 ) -> PhotoRestorer:
     """What the options ask for, with these networks.
 
@@ -45,6 +47,7 @@ def make_photo_restorer(
         batch=batch,
         restore_batch=restorer.restore_batch,
         finder=finder,
+        references=() if references is None else references.of(restorer),
     )
 
 

@@ -11,14 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from glean_ext.errors import InputError
 from glean_ext.utils.messages import summarize_names
-from glean_ext.utils.outcome import Outcome
+from glean_ext.utils.outcome import Outcome, Report
 
 JobT = TypeVar("JobT")
 GivenT = TypeVar("GivenT", contravariant=True)  # a job, where it is only taken
@@ -47,21 +46,6 @@ class Stages(Protocol[GivenT, PreparedT, ResultT]):
 
     def size(self, prepared: PreparedT, result: ResultT) -> int:
         """Bytes that are held until they are written."""
-
-
-@dataclass
-class Report(Generic[JobT]):
-    """What became of the jobs.
-
-    Attributes:
-        done: Their number.
-        failures: Why others failed.
-        seconds: From the start to the last written file.
-    """
-
-    done: int = 0
-    failures: dict[JobT, InputError] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 def run(

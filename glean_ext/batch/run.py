@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glean_ext.batch import pipeline
@@ -14,9 +15,13 @@ from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.output_checks import require_own_faces, require_writable, without_existing
 from glean_ext.batch.output_plan import DEFAULT_FORMAT, Job, Plan, plan_outputs
 from glean_ext.batch.remote_files import plan_remote_outputs
+from glean_ext.batch.run_report import RunReport
 from glean_ext.errors import InputError
+from glean_ext.inference.references import list_references
+from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.url_files import is_file_url
+from glean_ext.utils.weight_files import weights_file
 
 FRAMES = 250  # that a video is taken to have, before it is opened
 
@@ -49,31 +54,6 @@ class RunPlan:
         return [job for job in self.jobs if job.is_video]
 
 
-@dataclass(frozen=True)
-class RunReport:
-    """What became of a run.
-
-    Attributes:
-        done: Files that were restored.
-        skipped: Files whose outputs existed.
-        failures: Why others failed.
-        faces: That were found and restored in images; None: none were searched for.
-        seconds: All of it, without loading the networks.
-        network_seconds: Of them, those in the network, of several workers on average.
-        images_per_second: None where there were no images.
-        workers: That restored them; None: this process did.
-    """
-
-    done: int = 0
-    skipped: int = 0
-    failures: dict[Job, InputError] = field(default_factory=dict)
-    faces: int | None = None
-    seconds: float = 0.0
-    network_seconds: float = 0.0
-    images_per_second: float | None = None
-    workers: int | None = None
-
-
 def plan_run(options: RestoreOptions) -> RunPlan:
     """Decide what is written where, and make sure that it can be.
 
@@ -94,7 +74,9 @@ def plan_run(options: RestoreOptions) -> RunPlan:
             require_readable(jobs[0].source, options.outscale, whole=options.model.is_missing)
     if jobs:
         options.gate_weight()  # refuses one for a model without the gate
-        options.model.check(options.cfg_options, options.size_policy, options.seed)
+        references = list_references(options.references)
+        options.model.check(options.cfg_options, options.size_policy, options.seed, len(references))
+        _require_references(options, references)
         if options.background is not None:
             options.background.check()
     if options.finds_faces:
@@ -106,6 +88,16 @@ def plan_run(options: RestoreOptions) -> RunPlan:
         require_writable(faces)
         require_own_faces(outputs, plan.images, faces, root, keep=options.overwrite or options.skip_existing)
     return plan
+
+
+def _require_references(options: RestoreOptions, references: Sequence[Path]) -> None:
+    """Raise InputError where a reference is no image, or weights that choose among them are no file."""
+    with quiet_reading(options.max_pixels):
+        for reference in references:
+            require_readable(reference, whole=True)
+    embedder = None if options.photo is None else options.photo.embedder
+    if embedder is not None and not is_url(embedder):
+        weights_file(embedder)
 
 
 def _plan_outputs(options: RestoreOptions) -> Plan:
@@ -140,10 +132,16 @@ def restore_files(
     if not plan.jobs:
         return RunReport(skipped=plan.skipped)
     if options.workers is not None or options.cluster is not None:
-        return _restore_with_workers(options, callbacks, plan)
-    with quiet_reading(options.max_pixels):
-        networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
-        return _restore_here(networks, plan)
+        from glean_ext.batch.workers import restore_jobs
+
+        root = output_root(options, plan.outputs)
+        report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
+    else:
+        with quiet_reading(options.max_pixels):
+            networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
+            report = _restore_here(networks, plan)
+    report.skipped = plan.skipped
+    return report
 
 
 def expected_images(plan: RunPlan) -> int:
@@ -153,7 +151,10 @@ def expected_images(plan: RunPlan) -> int:
 
 def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
     started, callbacks = time.monotonic(), networks.callbacks
-    report = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
+    images = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
+    report = RunReport(images.done, images.failures)
+    if plan.images:
+        report.images_per_second = len(plan.images) / images.seconds
     for job in plan.videos:
         try:
             video = networks.restore_video(job)
@@ -165,29 +166,6 @@ def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
         finally:
             callbacks.on_frames(None, None)
         callbacks.on_file(job)
-    return RunReport(
-        report.done,
-        plan.skipped,
-        report.failures,
-        networks.faces,
-        time.monotonic() - started,
-        networks.network_seconds,
-        len(plan.images) / report.seconds if plan.images else None,
-    )
-
-
-def _restore_with_workers(options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan) -> RunReport:
-    from glean_ext.batch.workers import restore_jobs
-
-    root = output_root(options, plan.outputs)
-    report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
-    return RunReport(
-        report.done,
-        plan.skipped,
-        report.failures,
-        report.faces,
-        report.seconds,
-        report.network_seconds / report.workers,
-        len(plan.images) / report.seconds if plan.images else None,
-        report.workers,
-    )
+    report.faces, report.network_seconds = networks.faces, networks.network_seconds
+    report.seconds = time.monotonic() - started
+    return report

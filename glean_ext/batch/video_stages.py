@@ -15,6 +15,7 @@ from glean_ext.batch.options import ModelSource, RestoreOptions
 from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer, TileSizes
+from glean_ext.inference.references import list_references
 from glean_ext.utils.files import write_json
 from glean_ext.utils.image_io import Picture
 from glean_ext.utils.messages import log_notice
@@ -24,6 +25,7 @@ from glean_ext.video.smooth_frames import SmoothFrames
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
     from glean_ext.faces.detection import FaceFinder
+    from glean_ext.faces.references import FaceReferences
     from glean_ext.faces.smooth_photos import SmoothPhotos
 
 Array = np.ndarray
@@ -52,6 +54,7 @@ class VideoRestorer:
         restorer: The network. All frames of a video have the same name, so equal notices are reported once.
         background: What enlarges all but the faces of photographs; None is bicubic.
         finder: Finds the faces of photographs; None makes one.
+        references: Of the faces of photographs; None: there are none, or ``restorer`` has them.
         notify: Gets a notice for each thing that is not as one would expect, perhaps in another thread.
     """
 
@@ -61,15 +64,18 @@ class VideoRestorer:
         restorer: ImageRestorer,
         background: ImageRestorer | None = None,
         finder: FaceFinder | None = None,
+        references: FaceReferences | None = None,
         notify: Callable[[Notice], None] = log_notice,
     ):
         self.options, self.restorer, self.background = options, restorer, background
-        self.finder, self.notify = finder, notify
+        self.finder, self.references, self.notify = finder, references, notify
         models = [options.model]
         if options.background is not None:
             models.append(options.background)
         # What None and 'auto' in the options stand for.
         runs = {name: getattr(restorer.network, name, None) for name in ("dtype", "engine")}
+        if options.references:
+            runs["references"] = [_identity(str(file)) for file in list_references(options.references)]
         self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), **runs})
 
     def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> RestoredVideo:
@@ -166,6 +172,7 @@ class FrameRestorer:
                 1 if video.options.outscale is None else video.options.outscale,
                 video.options.batch,
                 video.finder,
+                video.references,
             )
         self.smooth = self._smooth() if video.options.temporal else None
 

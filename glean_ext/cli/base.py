@@ -32,14 +32,16 @@ EXTRAS = {  # package -> the extra that brings it
     "ai_edge_litert": "faces",
     "av": "video",
     "huggingface_hub": "hub",
+    "lpips": "lpips",
     "onnxruntime": "onnx",
     "openvino": "openvino",
 }
 # Libraries whose warnings are about their own code, and mean nothing to who runs a command.
-CHATTY = "albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
+CHATTY = "PIL|albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
+ONE_BY_ONE = {"references": "reference"}  # options that name one of several
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -48,14 +50,15 @@ def as_option(parameter: str, value: str | None = None) -> str:
 
     >>> as_option("size_policy", "resize"), as_option("photo", "True"), as_option("checkpoint")
     ('--size-policy resize', '--photo', 'CHECKPOINT')
-    >>> as_option("discriminator", "False"), as_option("model", "list")
-    ('--no-discriminator', 'glean models')
+    >>> as_option("discriminator", "False"), as_option("model", "list"), as_option("references")
+    ('--no-discriminator', 'glean models', '--reference')
     """
     if (parameter, value) == ("model", "list"):
         return "glean models"
     if parameter in POSITIONALS:
         return value or parameter.upper()
-    name = f"--{'no-' if value == 'False' else ''}{parameter.replace('_', '-')}"
+    name = ONE_BY_ONE.get(parameter, parameter).replace("_", "-")
+    name = f"--{'no-' if value == 'False' else ''}{name}"
     return name if value in (None, "True", "False") else f"{name} {value}"
 
 
@@ -73,6 +76,15 @@ def fail(reason: object) -> NoReturn:
 
 class Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, with the options that are nearest to an unknown one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which takes an empty argument, as of a variable of the shell that is not set, for a value."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "" in given:
+            before = given[: given.index("")]
+            after = f" after {before[-1]}" if before else ""
+            self.error(f"there is an empty argument{after}: a variable of the shell may not be set")
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.cli.early_checks import require_output
     from glean_ext.utils.files import require_suffix
+    from glean_ext.utils.messages import printable
     from glean_ext.utils.weight_files import local_path, require_convertible
 
     require_suffix(args.out, ".safetensors")
@@ -41,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     bank = convert_bank(args.source, args.out, args.kind, not args.no_discriminator, args.bgr)
     size = bank.generator["out_size"]
-    print(f"{args.source}: {bank.format}, {' and '.join(bank.taken)}, {size}x{size}")
+    print(printable(f"{args.source}: {bank.format}, {' and '.join(bank.taken)}, {size}x{size}"))
     for note in bank.notes:
         print(f"note: {note}")
-    print(f"wrote {args.out}; for the config:")
+    print(printable(f"wrote {args.out}; for the config:"))
     print(f"    generator=dict({_arguments(bank.generator, args.out, 'generator_ema')})")
     if bank.discriminator:
         print(f"    discriminator=dict({_arguments(bank.discriminator, args.out, 'discriminator')})")

@@ -11,16 +11,19 @@ from typing import Any
 from mmengine.config import Config
 
 from glean_ext.config import find_config
+from glean_ext.engine.config_arguments import FOR_TEST, FOR_TRAINING, check_arguments
 from glean_ext.engine.config_checks import check_sections, check_settings, require, require_writable_work_dir
+from glean_ext.engine.dataloader_check import check_dataloader
 from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.files import nearest_folder
+from glean_ext.utils.tar_shards import list_shards
 from glean_ext.utils.weight_files import ASSET_SCHEME, local_path, weights_file
 
 FOR_RUNS = ("mmagic", "mmcv", "torchvision", "albumentations")  # what training and testing import
 WEIGHTS = ("checkpoint", "pretrained")  # settings that name files of weights
-DATASET = "SRFolderDataset"
+DATASET, SHARDS = "SRFolderDataset", "SRShardDataset"
 TORCHVISION = "torchvision://"
 
 
@@ -35,6 +38,7 @@ def check_training(cfg: Config) -> None:
     check_settings(cfg)
     require_writable_work_dir(cfg)
     require_packages(*FOR_RUNS)
+    check_arguments(cfg, FOR_TRAINING)
     for name in "train_dataloader", "val_dataloader":
         _check_datasets(cfg.get(name))
     _require_weights([cfg.get("load_from"), *_weights(cfg.model), *_weights(cfg.get("val_evaluator"))])
@@ -49,8 +53,10 @@ def check_test(cfg: Config, checkpoint: str) -> None:
     """
     require(cfg, "test_dataloader", "test_cfg", "test_evaluator")
     check_sections(cfg)
+    check_dataloader(cfg)
     require_writable_work_dir(cfg)
     require_packages(*FOR_RUNS)
+    check_arguments(cfg, FOR_TEST)
     _check_datasets(cfg.test_dataloader)
     _require_weights([checkpoint, *_weights(cfg.test_evaluator)])
 
@@ -88,6 +94,8 @@ def _check_datasets(loaders: Any) -> None:
             require_folders(root, prefix, names)
             if not names and not (folder := os.path.join(root, prefix.get("gt") or "")).endswith(".lmdb"):
                 list_images(folder, bool(dataset.get("recursive")))
+        if dataset.get("type") == SHARDS and dataset.get("shards"):
+            list_shards(dataset["shards"])
 
 
 def _weights(part: Any) -> Iterator[str]:

@@ -51,14 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in given:
             given[name] = tuple(given[name])
 
-    from glean_ext.cli.early_checks import require_output, require_packages
+    from glean_ext.cli.early_checks import require_output
     from glean_ext.cli.plain_console import PlainConsole
     from glean_ext.evaluation import EvaluationOptions, evaluate
     from glean_ext.utils.progress import ProgressBar
 
     options = EvaluationOptions(**given)
     require_output(options.report)
-    require_packages("mmagic", "torchvision")
     console = PlainConsole()
     with ProgressBar(console, transient=True) as bar:
         task = bar.add_task("measuring", total=None)

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glean_ext.inference.export_formats import PACKAGES, require_suffix
     from glean_ext.network_settings import require_network
     from glean_ext.utils.dataset_folders import list_images
+    from glean_ext.utils.messages import printable
     from glean_ext.utils.weight_files import weights_file
 
     require_suffix(args.out, args.format)
@@ -63,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.int8:
         report = export_int8(args.config, args.checkpoint, args.out, args.calibrate, args.cfg_options, print)
-        print(f"wrote {args.out}")
+        print(printable(f"wrote {args.out}"))
         print("\n".join(report.lines()))
         return 0
     metadata = export(args.config, args.checkpoint, args.out, args.format, args.dtype, args.cfg_options, print)
-    print(f"wrote {args.out}: results differ from the network's by at most {metadata.max_difference:.2g} of the range")
+    difference = f"results differ from the network's by at most {metadata.max_difference:.2g} of the range"
+    print(printable(f"wrote {args.out}: {difference}"))
     return 0

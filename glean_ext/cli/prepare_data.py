@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from glean_ext import cli
-from glean_ext.cli.restore_options import whole_number
+from glean_ext.cli.restore_options import CLUSTER_HELP, whole_number
 
 LISTS = ("train", "test")
 
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-pixels", type=whole_number, metavar="N", help="reject images with more pixels (default: 200e6)")
     add("--shard", metavar="I/N", help="make only the Ith of N parts, for job arrays; a run without it completes OUT")
     add("--workers", type=int, metavar="N", help="number of processes (default: one for each core)")
+    add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     return parser
 
 
@@ -76,10 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.data_preparation.options import PRESETS, PreparationOptions
     from glean_ext.data_preparation.prepare import prepare
+    from glean_ext.utils.messages import printable
     from glean_ext.utils.progress import ProgressBar
     from glean_ext.utils.shard import Shard
 
     source, out, workers = given.pop("source"), given.pop("out"), given.pop("workers", None)
+    cluster = given.pop("cluster", None)
     shard = Shard.parse(given.pop("shard")) if "shard" in given else None
     lists = given.pop("list", [])
     names = [split for split, _ in lists]
@@ -103,9 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def notify(notice: object) -> None:
         with suppress(OSError):  # stderr cannot be written to
-            bar.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+            bar.console.print(printable(str(notice)), markup=False, highlight=False, soft_wrap=True)
 
-    report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard)
+    report = prepare(source, out, options, dict(lists), workers, face_crop, bar, notify, shard, cluster)
     if shard is None:
         _print_summary(report, out)
     else:
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_summary(report: dict, out: Path) -> None:
-    from glean_ext.utils.messages import summarize_names
+    from glean_ext.utils.messages import printable, summarize_names
 
     print(f"{report['train']} training and {report['test']} test images of {report['images']} in {report['seconds']} s")
     for what in "rejected", "duplicates dropped", "duplicates kept":
@@ -126,4 +129,4 @@ def _print_summary(report: dict, out: Path) -> None:
         print(f"of animations and files with several pages, only the first image is used: {names}")
     if report["left out"]:
         print(f"left out, no images or hidden: {summarize_names(report['left out'])}")
-    print(f"{out}: report.json, images.csv, contact_sheet.png")
+    print(printable(f"{out}: report.json, images.csv, contact_sheet.png"))

@@ -17,10 +17,12 @@ if TYPE_CHECKING:  # takes a moment to load, which --help need not wait for
 SIZE_OPTIONS = {"size_policy": "name", "fit": "fit", "tile_size": "tile_size", "tile_overlap": "tile_overlap"}
 PHOTO_OPTIONS = (
     *("fidelity", "only_center_face", "aligned", "min_face", "max_faces", "when_no_face", "save_faces", "background"),
+    "embedder",
 )
 BICUBIC = "bicubic"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
+CLUSTER_HELP = "work on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
 CONFIGS = Path(__file__).parents[1] / ".mim" / "configs"  # as glean_ext.config, which takes a moment to load
 
 USAGE = """%(prog)s INPUT ... -o OUTPUT [options]
@@ -69,6 +71,8 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
         photo["background"] = background(photo["background"])
     if given.pop("photo", False):
         given["photo"] = PhotoOptions(**photo)
+    if "references" in given:
+        given["references"] = tuple(given["references"])
     if "shard" in given:
         given["shard"] = Shard.parse(given["shard"])
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
@@ -181,6 +185,15 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         metavar="CLASS",
         help="of models with classes: that of all images, by name or number (default: the model estimates it)",
     )
+    group.add_argument(
+        "--reference",
+        dest="references",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="of models that take references: other images of what the inputs show, or folders of them, up to 8; with "
+        "--photo photographs of the same person",
+    )
     group.add_argument("--batch", type=int, metavar="N", help="images at once, of one size (default 1)")
     group.add_argument(
         "--workers",
@@ -188,9 +201,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="restore in N processes, which share the GPUs; auto: one for each GPU, without GPUs one for each core",
     )
-    group.add_argument(
-        "--cluster", metavar="ADDRESS", help="restore on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto"
-    )
+    group.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     group.add_argument("--shard", metavar="I/N", help="only the Ith of N parts of the files: for job arrays")
     group.add_argument(
         "--compile",
@@ -283,6 +294,12 @@ def _add_photo_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--save-faces", type=Path, metavar="DIR", help="write the aligned faces, before and after, into this folder"
+    )
+    group.add_argument(
+        "--embedder",
+        metavar="WEIGHTS",
+        help="chooses the references of each face: an ArcFace ResNet-18 (arcface_resnet18.pth); without it every face "
+        "gets all of them",
     )
     group.add_argument(
         "--background",

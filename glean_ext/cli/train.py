@@ -19,17 +19,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glean_ext.cli.early_checks import check_training
     from glean_ext.config import load_run_config
+    from glean_ext.engine.config_changes import scale_learning_rates, use_mixed_precision
+    from glean_ext.engine.config_checks import check_sections
 
     cfg = load_run_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.local_rank)
-    check_training(cfg)
-
-    from glean_ext.engine.runner import scale_learning_rates, train, use_mixed_precision
-
     cfg.resume = args.resume or cfg.get("resume", False)
+    check_sections(cfg)
     if args.amp:
         use_mixed_precision(cfg)
     if args.auto_scale_lr:
         scale_learning_rates(cfg)
+    check_training(cfg)
+
+    from glean_ext.engine.runner import train
+
     if args.dry_run:
         from glean_ext.engine.dry_run import dry_run
 
@@ -40,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_report(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from glean_ext.cli.plain_console import PlainConsole
+    from glean_ext.utils.messages import printable
 
     table = Table("dry run", "")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(printable, row))
+    PlainConsole().print(table, soft_wrap=False)

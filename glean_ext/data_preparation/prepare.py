@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from glean_ext.data_preparation.crop_resize import FaceCrop, RejectedImageError, crop_and_resize
-from glean_ext.data_preparation.image_processor import ImageProcessor, Task, process_all
+from glean_ext.data_preparation.image_processor import ImageProcessor, Task, Workforce, process_all
 from glean_ext.data_preparation.options import PreparationOptions
 from glean_ext.data_preparation.readers import Entry, open_source
 from glean_ext.data_preparation.record_log import ImageRecord, RecordLog
@@ -35,9 +35,9 @@ from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
-from glean_ext.utils.processes import count_cores
 from glean_ext.utils.progress import ProgressBar
 from glean_ext.utils.shard import Shard
+from glean_ext.workers.ray_pool import require_cluster
 
 Notify = Callable[[Notice], None]
 
@@ -52,6 +52,7 @@ def prepare(
     bar: ProgressBar | None = None,
     notify: Notify = log_notice,
     shard: Shard | None = None,
+    cluster: str | None = None,
 ) -> dict:
     """Prepare a data set, or continue with one.
 
@@ -65,23 +66,27 @@ def prepare(
         options: How.
         lists: Only these files, in this split: ``{'train': path, 'test': path}``, where ``train`` may be ``'rest'``; or
             ``{'all': path}``, split as the options say.
-        workers: Number of processes (default: one for each core).
+        workers: Number of processes (default: one for each core, of this machine or of the cluster).
         face_crop: Finds the face, for ``crop='face'``; has to be picklable.
         bar: Shows the progress.
         notify: Called with what the user should know.
         shard: Make only this part of the images, beside processes that make the others. A run without it completes
             the data set.
+        cluster: Address of a Ray cluster, which makes the images then. All nodes have ``source`` and ``out`` under the
+            same paths.
 
     Returns:
         The content of ``report.json``; of a shard the number of its ``images``, and how many it made ``now``.
 
     Raises:
-        InputError: No image of the source can be used, the output folder belongs to something else, or files cannot be
-            written.
+        InputError: No image of the source can be used, the output folder belongs to something else, files cannot be
+            written, or the cluster cannot be used.
     """
     start = time.perf_counter()
     lists = lists or {}
     _check_paths(source, out)
+    if cluster is not None:
+        require_cluster(cluster)
     opened = open_source(source)
     entries, left_out = opened.find()
     if not entries:
@@ -94,7 +99,7 @@ def prepare(
     output = PreparedOutput(out, options)
     processor = ImageProcessor(opened, output.staging, options, face_crop)
     with closing(RecordLog(out, described, shard)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
-        preparation = Preparation(processor, output, log, workers or count_cores(), bar, notify)
+        preparation = Preparation(processor, output, log, Workforce(workers, cluster, notify), bar)
         if shard is not None:
             return preparation.run_shard(chosen, shard)
         return preparation.run(chosen, wanted, facts, start)
@@ -107,9 +112,8 @@ class Preparation:
     processor: ImageProcessor
     output: PreparedOutput
     log: RecordLog
-    workers: int
+    workforce: Workforce
     bar: ProgressBar
-    notify: Notify
 
     def run(self, entries: dict[str, Entry], wanted: dict[str, str], facts: dict, start: float) -> dict:
         """Do what is not done yet. Returns the report."""
@@ -119,13 +123,13 @@ class Preparation:
         kept = [record for record in records.values() if record.split]
         same = not waiting and records.keys() == entries.keys() and report.items() >= facts.items()
         if same and not self.output.find_missing(kept):
-            self.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
+            self.workforce.notify(Notice(f"{self.output.folder} is complete, there is nothing to do."))
             return report
         report_file.unlink(missing_ok=True)  # written last: with it, the data set is complete
         names = self._assign_names(entries)
         what = "reading"
         while True:
-            self._process([(entries[key], names[key]) for key in sorted(waiting)], what)
+            self._process([Task(entries[key], names[key]) for key in sorted(waiting)], what)
             usable = [records[key] for key in entries if not records[key].kind]
             if not usable:
                 raise _explain_nothing_usable(self.processor.source.path, [records[key] for key in entries])
@@ -153,7 +157,7 @@ class Preparation:
         """Make the images of a shard. Returns numbers of images."""
         own = {key: entry for key, entry in entries.items() if shard.has(key)}
         waiting, names = self._find_waiting(own), self._assign_names(entries)
-        self._process([(entries[key], names[key]) for key in sorted(waiting)], f"shard {shard}")
+        self._process([Task(entries[key], names[key]) for key in sorted(waiting)], f"shard {shard}")
         return {"images": len(own), "now": len(waiting)}
 
     def _find_waiting(self, entries: Mapping[str, Entry]) -> set[str]:
@@ -165,13 +169,18 @@ class Preparation:
         return assign_names(entries, {record.key: record.name for record in self.log.records.values()})
 
     def _process(self, tasks: Sequence[Task], what: str) -> None:
-        results = process_all(self.processor, tasks, self.workers)
+        if not tasks:
+            return
+        progress = self.bar.add_task(what, total=len(tasks))
+
+        def keep(record: ImageRecord) -> None:
+            self.log.append(record)
+            self.bar.advance(progress)
+
         try:
-            with closing(results):
-                for record in self.bar.track(results, len(tasks), description=what):
-                    self.log.append(record)
+            process_all(self.processor, tasks, self.workforce, keep)
         except KeyboardInterrupt:
-            self.notify(Notice("Interrupted. The next run continues from here."))
+            self.workforce.notify(Notice("Interrupted. The next run continues from here."))
             raise
 
     def _show(self, entry: Entry, record: ImageRecord) -> np.ndarray:

@@ -46,6 +46,10 @@ class Source(ABC):
     def __reduce__(self) -> tuple:
         return type(self), (self.path,)
 
+    def absolute(self) -> Source:
+        """The same for a process in another folder."""
+        return type(self)(Path(os.path.abspath(self.path)))
+
     @abstractmethod
     def find(self) -> tuple[list[Entry], list[str]]:
         """The image files by extension, sorted by key, and the paths of everything else.
@@ -86,12 +90,13 @@ class FolderSource(Source):
         found = []
         for path in listing.files:
             status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is rejected when it is read
-            found.append((path.relative_to(self.path).as_posix(), path, status.st_size, status.st_mtime_ns))
+            within = path.relative_to(self.path)
+            found.append((within.as_posix(), within, status.st_size, status.st_mtime_ns))
         left_out = [_printable(path.relative_to(self.path).as_posix()) for path in listing.left_out + listing.hidden]
         return _entries(found), sorted(left_out)
 
     def _read(self, entry: Entry) -> bytes:
-        return entry.locator.read_bytes()
+        return (self.path / entry.locator).read_bytes()
 
 
 class ZipSource(Source):

@@ -1,7 +1,9 @@
-"""The dataset, the transforms and the sampler that MMagic does not have, and checks of dataloaders."""
+"""The datasets, the transforms and the sampler that MMagic does not have, and checks of dataloaders."""
 
-from glean_ext.datasets.dataloader_check import check_dataloader
+from glean_ext.datasets.image_references import LoadReferences
 from glean_ext.datasets.resumable_sampler import ResumableSampler
-from glean_ext.datasets.sr_folder_dataset import LoadOrMakeLQ, LoadRGB, SRFolderDataset
+from glean_ext.datasets.sr_folder_dataset import SRFolderDataset
+from glean_ext.datasets.sr_shard_dataset import SRShardDataset
+from glean_ext.datasets.sr_transforms import LoadOrMakeLQ, LoadRGB
 
-__all__ = ["LoadOrMakeLQ", "LoadRGB", "ResumableSampler", "SRFolderDataset", "check_dataloader"]
+__all__ = ["LoadOrMakeLQ", "LoadRGB", "LoadReferences", "ResumableSampler", "SRFolderDataset", "SRShardDataset"]

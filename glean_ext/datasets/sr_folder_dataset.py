@@ -6,28 +6,24 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-from mmagic.datasets import BasicImageDataset
-from mmcv.transforms import BaseTransform
 from mmengine.dist import get_dist_info
 
 from glean_ext.datasets.image_labels import image_labels
-from glean_ext.datasets.resumable_sampler import seeded
-from glean_ext.errors import InputError, UnreadableImageError
+from glean_ext.datasets.image_references import image_references
+from glean_ext.datasets.sr_dataset import SRDataset
+from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.file_listing import Listing
 from glean_ext.utils.file_lists import read_file_list
-from glean_ext.utils.image_io import EXTENSIONS, read_rgb
-from glean_ext.utils.imresize import imresize
+from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.messages import summarize_names
-
-MAX_SKIPPED = 20  # damaged files in a row, after which training stops
 
 logger = logging.getLogger(__name__)
 
 
-class SRFolderDataset(BasicImageDataset):
+class SRFolderDataset(SRDataset):
     """A folder of ground-truth images; low-resolution ones are made on the fly, or come from a second folder.
 
     Without ``ann_file``, the images are all files with one of :data:`~glean_ext.utils.image_io.EXTENSIONS`, in upper or
@@ -50,6 +46,9 @@ class SRFolderDataset(BasicImageDataset):
             ``'folders'`` or a JSON file; the samples then have it as ``gt_label``. Empty: images have no classes.
         classes: The classes in the order of their numbers; images of others are left out. A number: all, sorted, and
             there must be so many. None: all, sorted.
+        references: Where others of the same identity are known from, see
+            :func:`~glean_ext.datasets.image_references.image_references`: ``'folders'`` or a JSON file; the samples
+            then have their files as ``ref_paths``, which ``LoadReferences`` loads. Empty: there are none.
 
     Raises:
         InputError: A folder, an annotation file or a file that it names is missing, there is no image, or
@@ -66,24 +65,17 @@ class SRFolderDataset(BasicImageDataset):
         metainfo: dict | None = None,
         test_mode: bool = False,
         recursive: bool = False,
-        unreadable: str = "stop",
+        unreadable: Literal["stop", "skip"] = "stop",
         labels: str = "",
         classes: Sequence[str] | int | None = None,
+        references: str = "",
     ):
-        if unreadable not in ("stop", "skip"):
-            raise InputError(f"SRFolderDataset.unreadable is {unreadable!r}, but it must be 'stop' or 'skip'.")
-        if not isinstance(scale, int) or scale < 1:
-            raise InputError(f"SRFolderDataset.scale is {scale!r}, but it must be a whole number, 1 or more.")
-        if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
-            raise InputError(
-                f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
-                "dict(gt='<folder>', img='<folder>')."
-            )
+        self.check(scale, unreadable)
         require_folders(data_root, data_prefix, ann_file)
         if classes is not None and not labels:
             raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")
         self.scale = scale
-        self.labels, self.classes = labels, classes
+        self.labels, self.classes, self.references = labels, classes, references
         self.skips = unreadable == "skip" and not test_mode
         super().__init__(
             ann_file=ann_file,
@@ -100,10 +92,12 @@ class SRFolderDataset(BasicImageDataset):
     def load_data_list(self) -> list[dict]:
         names = self._read_names() if self.ann_file else self._list_names()
         labels = image_labels(names, self.labels, self.data_root or "", self.classes) if self.labels else {}
+        names = list(labels) or names
+        references = image_references(names, self.references, self.data_root or "") if self.references else {}
         samples: list[dict] = []
         missing: list[str] = []
-        for name in labels or names:
-            sample = {"key": os.path.splitext(name)[0], "scale": self.scale}
+        for name in list(references) or names:
+            sample: dict[str, Any] = {"key": os.path.splitext(name)[0], "scale": self.scale}
             if labels:
                 sample["gt_label"] = labels[name]
             for key, folder in self.data_prefix.items():
@@ -112,10 +106,15 @@ class SRFolderDataset(BasicImageDataset):
                 # Images in an LMDB are looked up when they are read.
                 if not folder.endswith(".lmdb") and not os.path.isfile(path):
                     missing.append(path)
+            if references:
+                paths = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
+                sample["ref_paths"] = paths
+                missing.extend(path for path in paths if not os.path.isfile(path))
             samples.append(sample)
         if missing:
             raise InputError(
-                f"{summarize_names(missing, shown=1)}: no such file, but {self.ann_file or self.data_prefix['gt']} "
+                f"{summarize_names(missing, shown=1)}: no such file, but "
+                f"{self.ann_file or self.references or self.data_prefix['gt']} "
                 "names it. Correct the list or the files."
             )
         return samples
@@ -158,36 +157,6 @@ class SRFolderDataset(BasicImageDataset):
             )
         return os.path.abspath(path)
 
-    def __getitem__(self, position: int | tuple[int, int]) -> dict:
-        """Sample ``index``; for ``(index, seed)``, see :class:`ResumableSampler`, its random transforms are seeded."""
-        if isinstance(position, int):
-            return super().__getitem__(position)
-        index, seed = position
-        with seeded(seed):
-            return super().__getitem__(index)
-
-    def prepare_data(self, index: int) -> dict:
-        """A packed sample; with ``unreadable='skip'``, ``skipped`` names the damaged files whose place it takes.
-
-        Raises:
-            InputError: Images do not suit the config, or more than a few files in a row are damaged.
-        """
-        if not self.skips:
-            return self.pipeline(self.get_data_info(index))
-        skipped: list[str] = []
-        while True:
-            sample = self.get_data_info(index)
-            try:
-                packed = self.pipeline(sample)
-                packed["data_samples"].set_metainfo({"skipped": skipped})
-                return packed
-            except UnreadableImageError as error:
-                low = sample.get("img_path")
-                skipped.append(low if low and str(error).startswith(low) else sample["gt_path"])
-                if len(skipped) == MAX_SKIPPED:
-                    raise
-            index = self._rand_another()
-
 
 def _warn_of_left_out(folder: str, listing: Listing, recursive: bool) -> None:
     hint = ""
@@ -195,61 +164,3 @@ def _warn_of_left_out(folder: str, listing: Listing, recursive: bool) -> None:
         hint = " Set recursive=True to look in subfolders, too."
     if line := listing.describe_left_out(folder, EXTENSIONS):
         logger.warning("%s%s", line, hint)
-
-
-class LoadRGB(BaseTransform):
-    """Sets ``key`` (``'gt'`` or ``'img'``) to the image of the file ``<key>_path``: (H, W, 3), uint8, RGB.
-
-    MMagic's ``LoadImageFromFile`` stops with a traceback at some damaged files and reads others in part.
-
-    Raises:
-        UnreadableImageError: The file is damaged, or no image.
-        InputError: The file is missing or may not be read.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def transform(self, results: dict) -> dict:
-        return _set_image(results, self.key, read_rgb(results[f"{self.key}_path"]))
-
-
-class LoadOrMakeLQ(BaseTransform):
-    """Sets ``img``, the low-resolution image: (h, w, 3), uint8, RGB.
-
-    It is read from the file ``img_path`` when the dataset has pairs, or when there is no ``gt``, as in inference;
-    otherwise it is made from ``gt`` by MATLAB's antialiased bicubic ``imresize`` with factor ``1 / scale``, rounded to
-    8 bits as in a file.
-
-    Raises:
-        UnreadableImageError: The file is damaged, or no image.
-        InputError: The sides of ``gt`` are not multiples of ``scale``; ``gt`` is not ``scale`` times as large as the
-            image of the pair; ``gt`` was loaded as BGR.
-    """
-
-    def transform(self, results: dict) -> dict:
-        if "gt" not in results:
-            return _set_image(results, "img", read_rgb(results["img_path"]))
-        gt, scale, path = results["gt"], results["scale"], results["gt_path"]
-        h, w = gt.shape[:2]
-        if results.get("gt_channel_order", "rgb") != "rgb":
-            raise InputError("GLEAN works in RGB, but gt was loaded as BGR. Load it with channel_order='rgb'.")
-        if h % scale or w % scale:
-            raise InputError(
-                f"{path} has {w}x{h} pixels, which {scale} does not divide. Crop or resize the ground truth, or change "
-                "the dataset's scale."
-            )
-        if "img_path" not in results:
-            return _set_image(results, "img", imresize(gt, size=(h // scale, w // scale)))
-        img = read_rgb(results["img_path"])
-        if (h, w) != (scale * img.shape[0], scale * img.shape[1]):
-            raise InputError(
-                f"{results['img_path']} has {img.shape[1]}x{img.shape[0]} pixels, but the ground truth {path} has "
-                f"{w}x{h}, which is not {scale} times as much. Correct the files or the dataset's scale."
-            )
-        return _set_image(results, "img", img)
-
-
-def _set_image(results: dict, key: str, image: np.ndarray) -> dict:
-    """Set an image and what MMagic's preprocessor must know about it: without the order, metrics swap red and blue."""
-    return results | {key: image, f"{key}_channel_order": "rgb", f"{key}_color_type": "color"}

@@ -12,7 +12,9 @@ from typing import Any
 
 from mmengine import Config
 
+from glean_ext.engine.dataloader_check import check_dataloader
 from glean_ext.errors import InputError
+from glean_ext.network_settings import require_adversarial, require_bank_source, require_pretrained
 from glean_ext.utils.files import nearest_folder
 
 
@@ -83,6 +85,16 @@ NUMBERS = {
     "auto_scale_lr.base_batch_size": COUNT,
     "log_processor.window_size": COUNT,
 }
+RESTORERS = ("GLEAN", "GLEANColorizer")
+CHOICES = {
+    "model.gan_loss.gan_type": ("vanilla", "lsgan", "smgan", "wgan", "hinge", "l1"),
+    "model.pixel_loss.reduction": ("none", "mean", "sum"),
+}
+# Whether a greater or a lower value of a metric is better.
+RULES = {
+    **dict.fromkeys(("PSNR", "SSIM", "MultiScaleSSIM", "SNR", "LR_PSNR", "Identity"), "greater"),
+    **dict.fromkeys(("MAE", "MSE", "SAD", "LPIPS", "FID", "NIQE", "LR_MAE", "Identity_distance"), "less"),
+}
 SECTIONS = (
     "model",
     "train_cfg",
@@ -108,10 +120,7 @@ def check_training(cfg: Config) -> None:
     Raises:
         InputError: The first mistake.
     """
-    from glean_ext.datasets import check_dataloader  # needs torch
-
     check_settings(cfg)
-    check_dataloader(cfg)
     _check_optimizers(cfg)
 
 
@@ -124,6 +133,14 @@ def check_settings(cfg: Config) -> None:
     check_sections(cfg)
     _refuse_strategies(cfg)
     _check_numbers(cfg)
+    _check_choices(cfg)
+    _check_best(cfg)
+    if cfg.model.get("type") in RESTORERS:
+        require_adversarial(cfg.model)
+        require_bank_source(cfg.model.generator)
+        if init_cfg := (cfg.model.get("discriminator") or {}).get("init_cfg"):
+            require_pretrained(init_cfg)
+    check_dataloader(cfg)
     _check_schedules(cfg)
 
 
@@ -184,12 +201,39 @@ def check_sections(cfg: Config) -> None:
 
 def _check_numbers(cfg: Config) -> None:
     for pattern, kind in NUMBERS.items():
-        for name, value in _find(cfg.to_dict(), pattern.split("."), ()):
+        for name, value in find_settings(cfg.to_dict(), pattern.split(".")):
             if value is not None and not kind.accepts(value):
                 raise InputError(f"config: {name} is {value!r}, but it must be {kind}. Correct it.")
 
 
-def _find(content: Any, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+def _check_choices(cfg: Config) -> None:
+    for pattern, choices in CHOICES.items():
+        for name, value in find_settings(cfg.to_dict(), pattern.split(".")):
+            if value not in choices:
+                raise InputError(
+                    f"config: {name} is {value!r}, but it must be one of {', '.join(choices)}. Correct it."
+                )
+
+
+def _check_best(cfg: Config) -> None:
+    """Check the rule of the best checkpoint, where one is given for one metric."""
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if isinstance(best := hook.get("save_best"), str) and isinstance(rule := hook.get("rule"), str):
+        check_rule(best, rule)
+
+
+def check_rule(metric: str, rule: str) -> None:
+    """Raise InputError where a rule of a metric keeps the worst checkpoint."""
+    better = RULES.get(metric.split("/")[-1], rule)
+    if rule != better:
+        adjective = "lower" if better == "less" else "greater"
+        raise InputError(
+            f"config: default_hooks.checkpoint.rule is {rule!r}, but a {adjective} {metric} is better. Set "
+            f"default_hooks.checkpoint.rule={better!r}."
+        )
+
+
+def find_settings(content: Any, pattern: list[str], path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
     """The settings that a pattern of :data:`NUMBERS` names, and their values."""
     if not pattern:
         yield ".".join(path), content
@@ -203,7 +247,7 @@ def _find(content: Any, pattern: list[str], path: tuple[str, ...]) -> Iterator[t
         items = []
     for key, value in items:
         if first in ("*", key):
-            yield from _find(value, rest, (*path, key))
+            yield from find_settings(value, rest, (*path, key))
 
 
 def _check_optimizers(cfg: Config) -> None:
@@ -223,7 +267,7 @@ def _check_schedules(cfg: Config) -> None:
     if "max_iters" not in (cfg.get("train_cfg") or {}):
         return
     for pattern in "param_scheduler", "param_scheduler.*", "param_scheduler.*.*":
-        for name, scheduler in _find(cfg.to_dict(), pattern.split("."), ()):
+        for name, scheduler in find_settings(cfg.to_dict(), pattern.split(".")):
             if not isinstance(scheduler, Mapping) or "type" not in scheduler:
                 continue
             if scheduler.get("by_epoch", True) and not scheduler.get("convert_to_iter_based"):

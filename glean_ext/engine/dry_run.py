@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from glean_ext.compat import end_workers
+from glean_ext.datasets.sr_transforms import read_image
 from glean_ext.engine.config_checks import require_writable_work_dir
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
@@ -24,7 +25,6 @@ from glean_ext.engine.hooks.start_summary_hook import describe_bank
 from glean_ext.engine.runner import train
 from glean_ext.engine.unwrap import unwrap
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.temporary_folder import temporary_folder_errors
 
 STEPS = 2  # the first one also warms up, the second is timed
@@ -173,8 +173,9 @@ def _read(datasets: Sequence) -> ImageCount:
                 return count
             info = dataset.get_data_info(index)
             try:
-                for path in {value for key, value in info.items() if key.endswith("_path")}:
-                    read_rgb(path)
+                for name in info:
+                    if name.endswith("_path"):
+                        read_image(info, name.removesuffix("_path"))
             except UnreadableImageError:
                 if not getattr(dataset, "skips", False):
                     raise

@@ -16,10 +16,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from glean_ext import checkpoints
-from glean_ext.datasets import check_dataloader
 from glean_ext.engine import config_checks
 from glean_ext.engine.checkpoint_resume import newest_whole_checkpoint
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors, import_plugins
+from glean_ext.engine.dataloader_check import check_dataloader
 from glean_ext.engine.distribution import check_processes, use_gloo_on_cpus
 from glean_ext.engine.hooks.adaptive_augmentation_hook import AdaptiveAugmentationHook
 from glean_ext.engine.hooks.evaluation_check_hook import EvaluationCheckHook
@@ -38,7 +38,6 @@ from glean_ext.utils.weight_files import is_safetensors, local_path
 
 logger = logging.getLogger(__name__)
 
-AMP_WRAPPERS = ("MixedPrecisionOptimWrapper", "AmpOptimWrapper")
 DEFAULT_HOOKS = (  # of every training, besides those of mmengine and of the config
     PlainKeysHook,
     RandomStateHook,
@@ -80,47 +79,6 @@ class TrainingRunner(QuietRunner):
         """As mmengine's."""
         self.call_hook("gather_state")
         super().save_checkpoint(*args, **kwargs)
-
-
-def use_mixed_precision(cfg: Config, dtype: str = "bfloat16") -> None:
-    """Give every optimiser of ``cfg`` the mixed-precision wrapper.
-
-    Raises:
-        InputError: An optimiser has a wrapper of another kind, or there is no optimiser.
-    """
-    wrappers = {k: v for k, v in (cfg.get("optim_wrapper") or {}).items() if isinstance(v, dict) and "optimizer" in v}
-    for name, wrapper in wrappers.items():
-        kind = wrapper.get("type", "OptimWrapper")
-        if kind == "OptimWrapper":
-            wrapper.update(type="MixedPrecisionOptimWrapper", dtype=dtype)
-        elif kind not in AMP_WRAPPERS:
-            raise InputError(
-                f"optim_wrapper.{name} is a {kind}, which has no mixed precision.",
-                parameter="amp",
-                hint="Remove its type, or train without {amp}.",
-            )
-    if not wrappers:
-        raise InputError(
-            "The config has no optim_wrapper=dict(generator=dict(optimizer=...), ...) for mixed precision.",
-            parameter="amp",
-            hint="Add it, or train without {amp}.",
-        )
-
-
-def scale_learning_rates(cfg: Config) -> None:
-    """Let mmengine scale the learning rates by the real batch size over ``auto_scale_lr.base_batch_size``.
-
-    Raises:
-        InputError: The config does not say what batch size its learning rates are for.
-    """
-    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
-        raise InputError(
-            "The config has no auto_scale_lr=dict(base_batch_size=...), the batch size of all GPUs together that its "
-            "learning rates are for.",
-            parameter="auto_scale_lr",
-            hint="Add it, or train without {auto_scale_lr}.",
-        )
-    cfg.auto_scale_lr.enable = True
 
 
 def train(cfg: Config, hooks: Sequence[Hook] = (), progress: bool = True) -> Runner:

@@ -14,11 +14,13 @@ from torch import Tensor
 from glean_ext import compat
 from glean_ext.errors import InputError
 from glean_ext.evaluation.names import PYIQA, MetricName, parse_metric
+from glean_ext.networks.lpips_network import load_lpips, require_lpips_size
+from glean_ext.utils.pixel_errors import WINDOW, lr_errors, psnr, ssim
 
 if TYPE_CHECKING:
     from glean_ext.evaluation.iqa import IQAMetric
 
-SMALLEST_SSIM = 11  # pixels: the side of its window
+LPIPS_NET = "alex"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ def create_measures(names: tuple[str, ...], lpips: str | None = None, device: st
     Raises:
         InputError: A name is unknown, a package is missing, or weights are.
     """
-    compat.apply()
     return [_create(parse_metric(name), lpips, device) for name in names]
 
 
@@ -85,7 +86,7 @@ def _create(metric: MetricName, lpips: str | None, device: str) -> Measure:
         "ssim": lambda: _ssim,
         "lpips": lambda: _one_at_a_time(_lpips(lpips, device)),
         "identity": lambda: _one_at_a_time(_identity()),
-        "lr_psnr": _lr_psnr,
+        "lr_psnr": lambda: _lr_psnr,
         "niqe": _niqe,
     }
     settings = str(lpips) if metric.name == "lpips" else ""
@@ -93,41 +94,31 @@ def _create(metric: MetricName, lpips: str | None, device: str) -> Measure:
 
 
 def _psnr(sample: Sample) -> float:
-    from mmagic.evaluation.metrics.psnr import psnr
-
-    return float(psnr(sample.output, sample.reference))
+    assert sample.reference is not None
+    return psnr(sample.output, sample.reference)
 
 
 def _ssim(sample: Sample) -> float:
-    from mmagic.evaluation.metrics.ssim import ssim
-
+    assert sample.reference is not None
     height, width = sample.output.shape[:2]
-    if min(height, width) < SMALLEST_SSIM:
+    if min(height, width) < WINDOW:
+        raise InputError(f"SSIM needs images of at least {WINDOW} pixels a side, but the output has {width}x{height}.")
+    return ssim(sample.output, sample.reference)
+
+
+def _lr_psnr(sample: Sample) -> float:
+    assert sample.input is not None
+    (height, width), (h, w) = sample.output.shape[:2], sample.input.shape[:2]
+    if height * w != width * h or height < h:
         raise InputError(
-            f"SSIM needs images of at least {SMALLEST_SSIM} pixels a side, but the output has {width}x{height}."
+            f"LR consistency needs outputs of the input's shape, enlarged, but the output has {width}x{height} and "
+            f"the input {w}x{h}."
         )
-    return float(ssim(sample.output, sample.reference))
-
-
-def _lr_psnr() -> Compute:
-    from glean_ext.metrics import LRConsistency
-
-    metric = LRConsistency(prefix="evaluate")
-
-    def compute(sample: Sample) -> float:
-        assert sample.input is not None
-        (height, width), (h, w) = sample.output.shape[:2], sample.input.shape[:2]
-        if height * w != width * h or height < h:
-            raise InputError(
-                f"LR consistency needs outputs of the input's shape, enlarged, but the output has {width}x{height} and "
-                f"the input {w}x{h}."
-            )
-        return metric.measure(_chw(sample.output), {"input": _bgr(sample.input)})[0]
-
-    return compute
+    return lr_errors(sample.output, sample.input)[0]
 
 
 def _niqe() -> Compute:
+    compat.apply()
     from glean_ext.metrics import NIQE
 
     metric = NIQE(prefix="evaluate")
@@ -136,21 +127,18 @@ def _niqe() -> Compute:
 
 
 def _lpips(weights: str | None, device: str) -> Compute:
-    from glean_ext.metrics import LPIPS
-
-    metric = LPIPS(weights, prefix="evaluate")
-    metric.device = torch.device(device)
-    metric.network.to(metric.device)
+    network = load_lpips(LPIPS_NET, weights).to(device)
 
     def compute(sample: Sample) -> float:
-        assert sample.reference is not None
-        output = _chw(sample.output).to(metric.device)
-        return metric.measure(output, {"gt_img": _bgr(sample.reference)})["LPIPS"]
+        images = [torch.from_numpy(image).permute(2, 0, 1)[None] for image in (sample.output, sample.reference)]
+        require_lpips_size(LPIPS_NET, *images[0].shape[2:])
+        return network(*(image.to(device).float() / 127.5 - 1 for image in images)).item()
 
     return compute
 
 
 def _identity() -> Compute:
+    compat.apply()
     from glean_ext.metrics import IdentitySimilarity
 
     metric = IdentitySimilarity(prefix="evaluate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from glean_ext.errors import InputError, did_you_mean
@@ -25,6 +26,7 @@ class MetricName:
         purpose: In some words.
         lower_is_better: Of its values.
         by_default: Measured when nothing is chosen and what it needs is given.
+        package: That it needs besides this package's own requirements; empty: none.
     """
 
     name: str
@@ -32,6 +34,12 @@ class MetricName:
     purpose: str = ""
     lower_is_better: bool = False
     by_default: bool = True
+    package: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is."""
+        return not self.package or find_spec(self.package) is not None
 
 
 METRICS = {
@@ -39,10 +47,12 @@ METRICS = {
     for metric in (
         MetricName("psnr", "reference", "peak signal-to-noise ratio, dB"),
         MetricName("ssim", "reference", "structural similarity"),
-        MetricName("lpips", "reference", "perceptual distance", lower_is_better=True),
-        MetricName("identity", "reference", "similarity of the faces (extra: identity)", by_default=False),
+        MetricName("lpips", "reference", "perceptual distance", lower_is_better=True, package="lpips"),
+        MetricName(
+            "identity", "reference", "similarity of the faces (extra: identity)", by_default=False, package="mmagic"
+        ),
         MetricName("lr_psnr", "inputs", "PSNR of the reduced result and the input, dB"),
-        MetricName("niqe", "", "naturalness, without a reference", lower_is_better=True),
+        MetricName("niqe", "", "naturalness, without a reference", lower_is_better=True, package="mmagic"),
     )
 }
 
@@ -76,7 +86,7 @@ def require_given(metrics: Iterable[MetricName | Measure], given: set[str]) -> N
 
 
 def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tuple[str, ...]:
-    """The metrics to measure: those that were asked for, else all that what is given allows.
+    """The metrics to measure: those that were asked for, else all that is installed and that what is given allows.
 
     Args:
         names: Asked for; empty for the default.
@@ -85,9 +95,14 @@ def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tupl
 
     Raises:
         InputError: A name is unknown, or what its metric needs is not given.
+        ModuleNotFoundError: The package of a metric is not installed.
     """
-    require_given(map(parse_metric, names), given)
+    asked = [parse_metric(name) for name in names]
+    require_given(asked, given)
+    for metric in asked:
+        if not metric.installed:
+            raise ModuleNotFoundError(f"No module named {metric.package!r}", name=metric.package)
     if names:
         return tuple(dict.fromkeys(names))
     fitting = [metric for metric in METRICS.values() if metric.by_default and metric.needs in {"", *given}]
-    return tuple(metric.name for metric in fitting if metric.name != "lpips" or lpips)
+    return tuple(metric.name for metric in fitting if (lpips if metric.name == "lpips" else metric.installed))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glean_ext.errors import InputError, Notice, require_at_least
-from glean_ext.evaluation.names import chosen_metrics, require_given
+from glean_ext.evaluation.names import METRICS, chosen_metrics, require_given
 from glean_ext.evaluation.pairs import Group, Pairing, pair_files
 from glean_ext.evaluation.results import Results, Row, stamp
 from glean_ext.utils.files import require_suffix
@@ -104,7 +104,8 @@ def evaluate(
         on_image: Called after each image with (done, all).
 
     Raises:
-        InputError: A folder, name, package or file of weights is missing, or no image could be measured.
+        InputError: A folder, name or file of weights is missing, or no image could be measured.
+        ModuleNotFoundError: The package of a metric is not installed.
     """
     given = {name for name in ("reference", "inputs") if getattr(options, name) is not None}
     names = chosen_metrics(options.metrics, given, options.lpips is not None)
@@ -112,6 +113,9 @@ def evaluate(
         raise InputError(
             f"{{sort_by}} is {options.sort_by!r}, which is not measured. Give one of {', '.join(names)}.", "sort_by"
         )
+    for metric in METRICS.values():
+        if not options.metrics and metric.by_default and not metric.installed and metric.needs in {"", *given}:
+            notify(Notice(f"{metric.name} is not measured: it needs {metric.package}, which is not installed."))
     pairing = pair_files(list(options.outputs), options.reference, options.inputs, options.suffix)
     for notice in pairing.notices:
         notify(notice)
@@ -181,8 +185,8 @@ def _measure(group: Group, measures: list[Measure], results: Results) -> Row:
             if value is None and sample is not None:
                 try:
                     value = measure.compute(sample)
-                except InputError as error:
-                    row.errors.append((measure.name, error))
+                except InputError as error:  # without its hint, which is for evaluators of configs
+                    row.errors.append((measure.name, InputError(error.message, error.parameter)))
                 else:
                     results.add(key, measure.name, measure.settings, value)
             row.values[i][measure.name] = value

@@ -22,8 +22,10 @@ from glean_ext.faces.detection import Face, FaceFinder
 from glean_ext.faces.face_mask import paste
 from glean_ext.faces.head_mask import with_hair_and_ears, with_local_colours
 from glean_ext.faces.occlusion import by_depth, visible_mask
+from glean_ext.faces.references import FaceReferences, align_references
 from glean_ext.faces.tracking import FaceTracks
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.references import read_references
 from glean_ext.inference.size_policy import scaled, size_of
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import blend, to_8_bits
@@ -126,6 +128,10 @@ class PhotoRestorer:
         batch: Number of crops that are restored before they are put back.
         restore_batch: Restores several crops at once; None calls ``restorer.restore`` for each.
         finder: A :class:`FaceFinder` to share; None makes one.
+        references: Images of those whose faces are restored, or folders of them, for a network that takes references:
+            the largest face of each is aligned, with ``aligned`` they are aligned faces.
+        embedder: The weights of an ArcFace network, path or URL, which chooses the references of each face, see
+            :class:`~glean_ext.faces.references.FaceReferences`; None: every face gets all of them.
 
     Raises:
         InputError: An argument that cannot be used, or nothing that finds faces is installed.
@@ -149,6 +155,8 @@ class PhotoRestorer:
         batch: int = 8,
         restore_batch: Callable[[Sequence[Array]], Sequence[Array]] | None = None,
         finder: FaceFinder | None = None,
+        references: ImageLike | Sequence[ImageLike] | FaceReferences = (),
+        embedder: str | None = None,
     ):
         _check_ranges(outscale, fidelity, min_face, max_faces, when_no_face, batch)
         self.finder = finder if finder or aligned else FaceFinder()
@@ -173,6 +181,12 @@ class PhotoRestorer:
         self.match_colours = match_colours and self.colorizer is None
         self.save_faces = save_faces
         self.batch = batch
+        self.references = references if isinstance(references, FaceReferences) else None
+        if not isinstance(references, FaceReferences) and (read := read_references(references)):
+            faces = read if self.finder is None else align_references(read, self.finder)
+            self.references = FaceReferences(restorer, faces, embedder, aligned)
+        elif embedder is not None:
+            raise InputError("{embedder} has no effect without {references}.", ("embedder", "references"))
         self.restore_batch = restore_batch or (lambda crops: [restorer.restore(crop) for crop in crops])
 
     def restore(
@@ -241,7 +255,9 @@ class PhotoRestorer:
     ) -> tuple[Array, tuple[RestoredFace, ...], str | None]:
         """The image, the faces and the notice of a result; ``opacity`` is the weight of restored faces."""
         if self.aligned:
-            restored = _toned(self.restorer.restore(rgb), tone)
+            references = self.references
+            run = self.restorer.restore if references is None else references.restore_with_all
+            restored = _toned(run(rgb), tone)
             image = blend(imresize(rgb, size=size_of(restored)), restored, opacity)
             return _toned_if_gray(image, tone), (), None
         scale = self._scale(size_of(rgb))
@@ -253,10 +269,15 @@ class PhotoRestorer:
         image = self._background(rgb, size, tone)
         done: dict[int, RestoredFace] = {}
         order = by_depth(faces)
+        chosen = [] if self.references is None else self.references.choose(rgb, faces)
         for start in range(0, len(faces), self.batch):
             batch = order[start : start + self.batch]
             crops = [_toned_if_gray(align(rgb, faces[index].quad, self.size), tone) for index in batch]
-            for index, crop, restored in zip(batch, crops, self.restore_batch(crops), strict=True):
+            if self.references is None:
+                results = self.restore_batch(crops)
+            else:
+                results = self.references.restore(crops, [chosen[index] for index in batch])
+            for index, crop, restored in zip(batch, crops, results, strict=True):
                 face = faces[index]
                 mask = visible_mask(face, faces, rgb)
                 restored = self._finished(restored, crop, face, mask, tracks, tone)

@@ -16,6 +16,7 @@ from glean_ext.inference.engine_cache import model_key
 from glean_ext.inference.engines import DTYPES as ENGINE_DTYPES
 from glean_ext.inference.engines import ENGINES, installed
 from glean_ext.inference.memory_budget import Memory
+from glean_ext.network_settings import max_references, require_number_of_references
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.messages import log_notice
@@ -45,6 +46,7 @@ class Backend(Protocol):
     takes: SizeRequirements
     colorizes: bool  # it gives gray images colours; of colour images only the luminance counts
     gated: bool  # it was trained with the fidelity gate
+    max_references: int  # reference images that it takes at most; 0: none
 
     def __call__(self, lq: Array) -> Array:
         """(N, 3, h, w) float32, RGB in [-1, 1] -> (N, 3, H, W) float32, about [-1, 1]."""
@@ -54,6 +56,9 @@ class Backend(Protocol):
 
     def memory(self) -> Memory:
         """What a forward takes, and what there is. Any thread may ask."""
+
+    def with_references(self, references: Sequence[Array]) -> Backend:
+        """The same network, to which every image has these references: (H, W, 3) uint8 RGB, of the output's size."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class NetworkOptions:
     backend: str = "auto"
     cache: bool = True
     images: int = 1
+    references: int = 0  # how many there are
 
     def __post_init__(self) -> None:
         require_one_of("backend", self.backend, BACKENDS)
@@ -146,9 +152,10 @@ class NetworkOptions:
             "compile": self.compile is None,
             "seed": self.seed is None,
             "fidelity": self.fidelity is None,
+            "references": not self.references,
         }.items():
             if not holds:
-                value = getattr(self, name)
+                value = True if name == "references" else getattr(self, name)
                 raise InputError(
                     f"{{{name}={value}}} has no effect with {{backend={self.backend}}}, which runs on the {device}, in "
                     f"{' or '.join(ENGINE_DTYPES[self.backend])}.",
@@ -179,6 +186,7 @@ def load_backend(
     if isinstance(config, Backend):
         if useless := given + options.changes():
             raise InputError(f"The network is loaded already, so {', '.join(useless)} cannot be chosen. Leave it out.")
+        require_number_of_references(options.references, config.max_references)
         return config
     if not isinstance(config, Mapping) and str(config).lower().endswith(ONNX):
         return _load_onnx(config, given, options)
@@ -187,6 +195,8 @@ def load_backend(
     from glean_ext.inference.backend_choice import choose
 
     source = NetworkSource(*resolve_model(config, checkpoint), tuple(options.cfg_options))
+    if options.references:
+        require_number_of_references(options.references, max_references(source.generator()))
     backend = options.backend if options.backend != "auto" else choose(source, options)
     if backend in ENGINES:
         from glean_ext.inference.engine_models import load_engine
@@ -210,6 +220,7 @@ def _load_onnx(path: str | os.PathLike, given: list[str], options: NetworkOption
     """An exported model, on the CPU or with TensorRT."""
     from glean_ext.inference.onnx_backend import OnnxBackend
 
+    require_number_of_references(options.references, 0)
     if options.backend == "torch":
         raise InputError(
             f"{path} is an ONNX model, which {{backend=torch}} does not run.", "backend", "Leave {backend} out."
@@ -237,6 +248,7 @@ def _load_realesrgan(options: NetworkOptions) -> Backend:
     from glean_ext.inference.ncnn_weights import load_realesrgan
     from glean_ext.inference.torch_backend import TorchBackend
 
+    require_number_of_references(options.references, 0)
     if useless := [name for name in options.changes() if name not in ("device", "dtype", "compile")]:
         raise InputError(
             f"{REALESRGAN} runs with PyTorch: {', '.join(f'{{{name}}}' for name in useless)} cannot be chosen.",

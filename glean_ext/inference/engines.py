@@ -5,7 +5,6 @@ They compute one batch at a time with as many threads as there are cores, or as 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +16,7 @@ import numpy as np
 
 from glean_ext.errors import InputError, first_line
 from glean_ext.utils.optional_packages import import_optional, version_errors
-from glean_ext.utils.processes import count_cores
+from glean_ext.utils.processes import thread_count
 
 ENGINES = ("onnxruntime", "openvino", "tensorrt")
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
@@ -49,7 +48,7 @@ def open_session(
     Args:
         path: The file.
         engine: One of :data:`ENGINES`.
-        threads: Of the computation; None: :func:`thread_count`.
+        threads: Of the computation; None: :func:`~glean_ext.utils.processes.thread_count`.
         dtype: What an fp32 model is computed in, of :data:`DTYPES`; None: with OpenVINO bfloat16 where the processor
             has instructions for it, else what the file says.
 
@@ -69,14 +68,6 @@ def open_session(
 def installed(engine: str) -> bool:
     """Whether an engine's package is there; it is not loaded."""
     return find_spec(PACKAGES[engine]) is not None
-
-
-def thread_count() -> int:
-    """``OMP_NUM_THREADS``, or else the cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdecimal() and int(given):
-        return int(given)
-    return count_cores()
 
 
 def _needed_by(path: Path, engine: str) -> str:

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, overload
@@ -19,6 +20,7 @@ from PIL import Image
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import Backend, NetworkOptions, OutOfMemory, load_backend
 from glean_ext.inference.memory_budget import Memory
+from glean_ext.inference.references import read_references, resized
 from glean_ext.inference.size_policy import Resize, Size, SizePolicy, size_of
 from glean_ext.inference.tiling import Tiling
 from glean_ext.size_requirements import format_size
@@ -123,6 +125,8 @@ class ImageRestorer:
             three an ONNX model is made, which takes a minute or more, and cached.
         cache: Use and keep cached models of engines; without it one is made for this restorer alone.
         images: How many are going to be restored, as far as is known: ``'auto'`` makes a model only where that pays.
+        references: One or several other images of what all images show, or folders of them, in high resolution: for
+            networks that take references, as many as those take. Others than of the network's output size are resized.
 
     Attributes:
         network: What runs the network.
@@ -131,7 +135,8 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity or backend that cannot be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity, backend or references that cannot
+            be used.
     """
 
     def __init__(
@@ -151,26 +156,36 @@ class ImageRestorer:
         backend: str = "auto",
         cache: bool = True,
         images: int = 1,
+        references: ImageLike | Sequence[ImageLike] = (),
     ):
+        read = read_references(references)  # before the network, which may take long
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
         self.network = load_backend(
             config,
             checkpoint,
-            NetworkOptions(device, cfg_options, dtype, compile, seed, fidelity, backend, cache, images),
+            NetworkOptions(device, cfg_options, dtype, compile, seed, fidelity, backend, cache, images, len(read)),
             notify,
         )
         self.takes = self.network.takes
+        if read:
+            self.network = self.network.with_references(resized(read, self.output_size, notify))
         self.size_policy = policy.for_network(self.takes)
         self.card = card_of(getattr(self.network, "weights", ""))
         self.notify = notify
         self.on_tile = on_tile
         self.tile_sizes = tile_sizes
-        self._network_seconds = 0.0
+        self._spent = [0.0]  # seconds in the network, shared with those that have other references
 
     @property
     def network_seconds(self) -> float:
         """Seconds spent in the network so far."""
-        return self._network_seconds
+        return self._spent[0]
+
+    @property
+    def output_size(self) -> Size:
+        """Height and width of what the network makes of an image of the size it was trained with."""
+        height, width = self.takes.nominal
+        return height * self.takes.scale, width * self.takes.scale
 
     def warn_of_photographs(self) -> None:
         """Give a notice where the network is a demonstration that makes cartoons of photographs."""
@@ -186,6 +201,16 @@ class ImageRestorer:
             on_tile=self.on_tile,
             tile_sizes=tile_sizes,
         )
+
+    def with_references(self, references: Sequence[Array]) -> ImageRestorer:
+        """Another restorer of the same network, with these references: (H, W, 3) uint8 RGB of :attr:`output_size`.
+
+        Raises:
+            InputError: The network takes fewer, or none.
+        """
+        other = copy(self)
+        other.network = self.network.with_references(references)
+        return other
 
     @overload
     def restore(self, image: Array, name: str = ...) -> Array: ...
@@ -293,7 +318,7 @@ class ImageRestorer:
         try:
             return work()
         finally:
-            self._network_seconds += time.perf_counter() - started
+            self._spent[0] += time.perf_counter() - started
 
     def _restore_alone(self, image: Prepared) -> Array:
         try:

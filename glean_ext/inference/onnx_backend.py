@@ -21,6 +21,7 @@ import numpy as np
 from glean_ext.errors import InputError, first_line
 from glean_ext.inference.engines import INPUT, OUTPUT, open_session
 from glean_ext.inference.memory_budget import Memory, at_hand
+from glean_ext.network_settings import require_number_of_references
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import from_floats, to_floats
 
@@ -129,6 +130,7 @@ class OnnxBackend:
         self.dtype = self._session.dtype or self.metadata.dtype
         self.colorizes = self.metadata.network == COLORIZER
         self.gated = False  # w became part of the weights
+        self.max_references = 0
         self.weights = weights or self.metadata.others.get("checkpoint", "")
         self.takes = SizeRequirements(self.metadata.nominal, self.metadata.scale, self.metadata.any_size)
 
@@ -177,6 +179,11 @@ class OnnxBackend:
     def memory(self) -> Memory:
         """What a forward takes and what there is."""
         return Memory(self.metadata.bytes_per_pixel, *at_hand())
+
+    def with_references(self, references: Sequence[np.ndarray]) -> OnnxBackend:
+        """Raise InputError where there are any: exported models take none."""
+        require_number_of_references(len(references), self.max_references)
+        return self
 
     def _require_size(self, height: int, width: int) -> None:
         if not self.takes.accept((height, width)):

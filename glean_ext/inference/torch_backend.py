@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -18,10 +19,11 @@ from glean_ext.checkpoints import load_network_weights
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
 from glean_ext.inference.backend import NetworkSource, OutOfMemory, resolve_model
 from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
-from glean_ext.network_settings import require_several_results
+from glean_ext.network_settings import require_number_of_references, require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.precision import fast_dtype
+from glean_ext.networks.references import max_references
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, upload
 from glean_ext.utils.dtypes import DTYPES
@@ -48,6 +50,7 @@ class TorchBackend:
         takes: The sizes that the network takes.
         colorizes: Whether it gives gray images colours.
         gated: Whether it has the fidelity gate.
+        max_references: How many reference images it takes at most; 0: none.
         net: The network, in the form that is run.
         dtype: What it computes in.
         weights: The name of the file of weights.
@@ -78,14 +81,24 @@ class TorchBackend:
         self.takes = cast(SizeRequirements, net.size_requirements)
         self.colorizes = isinstance(net, GLEANColorization)
         self.gated = has_gate(net)
+        self.max_references = max_references(net)
+        self._references: Tensor | None = None  # (1, R, 3, H, W)
         if fidelity is not None:
             fix_fidelity(net, fidelity)
-        latent = None if seed is None else draw_latent(net, seed)
+        self._latent = None if seed is None else draw_latent(net, seed)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
-        self._forward: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
-        if latent is not None:
-            self._forward = partial(self._forward, z=latent.to(self.device))
+        self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
+
+    def with_seed(self, seed: int) -> TorchBackend:
+        """A colorizer's network that gives another of its possible answers, with the same weights in memory.
+
+        Raises:
+            InputError: Another network, which has one answer only, or a negative seed.
+        """
+        other = copy.copy(self)
+        other._latent = draw_latent(self.net, seed)
+        return other
 
     def _compiled(self, mode: str) -> Callable[..., Tensor]:
         """Compiled and run once, so that what is wrong comes up now."""
@@ -119,6 +132,25 @@ class TorchBackend:
         output = self._run(lambda: upload(images, self.device))  # (N, 3, H, W)
         return [from_tensor(result, image.dtype) for result, image in zip(output, images, strict=True)]
 
+    def with_references(self, references: Sequence[Array]) -> TorchBackend:
+        """The same network, to which every image has these references: (H, W, 3) uint8 RGB, of the output's size.
+
+        Raises:
+            InputError: It takes fewer, or none.
+        """
+        require_number_of_references(len(references), self.max_references)
+        other = copy.copy(self)
+        other._references = upload(references, self.device)[None] if references else None
+        return other
+
+    def _output(self, lq: Tensor) -> Tensor:
+        conditions = {}
+        if self._latent is not None:
+            conditions["z"] = self._latent.to(self.device)
+        if self._references is not None:
+            conditions["references"] = self._references.expand(len(lq), -1, -1, -1, -1)
+        return self._network(lq, **conditions)
+
     @torch.inference_mode()
     def _run(self, make_input: Callable[[], Tensor]) -> Tensor:
         try:
@@ -126,7 +158,7 @@ class TorchBackend:
             if self.device.type == "cpu" and 12 * self.takes.scale**2 * lq.numel() / 3 >= LARGE:
                 return_freed_memory()  # holes of the heap, of no use to the tensors of this forward
             with self._autocast:
-                output = self._forward(lq)
+                output = self._output(lq)
             finite = bool(torch.isfinite(output).all())
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from torch import Tensor
 
 from glean_ext.metrics.base import SavedImageMetric
-from glean_ext.utils.imresize import imresize
+from glean_ext.utils.pixel_errors import lr_errors
 
 
 class LRConsistency(SavedImageMetric):
@@ -26,11 +24,7 @@ class LRConsistency(SavedImageMetric):
     def measure(self, output: Tensor, sample: dict) -> tuple[float, float]:
         """PSNR and mean absolute error of one image."""
         lq, image = (x.permute(1, 2, 0).cpu().numpy() for x in (self.image(sample, "input"), output))  # (H, W, 3)
-        height, width = lq.shape[:2]
-        difference = imresize(image, size=(height, width)).astype(np.float64) - lq
-        mse = float(np.square(difference).mean())
-        psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
-        return psnr, float(np.abs(difference).mean() / 255)
+        return lr_errors(image, lq)
 
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
         """Means over the images; as in MMagic, one perfect image makes the mean PSNR infinite."""

@@ -48,6 +48,6 @@ class NIQE(MMagicNIQE):
         rows, columns = ((side - 2 * self.crop_border) // BLOCK for side in (height, width))
         if rows * columns < 2 or min(rows, columns) < 1:
             raise InputError(
-                f"NIQE needs images of at least {BLOCK}x{2 * BLOCK} pixels, but the output has {width}x{height}. "
-                "Remove NIQE from the evaluator."
+                f"NIQE needs images of at least {BLOCK}x{2 * BLOCK} pixels, but the output has {width}x{height}.",
+                hint="Remove NIQE from the evaluator.",
             )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import NetworkMetric
-from glean_ext.networks.lpips_network import BACKBONES, load_lpips
+from glean_ext.networks.lpips_network import BACKBONES, load_lpips, require_lpips_size
 
 
 class LPIPS(NetworkMetric):
@@ -33,7 +33,7 @@ class LPIPS(NetworkMetric):
         super().__init__(prefix, collect_device)
         if net not in BACKBONES:
             raise InputError(f"LPIPS.net must be one of {', '.join(BACKBONES)}, but it is {net!r}.")
-        self.backbone = BACKBONES[net]
+        self.net = net
         self.network = load_lpips(net, pretrained)
 
     def measure(self, output: Tensor, sample: dict) -> dict[str, float]:
@@ -46,8 +46,4 @@ class LPIPS(NetworkMetric):
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for images that are too small."""
-        if min(height, width) < self.backbone.smallest:
-            raise InputError(
-                f"LPIPS with {self.backbone.name} needs images of at least {self.backbone.smallest} pixels a side, but "
-                f"the output has {width}x{height}. Remove LPIPS from the evaluator."
-            )
+        require_lpips_size(self.net, height, width)

@@ -14,10 +14,12 @@ from torch import Tensor
 from glean_ext.compat import set_backward_count
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, label_losses, pyramid_loss, r1_penalty, scaled_gradient
+from glean_ext.network_settings import require_adversarial
 from glean_ext.networks import LightGLEANStyleGANv2, channels_last
 from glean_ext.networks.fidelity import draw_fidelity, has_gate
 from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.precision import full_precision, runs_in_fp16
+from glean_ext.networks.references import max_references
 from glean_ext.size_requirements import format_size
 
 
@@ -27,7 +29,8 @@ class GLEAN(SRGAN):
     The steps are those of MMagic's ``SRGAN``. Losses are computed in fp32 whatever precision the networks run in, and
     an output that does not match the ground truth in size is an error instead of a broadcast. The activations of VGG
     and of the discriminator are never in memory together. A network with the fidelity gate gets a weight w for every
-    image, and its perceptual and adversarial losses count 1 - w (:mod:`glean_ext.networks.fidelity`).
+    image, and its perceptual and adversarial losses count 1 - w (:mod:`glean_ext.networks.fidelity`). A network that
+    takes references gets those of the data (:mod:`glean_ext.networks.references`).
 
     Args:
         generator: Config of the restoration network.
@@ -48,13 +51,15 @@ class GLEAN(SRGAN):
         identity_loss: Config of an :class:`~glean_ext.models.identity_loss.IdentityLoss`; None leaves it out.
         pyramid_weight: Of the intermediate loss, for a network with ``pyramid=True``.
         pyramid_iters: Iterations after which it counts no more.
+        reference_dropout: Share of the batches of a training that go without their references, so that the network does
+            without them, too.
         r1_interval: R1 is computed every so many iterations, with its weight multiplied by this number ("lazy
             regularisation", Karras et al., CVPR 2020, section 3.1).
 
     Raises:
         InputError: Only one of ``discriminator`` and ``gan_loss``, or a discriminator for images of another size; R1
             with a negative weight, without a discriminator, or with an interval below 1; a negative
-            ``adversarial_from``, or one without a discriminator.
+            ``adversarial_from``, or one without a discriminator; a ``reference_dropout`` outside of [0, 1].
     """
 
     def __init__(
@@ -75,12 +80,9 @@ class GLEAN(SRGAN):
         identity_loss: dict | None = None,
         pyramid_weight: float = 1.0,
         pyramid_iters: int = 50_000,
+        reference_dropout: float = 0.3,
     ):
-        if bool(discriminator) != bool(gan_loss):
-            raise InputError(
-                "model.discriminator and model.gan_loss go together. Set both, or both to None to train without "
-                "adversarial loss."
-            )
+        require_adversarial({"generator": generator, "discriminator": discriminator, "gan_loss": gan_loss})
         if r1_gamma < 0 or r1_interval < 1 or (r1_gamma and not discriminator):
             raise InputError(
                 f"model.r1_gamma={r1_gamma} with r1_interval={r1_interval}: R1 needs a discriminator, a weight of at "
@@ -90,12 +92,8 @@ class GLEAN(SRGAN):
             raise InputError(
                 f"model.adversarial_from={adversarial_from}: it needs a discriminator, and is an iteration from 0 on."
             )
-        out_size = generator.get("out_size")
-        if discriminator and discriminator.get("in_size", out_size) != out_size:
-            raise InputError(
-                f"model.discriminator.in_size is {discriminator['in_size']}, but model.generator.out_size is "
-                f"{out_size}. Make them equal."
-            )
+        if not 0 <= reference_dropout <= 1:
+            raise InputError(f"model.reference_dropout is {reference_dropout}, but it is a share from 0 to 1.")
         super().__init__(
             generator=generator,
             discriminator=discriminator,
@@ -117,6 +115,7 @@ class GLEAN(SRGAN):
         # The network with pyramid images, behind torch's back: self.generator may become a wrapper of it.
         self.__dict__["_pyramid"] = self.generator if getattr(self.generator, "pyramid", None) is not None else None
         self.has_gate = has_gate(self.generator)
+        self.max_references, self.reference_dropout = max_references(self.generator), reference_dropout
         self.label_weight = label_weight
         # Of the forward pass that g_step comes after:
         self._label_losses: dict[str, Tensor] = {}
@@ -168,6 +167,9 @@ class GLEAN(SRGAN):
                 "the dataset to 'folders' or to a JSON file."
             )
         given = {} if labels is None else {"label": labels}
+        references = self._references(data_samples, inputs.device)
+        if references is not None and not (training and torch.rand(()) < self.reference_dropout):
+            given["references"] = references
         if training and self.has_gate:
             given["fidelity"] = self._fidelity = draw_fidelity(len(inputs), inputs.device)
         if not training or labels is None:
@@ -181,6 +183,24 @@ class GLEAN(SRGAN):
         if data_samples is None or "gt_label" not in data_samples:
             return None
         return data_samples.gt_label.label.flatten().to(device)
+
+    def _references(self, data_samples: DataSample | None, device: torch.device) -> Tensor | None:
+        """The references of a batch, (N, R, 3, H, W) in [-1, 1]; None where the images have none.
+
+        Raises:
+            InputError: The network takes none.
+        """
+        if data_samples is None or "ref_img" not in data_samples:
+            return None
+        if not self.max_references:
+            raise InputError(
+                f"The images have references, but {type(self.generator).__name__} takes none here. Set references=True "
+                "of model.generator, where it has that, or take LoadReferences out of the pipeline."
+            )
+        references = data_samples.ref_img.to(device, torch.float32)
+        if references.ndim == 4:  # PackInputs drops the axis where each image has one
+            references = references[:, None]
+        return (references - self.data_preprocessor.mean) / self.data_preprocessor.std
 
     def extract_gt_data(self, data_samples: DataSample) -> Tensor:
         """The ground truth of a batch: (N, 3, H, W) in [-1, 1]."""

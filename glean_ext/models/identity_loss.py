@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glean_ext import checkpoints
 from glean_ext.models.frozen_judge import FrozenJudge
-from glean_ext.networks.arcface import ArcFaceResNet18, gray_faces
+from glean_ext.networks.arcface import gray_faces, load_arcface
 
 
 class IdentityLoss(FrozenJudge):
@@ -28,11 +27,7 @@ class IdentityLoss(FrozenJudge):
         self.pretrained, self.loss_weight = pretrained, loss_weight
 
     def load(self) -> nn.Module:
-        with torch.device("meta"):  # random values would take a second
-            embedder = ArcFaceResNet18()
-        embedder.to_empty(device="cpu")
-        checkpoints.load_strict(embedder, checkpoints.read(self.pretrained), self.pretrained)
-        return embedder
+        return load_arcface(self.pretrained)
 
     def forward(self, image: Tensor, gt: Tensor) -> Tensor:
         """Images (N, 3, H, W), RGB in [-1, 1] -> a scalar, whose gradient goes through the embedder."""

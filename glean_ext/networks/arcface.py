@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glean_ext import checkpoints
+
 SIDE = 128  # pixels
 LUMA = (0.2989, 0.587, 0.114)
 WIDTHS = (64, 128, 256, 512)
@@ -68,6 +70,19 @@ class ArcFaceResNet18(nn.Module):
             x = self.get_submodule(f"layer{number}")(x)
         x = self.bn4(x)  # (N, 512, 8, 8)
         return self.bn5(self.fc5(x.flatten(1)))
+
+
+def load_arcface(source: str) -> ArcFaceResNet18:
+    """The network with the weights of a file, by path or URL: GFPGAN's ``arcface_resnet18.pth``, or one with its keys.
+
+    Raises:
+        InputError: There is no such file, or it does not fit.
+    """
+    with torch.device("meta"):  # random values would take a second
+        embedder = ArcFaceResNet18()
+    embedder.to_empty(device="cpu")
+    checkpoints.load_strict(embedder, checkpoints.read(source), source)
+    return embedder
 
 
 def gray_faces(image: Tensor) -> Tensor:

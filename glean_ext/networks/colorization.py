@@ -6,7 +6,7 @@ The TPAMI paper (2022) names this task; its wiring was never released, and this 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class GLEANColorization(GLEANStyleGANv2):
         init_cfg: dict | None = None,  # the bank's file; None: there is none
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         max_channels: int = 512,  # limit of the width of bank, encoder pyramid and decoder
-        bank_init: str = "pretrained",  # or 'random'
+        bank_init: Literal["pretrained", "random"] = "pretrained",
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
     ):
         if in_size != out_size:

@@ -28,6 +28,13 @@ def scaled_kaiming_(module: nn.Module, scale: float) -> None:
                 nn.init.zeros_(m.bias)
 
 
+def start_at_zero(layer: nn.Module) -> nn.Module:
+    """A layer whose output is zero until it is trained."""
+    for param in layer.parameters():
+        nn.init.zeros_(param)
+    return layer
+
+
 class DenseBlock(nn.Module):
     """Five convolutions, each of which sees the outputs of all before it. (N, C, H, W) -> (N, C, H, W)"""
 

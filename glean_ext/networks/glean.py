@@ -6,12 +6,13 @@ Source: Chan et al., "GLEAN: Generative Latent Bank for Large-Factor Image Super
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from glean_ext.errors import InputError
+from glean_ext.network_settings import MAX_REFERENCES
 from glean_ext.networks.ablations import NoBank
 from glean_ext.networks.banks.bank import Bank
 from glean_ext.networks.banks.loading import bank_file, load_bank, require_bank
@@ -31,6 +32,8 @@ from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.pyramid import decode
+from glean_ext.networks.reference_features import ReferenceFeatures
+from glean_ext.networks.references import enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -60,6 +63,7 @@ class GLEANNetwork(nn.Module):
         label: The class of all images, by number or name; None: it is given with the images, or estimated.
         fidelity_gate: The network is trained for every share of the bank, see :mod:`glean_ext.networks.fidelity`.
         pyramid: In training ``pyramid_images`` are images of 2h, 4h, ... H / 2, for the intermediate loss.
+        references: The network takes reference images, see :mod:`glean_ext.networks.reference_features`.
 
     The others are those of :class:`GLEANStyleGANv2`.
 
@@ -90,6 +94,7 @@ class GLEANNetwork(nn.Module):
         label: int | str | None = None,  # the class of all images
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
+        references: bool = False,  # take reference images
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -122,6 +127,15 @@ class GLEANNetwork(nn.Module):
         self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
         self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
+        self.max_references = MAX_REFERENCES if references else 0
+        self.reference_features = None
+        if references:
+            if bank == "absent" or decoder == "none":
+                raise ValueError("references=True needs a bank and a decoder.")
+            spec = generator.spec
+            self.reference_features = ReferenceFeatures(
+                low, high, widths[low], spec.channels, spec.num_codes, img_channels
+            )
 
     def forward(
         self,
@@ -129,6 +143,7 @@ class GLEANNetwork(nn.Module):
         label: Tensor | None = None,
         with_logits: bool = False,
         fidelity: Tensor | None = None,
+        references: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
 
@@ -138,23 +153,44 @@ class GLEANNetwork(nn.Module):
             with_logits: Return the classifier's logits (N, classes), fp32, too.
             fidelity: w in [0, 1] of each image, (N,), for a network with the fidelity gate
                 (:mod:`glean_ext.networks.fidelity`); None: 0.
+            references: As :mod:`glean_ext.networks.references` says, for a network that takes them.
 
         Raises:
-            InputError: The input is not of ``in_size``; a label for a bank without classes, or an unknown one.
+            InputError: The input is not of ``in_size``; a label for a bank without classes, or an unknown one;
+                references that do not fit.
         """
         require_size(lq, self.lq_padding)
+        if references is not None:
+            size = self.gt_padding.height, self.gt_padding.width
+            require_references(references, lq, size, self.max_references)
         with mixed_precision(lq.device, self.fp16_enabled):
             # The encoder: features {4: ..., h: f_0} of (N, C, res, res), style codes (N, K, S).
-            features, codes = self.encoder(self.lq_padding.pad(lq))
+            lq = self.lq_padding.pad(lq)
+            features, codes = self.encoder(lq)
+            # The references, where there are any: they change the codes, and add to the bank's features.
+            codes, added = self._see(lq, features, codes, references)
             # The class of each image, as shares (N, classes), where the bank has classes.
             logits = self.label_head(features[MIN_SIZE]) if self.label_head else None
             shares = class_shares(default_label(label, self.label, lq), logits, self.num_classes)
             # The latent bank: its features at every resolution, {4: ..., H: ...} of (N, C, res, res).
             bank_features = self._bank_features(features, codes, shares)
+            bank_features |= {res: bank_features[res] + x for res, x in added.items()}
             # The decoder: the image (N, 3, H, H).
             image = self._image(features, bank_features, codes, shares, fidelity)
             image = self.gt_padding.crop(image).float()
         return (image, cast(Tensor, logits).float()) if with_logits else image
+
+    def _see(
+        self, lq: Tensor, features: dict[int, Tensor], codes: Tensor, references: Tensor | None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The codes with references (N, R, 3, H, W), and what they add to the bank's features."""
+        if references is None or self.reference_features is None:
+            return codes, {}
+        low, high = self.lq_padding.side, self.gt_padding.side
+        padded = self.gt_padding.pad(references.flatten(0, 1))  # (N R, 3, H, H)
+        others, other_codes = self.encoder(reduced(padded, low))
+        added = self.reference_features(features[low], others[low], enlarged(lq, high), padded)
+        return self.reference_features.codes(codes, other_codes), added
 
     def _bank_features(
         self, features: dict[int, Tensor], codes: Tensor, label: Tensor | None = None
@@ -215,6 +251,8 @@ class GLEANStyleGANv2(GLEANNetwork):
             every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
             random; in short trainings they are lost (``docs/evidence.md``).
         fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder. ``pyramid`` needs a decoder.
+        references: As for :class:`GLEANNetwork`; needs a bank and a decoder. Without references an image is bit for bit
+            that of the network without this option.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init``,
@@ -240,15 +278,16 @@ class GLEANStyleGANv2(GLEANNetwork):
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         bgr2rgb: bool = False,  # no effect, see default_style_mode
         max_channels: int = 512,  # limit of the width of bank, encoder pyramid and decoder
-        bank_init: str = "pretrained",  # or 'random'
-        bank: str = "frozen",  # or 'tuned', 'absent'
+        bank_init: Literal["pretrained", "random"] = "pretrained",
+        bank: Literal["frozen", "tuned", "absent"] = "frozen",
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
-        decoder: str = "full",  # or 'slim', 'none'
+        decoder: Literal["full", "slim", "none"] = "full",
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         warm_start: bool = False,  # start training from the bank's mean image
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
+        references: bool = False,  # take reference images
     ):
         require_bank(bank, bank_init, init_cfg)
         if warm_start and bank == "absent":
@@ -274,6 +313,7 @@ class GLEANStyleGANv2(GLEANNetwork):
             skip_fusions=True,
             fidelity_gate=fidelity_gate,
             pyramid=pyramid,
+            references=references,
         )
         self.warm_start = warm_start
 

@@ -6,6 +6,7 @@ The idea is that of GLEAN's TPAMI 2022 paper, which was never released; the wiri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -59,10 +60,10 @@ class GLEANBigGAN(GLEANNetwork):
         max_channels: int = 512,  # limit of the width of encoder pyramid and decoder
         class_names: Sequence[str] = (),  # one for each class
         label: int | str | None = None,  # the class of all images
-        bank_init: str = "pretrained",  # or 'random'
-        bank: str = "frozen",  # or 'tuned', 'absent'
+        bank_init: Literal["pretrained", "random"] = "pretrained",
+        bank: Literal["frozen", "tuned", "absent"] = "frozen",
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
-        decoder: str = "full",  # or 'slim', 'none'
+        decoder: Literal["full", "slim", "none"] = "full",
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w

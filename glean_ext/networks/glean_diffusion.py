@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glean_ext import checkpoints
-from glean_ext.errors import InputError
+from glean_ext.network_settings import TAKE_REFERENCES
 from glean_ext.networks.banks.diffusion import DiffusionBank
 from glean_ext.networks.banks.loading import BANK_INITS
 from glean_ext.networks.banks.reference_attention import Seen, attend, remember
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.decoder import SlimDecoder
-from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing
+from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing, start_at_zero
 from glean_ext.networks.glean import require_size
 from glean_ext.networks.precision import mixed_precision
+from glean_ext.networks.references import enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -36,7 +37,6 @@ from glean_ext.networks.shapes import (
 
 BANKS = ("frozen", "lora", "tuned")
 DECODERS = ("slim", "none")
-MAX_REFERENCES = 8
 
 
 class GLEANDiffusion(nn.Module):
@@ -66,6 +66,8 @@ class GLEANDiffusion(nn.Module):
         InputError: A pipeline that cannot be a bank, or diffusers is missing.
     """
 
+    max_references = TAKE_REFERENCES["GLEANDiffusion"]
+
     def __init__(
         self,
         in_size: Size,  # pixels: side of the input, a power of two from 4 on; or (height, width)
@@ -76,10 +78,10 @@ class GLEANDiffusion(nn.Module):
         encoder_channels: int = 128,  # width of the encoder's features
         rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
         num_rrdbs: int = 23,  # blocks of the RRDB trunk
-        decoder: str = "slim",  # or 'none'
+        decoder: Literal["slim", "none"] = "slim",
         decoder_channels: int = 32,  # width of the decoder
-        bank: str = "frozen",  # or 'lora', 'tuned'
-        bank_init: str = "pretrained",  # or 'random'
+        bank: Literal["frozen", "lora", "tuned"] = "frozen",
+        bank_init: Literal["pretrained", "random"] = "pretrained",
         init_cfg: dict | None = None,  # the bank's file; None: the pipeline's folder
         lora_rank: int = 4,
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
@@ -139,12 +141,12 @@ class GLEANDiffusion(nn.Module):
         """
         require_size(lq, self.lq_padding)
         if references is not None:
-            self._require_references(lq, references)
+            size = self.gt_padding.height, self.gt_padding.width
+            require_references(references, lq, size, self.max_references)
         with mixed_precision(lq.device, self.fp16_enabled):
             seen = None if references is None else self._seen(references.flatten(0, 1))
             lq = self.lq_padding.pad(lq)
-            large = F.interpolate(lq, size=self.gt_padding.side, mode="bicubic", align_corners=False).clamp(-1, 1)
-            image = self.gt_padding.crop(self._restore(lq, large, seen))
+            image = self.gt_padding.crop(self._restore(lq, enlarged(lq, self.gt_padding.side), seen))
         return image.float()
 
     def _restore(self, lq: Tensor, large: Tensor, seen: Seen | None) -> Tensor:
@@ -178,20 +180,10 @@ class GLEANDiffusion(nn.Module):
     def _seen(self, references: Tensor) -> Seen:
         """What the bank's attention sees of reference images (M, 3, H, H)."""
         padded = self.gt_padding.pad(references)
-        features, codes = self.encoder(F.interpolate(padded, size=self.lq_padding.side, mode="area"))
+        features, codes = self.encoder(reduced(padded, self.lq_padding.side))
         with remember(self.generator.unet) as seen:
             self._bank_features(features, codes, self.generator.encode(padded))
         return seen
-
-    def _require_references(self, lq: Tensor, references: Tensor) -> None:
-        expected = (len(lq), self.img_channels, self.gt_padding.height, self.gt_padding.width)
-        if references.ndim != 5 or (len(references), *references.shape[2:]) != expected:
-            raise InputError(
-                f"References have the shape (images, references, 3, {expected[2]}, {expected[3]}), but it is "
-                f"{tuple(references.shape)} for {len(lq)} images."
-            )
-        if not 1 <= references.shape[1] <= MAX_REFERENCES:
-            raise InputError(f"An image takes 1 to {MAX_REFERENCES} references, but got {references.shape[1]}.")
 
     def init_weights(self) -> None:
         """Fill the bank before training; mmengine's runner calls this.
@@ -218,10 +210,3 @@ class Lift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), self.scale)
-
-
-def start_at_zero(layer: nn.Module) -> nn.Module:
-    """A layer whose output is zero until it is trained."""
-    for param in layer.parameters():
-        nn.init.zeros_(param)
-    return layer

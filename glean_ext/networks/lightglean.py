@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,10 @@ class LightGLEANStyleGANv2(nn.Module):
         init_cfg: dict | None = None,  # the bank's file; None: there is none
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         max_channels: int = 512,  # limit of the bank's width
-        bank_init: str = "pretrained",  # or 'random'
+        bank_init: Literal["pretrained", "random"] = "pretrained",
         decoder_channels: int = 32,  # width of the slim decoder
-        bank: str = "frozen",  # or 'tuned', 'absent'
-        decoder: str = "slim",  # or 'full'
+        bank: Literal["frozen", "tuned", "absent"] = "frozen",
+        decoder: Literal["slim", "full"] = "slim",
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training

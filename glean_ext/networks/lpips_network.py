@@ -25,6 +25,17 @@ BACKBONES = {
 }
 
 
+def require_lpips_size(net: str, height: int, width: int) -> None:
+    """Raise InputError for images that are too small for a backbone, a key of :data:`BACKBONES`."""
+    backbone = BACKBONES[net]
+    if min(height, width) < backbone.smallest:
+        raise InputError(
+            f"LPIPS with {backbone.name} needs images of at least {backbone.smallest} pixels a side, but the output "
+            f"has {width}x{height}.",
+            hint="Remove LPIPS from the evaluator.",
+        )
+
+
 def load_lpips(net: str, pretrained: str | None) -> nn.Module:
     """``lpips.LPIPS`` with a backbone from ``pretrained``, which compares (N, 3, H, W), RGB in [-1, 1]: (N, 1, 1, 1).
 

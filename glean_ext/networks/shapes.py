@@ -13,15 +13,13 @@ Comments and docstrings in ``glean_ext.networks`` write shapes with these letter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from glean_ext.size_requirements import SizeRequirements
+from glean_ext.size_requirements import MIN_SIZE, SizeRequirements, SquareSize, require_power_of_two, require_scale
 
 Size = int | Sequence[int]  # the side of a square, or (height, width)
-MIN_SIZE = 4  # a bank starts from a constant of 4x4
 
 
 def channels_by_resolution(out_size: int, channel_multiplier: float = 2, max_channels: int = 512) -> dict[int, int]:
@@ -70,43 +68,24 @@ def assert_shape(x: Tensor, shape: Sequence[int | None]) -> None:
             assert length == expected, f"expected a tensor of shape {tuple(shape)}, but got {tuple(x.shape)}"
 
 
-def require_power_of_two(name: str, value: int, least: int) -> None:
-    """Raise ValueError unless ``value`` is a power of two of at least ``least``."""
-    if not isinstance(value, int) or value < least or value & (value - 1):
-        raise ValueError(f"{name} must be a power of two of at least {least}, but it is {value!r}.")
-
-
 def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {tuple(choices)}, but it is {value!r}.")
 
 
-class SquarePadding:
+class SquarePadding(SquareSize):
     """The square that a bank works on: an image in the middle, black bars on two of its sides.
 
     Square images get no bars. StyleGAN2's bank of cars was trained on 512x384 images (width x height) padded to 512x512
     with black (``create_lsun_wide`` of NVIDIA's dataset tool) and starts from 4x4 as all banks do: padded in the same
     way, an image lies where the images of the bank's training lay.
-
-    Args:
-        name: The parameter that errors name.
-        size: Side of the square images, or (height, width) of others. The longer side is that of the square.
-        least: The smallest side of the square, in pixels.
-
-    Raises:
-        ValueError: The side is no power of two or too small, or the bars would differ in width.
     """
 
     def __init__(self, name: str, size: Size, least: int = MIN_SIZE):
-        self.height, self.width = _height_width(name, size)
-        self.side = max(self.height, self.width)
-        self.size: Size = self.side if self.height == self.width else (self.height, self.width)
-        require_power_of_two(f"The longer side of {name}" if isinstance(size, Sequence) else name, self.side, least)
-        rows, columns = self.side - self.height, self.side - self.width
-        if rows % 2 or columns % 2:
-            raise ValueError(f"{name}={(self.height, self.width)} cannot be centred: make both sides even.")
-        self.bars = columns // 2, columns // 2, rows // 2, rows // 2  # left, right, top, bottom
+        super().__init__(name, size, least)
+        rows, columns = (self.side - self.height) // 2, (self.side - self.width) // 2
+        self.bars = columns, columns, rows, rows  # left, right, top, bottom
 
     def pad(self, image: Tensor) -> Tensor:
         """(N, C, height, width) in [-1, 1] -> (N, C, side, side)"""
@@ -117,17 +96,6 @@ class SquarePadding:
         left, _, top, _ = self.bars
         return image[:, :, top : top + self.height, left : left + self.width]
 
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-def _height_width(name: str, size: Size) -> tuple[int, int]:
-    if isinstance(size, Integral):
-        return int(size), int(size)
-    if isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, Integral) and n > 0 for n in size):
-        return int(size[0]), int(size[1])
-    raise ValueError(f"{name} must be one whole number or (height, width), but it is {size!r}.")
-
 
 def square_paddings(in_size: Size, out_size: Size, least: int = MIN_SIZE) -> tuple[SquarePadding, SquarePadding]:
     """The padding of a restorer's input, whose side is at least ``least``, and that of its output.
@@ -136,10 +104,7 @@ def square_paddings(in_size: Size, out_size: Size, least: int = MIN_SIZE) -> tup
         ValueError: A size that cannot be padded, or two between which the scale is not one power of two from 2 on.
     """
     lq, gt = SquarePadding("in_size", in_size, least), SquarePadding("out_size", out_size, 2 * MIN_SIZE)
-    if lq.side >= gt.side:
-        raise ValueError(f"in_size must be smaller than out_size, but they are {in_size} and {out_size}.")
-    if lq.height * gt.side != gt.height * lq.side or lq.width * gt.side != gt.width * lq.side:
-        raise ValueError(f"in_size and out_size must have one aspect, but they are {in_size} and {out_size}.")
+    require_scale(lq, gt)
     return lq, gt
 
 

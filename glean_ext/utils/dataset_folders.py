@@ -11,7 +11,17 @@ from glean_ext.utils.image_io import EXTENSIONS
 
 
 def require_folders(data_root: str, data_prefix: Mapping[str, str], ann_file: str = "") -> None:
-    """Raise InputError where a folder of ``data_prefix`` or the list ``ann_file`` is not in ``data_root``."""
+    """Check where the images of a ``SRFolderDataset`` are.
+
+    Raises:
+        InputError: A folder of ``data_prefix`` or the list ``ann_file`` is not in ``data_root``, or the prefix names
+            other folders than that of the ground truth and that of the low-resolution images.
+    """
+    if "gt" not in data_prefix or set(data_prefix) - {"gt", "img"}:
+        raise InputError(
+            f"SRFolderDataset.data_prefix is {dict(data_prefix)}, but it must be dict(gt='<folder>') or "
+            "dict(gt='<folder>', img='<folder>')."
+        )
     for name, folder in data_prefix.items():
         if not (Path(data_root) / folder).is_dir():
             raise InputError(

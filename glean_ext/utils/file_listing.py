@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ class Listing:
 
     Attributes:
         files: Those with one of the extensions.
-        left_out: Other files, links to folders and, where only one level is listed, folders.
+        left_out: Other files, pipes, devices, links to folders and, where only one level is listed, folders.
         hidden: Files with one of the extensions and folders whose names start with a dot, as ``.Trash-0``.
     """
 
@@ -93,7 +94,7 @@ def _list(
         listing.hidden.extend(here / name for name in folders if name.startswith("."))
         folders[:] = [name for name in folders if not name.startswith(".") and not _same(here / name, skip)]
         for name in names:
-            readable = os.path.splitext(name)[1].lower() in wanted
+            readable = os.path.splitext(name)[1].lower() in wanted and not _is_special(here / name)
             if not name.startswith("."):
                 (listing.files if readable else listing.left_out).append(here / name)
             elif readable:
@@ -104,6 +105,15 @@ def _list(
         if not follow_links:
             listing.left_out.extend(here / name for name in folders if (here / name).is_symlink())
     return Listing(sorted(listing.files), sorted(listing.left_out), sorted(listing.hidden))
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is a pipe, socket or device, reading which may never end. Links to nowhere count as files."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _same(path: Path, other: str | os.PathLike | None) -> bool:

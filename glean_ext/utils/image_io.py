@@ -204,7 +204,9 @@ def require_image(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Correct its name or its rights.") from error
     if status is None or not stat.S_ISREG(status.st_mode):
-        what = "is a folder, not an image" if status and stat.S_ISDIR(status.st_mode) else "there is no such file"
+        what = "there is no such file"
+        if status is not None:
+            what = "is a folder, not an image" if stat.S_ISDIR(status.st_mode) else "is a device, pipe or socket"
         raise InputError(f"{path}: {what}. Give the path of an image.")
     if not status.st_size:
         raise _empty(str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from glean_ext.errors import Notice
 
@@ -43,3 +43,15 @@ def log_notice(notice: Notice) -> None:
             return
         _warned.add(str(notice))
     logging.getLogger(__name__).log(notice.level, "%s", notice)
+
+
+def once(notify: Callable[[Notice], None]) -> Callable[[Notice], None]:
+    """``notify``, with each notice once: all frames of a video have the same ones."""
+    known: set[str] = set()
+
+    def notify_once(notice: Notice) -> None:
+        if (line := str(notice)) not in known:
+            known.add(line)
+            notify(notice)
+
+    return notify_once

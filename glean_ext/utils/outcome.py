@@ -1,9 +1,9 @@
-"""What became of one of many things: its result, or the reason why there is none."""
+"""What became of one of many things: its result, or the reason why there is none; and what became of all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
 from glean_ext.errors import InputError
@@ -44,3 +44,18 @@ class Outcome(Generic[T]):
     def then(self, work: Callable[[T], U]) -> Outcome[U]:
         """What ``work`` makes of the result; an error stays as it is."""
         return Outcome(error=self.error) if self.error is not None else Outcome.of(lambda: work(self.unwrap()))
+
+
+@dataclass
+class Report(Generic[T]):
+    """What became of all tasks of a run.
+
+    Attributes:
+        done: Their number.
+        failures: Why others failed.
+        seconds: From the first that could begin to the last that ended.
+    """
+
+    done: int = 0
+    failures: dict[T, InputError] = field(default_factory=dict)
+    seconds: float = 0.0

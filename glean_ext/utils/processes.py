@@ -17,6 +17,14 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def thread_count() -> int:
+    """``OMP_NUM_THREADS``, or else the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    return count_cores()
+
+
 @contextmanager
 def quiet_processes(threads: int) -> Iterator[None]:
     """Processes that start meanwhile compute with so many threads, and signals to all processes do not reach them.

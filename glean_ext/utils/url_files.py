@@ -13,6 +13,7 @@ from glean_ext.errors import InputError, first_line
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=.)", re.IGNORECASE)
 # Protocols of object stores, which show a file when all of it is there. On others it gets its name afterwards.
 OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+LOCAL = ("file", "local")  # protocols of files on this machine
 
 
 class UrlPath(PurePosixPath):
@@ -24,7 +25,12 @@ class UrlPath(PurePosixPath):
     """
 
     def __str__(self) -> str:
-        return SCHEME.sub(r"\1://", super().__str__(), count=1)
+        return SCHEME.sub(lambda found: start_of(found[1]), super().__str__(), count=1)
+
+
+def start_of(scheme: str) -> str:
+    """A scheme as URLs begin with it: those of this machine's files have a third slash, that of the path."""
+    return f"{scheme}:///" if scheme.lower() in LOCAL else f"{scheme}://"
 
 
 def is_file_url(text: object) -> bool:
@@ -39,7 +45,7 @@ def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
         InputError: The URL cannot be read, or there is nothing.
     """
     with url_errors(url):
-        system, path = _open(url)
+        system, path = open_url(url)
         base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0] if re.search(r"[*?\[]", path) else path
         if base != path:
             found = [name for name in system.glob(path) if not system.isdir(name)]
@@ -50,7 +56,7 @@ def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
     base = str(PurePosixPath(base).parent) if found == [path] else base
     scheme = url.split("://")[0]
     return [
-        (UrlPath(f"{scheme}://{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
+        (UrlPath(f"{start_of(scheme)}{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
         for name in sorted(found)
     ]
 
@@ -76,7 +82,7 @@ def fetch(source: UrlPath, to: Path) -> None:
         InputError: It cannot be read.
     """
     with url_errors(str(source)):
-        system, path = _open(str(source))
+        system, path = open_url(str(source))
         system.get_file(path, str(to))
 
 
@@ -87,7 +93,7 @@ def deliver(file: Path, to: UrlPath) -> None:
         InputError: It cannot be written.
     """
     with url_errors(str(to)):
-        system, path = _open(str(to))
+        system, path = open_url(str(to))
         protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
         if protocols & OBJECT_STORES:
             system.put_file(str(file), path)
@@ -98,7 +104,8 @@ def deliver(file: Path, to: UrlPath) -> None:
         system.mv(partial, path)
 
 
-def _open(url: str) -> tuple[Any, str]:
+def open_url(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path there."""
     from fsspec.core import url_to_fs  # comes with torch, and takes a moment to load
 
     return url_to_fs(url)

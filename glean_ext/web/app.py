@@ -6,8 +6,9 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from glean_ext.errors import InputError
+from glean_ext.network_settings import require_number_of_references
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.image_writer import OUTPUT_FORMATS, write_picture
 from glean_ext.utils.picture import Picture
@@ -119,7 +121,13 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
     @app.get("/api/options")
     def options() -> dict[str, Any]:
         models = [
-            {"name": name, "about": m.about, "photos": m.photos, "colorizes": m.restorer.network.colorizes}
+            {
+                "name": name,
+                "about": m.about,
+                "photos": m.photos,
+                "colorizes": m.restorer.network.colorizes,
+                "references": m.restorer.network.max_references,
+            }
             for name, m in worker.models.items()
         ]
         return {
@@ -137,8 +145,9 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
         name: str = "",
         fidelity: Annotated[float, Query(ge=0, le=1)] = 0,
         seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+        references: Annotated[list[int], Query()] = [],  # noqa: B006  (FastAPI copies it)
     ) -> dict[str, str]:
-        """The body is the image file."""
+        """The body is the image file, after which come those of the references, of so many bytes each."""
         name = clean_name(name)
         if model not in worker.models:
             raise HTTPException(400, f"There is no model {clean_name(model)}. Reload the page.")
@@ -147,11 +156,15 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
         if kind == "photo" and not worker.models[model].photos:
             raise HTTPException(400, f"{model} takes no squares, so it cannot restore the faces of photos.")
         try:
+            require_number_of_references(len(references), worker.models[model].restorer.network.max_references)
             jobs.check_room()
             with memory.reserve() as take:
-                content = await asyncio.wait_for(_body(request, name, limits, take), limits.upload_seconds)
+                body = await asyncio.wait_for(_body(request, name, limits, take), limits.upload_seconds)
+                content, *others = split_body(body, references)
                 size = await to_thread.run_sync(check_image, content, name, limits, limiter=decoders)
-                job = jobs.add(Order(name, model, kind, fidelity, size, seed), content)
+                for number, reference in enumerate(others, 1):
+                    await to_thread.run_sync(check_image, reference, f"reference {number}", limits, limiter=decoders)
+                job = jobs.add(Order(name, model, kind, fidelity, size, seed), content, others)
         except QueueFull:
             raise HTTPException(503, "The queue is full. Try again in a minute.", {"Retry-After": "60"}) from None
         except InputError as error:
@@ -161,6 +174,22 @@ def _serve_orders(app: FastAPI, worker: ModelWorker, jobs: JobQueue, limits: Lim
         except ClientDisconnect:
             raise HTTPException(400, f"{name} did not arrive whole. Try again.") from None
         return {"id": job.id}
+
+
+def split_body(body: bytes, references: Sequence[int]) -> list[bytes]:
+    """The image file, and those of the references, of so many bytes each, which come after it.
+
+    >>> split_body(b"imageab", [1, 1])
+    [b'image', b'a', b'b']
+
+    Raises:
+        HTTPException: There are not so many bytes.
+    """
+    start = len(body) - sum(references)
+    if start < 0 or min(references, default=1) < 1:
+        raise HTTPException(400, "The references did not arrive whole. Try again.")
+    ends = [*accumulate(references, initial=start)]
+    return [body[begin:end] for begin, end in pairwise([0, *ends])]
 
 
 def _find(jobs: JobQueue, token: str, limits: Limits) -> Job:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,12 @@ SWEEP_SECONDS = 30  # after which an idle worker looks for expired results
 FORGET_SECONDS = 60  # after which a job without a result is forgotten
 CLOSE_SECONDS = 10  # that closing waits for the current forward pass
 # How the page's user knows a parameter of the library; hints about other parameters are left out.
-CONTROLS = {"fidelity": "the fidelity slider", "model": "the model", "seed": "the variant"}
+CONTROLS = {
+    "fidelity": "the fidelity slider",
+    "model": "the model",
+    "references": "the choice of references",
+    "seed": "the variant",
+}
 
 
 def as_control(parameter: str, value: str | None = None) -> str | None:
@@ -73,6 +78,7 @@ class Job:
 
     Attributes:
         content: The image file; empty once it was read.
+        references: The files of reference images; none once they were read.
         folder: Where the result is written.
         total: Of the steps that are counted; 0 when they cannot be.
         began: When it started to run, in seconds of a monotonic clock; so are the times below.
@@ -86,6 +92,7 @@ class Job:
     order: Order
     content: bytes
     folder: Path
+    references: Sequence[bytes] = ()
     state: State = "waiting"
     step: str = ""
     done: int = 0
@@ -149,7 +156,7 @@ class JobQueue:
             if self._closed or len(self._waiting()) >= self._limits.waiting:
                 raise QueueFull
 
-    def add(self, order: Order, content: bytes) -> Job:
+    def add(self, order: Order, content: bytes, references: Sequence[bytes] = ()) -> Job:
         """Queue an order.
 
         Raises:
@@ -158,7 +165,7 @@ class JobQueue:
         with self._changed:
             self.check_room()
             token = secrets.token_urlsafe(24)
-            job = self._jobs[token] = Job(token, order, content, self._root / token)
+            job = self._jobs[token] = Job(token, order, content, self._root / token, references)
             self._changed.notify_all()
         return job
 
@@ -173,7 +180,7 @@ class JobQueue:
         with self._changed:
             job.unwanted = True
             if job.state == "waiting":
-                job.state, job.ended, job.content = "cancelled", time.monotonic(), b""
+                job.state, job.ended, job.content, job.references = "cancelled", time.monotonic(), b"", ()
             elif job.state != "running":
                 self._forget(job)
 
@@ -265,7 +272,7 @@ class JobQueue:
     def _end(self, job: Job, state: State, error: str = "") -> None:
         with self._changed:
             job.state = "cancelled" if job.unwanted else state
-            job.error, job.ended, job.content = error, time.monotonic(), b""
+            job.error, job.ended, job.content, job.references = error, time.monotonic(), b"", ()
             if job.state == "done":
                 like, pixels = job.effort
                 self._rates[like] = (job.ended - job.began) / pixels

@@ -15,12 +15,13 @@ from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, crop_size
-from glean_ext.inference.backend import NetworkOptions, load_backend
+from glean_ext.inference.backend import Backend, NetworkOptions, load_backend
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.references import Reference, resized
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import blend
-from glean_ext.utils.image_io import decode_picture
+from glean_ext.utils.image_io import decode_picture, decode_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
 from glean_ext.web.job_queue import Job, Order
@@ -66,9 +67,13 @@ class ModelWorker:
         )
         self.models = {spec.name: self._load(spec) for spec in specs}
 
-    def _load(self, spec: ModelSpec, seed: int | None = None, fidelity: float | None = None) -> Model:
-        options = NetworkOptions(self._device, seed=seed, fidelity=fidelity)
-        network = load_backend(spec.config, spec.checkpoint, options)
+    def _load(self, spec: ModelSpec) -> Model:
+        network = load_backend(spec.config, spec.checkpoint, NetworkOptions(self._device))
+        return Model(
+            spec, self._at_work(network), f"{spec.about} {_sizes(network.takes)}".strip(), takes_squares(network.takes)
+        )
+
+    def _at_work(self, network: Backend) -> ImageRestorer:
         takes, policy = network.takes, SizePolicy()
         if takes.any_size:
             period = max(takes.nominal)
@@ -76,19 +81,24 @@ class ModelWorker:
             # Where the memory does not suffice for such tiles, it says how large they can be.
             if network.memory().suffices((side, side), (side, side), takes.scale):
                 policy = SizePolicy("tile", tile_size=side)
-        restorer = ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
-        return Model(spec, restorer, f"{spec.about} {_sizes(takes)}".strip(), takes_squares(takes))
+        return ImageRestorer(network, size_policy=policy, notify=self._notice, on_tile=self._tile)
 
     def _restorer(self, order: Order) -> ImageRestorer:
         """The model of an order, with its seed, and with its fidelity where the network has a gate for it."""
         model = self.models[order.model]
-        fidelity = order.fidelity if model.restorer.network.gated and order.fidelity else None
+        network = model.restorer.network
+        fidelity = order.fidelity if network.gated and order.fidelity else None
         if order.seed is None and fidelity is None:
             return model.restorer
+        from glean_ext.inference.torch_backend import TorchBackend  # loads torch, after the server's checks
+
+        if isinstance(network, TorchBackend) and order.seed is not None and fidelity is None:
+            return self._at_work(network.with_seed(order.seed))
         wish = order.model, order.seed, fidelity
         if self._variant is None or self._variant[0] != wish:
             self._variant = None  # before the next one takes memory
-            self._variant = wish, self._load(model.spec, order.seed, fidelity).restorer
+            options = NetworkOptions(self._device, seed=order.seed, fidelity=fidelity)
+            self._variant = wish, self._at_work(load_backend(model.spec.config, model.spec.checkpoint, options))
         return self._variant[1]
 
     def restore(self, job: Job) -> dict[str, Any]:
@@ -104,10 +114,18 @@ class ModelWorker:
         self._job, order = job, job.order
         job.report("reading the image")
         picture, job.content = decode_picture(job.content, order.name), b""
+        references = [
+            Reference(decode_rgb(content, name), name)
+            for name, content in ((f"reference {number}", file) for number, file in enumerate(job.references, 1))
+        ]
+        job.references = ()
         rgb = picture.flattened
         if lost := picture.lost_when_flattened:
             job.notify(Notice(f"{order.name}: the result does not have {' and '.join(lost)}."))
-        image, faces = self._photo(job, rgb) if order.kind == "photo" else (self._whole(job, rgb), ())
+        if order.kind == "photo":
+            image, faces = self._photo(job, rgb, references)
+        else:
+            image, faces = self._whole(job, rgb, references), ()
         job.report("saving")
         return self._keep(job, rgb, image, faces)
 
@@ -131,8 +149,10 @@ class ModelWorker:
             "faces": len(displayed),
         }
 
-    def _whole(self, job: Job, rgb: np.ndarray) -> np.ndarray:
+    def _whole(self, job: Job, rgb: np.ndarray, references: Sequence[Reference]) -> np.ndarray:
         restorer, order = self._restorer(job.order), job.order
+        if references:
+            restorer = restorer.with_references(resized(references, restorer.output_size, job.notify))
         if restorer.takes.any_size:
             self._check_result(order.name, order.size, restorer.takes.scale)
         job.report("restoring")
@@ -145,7 +165,9 @@ class ModelWorker:
         """The share of the input's pixels in the result: the fidelity, unless the network has it."""
         return 0 if self.models[order.model].restorer.network.gated else order.fidelity
 
-    def _photo(self, job: Job, rgb: np.ndarray) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
+    def _photo(
+        self, job: Job, rgb: np.ndarray, references: Sequence[Reference]
+    ) -> tuple[np.ndarray, tuple[RestoredFace, ...]]:
         order = job.order
         job.report("looking for faces")
         if self._finder is None:
@@ -156,6 +178,7 @@ class ModelWorker:
             save_faces=True,
             batch=1,  # progress is reported after each face
             finder=self._finder,
+            references=[reference.pixels for reference in references],
         )
         faces = photos.find(rgb, order.name)
         if len(faces) > self._limits.max_faces:

@@ -16,6 +16,7 @@ import yaml
 from mmengine import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
+from support import references
 from support.biggan import NET, sizes
 from support.networks import TINY, randomize
 
@@ -442,6 +443,21 @@ def test_in_a_fresh_process(path, tmp_path):
     assert done.stdout.splitlines() == ["False", "glean_ext.apis.mmagic_inferencer"]
     expected = ImageRestorer(DEMO, DEMO_WEIGHTS, "cpu").restore(read_rgb(path))
     np.testing.assert_array_equal(read_rgb(tmp_path / "restored.png"), expected)
+
+
+def test_references(make, tmp_path):
+    """A list of files, or one."""
+    references.save_network(tmp_path)
+    file, rgb = references.save(tmp_path / "r.png", seed=1), noise(0)
+    weights = tmp_path / "net.safetensors"
+    expected = ImageRestorer(references.CONFIG, weights, "cpu", references=[file]).restore(rgb)
+    plain = ImageRestorer(references.CONFIG, weights, "cpu").restore(rgb)
+    for given in [str(file)], str(file):
+        extra = {"references": given}
+        editor = make("glean", model_config=references.CONFIG, model_ckpt=weights, extra_parameters=extra)
+        _, image = editor.infer(img=np.ascontiguousarray(rgb[..., ::-1]))
+        np.testing.assert_array_equal(image[..., ::-1], expected)
+    assert np.abs(plain.astype(int) - expected).max() > 5
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,7 @@ def test_before_and_after_pictures(tree):
     ("arguments", "message"),
     [
         (([""], "out"), "An input is empty. Give an image or a folder of images; . is the folder at hand."),
+        ((["/dev/null"], "out"), "/dev/null is a device, pipe or socket. Give an image or a folder of images."),
         ((["no"], "out"), "no: there is no such file or folder. Give an image or a folder of images."),
         ((["no*.jpg"], "out"), "no*.jpg: no image or video has such a name. Correct the pattern."),
         ((["in"], "x.png"), "x.png is a file, but in is a folder. Give a folder as output."),

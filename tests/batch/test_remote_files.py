@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import fsspec
 import pytest
-from support.restoring import restore, results, serving, write_images
-from support.training import free_port
+from support.restoring import needs_s3, restore, results, s3_bucket, write_images
 
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
 from glean_ext.errors import InputError
-from glean_ext.utils.url_files import UrlPath, deliver, is_file_url
+from glean_ext.utils.url_files import UrlPath, deliver, fetch, is_file_url, list_url
 
 MODEL = ModelSource.named("demo_lightglean_x8")
 
@@ -39,6 +36,15 @@ def test_urls_are_paths():
     assert [is_file_url(text) for text in ("s3://b", url, "s3", "C:/a", "a:b.png", Path("a"), "s3:/b")] == [
         *(True, True, False, False, False, False, False)
     ]
+
+
+def test_urls_of_local_files_keep_their_whole_path(tmp_path):
+    write_images(tmp_path / "in", 1)
+    ((url, within),) = list_url(f"file://{tmp_path}/in")
+    assert str(url) == f"file://{tmp_path}/in/{within}" and str(url.parent).startswith("file:///")
+    fetch(url, tmp_path / "copy.png")
+    deliver(tmp_path / "copy.png", UrlPath(f"file://{tmp_path}") / "out" / "a.png")
+    assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "in" / within).read_bytes()
 
 
 def test_files_of_urls_are_restored_like_local_ones(tmp_path, memory):
@@ -85,7 +91,7 @@ def test_inputs_beside_urls_are_not_overwritten(tmp_path, memory):
 def test_a_store_that_shows_parts_of_files_gets_them_under_another_name(tmp_path, monkeypatch):
     local, moved = fsspec.filesystem("file"), []
     monkeypatch.setattr(type(local), "mv", lambda self, *paths: moved.append(paths))
-    monkeypatch.setattr("glean_ext.utils.url_files._open", lambda url: (local, f"{tmp_path}/out/a.png"))
+    monkeypatch.setattr("glean_ext.utils.url_files.open_url", lambda url: (local, f"{tmp_path}/out/a.png"))
     Path(tmp_path, "a.png").write_bytes(b"content")
     deliver(tmp_path / "a.png", UrlPath("sftp://host/out/a.png"))
     assert moved == [(f"{tmp_path}/out/a.png.partial", f"{tmp_path}/out/a.png")]
@@ -110,27 +116,20 @@ def test_bad_urls(memory, source, output, message):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs")), reason="needs moto[server] and s3fs"
-)
+@needs_s3
 def test_two_workers_restore_a_bucket_of_s3(tmp_path):
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    credentials = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
-    server = [sys.executable, "-c", "from moto.server import main; main()", "-p", port]
-    with serving(server, "Running on", tmp_path / "log"):
+    with s3_bucket(tmp_path / "log") as (store, environment):
         write_images(tmp_path / "in", 12)
-        store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
-        store.mkdir("bucket")
         store.put(f"{tmp_path}/in", "bucket/in", recursive=True)
         arguments = "s3://bucket/in", "s3://bucket/out", "--workers", 2
-        code, stdout, stderr = restore(*arguments, AWS_ENDPOINT_URL=url, **credentials)
+        code, stdout, stderr = restore(*arguments, **environment)
         assert code == 0 and "12 restored by" in stdout, stderr
         assert restore(tmp_path / "in", tmp_path / "out")[0] == 0
         store.invalidate_cache()
         found = {name.removeprefix("bucket/out/"): store.cat(name) for name in store.find("bucket/out")}
         assert found == results(tmp_path / "out")
-        missing = dict.fromkeys(credentials, "") | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
-        code, _, stderr = restore("s3://bucket/in", tmp_path / "x", AWS_ENDPOINT_URL=url, **missing)
+        missing = {name: "" for name in environment if name != "AWS_ENDPOINT_URL"}
+        missing |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+        code, _, stderr = restore("s3://bucket/in", tmp_path / "x", **environment | missing)
         assert code == 2 and stderr.count("\n") == 1
         assert "s3://bucket/in cannot be used (NoCredentialsError: Unable to locate credentials)" in stderr

@@ -201,6 +201,7 @@ class Changing:
 
     takes = SizeRequirements((8, 8), 8, any_size=True)
     colorizes = gated = False
+    max_references = 0
 
     def __init__(self, *free: float):
         self.free = list(free)
@@ -210,6 +211,9 @@ class Changing:
 
     def restore(self, images):
         return [image.repeat(8, 0).repeat(8, 1) for image in images]
+
+    def with_references(self, references):
+        return self
 
     def memory(self) -> Memory:
         return Memory(per_pixel=1e6, ram=int(self.free.pop(0)))

@@ -18,6 +18,7 @@ import glean_ext
 from glean_ext import cli
 from glean_ext.cli import base
 from glean_ext.cli.main import COMMANDS
+from glean_ext.cli.train import print_report
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, DEFAULT, find_model
 
@@ -64,6 +65,11 @@ def test_what_the_system_refuses_about_a_file_is_one_line(capsys):
 
     with pytest.raises(OSError, match="no file"):
         cli.run(fail)
+
+
+def test_names_are_printed_as_they_are_but_for_control_characters(capsys):
+    print_report([("bank", "frozen, from [/red]/a\x1b[31m.pth")])
+    assert "frozen, from [/red]/a\\x1b[31m.pth" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("own", [None, "ACTIVE"])
@@ -163,6 +169,10 @@ MISTAKES = {
     "train demo_glean_x8 --cfg-options train_cfg.max_iters=0": "config: train_cfg.max_iters is 0, but",
     "train demo_glean_x8 --cfg-options custom_hooks=[1,2]": "config: custom_hooks has 1, but it must be a dict.",
     "train demo_glean_x8 --cfg-options param_scheduler=[a,b]": "config: param_scheduler has 'a', but it must be",
+    "train demo_glean_x8 --amp --cfg-options optim_wrapper.generator.type=ApexOptimWrapper": (
+        "optim_wrapper.generator is a ApexOptimWrapper, which has no mixed precision. Remove its type, or train without"
+    ),
+    "train demo_glean_x8 --auto-scale-lr --cfg-options auto_scale_lr=None": "The config has no auto_scale_lr=dict(",
     "train demo_glean_x8 --cfg-options env_cfg=[1]": "config: env_cfg is [1], but it must be a dict.",
     "train demo_glean_x8 --work-dir file/x": "file/x cannot be made a folder: ",
     "train demo_glean_x8 --cfg-options load_from=no.pth HERE": "no.pth: there is no such file. Give the path or URL",
@@ -171,6 +181,8 @@ MISTAKES = {
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
     "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
+    "train demo_glean_x8 --cfg-options train_dataloader.dataset.type=SRShardDataset "
+    "train_dataloader.dataset.shards=no-{0..3}.tar": "no-0.tar and 3 more: there is no such file. Correct shards=",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 zip --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 zip --json file/x.json": "file/x.json cannot be written: ",
@@ -191,6 +203,8 @@ MISTAKES = {
     "export demo_glean_x8 zip a.onnx --cfg-options model.generator.x=1": "model.generator (GLEANStyleGANv2): there is",
     "model-info demo_glean_x8 --cfg-options a=1": "--cfg-options a=1: the config has no 'a'.",
     "restore no.jpg -o out.png": "no.jpg: there is no such file or folder.",
+    "restore face.png -o EMPTY": "there is an empty argument after -o: a variable of the shell may not be set. See",
+    "prepare-data EMPTY out --size 64": "there is an empty argument: a variable of the shell may not be set. See",
     "restore face.png -o out.bmp": "out.bmp: images are written as .png, .jpg, .jpeg, .webp.",
     "restore face.png -o out.png --outscal 2": "unrecognized arguments: --outscal 2. Did you mean --outscale?",
     "restore face.png -o out.png --fidelity 3": "--fidelity is 3.0, but it must be between 0",
@@ -219,6 +233,54 @@ MISTAKES = {
     "web --port 70000": "--port 70000: ports go from 0 to 65535.",
 }
 
+# Of configs: the option of `glean train demo_glean_x8 --cfg-options`, and so on
+NETWORK_MISTAKES = {
+    "model.generator.in_size=10": "model.generator (GLEANStyleGANv2): in_size must be a power of two of at least 4,",
+    "model.generator.bank=tunned": "model.generator (GLEANStyleGANv2): bank must be one of ('frozen', ",
+    "model.generator.num_rrdbs=-1": "model.generator (GLEANStyleGANv2): num_rrdbs is -1, but it must be at least 0.",
+}
+TRAIN_MISTAKES = {
+    "model.generator.init_cfg=None": "GLEANStyleGANv2 has no pre-trained bank to train with. Set generator.init_cfg=",
+    "model.generator.init_cfg.type=A": "init_cfg must be dict(type='Pretrained', ",
+    "model.generator.type=GLEAM": "config: model.generator.type: there is no model 'GLEAM'. Did you mean GLEAN?",
+    "model.type=GLEEN": "config: model.type: there is no model 'GLEEN'. Did you mean GLEAN?",
+    "model.pixel_los=1": "config: model (GLEAN): there is no argument 'pixel_los'. Did you mean pixel_loss?",
+    "model.gan_loss.gan_type=vanila": "config: model.gan_loss.gan_type is 'vanila', but it must be one of vanilla, ",
+    "model.gan_loss=None": "model.discriminator and model.gan_loss go together.",
+    "model.discriminator.in_size=32": "model.discriminator.in_size is 32, but model.generator.out_size is 64.",
+    "train_dataloader.batchsize=2": "train_dataloader.batchsize: dataloaders have no such setting.",
+    "train_dataloader.dataset.scales=8": "config: train_dataloader.dataset (SRFolderDataset): there is no argument",
+    "train_dataloader.dataset.data_prefix.gtt=GT": "SRFolderDataset.data_prefix is {'gt': 'GT', 'gtt': 'GT'}, but",
+    "train_cfg.max_iter=9": "config: train_cfg (ResumableTrainLoop): there is no argument 'max_iter'. Did you mean",
+    "optim_wrapper.generator.optimizer.lrr=1": "config: optim_wrapper.generator.optimizer (Adam): there is no argument",
+    "param_scheduler.T_maxx=1": "config: param_scheduler (CosineAnnealingLR): there is no argument 'T_maxx'. Did you",
+    "custom_hooks.0.intervall=1": "config: custom_hooks.0 (FrozenBankHook): there is no argument 'intervall'. Did you",
+    "default_hooks.checkpoint.rule=less": "config: default_hooks.checkpoint.rule is 'less', but a greater PSNR",
+    "val_evaluator.0.type=PSNRR": "config: val_evaluator.0.type: there is no metric 'PSNRR'. Did you mean PSNR",
+    "custom_imports.imports=[no.such]": "config: custom_imports: there is no module 'no'. Correct it, or install what",
+}
+TEST_MISTAKES = {
+    "test_dataloader.batchsize=1": "test_dataloader.batchsize: dataloaders have no such setting.",
+    "test_evaluator.0.crop=1": "config: test_evaluator.0 (PSNR): there is no argument 'crop'. There are ",
+    "test_cfg.foo=1": "config: test_cfg (MultiTestLoop): there is no argument 'foo'.",
+}
+FOR_CONFIGS = {
+    "train demo_glean_x8": NETWORK_MISTAKES | TRAIN_MISTAKES,
+    "test demo_glean_x8 zip": NETWORK_MISTAKES | TEST_MISTAKES,
+    "export demo_glean_x8 zip a.onnx": NETWORK_MISTAKES,
+    "model-info demo_glean_x8": NETWORK_MISTAKES,
+    "restore --model demo_glean_x8 face.png -o out.png": NETWORK_MISTAKES,
+}
+MISTAKES |= {
+    f"{command} --cfg-options {option}": message
+    for command, mistakes in FOR_CONFIGS.items()
+    for option, message in mistakes.items()
+}
+WORDS = {  # of the commands above
+    "HERE": [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")],
+    "EMPTY": [""],
+}
+
 
 def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     """One process answers them all, since starting Python takes most of the time."""
@@ -232,7 +294,6 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     offline = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
     environment = os.environ | offline | {"TORCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    here = [f"{split}_dataloader.dataset.data_root=." for split in ("train", "val")]
     code = (
         "import json, sys\nfrom glean_ext import cli\nfrom glean_ext.cli.main import main\n"
         "for command in json.load(sys.stdin):\n"
@@ -240,9 +301,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
         "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
         "print(sorted({'torch', 'mmagic'} & set(sys.modules)))"
     )
-    commands = [
-        [word for part in command.split() for word in (here if part == "HERE" else [part])] for command in MISTAKES
-    ]
+    commands = [[word for part in command.split() for word in WORDS.get(part, [part])] for command in MISTAKES]
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -286,9 +345,10 @@ def test_warnings_of_other_libraries_are_for_those_who_ask():
         "def main():\n"
         "    warnings.warn('old', FutureWarning)\n"
         "    warnings.warn_explicit('chatter', UserWarning, 'f.py', 1, 'transformers.utils')\n"
+        "    warnings.warn_explicit('corrupt', UserWarning, 'f.py', 1, 'PIL.TiffImagePlugin')\n"
         "    warnings.warn_explicit('useful', UserWarning, 'f.py', 1, 'torch.cuda')\n"
         "cli.run(main)"
     )
-    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "useful"]):
+    for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "corrupt", "useful"]):
         done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
-        assert [word for word in ("old", "chatter", "useful") if word in done.stderr] == expected
+        assert [word for word in ("old", "chatter", "corrupt", "useful") if word in done.stderr] == expected

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.preparation import TOOL, content, fault, names, picture, run, save, start
+from support.restoring import KILLER
 from support.tools import load_tool, run_main
 
 from glean_ext.data_preparation.readers import Entry, FolderSource
@@ -276,19 +277,33 @@ def test_an_interrupted_run_continues(many, tmp_path, how):
     assert not (out / ".staging").exists()
 
 
-def test_a_killed_worker_ends_the_run_with_one_line(many, tmp_path):
+def test_a_killed_worker_is_replaced(many, tmp_path):
     out = tmp_path / "out"
     process = start(many / "raw", out, "--size", "96", "--lr-scale", "8", "--workers", "2")
     wait_for_images(out, 10)
     children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
     os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert errors.splitlines()[-1] == (
-        "error: A process was killed while it made images, perhaps for lack of memory. Set --workers to fewer "
-        "processes; the next run continues from here."
+    assert process.returncode == 0 and "was killed (SIGKILL); " in errors and "Traceback" not in errors
+    assert content(out) == content(many / "whole")
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs Linux")
+def test_an_image_that_ends_two_processes_is_rejected_and_tried_again(tmp_path, raw, monkeypatch):
+    for seed in range(20, 30):
+        save(picture(seed), raw / f"{seed}.png")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=":")
+    os.rename(raw / "3.png", raw / "killer.png")
+    report = run(raw, tmp_path / "out", workers=2)
+    (reject,) = report["rejects"]
+    assert reject["file"] == "killer.png" and reject["reason"].endswith(
+        "was killed (SIGKILL) while it worked on it, for the second time."
     )
-    assert "Traceback" not in errors
+    monkeypatch.undo()
+    again = run(raw, tmp_path / "out")
+    assert again["rejects"] == [] and again["images"] == report["images"] == 20
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path, raw, monkeypatch):

@@ -11,9 +11,8 @@ from support.runners import NO_VALIDATION, ROOT, Recorder, train
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
-from glean_ext.engine.config_checks import _check_schedules, check_training
+from glean_ext.engine.config_checks import RULES, _check_schedules, check_training
 from glean_ext.engine.dry_run import dry_run
-from glean_ext.engine.hooks.evaluation_check_hook import RULES
 from glean_ext.errors import InputError
 
 pytest_plugins = ["support.runners"]

@@ -15,6 +15,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext import checkpoints
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
+from glean_ext.engine.config_changes import scale_learning_rates
 from glean_ext.errors import InputError
 
 CONFIG = small_config(
@@ -107,14 +108,14 @@ def test_learning_rates_in_proportion_to_the_batch_size(home):
         cfg = load_config("config.py", ["train_cfg.max_iters=2", "auto_scale_lr.base_batch_size=8"])
         cfg.work_dir, cfg.log_level, cfg.experiment_name = "work", "ERROR", f"{home.name}-{scale}"
         if scale:
-            runners.scale_learning_rates(cfg)
+            scale_learning_rates(cfg)
         notes = Notes()
         runner = runners.train(cfg, [notes])
         assert notes.rates == [rate] * 2
         assert runner.optim_wrapper["discriminator"].get_lr()["lr"] == [rate]
     del cfg.auto_scale_lr["base_batch_size"]
     with pytest.raises(InputError) as error:
-        runners.scale_learning_rates(cfg)
+        scale_learning_rates(cfg)
     assert str(error.value) == (
         "The config has no auto_scale_lr=dict(base_batch_size=...), the batch size of all GPUs together that its "
         "learning rates are for. Add it, or train without auto_scale_lr."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import random
@@ -10,6 +11,7 @@ import re
 import resource
 import shutil
 import sys
+import tarfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from support.fake_gpu import load_to_fake_gpu, on_fake_gpu
 from support.networks import quick_config_dump
@@ -174,6 +177,25 @@ def test_a_random_seed_is_resumed_too(home):
     Path("resumed/iter_16.pth").unlink()
     train("resumed", resume=True)
     assert_same_end("straight", "resumed")
+
+
+def test_training_from_shards_is_training_from_the_folder_and_resumes(home):
+    train("straight", "randomness.seed=5")
+    for number, start in enumerate(range(0, IMAGES, 3)):
+        with tarfile.open(f"faces-{number}.tar", "w") as tar:
+            for image in range(start, min(start + 3, IMAGES)):
+                tar.add(f"data/GT/{image}.png", f"{image}.png")
+    source = "_delete_=True, type='SRShardDataset', shards='faces-{0..2}.tar', scale=2, pipeline=_base_.train_pipeline"
+    changed = re.sub(r"(train_dataloader = .*)dataset=data\)", rf"\1dataset=dict({source}))", CONFIG)
+    assert changed != CONFIG
+    Path("config.py").write_text(changed)
+    shutil.rmtree("data")
+    train("shards", "randomness.seed=5", "train_cfg.max_iters=16")
+    assert_same_end("straight", "shards")
+    for name in "iter_12.pth", "iter_16.pth":
+        Path("shards", name).unlink(missing_ok=True)
+    train("shards", "randomness.seed=5", resume=True)
+    assert_same_end("straight", "shards")
 
 
 def test_settings_that_stay_those_of_the_checkpoint_are_reported(home):
@@ -428,6 +450,35 @@ def test_what_a_killed_run_did_not_delete_is_deleted_by_the_next(validating, lef
     train("work", "default_hooks.checkpoint.rule=greater", resume=True)
     best = "best_Given_iter_4.pth" if left == "iter_4.pth" else "best_Given_iter_8.pth"
     assert checkpoint_files() == {"iter_16.pth", "iter_1.pth", best}
+
+
+def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """End the run before its files are changed for the ``step``-th time, by writing or deleting a checkpoint."""
+    put, remove, steps = AtomicBackend.put, LocalBackend.remove, itertools.count(1)
+
+    def count() -> None:
+        if next(steps) == step:
+            raise Disk
+
+    patch.setattr(AtomicBackend, "put", lambda *arguments: (count(), put(*arguments)))
+    patch.setattr(LocalBackend, "remove", lambda *arguments: (count(), remove(*arguments)))
+
+
+# Eight iterations write iter_4, best_4, iter_4 and iter_8, delete iter_4, write best_8 and iter_8, and delete best_4.
+@pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 3, 4, 5, 6, 8))])
+def test_a_run_killed_at_any_step_leaves_what_the_next_one_needs(validating, step):
+    rule = "default_hooks.checkpoint.rule=greater"
+    Given.values = [1.0, 3.0]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Disk):
+        kill_at(step, patch)
+        train("work", rule)
+    assert any(name.startswith("best_") for name in checkpoint_files()) == (step > 2)
+    validated = newest_whole_checkpoint("work").name
+    Given.values = {"iter_4.pth": [3.0, 2.0], "iter_8.pth": [2.0]}[validated]
+    train("work", rule, "train_cfg.max_iters=12", resume=True)
+    # Until best_8 is written, nothing but the validation after iteration 8 knows of it.
+    best = 12 if step in (5, 6) else 8
+    assert checkpoint_files() == {"iter_12.pth", f"best_Given_iter_{best}.pth"}
 
 
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):

@@ -79,9 +79,12 @@ TRAIN_FAULTS = {
         "config: StyleGAN2Discriminator.__init__() got an unexpected keyword argument 'in_sizes' (in "
         "StyleGANv2Discriminator)"
     ),
-    "model.gan_loss.gan_type=vanila": "config: GAN type vanila is not implemented. (in GANLoss)",
+    "model.gan_loss.gan_type=vanila": (
+        "config: model.gan_loss.gan_type is 'vanila', but it must be one of vanilla, lsgan, smgan, wgan, hinge, l1. "
+        "Correct it."
+    ),
     "model.generator.in_size=10": (
-        "config: in_size must be a power of two of at least 4, but it is 10. (in GLEANStyleGANv2)"
+        "model.generator (GLEANStyleGANv2): in_size must be a power of two of at least 4, but it is 10."
     ),
     "model.type=GLEEN": f"config: there is no model 'GLEEN'. {NO_SUCH_TYPE}",
     "model.generator.type=GLEAM": f"config: there is no model 'GLEAM'. {NO_SUCH_TYPE}",
@@ -105,7 +108,7 @@ TRAIN_FAULTS = {
     ),
     "custom_hooks.0.intervall=1": "config: FrozenBankHook.__init__() got an unexpected keyword argument 'intervall'",
     "custom_imports.imports=[no.such]": (
-        "config: custom_imports: Failed to import no.such. Correct it, or install what is missing."
+        "config: custom_imports: there is no module 'no'. Correct it, or install what is missing."
     ),
     "modell.type=x": "--cfg-options modell.type=x: the config has no 'modell'. Correct the key.",
     "train_cfg=None": "config: it has no train_cfg. Add it; configs/_base_ has examples.",

@@ -21,6 +21,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.checkpoints import read, save, with_prefix
 from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
+from glean_ext.engine.config_changes import use_mixed_precision
 from glean_ext.errors import InputError
 from glean_ext.models.perceptual_loss import PerceptualLoss
 
@@ -188,7 +189,7 @@ def test_amp_switch():
     adam = {"type": "Adam", "lr": 1e-4}
     cfg = Config({"optim_wrapper": {"generator": {"optimizer": adam}, "constructor": "MultiOptimWrapperConstructor"}})
     for _ in range(2):
-        runners.use_mixed_precision(cfg)
+        use_mixed_precision(cfg)
         assert cfg.optim_wrapper.generator == {
             "type": "MixedPrecisionOptimWrapper",
             "dtype": "bfloat16",
@@ -196,14 +197,14 @@ def test_amp_switch():
         }
     other = Config({"optim_wrapper": {"generator": {"type": "ApexOptimWrapper", "optimizer": adam}}})
     with pytest.raises(InputError) as error:
-        runners.use_mixed_precision(other)
+        use_mixed_precision(other)
     assert str(error.value) == (
         "optim_wrapper.generator is a ApexOptimWrapper, which has no mixed precision. Remove its type, or train "
         "without amp."
     )
     for empty in {}, {"optim_wrapper": {"type": "OptimWrapper", "optimizer": adam}}:
         with pytest.raises(InputError) as error:
-            runners.use_mixed_precision(Config(empty))
+            use_mixed_precision(Config(empty))
         assert str(error.value) == (
             "The config has no optim_wrapper=dict(generator=dict(optimizer=...), ...) for mixed precision. Add it, or "
             "train without amp."

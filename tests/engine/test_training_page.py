@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.training import ROOT
 
 from glean_ext.config import load_config
+from glean_ext.utils.tar_shards import list_shards, read_contents
 
 PAGE = re.sub(r"\\\n\s*", "", (ROOT / "docs/training.md").read_text())
 COMMANDS = re.findall(r"^ {4,}glean (\S+)([^\n#]*)", PAGE, re.M)
 CONFIGS = dict(
-    zip(("my_cats.py", "my_faces.py", "my_eval.py"), re.findall(r"```python\n(.*?)```", PAGE, re.S), strict=True)
+    zip(
+        ("my_cats.py", "my_faces.py", "my_shards.py", "my_eval.py"),
+        re.findall(r"```python\n(.*?)```", PAGE, re.S),
+        strict=True,
+    )
 )
 
 
@@ -49,6 +55,23 @@ def test_fine_tuning_of_a_released_model(configs):
     assert config.train_cfg.max_iters == config.param_scheduler.T_max == 10_000
     for loader in config.train_dataloader, config.val_dataloader:
         assert loader.dataset.data_prefix == {"gt": "GT"}  # where glean prepare-data puts the images
+
+
+def test_images_in_tar_shards(configs, tmp_path, monkeypatch):
+    """The config of the page takes the shards that its command writes."""
+    config = load_config(configs / "my_shards.py")
+    dataset = config.train_dataloader.dataset
+    assert (config.train_dataloader.sampler.type, dataset.type) == ("ResumableSampler", "SRShardDataset")
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/mine/train/GT")
+    folder.mkdir(parents=True)
+    for number in range(1003):
+        (folder / f"{number:04d} a.png").touch()
+    (command,) = re.findall(r"^ {4}(mkdir -p shards && .*)$", PAGE, re.M)
+    subprocess.run(["bash", "-c", command], check=True)
+    contents = read_contents(list_shards(dataset.shards.replace("s3://bucket", "shards").replace("099", "001")))
+    assert [len(shard.members) for shard in contents] == [1000, 3] and not any(shard.damage for shard in contents)
+    assert contents[1].members[2].name == "1002 a.png"
 
 
 def test_more_metrics(configs):

@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,10 @@ from glean_ext import cli
 from glean_ext.cli.evaluate import main
 from glean_ext.errors import InputError
 from glean_ext.evaluation import EvaluationOptions, evaluate
+from glean_ext.evaluation.measures import Sample, create_measures
 from glean_ext.evaluation.report import sorting_measure, worst_first
 from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.pixel_errors import psnr, ssim
 
 
 def options(root: Path, *outputs: str, **changes) -> EvaluationOptions:
@@ -45,6 +49,35 @@ def test_values_are_those_of_other_implementations(folders):
             gt, output, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
         )
         assert row.values[0]["ssim"] == pytest.approx(theirs, abs=2e-3)
+
+
+def test_values_are_mmagics(folders):
+    import glean_ext.plugin  # noqa: F401, I001  (makes MMagic importable)
+    from mmagic.evaluation import metrics
+
+    for name in PHOTOGRAPHS:
+        output, gt = read_rgb(folders / f"good/{name}.png"), PHOTOGRAPHS[name]()
+        assert psnr(output, gt) == pytest.approx(metrics.psnr(output, gt), abs=1e-5)  # theirs is in fp32
+        assert ssim(output, gt) == pytest.approx(metrics.ssim(output, gt), abs=1e-9)
+    with pytest.raises(InputError, match="at least 11 pixels"):
+        create_measures(("ssim",))[0].compute(Sample(output[:10], gt[:10]))
+
+
+def test_what_needs_mmagic_is_left_out_without_it(folders):
+    """So is all of MMagic's, for PSNR and SSIM."""
+    code = (
+        "import sys; sys.modules.update(mmagic=None, mmcv=None, torchvision=None)\n"
+        "from glean_ext.cli.main import console_script; console_script()"
+    )
+    command = [sys.executable, "-c", code, "evaluate", "good", "--reference", "gt", "--inputs", "lq"]
+    done = subprocess.run(command, cwd=folders, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "niqe is not measured: it needs mmagic, which is not installed." in done.stdout
+    table = json.loads((folders / "evaluation.json").read_text())["restorers"]["good"]
+    assert table.keys() == {"psnr", "ssim", "lr_psnr"}
+    done = subprocess.run([*command, "--metrics", "psnr", "niqe"], cwd=folders, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: mmagic is not installed. pip install 'glean-ext[mmagic]'\n"
 
 
 def test_the_ground_truth_is_perfect(folders):

@@ -19,9 +19,10 @@ from glean_ext.errors import InputError
 from glean_ext.inference import backend_choice, engine_cache, engine_models, torch_backend
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache, model_key
-from glean_ext.inference.engines import open_session, thread_count
+from glean_ext.inference.engines import open_session
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
+from glean_ext.utils.processes import thread_count
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -146,6 +146,7 @@ class SmallGpu:
     """Repeats pixels; images of more than ``most`` pixels are too much for its memory, which nothing says before."""
 
     colorizes = gated = False
+    max_references = 0
 
     def __init__(self, most: int, any_size: bool = True):
         self.takes, self.most = SizeRequirements((8, 8), 4, any_size), most
@@ -159,6 +160,9 @@ class SmallGpu:
 
     def restore(self, images):
         return [from_floats(one, images[0].dtype) for one in self(np.concatenate([to_floats(x) for x in images]))]
+
+    def with_references(self, references):
+        return self
 
     def memory(self):
         return Memory(per_pixel=1.0, ram=10**12, gpu=10**12)

@@ -140,9 +140,10 @@ def test_where_tiles_agree_the_result_is_exactly_that(size, tiling):
     np.testing.assert_array_equal(joined(tiling, image), enlarge(image))
 
 
-def test_seams_by_hand():
+@pytest.mark.parametrize(("feather", "seam"), [(1.0, [0.125, 0.375, 0.625, 0.875]), (0.5, [0, 0.25, 0.75, 1])])
+def test_seams_by_hand(feather, seam):
     """Tile i is all i: rows of tiles 0 1 / 2 3, which share 2 pixels of the input, 4 of the result."""
-    tiling, seen = Tiling((4, 4), 2, 2), []
+    tiling, seen = Tiling((4, 4), 2, 2, feather=feather), []
 
     def forward(tile):
         seen.append(tuple(tile.shape[2:]))
@@ -150,7 +151,7 @@ def test_seams_by_hand():
 
     result = joined(tiling, zeros(1, 1, 6, 6), forward)[0, 0]
     assert seen == [(4, 4)] * 4 and result.shape == (12, 12)
-    across = [0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1]
+    across = [0, 0, 0, 0, *seam, 1, 1, 1, 1]
     assert result[0].tolist() == across
     assert result[:, 0].tolist() == [2 * weight for weight in across]
     expected = np.array(across)[None] + 2 * np.array(across)[:, None]

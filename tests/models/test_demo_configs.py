@@ -25,15 +25,17 @@ ADVERSARIAL = {"loss_pix", "loss_gan", "loss_d_real", "loss_d_fake"}
         pytest.param("baselines/demo_srcnn_x4", {"loss"}, marks=pytest.mark.slow),
         ("baselines/demo_srgan_x4", ADVERSARIAL),
         pytest.param("baselines/demo_esrgan_x4", ADVERSARIAL, marks=pytest.mark.slow),
+        pytest.param("baselines/demo_ttsr_x4", {"loss_pix"}, marks=pytest.mark.slow),
     ],
 )
 def test_two_iterations(config: str, losses: set[str], tmp_path: Path, clean_mmengine, monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     for part, count in ("train", 3), ("test", 1):
-        (tmp_path / part / "GT").mkdir(parents=True)
-        for i in range(count):
-            image = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            Image.fromarray(image).save(tmp_path / part / f"GT/{i}.png")
+        for folder in "GT", "REF":
+            (tmp_path / part / folder).mkdir(parents=True)
+            for i in range(count):
+                image = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                Image.fromarray(image).save(tmp_path / part / folder / f"{i}.png")
     loaders = [f"{name}_dataloader.dataset.data_root={tmp_path}" for name in ("val", "test")]
     options = [*(f"{loader}/test" for loader in loaders), f"train_dataloader.dataset.data_root={tmp_path}/train"]
     options += ["train_dataloader.batch_size=2", "train_cfg.max_iters=2", "train_cfg.val_interval=2"]

@@ -110,6 +110,12 @@ MISFITS = {
         "47 of 51 keys are missing (injected_noise_0, injected_noise_1, injected_noise_2, injected_noise_3 and 43 "
         "more). Take a file of this architecture.",
     ),
+    "few deeper": (
+        lambda state: {f"net.{k}": v for k, v in state.items() if k.startswith("style_mapping.1")},
+        "51 of 51 keys are missing (injected_noise_0, injected_noise_1, injected_noise_2, injected_noise_3 and 47 "
+        "more); 2 keys fit nothing (net.style_mapping.1.bias, net.style_mapping.1.linear.weight_orig). Take a file of "
+        "this architecture.",
+    ),
     "surplus": (
         lambda state: state | {"extra.weight": torch.zeros(1)},
         f"1 keys fit nothing (extra.weight). {SIZES}",

@@ -8,14 +8,26 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
+import pytest
 
 from glean_ext.utils.image_io import Picture, write_picture
 
 ROOT = Path(__file__).parents[2]
+
+# A sitecustomize.py with which the processes of workers are killed when they read killer.png.
+KILLER = """
+import os, signal, sys
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("killer.png") and "spawn_main" in " ".join(sys.orig_argv):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+"""
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -61,6 +73,22 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The processes that restore for it, the oldest first."""
     children = psutil.Process(process.pid).children()
     return sorted((c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda child: child.create_time())
+
+
+needs_s3 = pytest.mark.skipif(not (find_spec("moto") and find_spec("s3fs")), reason="needs moto[server] and s3fs")
+
+
+@contextmanager
+def s3_bucket(log: Path) -> Iterator[tuple[fsspec.AbstractFileSystem, dict[str, str]]]:
+    """S3 in a process of this machine, with an empty ``bucket``: fsspec's view of it, and what reaches it."""
+    from support.training import free_port  # loads torch, which the other tests need not
+
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with serving([sys.executable, "-c", "from moto.server import main; main()", "-p", str(port)], "Running on", log):
+        store = fsspec.filesystem("s3", endpoint_url=url, key="a", secret="b")
+        store.mkdir("bucket")
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+        yield store, {"AWS_ENDPOINT_URL": url, **keys}
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Site:
 
     def post(self, content: object, headers: dict | None = None, **order: object) -> Answer:
         order = {"model": "Demo GLEAN", "kind": "face", "name": "a.png"} | order
-        return self.ask("POST", f"/api/jobs?{urlencode(order)}", content, headers)
+        return self.ask("POST", f"/api/jobs?{urlencode(order, doseq=True)}", content, headers)
 
     def submit(self, content: bytes, **order: object) -> str:
         answer = self.post(content, **order)

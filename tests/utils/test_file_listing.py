@@ -36,6 +36,16 @@ def test_extensions_in_upper_and_lower_case_in_all_folders_but_hidden_ones(tree)
     assert names(listing.links) == ["around"]
 
 
+def test_what_never_ends_is_left_out(tree):
+    """Reading a pipe waits for a writer, and a device gives zeros until the memory is full."""
+    os.mkfifo("in/pipe.png")
+    Path("in/zero.png").symlink_to("/dev/zero")
+    Path("in/lost.png").symlink_to("nowhere")
+    listing = list_files("in", [".png"], recursive=False)
+    assert names(listing.files) == ["b.PNG", "lost.png"]
+    assert {"pipe.png", "zero.png"} <= set(names(listing.left_out))
+
+
 def test_one_level(tree):
     listing = list_files(Path("in"), (".png", ".jpg"), recursive=False, skip="in/out")
     assert names(listing.files) == ["a.Jpg", "b.PNG"]

@@ -118,8 +118,9 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
     np.testing.assert_array_equal(site.picture(job), np.clip(np.round(expected), 0, 255))
 
 
-def test_colours(site):
-    """By the colorizer; each variant is another answer, in both modes."""
+def test_colours(site, monkeypatch):
+    """By the colorizer; each variant is another answer, in both modes, of the network that is loaded already."""
+    monkeypatch.setattr("glean_ext.web.worker.load_backend", lambda *_: pytest.fail("loaded again"))
     face = (EXAMPLES / "gray-face.png").read_bytes()
     model = "Demo colorizer"
     assert {one["name"]: one["colorizes"] for one in site.get("/api/options").json["models"]}[model]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import CHROMIUM, save_shot
 from support.web_server import EXAMPLES, Site, encode, serving
 
 pytestmark = pytest.mark.browser
@@ -37,12 +37,11 @@ def site(tmp_path_factory):
 def context(tmp_path_factory):
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "There is no Chromium. apt-get install chromium"
+    assert CHROMIUM, "There is no Chromium. apt-get install chromium"
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("profile"),
-            executable_path=chromium,
+            executable_path=CHROMIUM,
             args=QUIET.split(),
             viewport=DESKTOP,
             accept_downloads=True,
@@ -69,8 +68,7 @@ def page(context, site):
 
 
 def shot(page, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+    save_shot(page, SHOTS / f"{name}.png")
 
 
 def choose(page, content: bytes, name: str) -> None:

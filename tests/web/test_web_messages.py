@@ -68,7 +68,7 @@ def test_hints_about_controls_of_the_page_are_shown():
         "a.png differs too much.", parameter=("fidelity", "model"), hint="Raise {fidelity}, or change {model}."
     )
     assert error.render(as_control) == "a.png differs too much. Raise the fidelity slider, or change the model."
-    assert set(CONTROLS) == {"fidelity", "model", "seed"}
+    assert set(CONTROLS) == {"fidelity", "model", "references", "seed"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ Screenshots go to work_dirs/web_demo.
 from __future__ import annotations
 
 import io
-import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import CHROMIUM, save_shot
 
 import glean_ext
 
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 DIST = ROOT / "web_demo/dist"
 SHOTS = ROOT / "work_dirs/web_demo"
 EXAMPLE = ROOT / "glean_ext/web/static/examples/face-1.png"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT = 120_000  # milliseconds
 pytestmark = [
     pytest.mark.browser,
@@ -81,8 +80,7 @@ def restored(page) -> np.ndarray:
 
 
 def shot(page, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
+    save_shot(page, SHOTS / f"{name}.png")
 
 
 def test_an_example_is_restored_as_by_the_package(page, url):

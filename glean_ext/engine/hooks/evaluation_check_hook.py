@@ -9,13 +9,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from glean_ext.datasets.resumable_sampler import seeded
+from glean_ext.engine.config_checks import check_rule
 from glean_ext.errors import InputError
-
-# Whether a greater or a lower value of a metric is better.
-RULES = {
-    **dict.fromkeys(("PSNR", "SSIM", "MultiScaleSSIM", "SNR", "LR_PSNR", "Identity"), "greater"),
-    **dict.fromkeys(("MAE", "MSE", "SAD", "LPIPS", "FID", "NIQE", "LR_MAE", "Identity_distance"), "less"),
-}
 
 
 class EvaluationCheckHook(Hook):
@@ -59,13 +54,7 @@ def check_best(hook: CheckpointHook, loop: Any) -> None:
                 f"config: default_hooks.checkpoint.save_best is {name!r}, but val_evaluator measures "
                 f"{', '.join(measured)}. Set it to one of these, or to None."
             )
-        better = RULES.get(name.split("/")[-1], rule)
-        if rule != better:
-            adjective = "lower" if better == "less" else "greater"
-            raise InputError(
-                f"config: default_hooks.checkpoint.rule is {rule!r}, but a {adjective} {name} is better. Set "
-                f"default_hooks.checkpoint.rule={better!r}."
-            )
+        check_rule(name, rule)
 
 
 def measured_names(loop: Any) -> list[str] | None:

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 
 class SkippedFilesHook(Hook):
-    """Counts the damaged files that ``SRFolderDataset(unreadable='skip')`` replaced; warns of each once."""
+    """Counts the damaged files that ``unreadable='skip'`` replaced; warns of each once."""
 
     def before_train(self, runner: Runner) -> None:
         self.files: set[str] = set()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
+from glean_ext.network_settings import require_file
 from glean_ext.networks.banks import biggan_file, stylegan2
 from glean_ext.networks.banks.bank import Bank
 from glean_ext.networks.shapes import require_one_of
@@ -38,12 +39,7 @@ def bank_file(net: nn.Module, init_cfg: dict | None, bank: str, bank_init: str, 
     Raises:
         InputError: There is no ``init_cfg`` although ``bank_init`` is ``'pretrained'``.
     """
-    if init_cfg is None and bank_init == "pretrained" and bank != "absent":
-        raise InputError(
-            f"{type(net).__name__} has no pre-trained bank to train with. Set generator.init_cfg=dict(type="
-            f"'Pretrained', checkpoint='<{kind} file>', prefix='generator_ema'), or generator.bank_init="
-            "'random' if a random bank is what you want."
-        )
+    require_file(type(net).__name__, init_cfg, bank, bank_init, kind)
     return init_cfg
 
 

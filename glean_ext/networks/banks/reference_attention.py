@@ -1,8 +1,9 @@
-"""Reference images for a diffusion bank: what its self-attention sees of them joins what it sees of the image.
+"""Reference images in attention: what it sees of them joins what it sees of the image.
 
-The keys and values of the references' own pass are appended to those of the image's, in the ascent of the U-Net. The
-values get the mean and spread of the image's own ones. Source of both: InstantRestore (Zhang et al., 2024). It is not
-that paper's network: there, landmarks guide the attention, and the U-Net is adapted.
+Keys and values of the references are appended to those of the image, and the values get the mean and spread of the
+image's own ones. In a diffusion bank they are those of the references' own pass, in the ascent of the U-Net. Source:
+InstantRestore (Zhang et al., 2024). It is not that paper's network: there, landmarks guide the attention, and the U-Net
+is adapted.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def attend(unet: nn.Module, seen: Seen) -> Iterator[None]:
 
     def extend(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            references = seen[name].reshape(len(output), -1, output.shape[-1])  # (N, R T, C)
+            references = tokens_of_images(seen[name], len(output))  # (N, R T, C)
             if name.endswith("to_v"):
                 references = with_statistics(references, output)
             return torch.cat([output, references], 1)
@@ -66,6 +67,11 @@ def attend(unet: nn.Module, seen: Seen) -> Iterator[None]:
         for name, layer in key_and_value_layers(unet):
             hooks.callback(layer.register_forward_hook(extend(name)).remove)
         yield
+
+
+def tokens_of_images(x: Tensor, images: int) -> Tensor:
+    """Tokens of the references of N images, of which R in a row belong to one: (N R, T, C) -> (N, R T, C)"""
+    return x.reshape(images, -1, x.shape[-1])
 
 
 def with_statistics(x: Tensor, other: Tensor) -> Tensor:

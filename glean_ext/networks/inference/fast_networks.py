@@ -157,8 +157,10 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
     if isinstance(net, GLEANNetwork) and type(net).forward is GLEANNetwork.forward:
-        if not isinstance(net.generator, StyleGAN2Generator) or net.decoder is None:
-            raise no_fast_form(net if net.decoder is None else net.generator)
+        if net.max_references or net.decoder is None:
+            raise no_fast_form(net)
+        if not isinstance(net.generator, StyleGAN2Generator):
+            raise no_fast_form(net.generator)
         fast: nn.Module = FastGLEAN(net, dtype)
     elif isinstance(net, LightGLEANStyleGANv2):
         fast = FastLightGLEAN(net, dtype)

@@ -49,6 +49,6 @@ def images_together(x: Tensor) -> int:
 
 def no_fast_form(module: object) -> InputError:
     return InputError(
-        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2 "
-        "or LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
+        f"prepare_for_inference knows no fast form of {type(module).__name__}. It takes a GLEANStyleGANv2 or "
+        "LightGLEANStyleGANv2 that has a bank and a decoder and takes no references; use any other network as it is."
     )

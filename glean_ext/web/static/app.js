@@ -105,10 +105,13 @@ function showProgress(status) {
 
 // --- choosing ---
 
+function checkSize(file, name) {
+  if (file.size <= options.upload_bytes) return;
+  throw new UserError(`${name} is larger than ${options.upload_bytes / 1e6} MB. Scale it down.`);
+}
+
 function choose(file, name = file.name) {
-  if (file.size > options.upload_bytes) {
-    throw new UserError(`${name} is larger than ${options.upload_bytes / 1e6} MB. Scale it down.`);
-  }
+  checkSize(file, name);
   chosen = { file, name };
   byId("chosen").textContent = name;
   const image = byId("preview-image");
@@ -141,6 +144,8 @@ function showChoice() {
   if (photo.disabled && photo.checked) document.querySelector('input[name="kind"][value="face"]').checked = true;
   byId("kind-hint").textContent = (model.colorizes ? COLOUR_KINDS : KINDS)[kind()];
   byId("seed-part").hidden = !model.colorizes;
+  byId("references-part").hidden = !model.references;
+  byId("references-hint").textContent = `Up to ${model.references} other images of the same thing or person.`;
   byId("run").textContent = model.colorizes ? "Colour" : "Restore";
   byId("fidelity-value").textContent = Number(byId("fidelity").value).toFixed(2);
 }
@@ -153,6 +158,10 @@ async function restore() {
   const { file, name } = chosen;
   const order = new URLSearchParams({ name, model: byId("model").value, kind: kind(), fidelity: byId("fidelity").value });
   if (!byId("seed-part").hidden && byId("seed").value) order.set("seed", byId("seed").value);
+  const references = byId("references-part").hidden ? [] : [...byId("references").files];
+  const body = new Blob([file, ...references]);
+  checkSize(body, references.length ? "The image and its references together" : name);
+  for (const reference of references) order.append("references", reference.size);
   byId("progress-text").textContent = "Sending";
   byId("bar").removeAttribute("value");
   byId("cancel").hidden = true;
@@ -162,7 +171,7 @@ async function restore() {
     show("preview");
     bringIntoView();
     const headers = { "Content-Type": "application/octet-stream" };
-    ({ id } = await requestJson(`/api/jobs?${order}`, { method: "POST", headers, body: file }));
+    ({ id } = await requestJson(`/api/jobs?${order}`, { method: "POST", headers, body }));
     job = id;
     byId("cancel").hidden = false;
     status = await follow(id);

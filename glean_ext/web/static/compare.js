@@ -2,6 +2,13 @@
 // input.
 
 const compare = document.getElementById("compare");
+compare.innerHTML = `
+  <img class="before" id="before" alt="Before" draggable="false">
+  <img class="after" id="after" alt="After" draggable="false">
+  <span class="tag left" aria-hidden="true">Before</span>
+  <span class="tag right" aria-hidden="true">After</span>
+  <span class="handle" aria-hidden="true"></span>
+  <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Comparison: share of the original">`;
 const split = document.getElementById("split");
 const before = document.getElementById("before");
 const after = document.getElementById("after");

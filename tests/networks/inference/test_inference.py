@@ -330,7 +330,7 @@ def test_networks_without_bank_or_decoder_are_refused(config, name):
         prepare_for_inference(build_network(config))
     assert str(error.value) == (
         f"prepare_for_inference knows no fast form of {name}. It takes a GLEANStyleGANv2 or "
-        "LightGLEANStyleGANv2 that has both a bank and a decoder; use any other network as it is."
+        "LightGLEANStyleGANv2 that has a bank and a decoder and takes no references; use any other network as it is."
     )
 
 

@@ -10,18 +10,16 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from glean_ext.batch.options import RestoreOptions
-from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
-from glean_ext.batch.workers.worker import SLOTS, Group, Worker, WorkerSpec
 from glean_ext.errors import InputError
-from glean_ext.inference.engines import thread_count
-from glean_ext.utils.processes import count_cores, quiet_processes
+from glean_ext.utils.processes import count_cores, quiet_processes, thread_count
+from glean_ext.workers.pool import Done, Event, Lost, Ready, WorkerPool, worker_count
+from glean_ext.workers.worker import Group, Worker, WorkerSpec
 
 READY = "ready"
 GRACE = 10.0  # seconds that a worker has to finish what it writes
@@ -41,18 +39,15 @@ class LocalPool(WorkerPool):
     """Workers in processes of this machine.
 
     Args:
-        spec: What workers are made from. ``workers`` of its options is the number of processes.
-
-    Raises:
-        InputError: There is no such device.
+        spec: What workers are made from.
+        workers: Number of processes; ``'auto'`` or None: one for each device of the spec, or for each core.
     """
 
-    def __init__(self, spec: WorkerSpec):
-        options = spec.options
-        devices = devices_of(options)
-        self.size = options.worker_count(len(devices) or count_cores())
-        self._devices: Sequence[str | None] = devices or [options.device]
-        self._spec = spec
+    def __init__(self, spec: WorkerSpec, workers: int | str | None):
+        devices = spec.devices()
+        self.size = worker_count(workers, len(devices) or count_cores())
+        self._devices: Sequence[str | None] = devices or (None,)
+        self._spec, self.slots = spec, spec.slots
         self._threads = max(1, min(thread_count(), count_cores() // self.size))
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, _Process] = {}
@@ -60,7 +55,7 @@ class LocalPool(WorkerPool):
 
     def start(self, worker: int) -> None:
         ours, theirs = self._context.Pipe()
-        spec = replace(self._spec, options=replace(self._spec.options, device=self._device(worker)))
+        spec = self._spec.on_device(self._device(worker))
         process = self._context.Process(target=serve, args=(theirs, spec), name=f"worker {worker + 1}")
         with quiet_processes(self._threads):
             process.start()
@@ -105,18 +100,9 @@ class LocalPool(WorkerPool):
         for item in self._processes.values():
             item.pipe.close()
             if not item.ready:
-                item.process.kill()  # it loads networks, and would not notice before that is done
+                item.process.kill()  # it loads what it needs, and would not notice before that is done
         for item in self._processes.values():
             item.process.join()
-
-
-def devices_of(options: RestoreOptions) -> list[str]:
-    """All GPUs, where those are used and none is named."""
-    if options.model.is_onnx or options.device not in (None, "cuda"):
-        return []
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def serve(pipe: Connection, spec: WorkerSpec) -> None:
@@ -140,15 +126,15 @@ def serve(pipe: Connection, spec: WorkerSpec) -> None:
     workers: list[Worker] = []
 
     def load() -> str:
-        workers.append(Worker(spec))
+        workers.append(spec.make())
         return READY
 
     send(-1, load)
-    threads = ThreadPoolExecutor(SLOTS, "group")
+    threads = ThreadPoolExecutor(spec.slots, "group")
     with suppress(EOFError, OSError):
         while True:
             number, group = pipe.recv()
-            threads.submit(send, number, partial(workers[0].restore, group))
+            threads.submit(send, number, partial(workers[0].work, group))
     threading.Timer(GRACE, os._exit, [1]).start()
     for worker in workers:
         worker.stop()

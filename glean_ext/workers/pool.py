@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from glean_ext.batch.workers.worker import Group, GroupReport
+from glean_ext.workers.worker import Group, GroupReport
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has loaded its networks.
+    """A worker is ready to work.
 
     Attributes:
         worker: Its number.
@@ -24,7 +26,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Done:
-    """A worker has restored a group."""
+    """A worker has done a group."""
 
     worker: int
     group: Group
@@ -38,7 +40,7 @@ class Lost:
     Attributes:
         worker: Its number.
         reason: A sentence without its full stop.
-        by_itself: Perhaps one of its files was the reason; not so where its machine is gone, too.
+        by_itself: Perhaps one of its tasks was the reason; not so where its machine is gone, too.
     """
 
     worker: int
@@ -54,10 +56,12 @@ class WorkerPool(ABC):
 
     Attributes:
         size: Number of workers.
-        retries_failures: A file that failed is tried again: another machine may have what was missing.
+        slots: Groups that a worker has at a time.
+        retries_failures: A task that failed is tried again: another machine may have what was missing.
     """
 
     size: int
+    slots: int
     retries_failures = False
 
     @abstractmethod
@@ -66,17 +70,22 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def give(self, worker: int, group: Group) -> None:
-        """Let a worker that is ready restore a group. An event follows."""
+        """Let a worker that is ready do a group. An event follows."""
 
     @abstractmethod
     def wait(self) -> Iterable[Event]:
         """What happened; waits until something has.
 
         Raises:
-            InputError: Networks cannot be loaded, or the disk is full.
+            InputError: Workers cannot be made, or the disk is full.
             RuntimeError: A fault of the program in a worker.
         """
 
     @abstractmethod
     def close(self) -> None:
         """End all workers. No file stays that is written in part."""
+
+
+def worker_count(workers: int | str | None, available: int) -> int:
+    """How many workers there are, where ``available`` is what ``'auto'`` and None stand for."""
+    return workers if isinstance(workers, int) else max(1, available)

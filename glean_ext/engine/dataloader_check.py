@@ -1,17 +1,16 @@
-"""Mistakes in the dataloaders of a config, found before training starts."""
+"""Mistakes in the dataloaders of a config, found before training starts, and without torch."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-
-from torch.utils.data import DataLoader
+from functools import cache
 
 from glean_ext.errors import InputError
+from glean_ext.utils.class_sources import ClassSources, signature
 
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 ENDLESS_SAMPLERS = ("ResumableSampler", "InfiniteSampler")
-MMENGINE_KEYS = {"num_batch_per_epoch"}
+MMENGINE_KEYS = frozenset({"num_batch_per_epoch"})
 SET_BY_BATCH_SAMPLER = ("batch_size", "drop_last", "shuffle", "sampler")
 # Settings of loading processes, and the value each has without them.
 OF_PROCESSES = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0, "multiprocessing_context": None}
@@ -28,14 +27,13 @@ def check_dataloader(cfg: Mapping) -> None:
         for loader in loaders if isinstance(loaders, Sequence) else [loaders]:
             if isinstance(loader, Mapping):
                 _check(name, loader)
-            elif not isinstance(loader, DataLoader):
+            elif not hasattr(loader, "dataset"):  # as a DataLoader has, which is built already
                 raise InputError(f"{name} is {loader!r}, but it must be dict(batch_size=..., dataset=dict(...), ...).")
 
 
 def _check(name: str, loader: Mapping) -> None:
-    allowed = set(inspect.signature(DataLoader.__init__).parameters) - {"self"} | MMENGINE_KEYS
     for key in loader:
-        if key not in allowed:
+        if key not in _settings():
             raise InputError(f"{name}.{key}: dataloaders have no such setting. Correct it, or leave it out.")
     if not loader.get("dataset"):
         raise InputError(f"{name} has no dataset. Set {name}.dataset=dict(type='SRFolderDataset', ...).")
@@ -54,6 +52,14 @@ def _check(name: str, loader: Mapping) -> None:
                 f"{name}.{key}={loader[key]!r} needs loading processes, but {name}.num_workers is 0. Set "
                 f"{name}.{key}={without!r}, or {name}.num_workers=1 or more."
             )
+
+
+@cache
+def _settings() -> frozenset[str]:
+    """What torch's DataLoader takes, and mmengine takes out before."""
+    takes = signature("DataLoader", [ClassSources.of_package("torch", "utils/data")])
+    assert takes is not None
+    return MMENGINE_KEYS | set(takes.annotations)
 
 
 def _check_batches(name: str, loader: Mapping) -> None:

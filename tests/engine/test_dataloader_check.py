@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine import Config
 
-from glean_ext.datasets.dataloader_check import check_dataloader
+from glean_ext.engine.dataloader_check import check_dataloader
 from glean_ext.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

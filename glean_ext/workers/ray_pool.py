@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import glean_ext
-from glean_ext.batch.options import AUTO, ModelSource, RestoreOptions
-from glean_ext.batch.output_plan import Job
-from glean_ext.batch.workers.pool import Done, Event, Lost, Ready, WorkerPool
-from glean_ext.batch.workers.worker import SLOTS, Group, GroupReport, Worker, WorkerSpec
 from glean_ext.errors import InputError, Notice, first_line
-from glean_ext.utils.downloads import is_url
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.stderr_filter import filter_stderr
-from glean_ext.utils.url_files import is_file_url
+from glean_ext.workers.pool import AUTO, Done, Event, Lost, Ready, WorkerPool, worker_count
+from glean_ext.workers.worker import Group, GroupReport, WorkerSpec
 
 EXTRA = "pip install 'glean-ext[cluster]'"
 CONNECT_SECONDS = 10  # Ray itself would try for minutes
-DETECTION_SECONDS = 5  # in which Ray finds that the node of a lost actor is gone, too, if it is
+DETECTION_SECONDS = 5  # in which Ray finds that the node of an actor that died is gone, too, if it is
+SILENCE_SECONDS = 30  # the same for an actor that does not answer: Ray waits for signs of life of its node
 PATIENCE = 60.0  # seconds without news after which the lack of workers is said
 RAY_LINES = re.compile(rb"\[\d{4}-\d\d-\d\d ")  # of its log
 CLIENT = "ray"  # scheme of addresses of Ray's client server
@@ -38,7 +33,9 @@ class RayPool(WorkerPool):
     """Workers on the nodes of a cluster.
 
     Args:
-        spec: What workers are made from. Of its options, ``cluster`` is the address, ``workers`` the number of actors.
+        spec: What workers are made from.
+        workers: Number of actors; ``'auto'`` or None: one for each GPU, or each core, of the cluster.
+        cluster: Its address.
         notify: Gets a notice while no node has room for a worker.
 
     Raises:
@@ -47,29 +44,26 @@ class RayPool(WorkerPool):
 
     retries_failures = True
 
-    def __init__(self, spec: WorkerSpec, notify: Callable[[Notice], None]):
-        options = spec.options
-        assert options.cluster is not None
-        self._ray = connect(options.cluster)
-        self._spec, self._notify = replace(spec, options=absolute(options), root=absolute_path(spec.root)), notify
+    def __init__(self, spec: WorkerSpec, workers: int | str | None, cluster: str, notify: Callable[[Notice], None]):
+        self._ray = connect(cluster)
+        self._spec, self._notify, self.slots = spec.for_elsewhere(), notify, spec.slots
         resources = self._ray.cluster_resources()
-        self._resource = resource_of(options, resources)
-        available = int(resources.get(self._resource, 0))
-        self.size = options.worker_count(available)
+        self._resource = spec.resource(resources)
+        self.size = worker_count(workers, int(resources.get(self._resource, 0)))
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, tuple[str, str]] = {}  # of each actor that is ready: ID, address
-        self._calls: dict[Any, tuple[int, Group | None]] = {}  # None: it loads networks
+        self._calls: dict[Any, tuple[int, Group | None]] = {}  # None: it starts
 
     def start(self, worker: int) -> None:
         amount = {"num_gpus": 1} if self._resource == "GPU" else {"num_cpus": 1}
-        actor = self._ray.remote(Actor).options(max_concurrency=SLOTS, scheduling_strategy="SPREAD", **amount)
+        actor = self._ray.remote(Actor).options(max_concurrency=self.slots, scheduling_strategy="SPREAD", **amount)
         self._actors[worker] = actor.remote()
         call = self._actors[worker].load.remote(glean_ext.__version__, self._spec)
         self._calls[call] = worker, None
 
     def give(self, worker: int, group: Group) -> None:
-        there = tuple(Job(*(path and absolute_path(path) for path in vars(job).values())) for job in group)
-        self._calls[self._actors[worker].restore.remote(there)] = worker, group
+        there = tuple(self._spec.task_for_elsewhere(task) for task in group)
+        self._calls[self._actors[worker].work.remote(there)] = worker, group
 
     def wait(self) -> Iterator[Event]:
         ready, _ = self._ray.wait(list(self._calls), timeout=PATIENCE)
@@ -106,7 +100,8 @@ class RayPool(WorkerPool):
         node, address = self._nodes.pop(worker, ("", ""))
         self._calls = {call: whose for call, whose in self._calls.items() if whose[0] != worker}
         self._ray.kill(self._actors.pop(worker))  # it may be out of reach only
-        deadline = time.monotonic() + DETECTION_SECONDS
+        silent = isinstance(error, self._ray.exceptions.ActorUnavailableError)
+        deadline = time.monotonic() + (SILENCE_SECONDS if silent else DETECTION_SECONDS)
         while node and self._is_alive(node) and time.monotonic() < deadline:
             time.sleep(0.2)
         if node and not self._is_alive(node):
@@ -125,26 +120,40 @@ class Actor:
     """A worker's process on a node. Ray chooses its GPU, and its number of threads."""
 
     def load(self, version: str, spec: WorkerSpec) -> tuple[str, str] | InputError:
-        """Load the networks; the node's ID and address."""
+        """Make the worker; the node's ID and address."""
         import ray
 
-        address = ray.util.get_node_ip_address()
+        self.address = address = ray.util.get_node_ip_address()
         if version != glean_ext.__version__:
             return InputError(
                 f"Node {address} has glean_ext {glean_ext.__version__}, but this is {version}. Install one version."
             )
         try:
-            self.worker = Worker(spec)
+            self.worker = spec.make()
         except InputError as error:
-            return InputError(f"Node {address}: {error.message}", error.parameter, error.hint)
+            return self._here(error)
         return ray.get_runtime_context().get_node_id(), address
 
-    def restore(self, group: Group) -> GroupReport | InputError:
-        """As :meth:`Worker.restore`; the disk being full is returned."""
+    def work(self, group: Group) -> GroupReport | InputError:
+        """As :meth:`Worker.work`; what would be raised for the user is returned."""
         try:
-            return self.worker.restore(group)
+            return self.worker.work(group)
         except InputError as error:
-            return error
+            return self._here(error)
+
+    def _here(self, error: InputError) -> InputError:
+        return InputError(f"Node {self.address}: {error.message}", error.parameter, error.hint)
+
+
+def require_cluster(address: str) -> Any:
+    """Ray, where it is installed and something listens at the address; Ray itself would try for minutes.
+
+    Raises:
+        InputError: It is not installed, or nothing listens, or it is no address.
+    """
+    ray = import_optional("ray", "{cluster}", EXTRA, "cluster")
+    require_answer(address)
+    return ray
 
 
 def connect(address: str) -> Any:
@@ -153,11 +162,11 @@ def connect(address: str) -> Any:
     Raises:
         InputError: It is not installed, or nothing answers there, or not to us.
     """
-    ray = import_optional("ray", "{cluster}", EXTRA, "cluster")
-    require_answer(address)
+    ray = require_cluster(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with filter_stderr(RAY_LINES):
+        with filter_stderr(RAY_LINES), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # what follows is said by the error
             _init(ray, address)
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -177,7 +186,7 @@ def _init(ray: Any, address: str) -> None:
 
 
 def require_answer(address: str) -> None:
-    """Look whether something listens there, as Ray itself would try for minutes.
+    """Look whether something listens there.
 
     Raises:
         InputError: Nothing does, or it is no address.
@@ -196,41 +205,3 @@ def require_answer(address: str) -> None:
             "ray://HOST:10001, or auto on a machine of the cluster.",
             "cluster",
         ) from error
-
-
-def resource_of(options: RestoreOptions, resources: dict[str, float]) -> str:
-    """What a worker takes of a cluster: ``'GPU'`` or ``'CPU'``.
-
-    Raises:
-        InputError: A GPU is wanted, and there is none, or one by its number.
-    """
-    device = options.device
-    if device not in (None, "cpu", "cuda"):
-        raise InputError(f"{{device={device}}}: Ray chooses the GPU. Leave it out, or set {{device=cpu}}.", "device")
-    if device == "cpu" or options.model.is_onnx or (device is None and not resources.get("GPU")):
-        return "CPU"
-    if not resources.get("GPU"):
-        raise InputError("{device=cuda}: the cluster has no GPU. Leave it out.", "device")
-    return "GPU"
-
-
-def absolute_path(path: Path) -> Path:
-    """A path for a process in another folder; a URL stays as it is."""
-    return path if is_file_url(path) else Path(os.path.abspath(path))
-
-
-def absolute(options: RestoreOptions) -> RestoreOptions:
-    """The same options for a process in another folder."""
-    photo = options.photo
-    if photo is not None:
-        faces = photo.save_faces and absolute_path(photo.save_faces)
-        photo = replace(photo, save_faces=faces, background=photo.background and _absolute_model(photo.background))
-    return replace(options, model=_absolute_model(options.model), photo=photo)
-
-
-def _absolute_model(model: ModelSource) -> ModelSource:
-    config = os.path.abspath(model.config) if os.path.isfile(model.config) else model.config
-    weights = model.checkpoint
-    if weights is not None and not is_url(weights):
-        weights = os.path.abspath(weights) if os.path.exists(weights) else weights
-    return ModelSource(config, weights)

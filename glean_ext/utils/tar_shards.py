@@ -1,0 +1,250 @@
+"""Tar files of images in the layout of webdataset, read at any place: on a disk, or behind URLs that fsspec reads.
+
+Files of one sample follow each other and share their path up to the first dot of the name; the rest says what they are:
+``a/0001.gt.png`` and ``a/0001.lq.png``. A tar file has no table of contents. It is made from the headers of the files,
+which is quick on a disk. Behind a URL each header may take a request, so that table is kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import tarfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
+
+from glean_ext.errors import InputError, UnreadableImageError
+from glean_ext.utils.downloads import cache_folder
+from glean_ext.utils.files import atomic_path
+from glean_ext.utils.messages import summarize_names
+from glean_ext.utils.url_files import is_file_url, list_url, open_url, url_errors
+
+NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # of a file: the sample's, and the rest
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
+PATTERN = re.compile(r"[*?\[]")
+THREADS = 16  # that read headers behind URLs
+HEADERS = 1 << 16  # bytes that are read with a header, for the next ones
+TRIES = 3  # for a file behind a URL
+PAUSE = 1.0  # seconds after the first of them
+SECONDS_BETWEEN_LINES = 15
+
+logger = logging.getLogger(__name__)
+
+
+class Member(NamedTuple):
+    """A file in a shard.
+
+    Attributes:
+        shard: Path or URL.
+        name: Of the file.
+        offset: Where its content begins, in bytes.
+        size: Of its content.
+    """
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            InputError: The shard cannot be read.
+            UnreadableImageError: It ends before the file does.
+        """
+        content = _read_url(self) if is_file_url(self.shard) else _read_file(self)
+        if len(content) < self.size:
+            raise UnreadableImageError(
+                f"{self} is cut off after {len(content)} of {self.size} bytes. Copy the shard again."
+            )
+        return content
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard holds.
+
+    Attributes:
+        members: Its files, in their order.
+        damage: Why there may be more, in a sentence; empty for a whole shard.
+    """
+
+    members: list[Member]
+    damage: str = ""
+
+
+def list_shards(shards: str | Sequence[str]) -> list[str]:
+    """The shards that patterns name, each in its order.
+
+    Args:
+        shards: Paths or URLs, with ``{000..123}``, ``{a,b}``, ``*``, ``?`` and ``[...]``.
+
+    Raises:
+        InputError: There are none, a file is missing, or a URL cannot be read.
+    """
+    texts = [shards] if isinstance(shards, str) else list(shards)
+    found = [shard for text in texts for name in expand_braces(text) for shard in _matching(name)]
+    if not found:
+        raise InputError(f"shards={shards!r} names no files. Set it to tar files, such as 'data/{{000..099}}.tar'.")
+    missing = [path for path in found if not is_file_url(path) and not os.path.isfile(path)]
+    if missing:
+        raise InputError(f"{summarize_names(missing, 1)}: there is no such file. Correct shards={shards!r}.")
+    return found
+
+
+def expand_braces(text: str) -> list[str]:
+    """A name for each number of ``{008..123}``, with as many digits as the first, and for each of ``{a,b}``.
+
+    >>> expand_braces("a-{08..10}.tar"), expand_braces("{a,b}.tar")
+    (['a-08.tar', 'a-09.tar', 'a-10.tar'], ['a.tar', 'b.tar'])
+    """
+    parts: list[list[str]] = []
+    position = 0
+    for match in BRACES.finditer(text):
+        if numbers := RANGE.fullmatch(match[1]):
+            first, last = int(numbers[1]), int(numbers[2])
+            values = [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
+        elif "," in match[1]:
+            values = match[1].split(",")
+        else:
+            continue
+        parts += [[text[position : match.start()]], values]
+        position = match.end()
+    return ["".join(pieces) for pieces in itertools.product(*parts, [text[position:]])]
+
+
+def _matching(name: str) -> list[str]:
+    if PATTERN.search(name) is None:
+        return [name]
+    if is_file_url(name):
+        return [str(url) for url, _ in list_url(name)]
+    return sorted(glob.glob(name, recursive=True))
+
+
+def read_contents(shards: Sequence[str]) -> list[Contents]:
+    """What each shard holds.
+
+    Raises:
+        InputError: One cannot be read, or is no tar file.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        found: list[Contents] = []
+        said = time.monotonic()
+        for contents in pool.map(_contents, shards):
+            found.append(contents)
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                logger.info("read the contents of %d of %d shards", len(found), len(shards))
+                said = time.monotonic()
+    return found
+
+
+def _contents(shard: str) -> Contents:
+    if not is_file_url(shard):
+        try:
+            with open(shard, "rb") as file:
+                return scan(file, shard)
+        except OSError as error:
+            raise _unreadable(shard, error) from error
+    with url_errors(shard):
+        system, path = open_url(shard)
+        stamp = _stamp(system.info(path))
+        table = cache_folder() / "shards" / f"{hashlib.sha256(shard.encode()).hexdigest()[:32]}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(table.read_text())
+            if kept["stamp"] == stamp:
+                return Contents([Member(shard, *entry) for entry in kept["members"]])
+        with system.open(path, "rb", block_size=HEADERS) as file:
+            contents = scan(file, shard)
+    if not contents.damage:
+        entries = [entry[1:] for entry in contents.members]
+        with atomic_path(table) as partial:
+            partial.write_text(json.dumps({"stamp": stamp, "members": entries}))
+    return contents
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    """What changes with a file behind a URL, as far as its store says it."""
+    changing = {str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)}
+    return " ".join([str(info.get("size")), *sorted(changing)])
+
+
+def scan(file: IO[bytes], shard: str) -> Contents:
+    """What an open shard holds, by its headers.
+
+    Raises:
+        InputError: It is no tar file, or a compressed one.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    members: list[Member] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            with suppress(tarfile.ReadError):  # it is cut off, or a header is damaged
+                members += (Member(shard, item.name, item.offset_data, item.size) for item in tar if item.isfile())
+            end = tar.offset
+    except tarfile.ReadError as error:
+        raise InputError(
+            f"{shard} is no tar file, or a compressed one ({error}). Unpack it with gunzip, or copy it again."
+        ) from error
+    whole = [member for member in members if member.offset + member.size <= size]
+    file.seek(min(end, size))
+    if len(whole) == len(members) and file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):  # the end's mark
+        return Contents(members)
+    after = f"after {whole[-1].name}" if whole else "at its beginning"
+    return Contents(whole, f"{shard} is damaged or cut off {after}.")
+
+
+def group_samples(members: Iterable[Member]) -> list[tuple[str, dict[str, Member]]]:
+    """The samples of a shard: the name of each, and its files by what follows the first dot, in lower case.
+
+    A file that is there twice begins another sample.
+    """
+    samples: list[tuple[str, dict[str, Member]]] = []
+    for member in members:
+        if match := NAME.fullmatch(member.name):
+            name, ending = match[1], match[2].lower()
+            if not samples or samples[-1][0] != name or ending in samples[-1][1]:
+                samples.append((name, {}))
+            samples[-1][1][ending] = member
+    return samples
+
+
+def _read_file(member: Member) -> bytes:
+    try:
+        with open(member.shard, "rb") as file:
+            file.seek(member.offset)
+            return file.read(member.size)
+    except OSError as error:
+        raise _unreadable(member.shard, error) from error
+
+
+def _read_url(member: Member) -> bytes:
+    """Networks fail now and then, which should not end a training of days."""
+    for attempt in range(TRIES):
+        try:
+            with url_errors(member.shard):
+                system, path = open_url(member.shard)
+                return bytes(system.cat_file(path, start=member.offset, end=member.offset + member.size))
+        except InputError:
+            if attempt + 1 == TRIES:
+                raise
+            time.sleep(PAUSE * 2**attempt)
+    raise AssertionError
+
+
+def _unreadable(shard: str, error: OSError) -> InputError:
+    return InputError(f"{shard} cannot be read ({error.strerror or error}). Correct its name or its rights.")
