@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -98,10 +99,15 @@ def moving_spot(number: int) -> tuple[float, float, float, float]:
 
 def moving_head(number: int, noise: float = 0) -> np.ndarray:
     """(300, 380, 3): a frame of a head that moves over a cup of coffee, with seeded noise of a deviation in levels."""
-    ground = cv2.resize(data.coffee(), MOVING_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
-    picture, _ = paste_head(ground, moving_spot(number), blur=3)
+    picture = _moving_head(number).copy()
     picture += np.random.default_rng(number).normal(0, noise, picture.shape)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+@cache
+def _moving_head(number: int) -> np.ndarray:
+    ground = cv2.resize(data.coffee(), MOVING_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return paste_head(ground, moving_spot(number), blur=3)[0]
 
 
 def head_motion(number: int, other: int) -> np.ndarray:
