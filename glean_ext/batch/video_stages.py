@@ -20,7 +20,7 @@ from glean_ext.utils.files import write_json
 from glean_ext.utils.image_io import Picture
 from glean_ext.utils.messages import log_notice
 from glean_ext.video.restore_video import VideoResult, restore_video
-from glean_ext.video.segment_writer import RESTORER_STATE, segments_folder
+from glean_ext.video.segment_writer import TILE_SIZES_FILE, segments_folder
 from glean_ext.video.smooth_frames import SmoothFrames
 
 if TYPE_CHECKING:  # OpenCV and mediapipe take a second to load
@@ -76,6 +76,8 @@ class VideoRestorer:
         runs = {name: getattr(restorer.network, name, None) for name in ("dtype", "engine")}
         if options.references:
             runs["references"] = [_identity(str(file)) for file in list_references(options.references)]
+        if options.photo is not None and options.photo.embedder is not None:
+            runs["embedder"] = _identity(options.photo.embedder)
         self.fingerprint = fingerprint(models, options.cfg_options, {**options.of_frames(), **runs})
 
     def restore(self, source: Path, target: Path, progress: Callable[[int, int | None], None]) -> RestoredVideo:
@@ -84,7 +86,7 @@ class VideoRestorer:
         Raises:
             InputError: As :func:`restore_video`, :func:`restore_pictures` and :meth:`PhotoRestorer.restore`.
         """
-        sequence = _Sequence(self, str(source), segments_folder(target) / RESTORER_STATE)
+        sequence = _Sequence(self, str(source), segments_folder(target) / TILE_SIZES_FILE)
         result = restore_video(
             source,
             target,

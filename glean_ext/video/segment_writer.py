@@ -21,7 +21,7 @@ from glean_ext.utils.files import atomic_path, write_json
 from glean_ext.video.encoder import Encoder, EncodingOptions, check_frame_size
 from glean_ext.video.frame_properties import Colour
 
-RESTORER_STATE = "restorer_state.json"  # in the folder of segments; ``restore`` keeps there what a resumed run needs
+TILE_SIZES_FILE = "restorer_state.json"  # in the folder of segments; ``restore`` keeps there what a resumed run needs
 
 
 def segments_folder(target: Path) -> Path:
@@ -50,7 +50,7 @@ class Segments:
         rate: Frames per second, for the encoder.
         options: x264's settings, and how many frames a segment has.
         notify: Gets a notice when segments of another job are removed.
-        memory: The restorer remembers earlier frames: a run continues only after a segment with :meth:`keep_state`.
+        keeps_state: The restorer remembers earlier frames: runs continue only after segments with :meth:`keep_state`.
 
     Attributes:
         folder: Where they are.
@@ -67,10 +67,10 @@ class Segments:
         rate: Fraction,
         options: EncodingOptions,
         notify: Callable[[Notice], None],
-        memory: bool = False,
+        keeps_state: bool = False,
     ):
         self.target, self.job, self.rate, self.options = target, job, rate, options
-        self.notify, self.memory = notify, memory
+        self.notify, self.keeps_state = notify, keeps_state
         self.folder = segments_folder(target)
         self.frames = 0
         self._complete_segments = 0
@@ -115,8 +115,9 @@ class Segments:
         if known == self.job:
             while self._is_complete(self._path(self._complete_segments), self.length):
                 self._complete_segments += 1
-            while self.memory and self._complete_segments and not self._state_path(self._complete_segments).exists():
-                self._complete_segments -= 1
+            if self.keeps_state:
+                while self._complete_segments and not self._state_path(self._complete_segments).exists():
+                    self._complete_segments -= 1
         elif known is not None:
             self.notify(
                 Notice(
@@ -126,7 +127,7 @@ class Segments:
         self.frames = self._complete_segments * self.length
         kept = {self.folder / "lock", *self.paths()}
         if self._complete_segments:
-            kept |= {self.folder / RESTORER_STATE, self._state_path(self._complete_segments)}
+            kept |= {self.folder / TILE_SIZES_FILE, self._state_path(self._complete_segments)}
         for path in self.folder.iterdir():
             if path not in kept:
                 path.unlink()
@@ -185,7 +186,8 @@ class Segments:
             )
         self._open = None
         segment.stack.close()
-        self._state_path(self._complete_segments).unlink(missing_ok=True)
+        if self._state_path(self._complete_segments + 1).exists():  # not after the last, shorter segment
+            self._state_path(self._complete_segments).unlink(missing_ok=True)
         self._complete_segments += 1
         self.frames += segment.frames
 

@@ -265,6 +265,16 @@ def test_smoothed_videos_continue_alike(tmp_path):
     assert out == whole != plain
 
 
+def test_another_embedder_of_the_same_name_starts_again(tmp_path, restorer):
+    weights = tmp_path / "arcface.pth"
+    photo = PhotoOptions(embedder=str(weights))
+    options = RestoreOptions(ModelSource(*MODEL), ("a.mp4",), tmp_path / "out.mp4", photo=photo, references=("r.png",))
+    weights.write_bytes(b"one")
+    first, second = (VideoRestorer(options, restorer).fingerprint for _ in range(2))
+    weights.write_bytes(b"another")
+    assert first == second != VideoRestorer(options, restorer).fingerprint
+
+
 def test_results_are_smoothed_where_frames_are_cropped(tmp_path):
     """As a video of the part that they show would be."""
     wide = [picture(number, (16, 8)) for number in range(4)]

@@ -19,7 +19,7 @@ from glean_ext.video import encoder
 from glean_ext.video.encoder import EncodingOptions
 from glean_ext.video.frame_properties import Colour
 from glean_ext.video.restore_video import restore_video
-from glean_ext.video.segment_writer import RESTORER_STATE, Segments
+from glean_ext.video.segment_writer import TILE_SIZES_FILE, Segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,12 +124,12 @@ def test_the_restorer_s_state_lives_as_long_as_segments(tmp_path, complete):
     options = EncodingOptions(segment=2)
     with Segments(target, {}, Fraction(25), options, print) as segments:
         segments.write([picture(0), picture(1)], colour)
-        (segments.folder / RESTORER_STATE).write_text("[]")
+        (segments.folder / TILE_SIZES_FILE).write_text("[]")
         if not complete:
             (segments.folder / "000000.mp4").write_bytes(b"damaged")
     with Segments(target, {}, Fraction(25), options, print) as segments:
         assert segments.frames == 2 * complete
-        assert (segments.folder / RESTORER_STATE).exists() == bool(complete)
+        assert (segments.folder / TILE_SIZES_FILE).exists() == bool(complete)
 
 
 def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):
@@ -139,6 +139,16 @@ def test_all_frames_may_be_there_already(run, source, tmp_path, monkeypatch):
     assert len(list((tmp_path / ".out.mp4.segments").glob("0*.mp4"))) == 6
     result = run(source, restore=stop_after(0, AssertionError()))
     assert (result.resumed, result.frames, result.size) == (60, 60, (64, 48))
+
+
+def test_smoothed_frames_stay_when_the_target_cannot_be_written(run, source, monkeypatch):
+    """The last segment is shorter, so no state comes after it, and that before it is still needed."""
+    run(source, "whole.mp4", segment=25, temporal=True)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
+        patch.setattr("glean_ext.video.restore_video.mux", lambda *_: (_ for _ in ()).throw(InputError("disk full")))
+        run(source, segment=25, temporal=True)
+    assert run(source, restore=stop_after(10, AssertionError()), segment=25, temporal=True).resumed == 50
+    assert (source.parent / "out.mp4").read_bytes() == (source.parent / "whole.mp4").read_bytes()
 
 
 def test_a_source_that_vanishes_costs_no_frames(run, source, tmp_path, lines):
