@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine import Config
 
-from glean_ext.engine.config_checks import find_settings
+from glean_ext.engine.config_checks import RESTORERS, find_settings
 from glean_ext.errors import InputError, did_you_mean
 from glean_ext.network_settings import MODULES
 from glean_ext.utils.argument_checks import require_names, require_types
@@ -85,7 +85,8 @@ def _split(name: str) -> dict[str, Part]:
     """The parts of a split: its loader, loop and metrics."""
     loader, metrics = f"{name}_dataloader", f"{name}_evaluator"
     parts = {f"{start}.{key}": part for start in (loader, f"{loader}.*") for key, part in LOADERS.items()}
-    return {**parts, f"{name}_cfg": LOOP, metrics: METRIC, f"{metrics}.*": METRIC, f"{metrics}.*.*": METRIC}
+    depths = ("", ".*", ".*.*", ".*.*.*")  # a metric, some of them, an evaluator with ``metrics``, some of these
+    return {**parts, f"{name}_cfg": LOOP, **{metrics + depth: METRIC for depth in depths}}
 
 
 FOR_TRAINING = {**TRAINED, **RUN, **TRAINING, **_split("train"), **_split("val")}
@@ -109,7 +110,10 @@ def check_arguments(cfg: Config, parts: Mapping[str, Part]) -> None:
     ):
         return
     content = cfg.to_dict()
+    ours = (content.get("model") or {}).get("type") in RESTORERS
     for pattern, part in parts.items():
+        if pattern.startswith("model.") and not ours:  # a model adds arguments to its parts, and others' are not known
+            continue
         for name, value in find_settings(content, pattern.split(".")):
             if isinstance(value, Mapping) and _is_built(value, part):
                 _check(name, dict(value), part)
@@ -136,12 +140,16 @@ def _custom_imports(cfg: Config) -> list[str]:
 
 def _is_built(value: Mapping, part: Part) -> bool:
     """Whether a part of a config is an object's, rather than a dict of such parts."""
+    if part is METRIC and "metrics" in value:  # an evaluator
+        return False
     return "optimizer" in value if part is WRAPPER else "type" in value
 
 
 def _check(name: str, given: dict, part: Part) -> None:
     kind = given.pop("type", part.default)
     scope, _, kind = str(kind).rpartition(".") if isinstance(kind, str) else ("", "", "")
+    own_scope = given.pop("_scope_", None)
+    scope = scope or str(own_scope or "")
     if not kind or scope not in ("", *SCOPES):  # a class, or a path of another package
         return
     found = class_of(kind, part.registry, scope)

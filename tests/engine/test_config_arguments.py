@@ -177,6 +177,16 @@ TAKEN = {  # types that only MMagic knows when it is loaded, other packages' and
     "optim_wrapper.generator.paramwise_cfg": {},
     "param_scheduler.generator.0.convert_to_iter_based": True,
     "custom_hooks.0.type": "mmengine.EMAHook",
+    "custom_hooks": [{"type": "EMAHook", "_scope_": "mmengine"}, {"type": "NoSuchHook", "_scope_": "mmdet"}],
+    "val_evaluator": {"_delete_": True, "type": "Evaluator", "metrics": [{"type": "PSNR"}, {"type": "SSIM"}]},
+    "model": {  # ProgressiveGrowingGAN gives its generator noise_size and out_scale
+        "_delete_": True,
+        "type": "ProgressiveGrowingGAN",
+        "generator": {"type": "PGGANGenerator"},
+        "discriminator": {"type": "PGGANDiscriminator", "in_scale": 64},
+        "nkimgs_per_scale": {"64": 9},
+        "data_preprocessor": {"type": "DataPreprocessor"},
+    },
     "train_dataloader.dataset.type": "mmagic.SRFolderDataset",
     "custom_imports": {"imports": "no_such.x", "allow_failed_imports": True},
     "custom_imports.imports": ["json"],  # and with it any type
@@ -205,6 +215,15 @@ def test_a_mistake_is_named_with_the_setting(unloaded, key, value, message):
 @pytest.mark.parametrize("key", TAKEN)
 def test_what_is_not_known_for_certain_is_not_refused(unloaded, key):
     check_arguments(changed(key, TAKEN[key]), FOR_TRAINING)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("metrics", [{"type": "PSNRR"}, [{"type": "PSNRR"}]])
+def test_metrics_of_evaluators_are_checked(unloaded, several, metrics):
+    evaluator = {"_delete_": True, "type": "GenEvaluator", "metrics": metrics}
+    config = changed("val_evaluator", [{"type": "GenEvaluator", "metrics": metrics}] if several else evaluator)
+    with pytest.raises(InputError, match=r"config: val_evaluator\.[\w.]*type: there is no metric 'PSNRR'"):
+        check_arguments(config, FOR_TRAINING)
 
 
 def test_shipped_configs_pass_without_torch():
