@@ -210,14 +210,21 @@ def absolute(options: RestoreOptions) -> RestoreOptions:
     """The same options for a process in another folder."""
     photo = options.photo
     if photo is not None:
-        faces = photo.save_faces and absolute_path(photo.save_faces)
-        photo = replace(photo, save_faces=faces, background=photo.background and _absolute_model(photo.background))
-    return replace(options, model=_absolute_model(options.model), photo=photo)
+        photo = replace(
+            photo,
+            save_faces=photo.save_faces and absolute_path(photo.save_faces),
+            background=photo.background and _absolute_model(photo.background),
+            embedder=photo.embedder and _absolute_weights(photo.embedder),
+        )
+    references = tuple(absolute_path(Path(file)) for file in options.references)
+    return replace(options, model=_absolute_model(options.model), photo=photo, references=references)
 
 
 def _absolute_model(model: ModelSource) -> ModelSource:
     config = os.path.abspath(model.config) if os.path.isfile(model.config) else model.config
-    weights = model.checkpoint
-    if weights is not None and not is_url(weights):
-        weights = os.path.abspath(weights) if os.path.exists(weights) else weights
-    return ModelSource(config, weights)
+    return ModelSource(config, model.checkpoint and _absolute_weights(model.checkpoint))
+
+
+def _absolute_weights(weights: str) -> str:
+    """A file's path for a process in another folder; a URL or a name stays as it is."""
+    return os.path.abspath(weights) if not is_url(weights) and os.path.exists(weights) else weights

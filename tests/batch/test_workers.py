@@ -12,10 +12,10 @@ from support.restoring import KILLER, restore, results, start_restoring, wait_fo
 from support.tools import only_error, run_main
 
 from glean_ext.batch.networks import RunCallbacks
-from glean_ext.batch.options import ModelSource, RestoreOptions
+from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.output_plan import Job
 from glean_ext.batch.run import plan_run, restore_files
-from glean_ext.batch.workers import grouped
+from glean_ext.batch.workers import absolute, grouped
 from glean_ext.cli import restore as command
 from glean_ext.errors import InputError
 from glean_ext.utils.shard import Shard
@@ -84,6 +84,18 @@ def test_a_killed_worker_is_replaced(tmp_path):
 def test_groups_are_images_of_a_batch_and_single_videos():
     jobs = [Job(Path(name), Path("out", name)) for name in ("a.png", "f.mp4", "b.png", "c.png")]
     assert [[str(job) for job in group] for group in grouped(jobs, 2)] == [["f.mp4"], ["a.png", "b.png"], ["c.png"]]
+
+
+def test_nodes_of_a_cluster_get_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("arcface.pth").touch()
+    for embedder, expected in ("arcface.pth", f"{tmp_path}/arcface.pth"), *[("https://a.org/b.pth",) * 2]:
+        options = RestoreOptions(
+            MODEL, ("in",), "out", photo=PhotoOptions(embedder=embedder), references=("refs", Path("/a.png"))
+        )
+        made = absolute(options)
+        assert made.photo.embedder == expected
+        assert made.references == (tmp_path / "refs", Path("/a.png"))
 
 
 # ---------------------------------------------------------------- shards
