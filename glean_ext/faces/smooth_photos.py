@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from glean_ext.errors import InputError
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.faces.tracking import FaceTracks
 from glean_ext.video.smooth_frames import SmoothFrames
@@ -18,20 +19,28 @@ class SmoothPhotos:
     """Restores the frames of a video in their order; a :class:`~glean_ext.video.smooth_frames.SequenceRestorer`.
 
     The landmarks of faces, and so their crops, their colours and their restorations are smoothed. What a network makes
-    of the background is smoothed, too. Bicubic backgrounds stay as they are.
+    of the background is smoothed, too. Bicubic backgrounds stay as they are, and so do frames without faces that are
+    restored as a whole (``when_no_face='whole'``).
 
     >>> smooth = SmoothPhotos(glean_ext.PhotoRestorer(restorer))
     >>> glean_ext.restore_video("film.mp4", "restored.mp4", smooth)
 
     Args:
-        photos: Restores single frames; not those that are aligned faces as a whole.
+        photos: Restores single frames.
         name: What errors call the frames.
 
     Attributes:
         faces: That were restored so far, in all frames.
+
+    Raises:
+        InputError: ``photos`` takes aligned faces, whose frames are smoothed as a whole.
     """
 
     def __init__(self, photos: PhotoRestorer, name: str = "the video"):
+        if photos.aligned:
+            raise InputError(
+                "SmoothPhotos is for whole photographs. Use restore_video(..., temporal=True) for aligned faces."
+            )
         self.photos, self.name, self.faces = copy.copy(photos), name, 0
         self._tracks = FaceTracks(1 if photos.only_center_face else None)
         self._background: SmoothFrames | None = None

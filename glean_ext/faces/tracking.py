@@ -34,7 +34,7 @@ class _Track:
         face: With smoothed landmarks.
         guide: (256, 256) uint8, the luminance of its aligned crop.
         missed: Frames since it was detected.
-        before: The same face in the frame before, while this frame is restored.
+        before: The same face in the frame before, whose own is None.
         restored: (S, S, 3), the smoothed result.
         averages: Smoothed arrays of any kind, by their names.
     """
@@ -65,6 +65,8 @@ class FaceTracks:
         are smoothed. One that the detector misses is followed for some frames, as long as the flow finds it.
         """
         earlier, now = self._tracks, []
+        for track in earlier:
+            track.before = None
         matches = _match(found, [track.face for track in earlier])
         for index, face in enumerate(found):
             now.append(_continued(rgb, face, earlier[matches[index]] if index in matches else None))
@@ -90,7 +92,7 @@ class FaceTracks:
         track = self._track(face)
         if track.before is not None and track.before.restored is not None:
             restored = blend_along_flow(Moment(track.before.guide, track.before.restored), track.guide, restored)
-        track.before, track.restored = None, restored
+        track.restored = restored
         return restored
 
     def _track(self, face: Face) -> _Track:

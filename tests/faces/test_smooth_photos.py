@@ -11,12 +11,14 @@ import pytest
 from skimage import data
 from support.faces import DEMO, MOVING_SIZE, Identity, face_region, head_motion, moving_head, warping_error
 
+from glean_ext.errors import InputError
 from glean_ext.faces.alignment import side, transform
 from glean_ext.faces.detection import Face
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.faces.smooth_photos import SmoothPhotos
 from glean_ext.faces.tracking import MAX_MISSED, FaceTracks
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.video.optical_flow import WEIGHT
 
 FRAMES = 8
 
@@ -92,6 +94,20 @@ def test_the_demo_model_flickers_less(face):
     plain, smooth = both(face, lambda: restorer, noise=2)
     assert warping_error(smooth, face.oval) < warping_error(plain, face.oval) / 2
     assert fidelity(smooth, face) > fidelity(plain, face) - 0.1
+
+
+def test_the_mask_of_the_head_is_smoothed(face, monkeypatch):
+    """It is taken whole in one frame, and empty in the next."""
+    heads = [np.ones((256, 256), np.float32), np.zeros((256, 256), np.float32)]
+    monkeypatch.setattr("glean_ext.faces.head_mask._head", lambda crop, face, mask: heads.pop(0))
+    smooth = SmoothPhotos(PhotoRestorer(Identity(64, 4), finder=Detector([[face]] * 2)))
+    smooth([moving_head(0)] * 2)
+    np.testing.assert_allclose(smooth.state()["0.average head"], WEIGHT)
+
+
+def test_aligned_faces_are_refused():
+    with pytest.raises(InputError, match=r"^SmoothPhotos is for whole photographs\. Use restore_video"):
+        SmoothPhotos(PhotoRestorer(Identity(64, 4), aligned=True))
 
 
 def test_landmarks_follow_the_motion(face):
