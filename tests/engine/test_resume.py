@@ -481,6 +481,22 @@ def test_a_run_killed_at_any_step_leaves_what_the_next_one_needs(validating, ste
     assert checkpoint_files() == {"iter_12.pth", f"best_Given_iter_{best}.pth"}
 
 
+def test_the_best_checkpoint_of_an_earlier_run_is_not_taken_over(validating):
+    """It is in the same folder, and of the iteration that the run is resumed from."""
+    rule = "default_hooks.checkpoint.rule=greater"
+    Given.values = [2.0, 1.0]
+    train("work", rule, "train_cfg.max_iters=8")
+    earlier = torch.load("work/iter_8.pth", weights_only=False)
+    values = earlier["message_hub"]["runtime_info"]
+    (name,) = (name for name in values if name.startswith("best_ckpt"))
+    values |= {name: "work/best_Given_iter_8.pth", name.replace("best_ckpt", "best_score"): 3.0}
+    earlier["meta"]["time"] = "20200101_000000"
+    torch.save(earlier, "work/best_Given_iter_8.pth")
+    Given.values = [2.5]
+    train("work", rule, "train_cfg.max_iters=12", resume=True)
+    assert checkpoint_files() == {"iter_12.pth", "best_Given_iter_8.pth", "best_Given_iter_12.pth"}
+
+
 def test_partial_checkpoints_of_a_killed_run_are_removed_by_the_next(home):
     Path("work").mkdir()
     others = [".iter_8.pth", ".mine-0a1b2c3d.pth", "iter_8-0a1b2c3d.pth.txt"]

@@ -33,6 +33,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     out_dir: str
     _superseded: Sequence[str] = ()  # files that the interrupted run was about to delete
     _resumed = False
+    _saved = ""  # when the checkpoint that the run is resumed from was
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if isinstance(backend := getattr(self, "file_backend", None), DeferredRemoval):
@@ -42,6 +43,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if is_resuming(runner):
             self._superseded = checkpoint.get("superseded", ())
             self._resumed = True
+            self._saved = checkpoint["meta"].get("time", "")
 
     def before_train(self, runner: Runner) -> None:
         """As mmengine's; also deletes partial and old checkpoints, which a killed run leaves."""
@@ -59,12 +61,14 @@ class CheckpointHook(MMEngineCheckpointHook):
                         self.file_backend.remove(path)
 
     def _take_over_best(self, runner: Runner) -> None:
-        """Note the best checkpoints of the iteration that the run is resumed from."""
+        """Note the best checkpoints of the iteration that the run is resumed from, if not those of an earlier run."""
         step = runner.epoch if self.by_epoch else runner.iter
         for path in sorted(Path(self.out_dir).glob(f"best_*_{glob.escape(self.filename_tmpl.format(step))}")):
             if str(path) in self._best_paths():
                 continue
             content = checkpoints.read_torch(path)
+            if content["meta"].get("time", "") < self._saved:  # the best one is written after the other
+                continue
             values = content["message_hub"]["runtime_info"]
             for name in [
                 name for name in values if name.startswith("best_ckpt") and Path(values[name]).name == path.name
