@@ -86,8 +86,12 @@ class SRShardDataset(SRDataset):
             raise InputError(
                 f"{summarize_names(paths, 1)}: no sample has {wanted}{first}. Correct shards, or set members."
             )
-        rest = f", {len(left_out)} without one are left out: {summarize_names(left_out, 1)}" if left_out else ""
-        self._log(f"{len(paths)} shards: {len(samples)} samples with an image{rest}.", warning=bool(left_out))
+        links = [f"{path}/{name}" for path, item in zip(paths, contents, strict=True) for name in item.links]
+        rest = ""
+        for names, what in (left_out, "without one"), (links, "links to other files"):
+            if names:
+                rest += f", {len(names)} {what} are left out: {summarize_names(names, 1)}"
+        self._log(f"{len(paths)} shards: {len(samples)} samples with an image{rest}.", warning=bool(rest))
         return samples
 
     def _refuse_or_warn(self, contents: Contents) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
 from glean_ext.errors import InputError, UnreadableImageError
-from glean_ext.utils.downloads import cache_folder
+from glean_ext.utils.downloads import cache_folder, is_url
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.url_files import is_file_url, list_url, open_url, url_errors
@@ -80,10 +80,12 @@ class Contents:
 
     Attributes:
         members: Its files, in their order.
+        links: The names of its hard and symbolic links, which are not followed.
         damage: Why there may be more, in a sentence; empty for a whole shard.
     """
 
     members: list[Member]
+    links: Sequence[str] = ()
     damage: str = ""
 
 
@@ -94,13 +96,15 @@ def list_shards(shards: str | Sequence[str]) -> list[str]:
         shards: Paths or URLs, with ``{000..123}``, ``{a,b}``, ``*``, ``?`` and ``[...]``.
 
     Raises:
-        InputError: There are none, a file is missing, or a URL cannot be read.
+        InputError: A pattern matches nothing, a file is missing, or a URL cannot be read.
     """
     texts = [shards] if isinstance(shards, str) else list(shards)
-    found = [shard for text in texts for name in expand_braces(text) for shard in _matching(name)]
+    matches = [(name, _matching(name)) for text in texts for name in expand_braces(text)]
+    found = [shard for _, paths in matches for shard in paths]
     if not found:
         raise InputError(f"shards={shards!r} names no files. Set it to tar files, such as 'data/{{000..099}}.tar'.")
-    missing = [path for path in found if not is_file_url(path) and not os.path.isfile(path)]
+    missing = [name for name, paths in matches if not paths]
+    missing += [path for path in found if not is_file_url(path) and not os.path.isfile(path)]
     if missing:
         raise InputError(f"{summarize_names(missing, 1)}: there is no such file. Correct shards={shards!r}.")
     return found
@@ -128,7 +132,8 @@ def expand_braces(text: str) -> list[str]:
 
 
 def _matching(name: str) -> list[str]:
-    if PATTERN.search(name) is None:
+    """What a pattern matches. No patterns: existing files with brackets, and web addresses with ``?`` but no ``*``."""
+    if PATTERN.search(name) is None or os.path.exists(name) or (is_url(name) and "*" not in name):
         return [name]
     if is_file_url(name):
         return [str(url) for url, _ in list_url(name)]
@@ -166,13 +171,13 @@ def _contents(shard: str) -> Contents:
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(table.read_text())
             if kept["stamp"] == stamp:
-                return Contents([Member(shard, *entry) for entry in kept["members"]])
+                return Contents([Member(shard, *entry) for entry in kept["members"]], kept["links"])
         with system.open(path, "rb", block_size=HEADERS) as file:
             contents = scan(file, shard)
     if not contents.damage:
         entries = [entry[1:] for entry in contents.members]
-        with atomic_path(table) as partial:
-            partial.write_text(json.dumps({"stamp": stamp, "members": entries}))
+        with suppress(InputError), atomic_path(table) as partial:  # it only saves time
+            partial.write_text(json.dumps({"stamp": stamp, "members": entries, "links": contents.links}))
     return contents
 
 
@@ -191,10 +196,15 @@ def scan(file: IO[bytes], shard: str) -> Contents:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     members: list[Member] = []
+    links: list[str] = []
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             with suppress(tarfile.ReadError):  # it is cut off, or a header is damaged
-                members += (Member(shard, item.name, item.offset_data, item.size) for item in tar if item.isfile())
+                for item in tar:
+                    if item.isfile():
+                        members.append(Member(shard, item.name, item.offset_data, item.size))
+                    elif item.islnk() or item.issym():
+                        links.append(item.name)
             end = tar.offset
     except tarfile.ReadError as error:
         raise InputError(
@@ -203,9 +213,9 @@ def scan(file: IO[bytes], shard: str) -> Contents:
     whole = [member for member in members if member.offset + member.size <= size]
     file.seek(min(end, size))
     if len(whole) == len(members) and file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):  # the end's mark
-        return Contents(members)
+        return Contents(members, links)
     after = f"after {whole[-1].name}" if whole else "at its beginning"
-    return Contents(whole, f"{shard} is damaged or cut off {after}.")
+    return Contents(whole, links, f"{shard} is damaged or cut off {after}.")
 
 
 def group_samples(members: Iterable[Member]) -> list[tuple[str, dict[str, Member]]]:

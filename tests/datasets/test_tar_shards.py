@@ -171,6 +171,27 @@ def test_braces_and_patterns(home):
     assert "memory://none/*.tar: there is no such file" in fault(list_shards, "memory://none/*.tar")
 
 
+def test_what_looks_like_a_pattern_may_be_a_name(home):
+    (home / "faces-000.tar").rename(home / "a[1].tar")
+    signed = "https://example.org/a.tar?signature=[b]"
+    assert list_shards([f"{home}/a[1].tar", signed]) == [f"{home}/a[1].tar", signed]
+    names = f"{home}/*.tar", f"{home}/no*.tar"
+    assert fault(list_shards, names).startswith(f"{home}/no*.tar: there is no such file. Correct shards=")
+
+
+def test_links_are_left_out_with_a_warning(home, caplog):
+    with tarfile.open(home / "links.tar", "w") as tar:
+        tar.add(home / "GT/00.png", "0.png")
+        for name, kind in ("1.png", tarfile.SYMTYPE), ("2.png", tarfile.LNKTYPE):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "0.png"
+            tar.addfile(info)
+    assert len(shards(home / "links.tar")) == 1
+    assert caplog.messages == [
+        f"1 shards: 1 samples with an image, 2 links to other files are left out: {home}/links.tar/1.png and 1 more."
+    ]
+
+
 def test_samples_are_files_that_share_their_name_up_to_the_first_dot():
     names = "a/1.png", "a/1.seg.PNG", "b.c/2.jpg", "README", "3.x", "3.X"
     grouped = group_samples(Member("s", name, 0, 0) for name in names)
@@ -244,6 +265,9 @@ def test_tables_of_contents_of_urls_are_kept_until_the_shard_changes(home, memor
     (table,) = (home / "torch").rglob("*.json")
     table.write_text("damaged")
     assert len(read_contents([url])[0].members) == 1 and scanned == [url] * 3
+    (home / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(home / "file"))  # tables cannot be written there
+    assert len(read_contents([url])[0].members) == 1
 
 
 def test_a_network_that_fails_now_and_then(home, memory, monkeypatch):
