@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
+import itertools
 import json
 import os
 import re
@@ -42,6 +43,7 @@ DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
 ONE_BY_ONE = {"references": "reference"}  # options that name one of several
+MAY_BE_EMPTY = ("--suffix",)  # options whose value may be
 POSITIONALS = {"config", "checkpoint", "input", "source", "out"}  # parameters that are no options
 
 
@@ -80,10 +82,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, which takes an empty argument, as of a variable of the shell that is not set, for a value."""
         given = list(sys.argv[1:] if args is None else args)
-        if "" in given:
-            before = given[: given.index("")]
-            after = f" after {before[-1]}" if before else ""
-            self.error(f"there is an empty argument{after}: a variable of the shell may not be set")
+        for before, argument in itertools.pairwise(["", *given]):
+            if not argument and before not in MAY_BE_EMPTY:
+                after = f" after {before}" if before else ""
+                self.error(f"there is an empty argument{after}: a variable of the shell may not be set")
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:

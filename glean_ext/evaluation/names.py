@@ -99,6 +99,8 @@ def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tupl
     """
     asked = [parse_metric(name) for name in names]
     require_given(asked, given)
+    if not names and lpips and "reference" in given:
+        asked.append(METRICS["lpips"])
     for metric in asked:
         if not metric.installed:
             raise ModuleNotFoundError(f"No module named {metric.package!r}", name=metric.package)

@@ -352,3 +352,9 @@ def test_warnings_of_other_libraries_are_for_those_who_ask():
     for options, expected in ([], ["useful"]), (["-W", "default"], ["old", "chatter", "corrupt", "useful"]):
         done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
         assert [word for word in ("old", "chatter", "corrupt", "useful") if word in done.stderr] == expected
+
+
+def test_an_empty_suffix_is_one():
+    parser = base.Parser()
+    parser.add_argument("--suffix")
+    assert parser.parse_args(["--suffix", ""]).suffix == ""

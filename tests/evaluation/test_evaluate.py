@@ -98,6 +98,15 @@ def test_by_default_all_that_is_given_is_measured(folders, weights):
     assert names(lpips=str(weights / "alexnet.pth")) == ["psnr", "ssim", "lpips", "niqe"]
 
 
+def test_lpips_without_its_package_is_refused_at_once(folders, monkeypatch):
+    """Its weights are given, so it is not left out with a notice."""
+    monkeypatch.setattr("glean_ext.evaluation.names.find_spec", lambda package: None)
+    notices: list[str] = []
+    with pytest.raises(ModuleNotFoundError, match="lpips"):
+        evaluate(options(folders, metrics=(), lpips="alexnet.pth"), notices.append)
+    assert not notices
+
+
 def test_restorers_are_compared_on_the_images_that_all_have(folders):
     (folders / "bad/cup_restored.webp").unlink()
     (folders / "good/notes.txt").write_text("mine")
