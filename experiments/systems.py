@@ -74,6 +74,9 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
+    "glean-skip": WARM,  # OnBicubic, as all that end so
+    "glean-random-skip": {**WARM, "bank_init": "random"},
+    "glean-no-bank-skip": {**SLIM, "bank": "absent"},
     "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
@@ -117,6 +120,19 @@ class Enlarged(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w) -> (N, 3, 4 f h, 4 f w)"""
         return self.net(F.interpolate(lq, scale_factor=self.factor, mode="bicubic", align_corners=False))
+
+
+class OnBicubic(nn.Module):
+    """A network that predicts what the enlarged input lacks, as MMagic's SRResNet does (with a bilinear one)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, w) -> (N, 3, H, W)"""
+        image = self.net(lq)
+        return image + F.interpolate(lq, size=image.shape[-2:], mode="bicubic", align_corners=False)
 
 
 def bank_of(experiment: Experiment) -> Bank:
@@ -164,7 +180,7 @@ def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     init_cfg = bank.init_cfg("generator_ema") if loads else None
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
     net.init_weights()
-    return net
+    return OnBicubic(net) if name.endswith("-skip") else net
 
 
 def from_scratch(name: str, scale: int) -> nn.Module:

@@ -38,6 +38,7 @@ TABLES: dict[str, list[Experiment]] = {
         for variant, budget in REMEDIES.items()
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
+    "skip": seeds("glean-skip", "glean-random-skip", "glean-no-bank-skip"),
     "diffusion": [
         *seeds("diffusion", "diffusion-random"),
         *seeds("diffusion", "diffusion-random", scale=16),

@@ -11,7 +11,7 @@ from glean_ext.cli.base import as_option
 from glean_ext.config import find_config, load_config, load_run_config
 from glean_ext.errors import InputError
 
-CONFIG = "model = dict(generator=dict(type='GLEANStyleGANv2', in_size=8))\n"
+CONFIG = "model = dict(generator=dict(type='GLEANStyleGANv2', in_size=8, out_size=64))\n"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def config(tmp_path, monkeypatch) -> Path:
 def test_a_run_goes_where_the_config_is_named(config):
     cfg = load_run_config(config)
     assert (cfg.work_dir, cfg.launcher, os.environ["LOCAL_RANK"]) == ("work_dirs/my.run", "none", "0")
-    assert cfg.model.generator == {"type": "GLEANStyleGANv2", "in_size": 8}
+    assert cfg.model.generator == {"type": "GLEANStyleGANv2", "in_size": 8, "out_size": 64}
 
 
 def test_the_work_dir_of_the_caller_goes_before_that_of_the_config(config):

@@ -125,8 +125,8 @@ def test_names_of_any_kind(tmp_path):
         timeout=100,
     )
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(names)
-    assert done.returncode == 2 and done.stderr.startswith("error: 2 of 5 images in in failed (link.png, pipe.png); ")
-    assert "left out, no images: \\udcfe.txt\n" in done.stdout
+    assert done.returncode == 2 and done.stderr.startswith("error: 1 of 4 images in in failed (link.png); ")
+    assert "left out, no images: pipe.png, \\udcfe.txt\n" in done.stdout
 
 
 @pytest.mark.parametrize("letter", ["\x1b[2J", "\n", "\r", "\x07", "\x9b31m", "\u202e", "\u2028"])
@@ -337,7 +337,7 @@ def test_photographs(restore, tmp_path, portrait):
     result = read_picture(tmp_path / "out" / "face.png")
     assert result.icc == SRGB and (result.alpha == 200).all()
     changed = (result.pixels != portrait.astype(np.uint16) * 257).any(2)
-    assert changed[:40].sum() == changed[:, :40].sum() == 0 and 0.05 < changed.mean() < 0.4  # the face alone
+    assert changed[:, :40].sum() == 0 and 0.05 < changed.mean() < 0.4  # the head alone
     assert read_picture(tmp_path / "faces" / "face_face00.png").pixels.shape == (8, 8, 3)
     assert read_picture(tmp_path / "faces" / "face_face00_restored.png").pixels.shape == (64, 64, 3)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "none.png").pixels, noise(40, 50))

@@ -179,7 +179,7 @@ def test_bad_videos_are_one_line(infer, source, tmp_path):
 def test_fingerprint(tmp_path):
     weights, base, config = tmp_path / "weights.pth", tmp_path / "base.py", tmp_path / "config.py"
     weights.write_bytes(b"1")
-    base.write_text("model = dict(type='GLEAN', generator=dict(type='GLEANStyleGANv2', in_size=8))\n")
+    base.write_text("model = dict(type='GLEAN', generator=dict(type='GLEANStyleGANv2', in_size=8, out_size=64))\n")
     config.write_text("_base_ = ['base.py']\n")
     models, options = [ModelSource(str(config), str(weights))], {"fit": None}
     first = fingerprint(models, [], options)

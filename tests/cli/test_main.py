@@ -163,6 +163,10 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, missing, a
     assert missing.replace("_", "-") in done.stderr
 
 
+SHARDS = """_base_ = ['{config}']
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='SRShardDataset', shards='no-{{0..3}}.tar', scale=8, pipeline=_base_.train_pipeline))
+"""
 MISTAKES = {
     "train no": "no: there is no such file. Give the path of a config.",
     "train demo_glean_x8": "data/demo/train/GT: there is no such folder. Set data_root and data_prefix.gt of the",
@@ -181,8 +185,7 @@ MISTAKES = {
         "http://127.0.0.1:9/a.pth could not be downloaded ("
     ),
     "train demo_glean_x8 --cfg-options train_dataloader.dataset.data_root=empty": "empty/GT holds no images. Put PNG",
-    "train demo_glean_x8 --cfg-options train_dataloader.dataset.type=SRShardDataset "
-    "train_dataloader.dataset.shards=no-{0..3}.tar": "no-0.tar and 3 more: there is no such file. Correct shards=",
+    "train shards.py": "no-0.tar and 3 more: there is no such file. Correct shards=",
     "test demo_glean_x8 no.pth": "no.pth: there is no such file. Give the path or URL of a checkpoint.",
     "test demo_glean_x8 zip --json .": ". is a folder. Give the name of a file.",
     "test demo_glean_x8 zip --json file/x.json": "file/x.json cannot be written: ",
@@ -289,6 +292,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
     (tmp_path / "empty/GT").mkdir(parents=True)
     (tmp_path / "GT").mkdir()
     (tmp_path / "GT/a.png").touch()
+    (tmp_path / "shards.py").write_text(SHARDS.format(config=ROOT / "configs/demo_glean_x8.py"))
     Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "face.png").read_bytes()[:45])
     (tmp_path / "text.png").write_text("no image")

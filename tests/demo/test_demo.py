@@ -133,7 +133,7 @@ def test_shipped_files_are_small_and_as_recorded():
     for name, digest in recorded.items():
         content = (ASSETS / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest, name
-        assert len(content) < 6.1e6, name
+        assert len(content) < (9.1e6 if "diffusion" in name else 6.1e6), name
 
 
 def test_shipped_bank_loads_strictly():

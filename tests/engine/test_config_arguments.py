@@ -24,12 +24,12 @@ CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.paren
 
 @cache
 def live(kind: str) -> dict[str, type]:
-    """All entries of one of MMagic's registries and its parents."""
+    """All entries of one of MMagic's registries and its parents, without those that tests register."""
     registry, found = getattr(registries, kind), {}
     while registry is not None:
         found = registry.module_dict | found
         registry = registry.parent
-    return found
+    return {name: entry for name, entry in found.items() if not entry.__module__.startswith("test_")}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("MODELS", "OPTIMIZERS")])

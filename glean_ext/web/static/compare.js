@@ -2,16 +2,21 @@
 // input.
 
 const compare = document.getElementById("compare");
-compare.innerHTML = `
-  <img class="before" id="before" alt="Before" draggable="false">
-  <img class="after" id="after" alt="After" draggable="false">
-  <span class="tag left" aria-hidden="true">Before</span>
-  <span class="tag right" aria-hidden="true">After</span>
-  <span class="handle" aria-hidden="true"></span>
-  <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Comparison: share of the original">`;
-const split = document.getElementById("split");
-const before = document.getElementById("before");
-const after = document.getElementById("after");
+
+function add(tag, attributes, text = "") {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.textContent = text;
+  return compare.appendChild(element);
+}
+
+const before = add("img", { class: "before", id: "before", alt: "Before", draggable: "false" });
+const after = add("img", { class: "after", id: "after", alt: "After", draggable: "false" });
+add("span", { class: "tag left", "aria-hidden": "true" }, "Before");
+add("span", { class: "tag right", "aria-hidden": "true" }, "After");
+add("span", { class: "handle", "aria-hidden": "true" });
+const label = "Comparison: share of the original";
+const split = add("input", { type: "range", id: "split", min: 0, max: 100, step: 0.5, value: 50, "aria-label": label });
 
 function applySplit() {
   compare.style.setProperty("--split", `${split.value}%`);
