@@ -16,6 +16,7 @@ from experiments.rows import reference_table
 from experiments.summary import Summary
 from experiments.tables import TABLES
 from experiments.training import Training
+from experiments.verdicts import FAILS, HOLDS, OPEN, Verdict, references
 
 TINY = Budget(pixel_steps=1, full_steps=1, batch_size=2, loss_images=2)
 CPU = torch.device("cpu")
@@ -73,6 +74,30 @@ def test_a_training_with_references(domain: Domain, weights: Path, monkeypatch) 
     assert not torch.equal(images["right"], images["none"]) and not torch.equal(images["right"], images["wrong"])
     again = measure.restore(network, lq, CPU, references=pictures(test, "right"))
     assert (again.int() - images["right"]).abs().max() <= 1
+
+
+def test_claim_about_references() -> None:
+    def verdict(none: float = 0.1, wrong: float = 0.1, fidelity: float = 29.5, runs: int = 3) -> Verdict:
+        """By how much it is better than without references and with wrong ones; LR-PSNR with wrong ones."""
+        results = {}
+        for seed in range(runs):
+            run, change = Experiment("glean-references", "people", 16, seed=seed), 0.02 * (seed - 1)
+            right = {"identity": 0.6 + change, "LPIPS": 0.1 + change, "LR_PSNR": 30.0}
+            others = {
+                f"metrics_{which}": {"identity": 0.6 - gain + change, "LPIPS": 0.1 + gain + change, "LR_PSNR": lr}
+                for which, gain, lr in (("none", none, 30.0), ("wrong", wrong, fidelity))
+            }
+            results[run.name] = {"config": run.config(), "metrics": right, **others}
+        return references(Summary(results), "glean-references", 16)
+
+    assert verdict().verdict == HOLDS and len(verdict().reasons) == 5
+    close = verdict(wrong=0.03)  # both spreads are 0.02
+    assert close.verdict == FAILS
+    assert [reason.partition(" ")[0] for reason in close.reasons] == ["identity", "LPIPS"]
+    assert verdict(none=0.03).verdict == FAILS and verdict(wrong=-0.1).verdict == FAILS
+    assert verdict(fidelity=28.9).reasons == ("LR-PSNR -1.10 dB from none to wrong",)
+    assert verdict(runs=2).verdict == OPEN
+    assert references(Summary({}), "glean-references", 16).verdict == OPEN
 
 
 def test_the_table_has_a_row_for_each_kind_of_references():
