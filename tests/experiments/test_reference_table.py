@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from demo.render_people import EXPRESSION, PICTURES
-from experiments import measure, people
+from experiments import measure, people, restorer_run
 from experiments.domains import ATTRIBUTES, Domain, Part
 from experiments.experiment import Budget, Experiment
 from experiments.restorer_run import pictures
@@ -17,6 +21,7 @@ from experiments.summary import Summary
 from experiments.tables import TABLES
 from experiments.training import Training
 from experiments.verdicts import FAILS, HOLDS, OPEN, Verdict, references
+from glean_ext.errors import InputError
 
 TINY = Budget(pixel_steps=1, full_steps=1, batch_size=2, loss_images=2)
 CPU = torch.device("cpu")
@@ -53,6 +58,37 @@ def test_people_are_drawn_with_their_attributes():
         for start in 0, PICTURES:
             assert len({tuple(row[i] for i in shared) for row in names[start : start + PICTURES]}) == 1
             assert len({tuple(row) for row in names[start : start + PICTURES]}) > 1
+
+
+def test_no_more_people_are_drawn_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([("a", []), ("b", []), ("c", []), ("d", [])])
+    assert people.first_unlike(drawn, 2, {"a"}) == ([("b", []), ("c", [])], 1) and next(drawn)[0] == "d"
+    face = np.zeros((64, 64, 3), np.uint8), ["short"]
+    monkeypatch.setattr(people, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(people, "_person", lambda seed: ("one look", [face]))
+    with pytest.raises(InputError, match=r"^Only 0 of 1 people for test are unlike all others"):
+        people.render({"train": 1, "test": 1})
+
+
+def test_every_stage_is_measured_with_references(domain: Domain, weights: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+    monkeypatch.setattr(restorer_run, "hashes", lambda experiment: {})
+    judge = SimpleNamespace(
+        lpips_distance=lambda images, gt: [0.5],
+        measure=lambda images, scale: ({"mean": float(images.double().mean())}, []),
+    )
+    monkeypatch.setattr(measure, "judge", lambda name: judge)
+    monkeypatch.setattr(measure, "seconds_per_image", lambda *_: 0.0)
+
+    def restore(network, lq, device, references=None) -> torch.Tensor:
+        return torch.zeros(1) if references is None else references
+
+    monkeypatch.setattr(measure, "restore", restore)
+    experiment = Experiment("glean-references", "people", budget=replace(TINY, full_steps=2))
+    result = restorer_run.trained(experiment, domain, CPU, lambda text: None)
+    assert result["metrics_pixel_stage"] == result["metrics"] == {"mean": float(result["images"].double().mean())}
+    assert result["metrics_none"] == {"mean": 0} and result["metrics"] != result["metrics_none"]
 
 
 def test_a_training_with_references(domain: Domain, weights: Path, monkeypatch) -> None:
