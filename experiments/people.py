@@ -40,8 +40,9 @@ def render(people: dict[str, int]) -> dict:
     seen: set[str] = set()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for part, count in people.items():
-            drawn = pool.map(_person, (f"{part}-person-{i}" for i in range(2 * count)), chunksize=8)
-            found, left_out = first_unlike(drawn, count, seen)
+            seeds = [f"{part}-person-{i}" for i in range(2 * count)]
+            # No name keeps the iterator: with it those that are not needed are cancelled.
+            found, left_out = first_unlike(pool.map(_person, seeds, chunksize=8), count, seen)
             if len(found) < count:
                 pool.shutdown(cancel_futures=True)
                 raise InputError(

@@ -43,27 +43,25 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     for which in ("none", "wrong") if referred else ():
         restored = measure.restore(network, lq, device, references=pictures(test, which))
         others[f"metrics_{which}"] = judge.measure(restored, scale)[0]
-    return (
-        others
-        | bank_training(experiment)
-        | {
-            "images": images,
-            "metrics": metrics,
-            "metrics_pixel_stage": pixel,
-            "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
-            "LPIPS_of_each": [round(value, 4) for value in distances],
-            "validation_LPIPS": scores,
-            "selected": selected,
-            "steps": done.steps,
-            "images_seen": experiment.budget.images_seen,
-            "train_seconds": round(done.seconds, 1),
-            "seconds_per_image": round(measure.seconds_per_image(network, lq, device), 4),
-            "peak_memory_MiB": round(measure.peak_memory()),
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "trainable_parameters": trainable(network),
-            "weights": hashes(experiment),
-        }
-    )
+    return {
+        **others,
+        **bank_training(experiment),
+        "images": images,
+        "metrics": metrics,
+        "metrics_pixel_stage": pixel,
+        "metrics_subset": judge.measure(images[:SUBSET], scale)[0],
+        "LPIPS_of_each": [round(value, 4) for value in distances],
+        "validation_LPIPS": scores,
+        "selected": selected,
+        "steps": done.steps,
+        "images_seen": experiment.budget.images_seen,
+        "train_seconds": round(done.seconds, 1),
+        "seconds_per_image": round(measure.seconds_per_image(network, lq, device), 4),
+        "peak_memory_MiB": round(measure.peak_memory()),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trainable_parameters": trainable(network),
+        "weights": hashes(experiment),
+    }
 
 
 def bank_training(experiment: Experiment) -> dict[str, int]:

@@ -205,7 +205,7 @@ def test_torchs_error_is_one_of_memory(home, monkeypatch):
     def full(lq):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(network, "_forward", full)
+    monkeypatch.setattr(network, "_network", full)
     with pytest.raises(OutOfMemory, match=r"^The GPU has too little memory for it\. Use device='cpu'\.$"):
         network(to_floats(noise()))
 
