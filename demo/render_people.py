@@ -17,6 +17,7 @@ from typing import Any
 
 from demo.render_faces import avatar, make_avatar, render
 from glean_ext import cli
+from glean_ext.errors import InputError, require_at_least
 from glean_ext.utils.files import atomic_path, write_json
 from glean_ext.utils.progress import ProgressBar
 
@@ -43,16 +44,26 @@ def person(seed: str, number: int) -> Any:
 
 
 def make_people(root: Path, people: dict[str, int], pictures: int = PICTURES) -> None:
-    """Draw ``root/<part>/GT/<person>/<number>.png``; a finished folder is left as it is."""
+    """Draw ``root/<part>/GT/<person>/<number>.png``; a finished folder is left as it is.
+
+    Raises:
+        InputError: ``root`` holds other people, or other numbers of them.
+    """
     recipe = {"people": people, "pictures": pictures, "angle": MAX_ANGLE, "shift": MAX_SHIFT}
     manifest = root / MANIFEST
-    if manifest.exists() and json.loads(manifest.read_text()) == recipe:
+    known = json.loads(manifest.read_text()) if manifest.exists() else None
+    if known == recipe:
         return
     jobs = [
         (f"{part}-person-{one}", number, root / part / "GT" / f"{one:05d}" / f"{number}.png")
         for part, count in people.items()
         for one, number in product(range(count), range(pictures))
     ]
+    drawn = {path for part in people for path in (root / part / "GT").glob("*/*.png")}
+    if known or not drawn <= {path for *_, path in jobs}:
+        raise InputError(
+            f"{root} holds other people, or other numbers of them. Delete it, or draw into another folder."
+        )
     with ProgressBar() as bar, ProcessPoolExecutor(os.cpu_count()) as pool:
         task = bar.add_task("drawing people", total=len(jobs))
         for _ in pool.map(_write, *zip(*jobs, strict=True), chunksize=8):
@@ -71,6 +82,8 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=PEOPLE["train"], help="to train with (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of each (default: %(default)s)")
     args = parser.parse_args()
+    require_at_least("people", args.people, 1)
+    require_at_least("pictures", args.pictures, 2)  # one has the others as references
     make_people(args.output, {**PEOPLE, "train": args.people}, args.pictures)
 
 

@@ -8,9 +8,9 @@ no bank has seen; the renderer says which eyes, mouth and hair each face has. Em
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -64,21 +64,27 @@ def load(name: str) -> Domain:
     return {"cartoons": _cartoons, "emoji": _emoji}[name]()
 
 
-def _cartoons() -> Domain:
-    file = CACHE / "cartoons.pt"
+def rendered(name: str, draw: Callable[[], dict]) -> Domain:
+    """A domain of cartoon faces, which are drawn once: ``draw`` is as :func:`render`, and may add ``removed``."""
+    file = CACHE / f"{name}.pt"
     if not file.exists():
-        faces = render(COUNTS)
+        faces = draw()
         with atomic_path(file) as partial:
             torch.save(faces, partial)
     faces = torch.load(file, weights_only=True)
     values = [sorted({row[i] for rows in faces["names"].values() for row in rows}) for i in range(len(ATTRIBUTES))]
     attributes = {name: tuple(found) for name, found in zip(ATTRIBUTES, values, strict=True)}
     parts = {
-        name: Part(images, torch.tensor([[v.index(x) for x, v in zip(row, values, strict=True)] for row in rows]))
-        for (name, images), rows in zip(faces["images"].items(), faces["names"].values(), strict=True)
+        part: Part(images, torch.tensor([[v.index(x) for x, v in zip(row, values, strict=True)] for row in rows]))
+        for (part, images), rows in zip(faces["images"].items(), faces["names"].values(), strict=True)
     }
-    parts, removed = without_near_duplicates(parts)
-    return Domain("cartoons", parts, attributes, removed)
+    return Domain(name, parts, attributes, faces.get("removed", 0))
+
+
+def _cartoons() -> Domain:
+    domain = rendered("cartoons", lambda: render(COUNTS))
+    parts, removed = without_near_duplicates(domain.parts)
+    return replace(domain, parts=parts, removed=removed)
 
 
 def _emoji() -> Domain:
@@ -111,8 +117,8 @@ def render(counts: dict[str, int]) -> dict:
     return {"images": images, "names": names}
 
 
-def seeds_of(part: str, images: Tensor) -> list[str]:
-    """The seeds of cartoon faces of a part: (M, 3, 64, 64) uint8
+def seeds_of(part: str, images: Tensor, source: Path = CACHE) -> list[str]:
+    """The seeds of cartoon faces of a part, which are from ``source``: (M, 3, 64, 64) uint8
 
     Raises:
         InputError: The renderer draws other faces.
@@ -127,7 +133,7 @@ def seeds_of(part: str, images: Tensor) -> list[str]:
             found[pixels] = seed
         if not missing:
             return [found[pixels] for pixels in wanted]
-    raise InputError(f"{CACHE} holds faces that this renderer does not draw: delete it.")
+    raise InputError(f"{source} holds faces that this renderer does not draw: delete it.")
 
 
 def _seeds(part: str, count: int) -> Iterable[str]:

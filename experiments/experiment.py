@@ -7,6 +7,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work_dirs/evidence")
+DIFFUSION_SHOWN = "shown.json"  # in the folder of a diffusion model: how many images its training showed
 
 
 def diffusion_folder(domain: str) -> Path:

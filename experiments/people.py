@@ -7,6 +7,7 @@ clothes is in no other part.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -14,50 +15,62 @@ import torch
 from torch import Tensor
 
 from demo.render_people import EXPRESSION, PICTURES
-from experiments.domains import ATTRIBUTES, CACHE, NO_ATTRIBUTE, Domain, Part
-from glean_ext.utils.files import atomic_path
+from experiments.domains import ATTRIBUTES, NO_ATTRIBUTE, Domain, rendered
+from glean_ext.errors import InputError
 
 PEOPLE = {"train": 1250, "val": 25, "test": 50}
 REFERENCES = 2  # of each image
 OF_IDENTITY = ("hair", "rearHair", "beard")  # attributes that all pictures of a person share
 Face = tuple[np.ndarray, list[str]]
+Person = tuple[str, list[Face]]  # a look, and pictures
 
 
 def load() -> Domain:
     """The domain; its images are drawn once."""
-    file = CACHE / "people.pt"
-    if not file.exists():
-        with atomic_path(file) as partial:
-            torch.save(render(PEOPLE), partial)
-    faces = torch.load(file, weights_only=True)
-    values = [sorted({row[i] for rows in faces["names"].values() for row in rows}) for i in range(len(ATTRIBUTES))]
-    parts = {
-        part: Part(images, torch.tensor([[v.index(x) for x, v in zip(row, values, strict=True)] for row in names]))
-        for (part, images), names in zip(faces["images"].items(), faces["names"].values(), strict=True)
-    }
-    return Domain("people", parts, dict(zip(ATTRIBUTES, map(tuple, values), strict=True)), faces["removed"])
+    return rendered("people", lambda: render(PEOPLE))
 
 
 def render(people: dict[str, int]) -> dict:
-    """Images and names of attributes by part, and how many people were left out because another part has their like."""
-    images, names, seen, removed = {}, {}, set(), 0
+    """Images and names of attributes by part, and how many people were left out because another part has their like.
+
+    Raises:
+        InputError: Too few people are unlike those of the other parts.
+    """
+    images, names, removed = {}, {}, 0
+    seen: set[str] = set()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for part, count in people.items():
-            own: set[str] = set()
-            faces: list[Face] = []
-            for look, pictures in pool.map(_person, (f"{part}-person-{i}" for i in range(2 * count)), chunksize=8):
-                if look in seen:
-                    removed += 1
-                elif len(faces) < count * PICTURES:
-                    own.add(look)
-                    faces += pictures
-            seen |= own
+            seeds = [f"{part}-person-{i}" for i in range(2 * count)]
+            # No name keeps the iterator: with it those that are not needed are cancelled.
+            found, left_out = first_unlike(pool.map(_person, seeds, chunksize=8), count, seen)
+            if len(found) < count:
+                pool.shutdown(cancel_futures=True)
+                raise InputError(
+                    f"Only {len(found)} of {count} people for {part} are unlike all others. Ask for fewer."
+                )
+            seen |= {look for look, _ in found}
+            removed += left_out
+            faces = [face for _, pictures in found for face in pictures]
             images[part] = torch.from_numpy(np.stack([pixels for pixels, _ in faces])).permute(0, 3, 1, 2).contiguous()
             names[part] = [attributes for _, attributes in faces]
     return {"images": images, "names": names, "removed": removed}
 
 
-def _person(seed: str) -> tuple[str, list[Face]]:
+def first_unlike(drawn: Iterable[Person], count: int, seen: set[str]) -> tuple[list[Person], int]:
+    """The first ``count`` people whose looks were not ``seen``, and how many were left out before the last of them."""
+    found: list[Person] = []
+    left_out = 0
+    for person in drawn:
+        if person[0] in seen:
+            left_out += 1
+        else:
+            found.append(person)
+        if len(found) == count:
+            break
+    return found, left_out
+
+
+def _person(seed: str) -> Person:
     """What a person looks like, and the pictures with the names of their attributes."""
     from demo.render_faces import avatar, render
     from demo.render_people import person

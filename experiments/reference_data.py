@@ -25,7 +25,7 @@ def draw(root: Path) -> None:
         files = sorted((root / part / "GT").glob("*.png"))
         missing = [file for file in files if not (root / part / "REF" / file.name).exists()]
         pixels = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in missing]
-        seeds = domains.seeds_of(part, torch.stack(pixels)) if missing else []
+        seeds = domains.seeds_of(part, torch.stack(pixels), root) if missing else []
         for file, seed in zip(missing, seeds, strict=True):
             with atomic_path(root / part / "REF" / file.name) as partial:
                 render(person(seed, 0)).save(partial, "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from experiments import attributes, domains, measure, people, training, weights
 from experiments.domains import Domain, Part
-from experiments.experiment import Experiment
+from experiments.experiment import DIFFUSION_SHOWN, Experiment, diffusion_folder
 from experiments.relatives import RELATIVES, dictionary
-from experiments.systems import BANKS, SCRATCH, WITH_REFERENCES, bank_file, trainable
+from experiments.systems import BANKS, DIFFUSION, SCRATCH, WITH_REFERENCES, bank_file, trainable
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -26,22 +27,25 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     validation, test = (domain.parts[name] for name in ("val", "test"))
     lq = domains.reduced(validation.images, scale)
     scores = {}
+    right = pictures(validation, "right") if referred else None
     for candidate in done.candidates:
-        references = pictures(validation, "right") if referred else None
-        images = measure.restore(done.averaged(candidate), lq, device, references=references)
+        images = measure.restore(done.averaged(candidate), lq, device, references=right)
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
-    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device), scale)
+    right = pictures(test, "right") if referred else None
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device, references=right), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
-    images = measure.restore(network, lq, device, references=pictures(test, "right") if referred else None)
+    images = measure.restore(network, lq, device, references=right)
     metrics, distances = judge.measure(images, scale)
     others = {}
     for which in ("none", "wrong") if referred else ():
         restored = measure.restore(network, lq, device, references=pictures(test, which))
         others[f"metrics_{which}"] = judge.measure(restored, scale)[0]
-    return others | {
+    return {
+        **others,
+        **bank_training(experiment),
         "images": images,
         "metrics": metrics,
         "metrics_pixel_stage": pixel,
@@ -58,6 +62,12 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
         "trainable_parameters": trainable(network),
         "weights": hashes(experiment),
     }
+
+
+def bank_training(experiment: Experiment) -> dict[str, int]:
+    """How many images the training of a diffusion bank showed, where that is known."""
+    file = diffusion_folder(experiment.domain) / DIFFUSION_SHOWN
+    return json.loads(file.read_text()) if experiment.system in DIFFUSION and file.exists() else {}
 
 
 def pictures(part: Part, which: str) -> Tensor | None:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from experiments import domains, regions, weights
 from experiments.experiment import Experiment
+from experiments.relatives import dictionary
 from experiments.systems import BANKS, bank_file
 from experiments.tables import NEED_BANKS, TABLES
 from experiments.weights import sha256
@@ -30,13 +31,15 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def finished(experiment: Experiment) -> bool:
-    """Whether there is a result of this very configuration, with the banks of today."""
+    """Whether there is a result of this very configuration, with the banks and the dictionary of today."""
     if not experiment.result_file.exists():
         return False
     result = json.loads(experiment.result_file.read_text())
     current = result.get("weights", {})
-    bank_files = {"bank": bank_file(experiment), "discriminator": BANKS[experiment.domain].file}
-    changed = [name for name, file in bank_files.items() if name in current and current[name] != sha256(file)]
+    files = {"bank": bank_file(experiment), "discriminator": BANKS[experiment.domain].file}
+    if dictionary.FILE.exists():  # it is made on each machine
+        files["dictionary"] = str(dictionary.FILE)
+    changed = [name for name, file in files.items() if name in current and current[name] != sha256(file)]
     return result["config"] == experiment.config() and not changed
 
 

@@ -1,7 +1,7 @@
 """Train a small diffusion model of images, which the experiments use as a bank. A killed run continues.
 
 DOMAIN: cartoons or emoji. The U-Net is that of configs/demo_glean_diffusion_x8.py. The result is a folder of
-diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples.
+diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples and the number of images shown (shown.json).
 Denoising by v-prediction (Salimans and Ho, ICLR 2022) with the cosine schedule (Nichol and Dhariwal, ICML 2021).
 """
 
@@ -20,10 +20,11 @@ from torch import Tensor
 
 from demo import assets
 from experiments import domains
-from experiments.experiment import diffusion_folder
+from experiments.experiment import DIFFUSION_SHOWN, diffusion_folder
 from glean_ext import cli
 from glean_ext.config import generator_config, load_config
-from glean_ext.utils.files import atomic_path
+from glean_ext.errors import InputError
+from glean_ext.utils.files import atomic_path, write_json
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.progress import ProgressBar
 
@@ -57,6 +58,10 @@ class DiffusionTraining:
         self.optim = torch.optim.AdamW(self.unet.parameters(), LR, weight_decay=1e-4)
         self.rng = torch.Generator().manual_seed(1)
         self.done = 0
+
+    @property
+    def images_shown(self) -> int:
+        return self.done * BATCH
 
     def step(self) -> float:
         """One batch; returns its loss."""
@@ -105,11 +110,15 @@ class DiffusionTraining:
 
 
 def run_training(training: DiffusionTraining, folder: Path) -> None:
-    """Train to the end, from ``folder/last.pth`` on if there is one."""
+    """Train to the end, from ``folder/last.pth`` on if there is one.
+
+    Raises:
+        InputError: It has more steps, or is of another U-Net.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, average = folder / "last.pth", 0.0
     if checkpoint.exists():
-        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+        resume(training, checkpoint)
     with ProgressBar(details=True) as bar:
         task = bar.add_task("training", total=training.steps, completed=training.done, details="")
         while training.done < training.steps:
@@ -120,6 +129,23 @@ def run_training(training: DiffusionTraining, folder: Path) -> None:
                 with atomic_path(checkpoint) as partial:
                     torch.save(training.state_dict(), partial)
     training.export(folder)
+    write_json({"images_shown": training.images_shown}, folder / DIFFUSION_SHOWN)
+
+
+def resume(training: DiffusionTraining, checkpoint: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    if state["done"] > training.steps:
+        raise InputError(
+            f"{checkpoint} has {state['done'] * BATCH} images behind it, more than {training.steps * BATCH}.",
+            hint="Show more images, or move it away.",
+        )
+    try:
+        training.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{checkpoint} is of another U-Net than that of configs/demo_glean_diffusion_x8.py.",
+            hint="Move it away to train this one.",
+        ) from error
 
 
 def main() -> None:
@@ -129,6 +155,8 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help="write glean_ext/assets/demo_diffusion_bank.safetensors")
     parser.add_argument("--threads", type=int, help="default: all cores")
     args = parser.parse_args()
+    if args.ship and args.domain != "cartoons":
+        raise InputError("{ship} is for the cartoons: the package ships their bank.", "ship", "Leave it out.")
     if args.threads:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
@@ -136,7 +164,7 @@ def main() -> None:
     run_training(training, diffusion_folder(args.domain))
     if args.ship:
         tensors = {f"unet.{name}": value for name, value in training.unet.state_dict().items()}
-        assets.ship(tensors, "demo_diffusion_bank", {"images_shown": str(training.steps * BATCH)})
+        assets.ship(tensors, "demo_diffusion_bank", {"images_shown": str(training.images_shown)})
 
 
 if __name__ == "__main__":

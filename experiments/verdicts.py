@@ -164,6 +164,23 @@ def diffusion(summary: Summary, scale: int) -> Verdict:
     return judged_with_psnr(claim, bank, found, *comparisons(bank, found, ("LPIPS", "Frechet")))
 
 
+def references(summary: Summary, system: str, scale: int) -> Verdict:
+    claim = f"8. References of the right person help (×{scale}, {system})"
+    group = summary.of(system, domain="people", scale=scale)
+    if not group or min(len(group.values("identity", f"metrics_{which}")) for which in ("none", "wrong")) < SEEDS:
+        return missing(claim, f"fewer than {SEEDS} seeds of {system} on people")
+    checks = []
+    for which in "none", "wrong":
+        stage = f"metrics_{which}"
+        for metric, sign in ("identity", 1), ("LPIPS", -1):
+            right, other = group.mean(metric), group.mean(metric, stage)
+            wins = sign * (right - other) > group.spread(metric) + group.spread(metric, stage)
+            checks.append((wins, f"{metric} {right:.4g} (right person), {other:.4g} ({which})"))
+    change = group.mean("LR_PSNR", "metrics_wrong") - group.mean("LR_PSNR", "metrics_none")
+    checks.append((change >= -1, f"LR-PSNR {change:+.2f} dB from none to wrong"))
+    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+
+
 def dictionary(summary: Summary) -> Verdict:
     claim = "9. DFDNet restores what its dictionary holds, and fails elsewhere (×8)"
     stage, held, other = "regions", ("eyes", "mouth"), ("hair", "skin")
@@ -174,10 +191,11 @@ def dictionary(summary: Summary) -> Verdict:
     net, twin, glean = (found[name] for name in systems)
     gain = {name: net.mean(name, stage) - twin.mean(name, stage) for name in (*held, *other)}
     lead = {name: net.mean(name, stage) - glean.mean(name, stage) for name in (*held, *other)}
-    enough = min(len(net), len(twin)) >= SEEDS
-    needed = {name: net.spread(name, stage) + twin.spread(name, stage) if enough else 0.2 for name in held}
+    enough = min(len(group.values("eyes", stage)) for group in (net, twin)) >= SEEDS
+    spread = {name: net.spread(name, stage) + twin.spread(name, stage) for name in held}
+    restored = {name: gain[name] > spread[name] if enough else gain[name] >= 0.2 for name in held}
     least = min(gain[name] for name in held)
-    checks = [(gain[name] >= needed[name], f"gain in the {name} {gain[name]:+.2f} dB") for name in held]
+    checks = [(restored[name], f"gain in the {name} {gain[name]:+.2f} dB") for name in held]
     checks += [(gain[name] <= least / 2, f"gain in the {name} {gain[name]:+.2f} dB") for name in other]
     checks += [
         (lead[name] < min(lead[part] for part in held), f"lead over GLEAN in the {name} {lead[name]:+.2f} dB")
@@ -196,5 +214,9 @@ CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
     category,
     lambda summary: diffusion(summary, 8),
     lambda summary: diffusion(summary, 16),
+    lambda summary: references(summary, "glean-references", 8),
+    lambda summary: references(summary, "glean-references", 16),
+    lambda summary: references(summary, "diffusion-references", 8),
+    lambda summary: references(summary, "diffusion-references", 16),
     dictionary,
 )

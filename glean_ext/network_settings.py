@@ -33,8 +33,8 @@ LEAST = {  # the smallest numbers that make a network
     **dict.fromkeys(("num_classes", "base_channels", "noise_size", "num_codes", "encoder_channels", "lora_rank"), 1),
     **dict.fromkeys(("num_rrdbs", "num_mlps", "timestep"), 0),
 }
-TAKE_REFERENCES = {"GLEANDiffusion": 8}  # networks that always take references, and how many at most
-MAX_REFERENCES = 8  # that a network with references=True takes
+MAX_REFERENCES = 8  # that a network takes for an image
+TAKE_REFERENCES = {"GLEANDiffusion": MAX_REFERENCES}  # networks that always take references, and how many at most
 NO_CLASSES = "{label} has no effect: this network has a bank without classes."
 
 

@@ -1,6 +1,8 @@
 # Data with references, a folder for each identity, for a config of your own:
 #     _base_ = ['glean_x8_ffhq256.py', '_base_/references.py']
+#     model = dict(generator=dict(references=True))  # GLEANStyleGANv2; GLEANDiffusion takes references anyway
 #     train_dataloader = dict(dataset=_base_.train_references)
+#     model_wrapper_cfg = dict(find_unused_parameters=True)  # batches without references leave parameters unused
 # LoadReferences draws as many as its number; the restorer leaves all out in a share of the batches
 # (model.reference_dropout, 0.3).
 train_references = dict(

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.relatives.parts import FusionDecoder, Pyramid, conv, enlarge, only_reference, silent
+from experiments.relatives.parts import FusionDecoder, Pyramid, conv, enlarge, only_reference
+from glean_ext.networks.encoder import start_at_zero
 
 FLOW_WIDTHS = (24, 32, 48, 64)  # at H, H/2, H/4, H/8
 
@@ -54,7 +55,7 @@ class FlowNet(nn.Module):
         for fine, coarse in zip(FLOW_WIDTHS[:-1], others, strict=True):
             self.down.append(nn.Sequential(conv(fine, coarse, 2), nn.ReLU(), conv(coarse, coarse), nn.ReLU()))
             self.up.append(nn.Sequential(conv(fine + coarse, fine), nn.ReLU()))
-            self.heads.append(silent(conv(fine, 2)))
+            self.heads.append(start_at_zero(conv(fine, 2)))
 
     def forward(self, image: Tensor, reference: Tensor) -> list[Tensor]:
         x = self.first(torch.cat([image, reference], 1))

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.relatives.dictionary import BOXES, LAYERS, Dictionary, region
-from experiments.relatives.parts import WIDTHS, Block, conv, enlarge, silent
+from experiments.relatives.parts import WIDTHS, Block, conv, enlarge
+from glean_ext.networks.encoder import start_at_zero
 
 EPSILON = 1e-5
 
@@ -42,7 +43,7 @@ class DFDNet(nn.Module):
         self.first = nn.Sequential(conv(channels[-1], WIDTHS[-1]), nn.ReLU(), Block(WIDTHS[-1]))
         self.ups = nn.ModuleList(conv(coarse, 4 * fine) for fine, coarse in pairwise(WIDTHS))
         self.levels = nn.ModuleList(Modulation(width, c) for width, c in zip(WIDTHS, channels, strict=True))
-        self.last = silent(conv(WIDTHS[0], 3))
+        self.last = start_at_zero(conv(WIDTHS[0], 3))
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, s h, s w)"""
@@ -80,7 +81,9 @@ class Transfer(nn.Module):
         channels = entries.shape[1]
         self.register_buffer("entries", entries)
         narrow = channels // 4
-        self.confidence = nn.Sequential(conv(channels, narrow), nn.LeakyReLU(0.2), silent(conv(narrow, channels)))
+        self.confidence = nn.Sequential(
+            conv(channels, narrow), nn.LeakyReLU(0.2), start_at_zero(conv(narrow, channels))
+        )
 
     def forward(self, component: Tensor) -> Tensor:
         entry = nearest(component.float(), self.entries)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glean_ext.networks.encoder import start_at_zero
 from glean_ext.networks.references import enlarged, require_references
 
 WIDTHS = (32, 48, 64)  # channels of the features, fine to coarse
@@ -18,13 +19,6 @@ WIDTHS = (32, 48, 64)  # channels of the features, fine to coarse
 
 def conv(below: int, here: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(below, here, 3, stride, padding=1)
-
-
-def silent(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer whose output is zero until it is trained."""
-    for param in layer.parameters():
-        nn.init.zeros_(param)
-    return layer
 
 
 class Block(nn.Module):
@@ -68,7 +62,7 @@ class FusionDecoder(nn.Module):
             nn.Sequential(conv(2 * width + (width if coarser else 0), width), nn.ReLU(), Block(width))
             for width, coarser in zip(WIDTHS, above, strict=True)
         )
-        self.last = silent(conv(WIDTHS[0], 3))
+        self.last = start_at_zero(conv(WIDTHS[0], 3))
 
     def forward(self, own: list[Tensor], others: list[Tensor]) -> Tensor:
         """Both fine to coarse: (N, C, H, W), (N, C', H/2, W/2), ... -> (N, 3, H, W)"""

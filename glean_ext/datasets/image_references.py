@@ -17,6 +17,7 @@ from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import summarize_names
 
 FOLDERS = "folders"
+MOST = 32  # references of an image that are kept of a folder
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,13 @@ def image_references(names: Sequence[str], references: str, root: str) -> dict[s
 
     Args:
         names: The images, relative to their folder.
-        references: ``'folders'``: the other images in the folder of an image, one for each identity. Otherwise a JSON
-            file, relative to ``root``, with a list of names for the name of each image.
+        references: ``'folders'``: the other images in the folder of an image, one for each identity; of a large folder
+            the next :data:`MOST`, and on from the first. Otherwise a JSON file, relative to ``root``, with a list of
+            names for the name of each image.
         root: The folder of the data set.
 
     Raises:
-        InputError: The file cannot be used, it lacks an image, or no image has references.
+        InputError: The file cannot be used, it lacks an image or gives it itself, or no image has references.
     """
     found = _from_folders(names) if references == FOLDERS else _from_file(names, Path(root) / references)
     if alone := [name for name, others in found.items() if not others]:
@@ -46,14 +48,19 @@ def image_references(names: Sequence[str], references: str, root: str) -> dict[s
 
 def _from_folders(names: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[PurePath, list[str]] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         groups.setdefault(PurePath(name).parent, []).append(name)
-    loose = PurePath(".")  # no folder of an identity
-    return {
-        name: [other for other in groups[folder] if other != name and folder != loose]
-        for name in names
-        for folder in [PurePath(name).parent]
-    }
+    loose = groups.get(PurePath("."), [])  # in no folder of an identity
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for group in groups.values():
+        if group is not loose:
+            found |= {name: _next(group, place) for place, name in enumerate(group)}
+    return found
+
+
+def _next(group: Sequence[str], place: int) -> list[str]:
+    """Up to MOST others after the one at a place, and on from the first."""
+    return [group[(place + step) % len(group)] for step in range(1, min(len(group), MOST + 1))]
 
 
 def _from_file(names: Sequence[str], path: Path) -> dict[str, list[str]]:
@@ -71,6 +78,8 @@ def _from_file(names: Sequence[str], path: Path) -> dict[str, list[str]]:
         raise InputError(f"{path} must hold an object with a list of images for each image. Correct it.")
     if missing := [name for name in names if name not in content]:
         raise InputError(f"{path} has no list for {summarize_names(missing, 1)}. Add it, or remove the image.")
+    if own := [name for name in names if name in content[name]]:
+        raise InputError(f"{path} names {summarize_names(own, 1)} as its own reference. Remove it from its list.")
     return {name: content[name] for name in names}
 
 

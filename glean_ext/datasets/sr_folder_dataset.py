@@ -74,6 +74,11 @@ class SRFolderDataset(SRDataset):
         require_folders(data_root, data_prefix, ann_file)
         if classes is not None and not labels:
             raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")
+        if references and str(data_prefix["gt"]).endswith(".lmdb"):
+            raise InputError(
+                f"SRFolderDataset.references needs files, but data_prefix.gt is {data_prefix['gt']}. Extract its "
+                "images into a folder, or leave references out."
+            )
         self.scale = scale
         self.labels, self.classes, self.references = labels, classes, references
         self.skips = unreadable == "skip" and not test_mode
@@ -103,20 +108,17 @@ class SRFolderDataset(SRDataset):
             for key, folder in self.data_prefix.items():
                 path = os.path.join(folder, name)
                 sample[f"{key}_path"] = path
+                listed = key == "gt" and not self.ann_file  # just now
                 # Images in an LMDB are looked up when they are read.
-                if not folder.endswith(".lmdb") and not os.path.isfile(path):
+                if not listed and not folder.endswith(".lmdb") and not os.path.isfile(path):
                     missing.append(path)
             if references:
-                paths = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
-                sample["ref_paths"] = paths
-                missing.extend(path for path in paths if not os.path.isfile(path))
+                sample["ref_paths"] = [os.path.join(self.data_prefix["gt"], other) for other in references[name]]
             samples.append(sample)
-        if missing:
-            raise InputError(
-                f"{summarize_names(missing, shown=1)}: no such file, but "
-                f"{self.ann_file or self.references or self.data_prefix['gt']} "
-                "names it. Correct the list or the files."
-            )
+        _require_none_missing(missing, self.ann_file or self.data_prefix["gt"])
+        others = {other for found in references.values() for other in found} - set(names)
+        paths = [os.path.join(self.data_prefix["gt"], other) for other in sorted(others)]
+        _require_none_missing([path for path in paths if not os.path.isfile(path)], self.references)
         return samples
 
     def _list_names(self) -> list[str]:
@@ -156,6 +158,14 @@ class SRFolderDataset(SRDataset):
                 "Move it there, or leave data_prefix.img out."
             )
         return os.path.abspath(path)
+
+
+def _require_none_missing(paths: Sequence[str], source: str) -> None:
+    """Raise InputError where there are files that ``source`` names and that are missing."""
+    if paths:
+        raise InputError(
+            f"{summarize_names(paths, shown=1)}: no such file, but {source} names it. Correct the list or the files."
+        )
 
 
 def _warn_of_left_out(folder: str, listing: Listing, recursive: bool) -> None:

@@ -195,9 +195,11 @@ def load_backend(
     from glean_ext.inference.backend_choice import choose
 
     source = NetworkSource(*resolve_model(config, checkpoint), tuple(options.cfg_options))
-    if options.references:
-        require_number_of_references(options.references, max_references(source.generator()))
-    backend = options.backend if options.backend != "auto" else choose(source, options)
+    most = max_references(source.generator())
+    require_number_of_references(options.references, most)
+    backend = options.backend
+    if backend == "auto":
+        backend = "torch" if most else choose(source, options)  # engines take no references, which may come later
     if backend in ENGINES:
         from glean_ext.inference.engine_models import load_engine
 

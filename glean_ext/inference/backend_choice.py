@@ -1,8 +1,8 @@
 """Which backend ``auto`` takes: a rule from measurements (docs/performance.md, "Backends"); nothing is tried out.
 
-1. PyTorch where an engine cannot do what is asked for: on a GPU, for a seed, a fidelity or references, with
-   ``torch.compile``, or in another dtype than float32; and on processors with instructions for bfloat16, where no
-   engine was measured yet.
+1. PyTorch where an engine cannot do what is asked for: for a model that takes references, whether it gets some or not
+   (``load_backend`` sees to that); on a GPU, for a seed or a fidelity, with ``torch.compile``, or in another dtype than
+   float32; and on processors with instructions for bfloat16, where no engine was measured yet.
 2. Otherwise OpenVINO, where it is installed and its model is in the cache. It took 0.79 to 0.88 of the time of the
    fast form in PyTorch, on two processors. onnxruntime was faster on one of them only, so ``auto`` leaves it out.
 3. The same, with a model to be made, where that pays: making one takes one to two minutes, and OpenVINO saves a
@@ -47,7 +47,7 @@ def choose(source: NetworkSource, options: NetworkOptions) -> str:
 def _engines_may(options: NetworkOptions) -> bool:
     if options.dtype not in (None, "float32") or options.compile is not None:
         return False
-    if options.seed is not None or options.fidelity is not None or options.references:
+    if options.seed is not None or options.fidelity is not None:
         return False
     if options.device is not None and str(options.device) != "cpu":
         return False

@@ -89,6 +89,7 @@ class TorchBackend:
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
+        self._running = threading.Lock()  # a network has one pass at a time: references hang hooks on it
 
     def with_seed(self, seed: int) -> TorchBackend:
         """A colorizer's network that gives another of its possible answers, with the same weights in memory.
@@ -157,7 +158,7 @@ class TorchBackend:
             lq = make_input()
             if self.device.type == "cpu" and 12 * self.takes.scale**2 * lq.numel() / 3 >= LARGE:
                 return_freed_memory()  # holes of the heap, of no use to the tensors of this forward
-            with self._autocast:
+            with self._running, self._autocast:
                 output = self._output(lq)
             finite = bool(torch.isfinite(output).all())
         except torch.cuda.OutOfMemoryError as error:

@@ -33,7 +33,7 @@ from glean_ext.networks.labels import LabelHead, class_shares, default_label, fi
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.pyramid import decode
 from glean_ext.networks.reference_features import ReferenceFeatures
-from glean_ext.networks.references import enlarged, reduced, require_references
+from glean_ext.networks.references import distinct, enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -128,14 +128,14 @@ class GLEANNetwork(nn.Module):
         self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
         self.max_references = MAX_REFERENCES if references else 0
-        self.reference_features = None
-        if references:
-            if bank == "absent" or decoder == "none":
-                raise ValueError("references=True needs a bank and a decoder.")
-            spec = generator.spec
-            self.reference_features = ReferenceFeatures(
-                low, high, widths[low], spec.channels, spec.num_codes, img_channels
-            )
+        self.reference_features = self._make_reference_features(widths[low]) if references else None
+
+    def _make_reference_features(self, channels: int) -> ReferenceFeatures:
+        """For an encoder whose f_0 has so many ``channels``."""
+        if self.bank == "absent" or self.decoder is None:
+            raise ValueError("references=True needs a bank and a decoder.")
+        low, high, spec = self.lq_padding.side, self.gt_padding.side, self.generator.spec
+        return ReferenceFeatures(low, high, channels, spec.channels, spec.num_codes, self.img_channels)
 
     def forward(
         self,
@@ -187,10 +187,12 @@ class GLEANNetwork(nn.Module):
         if references is None or self.reference_features is None:
             return codes, {}
         low, high = self.lq_padding.side, self.gt_padding.side
-        padded = self.gt_padding.pad(references.flatten(0, 1))  # (N R, 3, H, H)
+        references, times = distinct(references)
+        padded = self.gt_padding.pad(references.flatten(0, 1))  # (N R, 3, H, H), without repetition
         others, other_codes = self.encoder(reduced(padded, low))
-        added = self.reference_features(features[low], others[low], enlarged(lq, high), padded)
-        return self.reference_features.codes(codes, other_codes), added
+        f_0, padded = (x.repeat(times, 1, 1, 1) for x in (others[low], padded))
+        added = self.reference_features(features[low], f_0, enlarged(lq, high), padded)
+        return self.reference_features.codes(codes, other_codes.repeat(times, 1, 1)), added
 
     def _bank_features(
         self, features: dict[int, Tensor], codes: Tensor, label: Tensor | None = None

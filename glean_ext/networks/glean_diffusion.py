@@ -25,7 +25,7 @@ from glean_ext.networks.decoder import SlimDecoder
 from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing, start_at_zero
 from glean_ext.networks.glean import require_size
 from glean_ext.networks.precision import mixed_precision
-from glean_ext.networks.references import enlarged, reduced, require_references
+from glean_ext.networks.references import distinct, enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
     MIN_SIZE,
     Size,
@@ -144,7 +144,7 @@ class GLEANDiffusion(nn.Module):
             size = self.gt_padding.height, self.gt_padding.width
             require_references(references, lq, size, self.max_references)
         with mixed_precision(lq.device, self.fp16_enabled):
-            seen = None if references is None else self._seen(references.flatten(0, 1))
+            seen = None if references is None else self._seen(references)
             lq = self.lq_padding.pad(lq)
             image = self.gt_padding.crop(self._restore(lq, enlarged(lq, self.gt_padding.side), seen))
         return image.float()
@@ -178,12 +178,13 @@ class GLEANDiffusion(nn.Module):
         return self.generator.features(x, codes, fuse)
 
     def _seen(self, references: Tensor) -> Seen:
-        """What the bank's attention sees of reference images (M, 3, H, H)."""
-        padded = self.gt_padding.pad(references)
+        """What the bank's attention sees of references (N, R, 3, H, W)."""
+        references, times = distinct(references)
+        padded = self.gt_padding.pad(references.flatten(0, 1))
         features, codes = self.encoder(reduced(padded, self.lq_padding.side))
         with remember(self.generator.unet) as seen:
             self._bank_features(features, codes, self.generator.encode(padded))
-        return seen
+        return {name: x.repeat(times, 1, 1) for name, x in seen.items()}
 
     def init_weights(self) -> None:
         """Fill the bank before training; mmengine's runner calls this.

@@ -35,6 +35,15 @@ def reduced(references: Tensor, side: int) -> Tensor:
     return F.interpolate(references, size=side, mode="area")
 
 
+def distinct(references: Tensor) -> tuple[Tensor, int]:
+    """References without repetition, and how often they are to be repeated.
+
+    Those of all images that were expanded from those of one, (N, R, 3, H, W), are (1, R, 3, H, W), N times.
+    """
+    shared = references.stride(0) == 0
+    return (references[:1], len(references)) if shared else (references, 1)
+
+
 def require_references(references: Tensor, lq: Tensor, size: tuple[int, int], at_most: int) -> None:
     """Refuse references that do not fit.
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.checkpoint_files import fault
 
-from glean_ext.datasets.image_references import LoadReferences, image_references
+from glean_ext.datasets.image_references import MOST, LoadReferences, image_references
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.utils.imresize import imresize
 
@@ -25,10 +25,19 @@ def test_from_folders(caplog):
         "anna/1.png": ["anna/2.png"],
         "anna/2.png": ["anna/1.png"],
         "ben/1.png": ["ben/2.png", "ben/3.png"],
-        "ben/2.png": ["ben/1.png", "ben/3.png"],
+        "ben/2.png": ["ben/3.png", "ben/1.png"],
         "ben/3.png": ["ben/1.png", "ben/2.png"],
     }
     assert "3 images have no references and are left out: cleo/1.png, loose.png, other.png." in caplog.text
+
+
+def test_of_a_large_folder_the_next_ones():
+    names = [f"anna/{number}.png" for number in range(100)]
+    found = image_references(names, "folders", "")
+    assert found[names[0]] == names[1 : MOST + 1] and found[names[98]] == [names[99], *names[: MOST - 1]]
+    assert {len(others) for others in found.values()} == {MOST}
+    few = image_references(names[: MOST + 1], "folders", "")
+    assert all({*others, name} == set(few) and name not in others for name, others in few.items())
 
 
 def test_from_a_file(tmp_path):
@@ -48,6 +57,9 @@ def test_mistakes_are_named(tmp_path):
     for wrong in "[1]", '{"a.png": "b.png"}', '{"a.png": [1]}':
         assert message(wrong) == f"{file} must hold an object with a list of images for each image. Correct it."
     assert message('{"b.png": []}') == f"{file} has no list for a.png. Add it, or remove the image."
+    assert message('{"a.png": ["b.png", "a.png"]}') == (
+        f"{file} names a.png as its own reference. Remove it from its list."
+    )
     for names, references in (["a.png", "b.png"], "folders"), (["a.png"], file.name):
         file.write_text('{"a.png": []}')
         assert fault(image_references, names, references, str(tmp_path)).startswith("No image has references.")
@@ -102,8 +114,8 @@ def test_samples_have_their_references(tmp_path):
     with DefaultScope.overwrite_default_scope("mmagic"):
         data = DATASETS.build(arguments | {"unreadable": "skip"})
         assert len(data) == 5
-        references = data[1]["data_samples"].ref_img  # of 2.png: 1 and 3, mirrored
-        expected = np.stack([noise(1)[:, ::-1], noise(3)[:, ::-1]]).transpose(0, 3, 1, 2)
+        references = data[1]["data_samples"].ref_img  # of 2.png: 3 and 1, mirrored
+        expected = np.stack([noise(3)[:, ::-1], noise(1)[:, ::-1]]).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(references.numpy(), expected)
         damaged = tmp_path / "GT/anna/3.png"
         damaged.write_bytes(b"")
@@ -111,4 +123,10 @@ def test_samples_have_their_references(tmp_path):
         found = [str(path.relative_to(tmp_path / "GT")) for path in tmp_path.rglob("*.png")]
         (tmp_path / "names.json").write_text(json.dumps({name: ["anna/4.png"] for name in found}))
         message = fault(DATASETS.build, arguments | {"references": "names.json"})
-        assert message.startswith(f"{tmp_path / 'GT/anna/4.png'} and 4 more: no such file, but names.json names it.")
+        assert message.startswith(f"{tmp_path / 'GT/anna/4.png'}: no such file, but names.json names it.")
+        (tmp_path / "list.txt").write_text("\n".join(found))
+        listed = arguments | {"references": "names.json", "ann_file": "list.txt"}
+        assert "but names.json names it" in fault(DATASETS.build, listed)
+        (tmp_path / "GT.lmdb").mkdir()
+        message = fault(DATASETS.build, listed | {"data_prefix": {"gt": "GT.lmdb"}})
+        assert message.startswith("SRFolderDataset.references needs files, but data_prefix.gt is ")

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from demo.render_faces import avatar
-from demo.render_people import EXPRESSION, make_people, person
+from demo.render_people import EXPRESSION, main, make_people, person
+from glean_ext.errors import InputError
 
 POSE = {"rotate", "translateX", "translateY"}
 
@@ -36,3 +37,18 @@ def test_a_folder_for_each_person(tmp_path):
     before = (tmp_path / files[0]).stat().st_mtime_ns
     make_people(tmp_path, {"train": 2, "test": 1}, pictures=2)
     assert (tmp_path / files[0]).stat().st_mtime_ns == before, "finished"
+    with pytest.raises(InputError, match="holds other people"):
+        make_people(tmp_path, {"train": 1, "test": 1}, pictures=2)
+    (tmp_path / "manifest.json").unlink()  # as a killed run leaves it
+    with pytest.raises(InputError, match="holds other people"):
+        make_people(tmp_path, {"train": 1, "test": 1}, pictures=2)
+    make_people(tmp_path, {"train": 2, "test": 1}, pictures=2)
+    assert (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--people", "-1"), ("--pictures", "0"), ("--pictures", "1")])
+def test_too_few_are_refused(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["render_people", str(tmp_path / "people"), *arguments])
+    with pytest.raises(InputError, match=f"{arguments[1]}, but it must be at least"):
+        main()
+    assert not (tmp_path / "people").exists()

@@ -142,6 +142,19 @@ def test_a_result_counts_only_for_its_own_configuration(tmp_path: Path, monkeypa
     assert not finished(experiment)
 
 
+def test_a_result_of_another_dictionary_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.experiment.RESULTS", tmp_path)
+    monkeypatch.setattr("experiments.relatives.dictionary.FILE", file := tmp_path / "dictionary.safetensors")
+    experiment = Experiment("dfdnet")
+    file.write_bytes(b"one")
+    result = {"config": experiment.config(), "weights": {"dictionary": weights.sha256(file)}}
+    write_json(result, experiment.result_file)
+    assert finished(experiment)
+    (another := tmp_path / "another.safetensors").write_bytes(b"another")
+    monkeypatch.setattr("experiments.relatives.dictionary.FILE", another)
+    assert not finished(experiment)
+
+
 # ---------------------------------------------------------------- summary and verdicts
 
 

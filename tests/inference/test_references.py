@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.networks import TINY
 from support.references import CONFIG, noise, save, save_network
 
 from glean_ext.errors import InputError
+from glean_ext.inference import backend_choice
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.references import list_references, read_references
 from glean_ext.network_settings import max_references
@@ -77,6 +79,22 @@ def test_references_are_refused_before_a_network_is_loaded(tmp_path):
     )
     with pytest.raises(TypeError, match="references takes a path"):
         read_references([3])  # type: ignore[list-item]
+
+
+def test_auto_takes_pytorch_for_a_model_that_takes_references(weights, monkeypatch):
+    """Also without any: they may be given later, as the page and photographs do."""
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source: True)
+    monkeypatch.setattr(backend_choice, "choose", lambda source, options: "openvino")
+    assert make(weights).network.max_references == 8
+
+
+def test_threads_do_not_mix_references(weights):
+    plain, image = make(weights), noise(8, seed=5)
+    restorers = [plain, *(plain.with_references([noise(seed=seed)]) for seed in (1, 2))]
+    expected = [one.restore(image) for one in restorers]
+    with ThreadPoolExecutor(3) as pool:
+        for number, result in enumerate(pool.map(lambda i: restorers[i % 3].restore(image), range(24))):
+            np.testing.assert_array_equal(result, expected[number % 3])
 
 
 def test_how_many_a_network_takes_is_known_without_it(weights):

@@ -78,6 +78,15 @@ def test_references_of_each_image_in_any_order(decoder, lq, references):
 
 
 @torch.no_grad()
+def test_references_that_all_images_share_pass_once(lq, references):
+    net, sizes = trained(), []
+    net.encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    shared = net(lq, references=references[:1].expand(2, -1, -1, -1, -1))
+    torch.testing.assert_close(shared, net(lq, references=references[:1].repeat(2, 1, 1, 1, 1)), rtol=1e-4, atol=1e-5)
+    assert sizes == [2, 3, 2, 6]
+
+
+@torch.no_grad()
 def test_what_is_fetched_by_the_formula(rng):
     """Position by position: the softmax of the scaled cosine over all positions weighs the patches behind them."""
     n, count, low, scale = 2, 2, 4, 2

@@ -102,6 +102,17 @@ def test_references(kind, rng):
     assert torch.equal(net(lq), alone), "bit for bit, also after a pass with references"
 
 
+@pytest.mark.parametrize("kind", PIPELINES)
+@torch.no_grad()
+def test_references_that_all_images_share_pass_once(kind, rng):
+    net, sizes = network(kind), []
+    lq, references = torch.rand(2, 3, 8, 8, generator=rng), torch.rand(1, 3, 3, 32, 32, generator=rng)
+    net.encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    shared = net(lq, references.expand(2, -1, -1, -1, -1))
+    torch.testing.assert_close(shared, net(lq, references.repeat(2, 1, 1, 1, 1)))
+    assert sizes == [3, 2, 6, 2]
+
+
 @torch.no_grad()
 def test_attention_to_references_by_the_formula(rng):
     """softmax(Q [K; K_r]^T / sqrt(d)) [V; AdaIN(V_r)], of one layer."""
