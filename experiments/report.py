@@ -119,6 +119,8 @@ def sections(summary: Summary) -> str:
         found = groups(TABLES[name], summary)
         if len(found) > 1:  # one row compares nothing
             parts += [f"### {title}", table(found)]
+        if name == "diffusion" and (bank := summary.of(name)) and (shown := bank.average("images_shown")):
+            parts.append(f"The diffusion model was shown {shown:,.0f} images in its own training.")
         by_region = groups(TABLES[name], summary, "regions")
         if name == "dictionary" and len(by_region) > 1:
             parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]

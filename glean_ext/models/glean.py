@@ -120,9 +120,7 @@ class GLEAN(SRGAN):
         # Of the forward pass that g_step comes after:
         self._label_losses: dict[str, Tensor] = {}
         self._fidelity: Tensor | None = None  # (N,), drawn for a network with the fidelity gate
-        self.r1_gamma = r1_gamma
-        self.r1_interval = r1_interval
-        self.adversarial_from = adversarial_from
+        self.r1_gamma, self.r1_interval, self.adversarial_from = r1_gamma, r1_interval, adversarial_from
         channels_last(self)
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
