@@ -99,6 +99,8 @@ def run_all(experiments: Iterable[Experiment], jobs: int, threads: int) -> None:
     method = "spawn" if torch.cuda.is_available() else "fork"  # a fork inherits what was loaded, but not a GPU
     with multiprocessing.get_context(method).Pool(jobs, maxtasksperchild=1) as pool:
         pool.starmap(run, [(experiment, threads) for experiment in open_ones], chunksize=1)
+        pool.close()
+        pool.join()  # leaving the pool would end its processes by a signal
 
 
 def main() -> None:
