@@ -7,6 +7,7 @@ Results are added to a JSON file, network by network, and the section of the per
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -61,6 +62,7 @@ def exported(case: Case, folder: Path, with_int8: bool) -> list[tuple[Path, str]
 
 def measure_backends(options: BackendOptions, console: Console) -> dict[str, Any]:
     """Measure all candidates in turn; ratios are medians of pairs of runs with the reference."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         cases = cases_of(options, options.models or Path(folder))
         memories = [measure.peak_memory(case, 1).own for case in cases] if options.memory else None
@@ -83,7 +85,8 @@ def measure_backends(options: BackendOptions, console: Console) -> dict[str, Any
         console.print(row)
         results.append(row)
     setting = {"network": options.network, "in_size": options.in_size, "out_size": options.out_size}
-    return setting | {"repeats": options.repeats, "results": results, **measure.describe_environment("cpu")}
+    setting |= {"int8": options.int8, "load": round(load, 1), "repeats": options.repeats}
+    return setting | {"results": results, **measure.describe_environment("cpu")}
 
 
 def _ratio(times: Sequence[Sequence[float]], index: int) -> float:
@@ -92,9 +95,9 @@ def _ratio(times: Sequence[Sequence[float]], index: int) -> float:
 
 
 def add(report: dict[str, Any], results: Path) -> list[dict[str, Any]]:
-    """Put a report into the file of all of them, in place of an older one of the same network and sizes."""
+    """Put a report into the file of all of them, in place of an older one of the same network, sizes and dtypes."""
     known = json.loads(results.read_text()) if results.exists() else []
-    keys = ("network", "in_size", "out_size")
+    keys = ("network", "in_size", "out_size", "int8")
     others = [old for old in known if any(old[key] != report[key] for key in keys)]
     write_json(all_of_them := [*others, report], results)
     return all_of_them
@@ -112,14 +115,14 @@ def lines(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     machine = reports[-1]["machine"]
     yield ""
     yield f"Made by `python -m benchmarks backends` on {machine['cpu']}, {machine['threads']} threads, batch 1, random"
-    yield "weights, while other processes kept the machine busy: so there are no seconds here. Candidates ran in turn."
+    yield "weights. Candidates ran in turn; the load is the machine's average when they began, that of other processes."
     yield "*Speed* and *processor time* say how many times as fast a candidate is as the last line, by the clock and by"
     yield "the time that its threads computed; a quiet machine comes close to the latter. *Memory* is the peak without"
     yield "libraries, in relation to the last line. PSNR is from the last line; int8 was calibrated with noise here,"
     yield "which says nothing about its accuracy."
     for report in reports:
         yield ""
-        yield f"{report['network']}, {report['in_size']} -> {report['out_size']}"
+        yield f"{report['network']}, {report['in_size']} -> {report['out_size']}, load {report['load']}"
         yield ""
         yield "| | speed | processor time | memory | PSNR (dB) |"
         yield "|---|---|---|---|---|"

@@ -19,6 +19,8 @@ def report(in_size: int = 16, speed: float = 1.5) -> dict:
         "network": "glean",
         "in_size": in_size,
         "out_size": 256,
+        "int8": True,
+        "load": 0.5,
         "results": [row, int8],
         "machine": {"cpu": "a processor", "threads": 2},
     }
