@@ -1,8 +1,8 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
 TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, remedies, dictionary; all: all of
-these. quality and category need banks that python -m experiments.train_banks trains, diffusion and references the one
-of python -m experiments.train_diffusion cartoons. python -m experiments.report writes the page.
+these. quality and category need banks that python -m experiments.train_banks trains, diffusion, diffusion-x16 and
+references the one of python -m experiments.train_diffusion cartoons. python -m experiments.report writes the page.
 """
 
 from __future__ import annotations

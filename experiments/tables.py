@@ -11,7 +11,8 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-NEED_BANKS = ("quality", "category", "diffusion", "references")  # of experiments.train_banks and train_diffusion
+# of experiments.train_banks and train_diffusion
+NEED_BANKS = ("quality", "category", "diffusion", "diffusion-x16", "references")
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -39,11 +40,8 @@ TABLES: dict[str, list[Experiment]] = {
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
     "skip": seeds("glean-skip", "glean-random-skip", "glean-no-bank-skip"),
-    "diffusion": [
-        *seeds("diffusion", "diffusion-random"),
-        *seeds("diffusion", "diffusion-random", scale=16),
-        *seeds("diffusion-lora"),
-    ],
+    "diffusion": [*seeds("diffusion", "diffusion-random"), *seeds("diffusion-lora")],
+    "diffusion-x16": seeds("diffusion", "diffusion-random", scale=16),
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
