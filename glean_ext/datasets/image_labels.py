@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from glean_ext.errors import InputError, first_line
+from glean_ext.datasets.json_by_image import FOLDERS, read_json_by_image
+from glean_ext.errors import InputError
 from glean_ext.utils.messages import summarize_names
-
-FOLDERS = "folders"
 
 
 def image_labels(
@@ -48,15 +46,9 @@ def _from_folders(names: Sequence[str]) -> dict[str, str]:
 
 
 def _from_file(names: Sequence[str], path: Path) -> dict[str, str]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as JSON ({first_line(error)}). Set labels to a file with a class for each image, "
-            "or to 'folders'."
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(kind, str) for kind in content.values()):
-        raise InputError(f"{path} must hold an object with the name of a class for each image. Correct it.")
+    content = read_json_by_image(
+        path, "labels", "a class", lambda kind: isinstance(kind, str), content="the name of a class"
+    )
     named = {name: content.get(PurePath(name).stem, content.get(name)) for name in names}
     if missing := [name for name, kind in named.items() if kind is None]:
         raise InputError(f"{path} has no class for {summarize_names(missing, 1)}. Add it, or remove the image.")

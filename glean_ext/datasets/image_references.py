@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from glean_ext.errors import InputError, first_line
+from glean_ext.datasets.json_by_image import FOLDERS, read_json_by_image
+from glean_ext.errors import InputError
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import summarize_names
 
-FOLDERS = "folders"
 MOST = 32  # references of an image that are kept of a folder
 
 logger = logging.getLogger(__name__)
@@ -64,23 +63,16 @@ def _next(group: Sequence[str], place: int) -> list[str]:
 
 
 def _from_file(names: Sequence[str], path: Path) -> dict[str, list[str]]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as JSON ({first_line(error)}). Set references to a file with a list of images for "
-            "each image, or to 'folders'."
-        ) from error
-    holds = isinstance(content, Mapping) and all(
-        isinstance(others, list) and all(isinstance(other, str) for other in others) for others in content.values()
-    )
-    if not holds:
-        raise InputError(f"{path} must hold an object with a list of images for each image. Correct it.")
+    content = read_json_by_image(path, "references", "a list of images", _is_list_of_names)
     if missing := [name for name in names if name not in content]:
         raise InputError(f"{path} has no list for {summarize_names(missing, 1)}. Add it, or remove the image.")
     if own := [name for name in names if name in content[name]]:
         raise InputError(f"{path} names {summarize_names(own, 1)} as its own reference. Remove it from its list.")
     return {name: content[name] for name in names}
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 class LoadReferences(BaseTransform):
