@@ -80,6 +80,25 @@ def _published_bank(name: str, subject: str, config: str, file: str, megabytes: 
     )
 
 
+def _demo_model(
+    name: str, purpose: str, sha256: str, megabytes: int, sizes: str, config: str | None = None, kind: str = "restorer"
+) -> ModelCard:
+    """A model that is shipped; its config has its name unless said otherwise."""
+    return ModelCard(
+        name=name,
+        purpose=purpose,
+        config=config or name,
+        weights=f"glean-ext://{name}.safetensors",
+        sha256=sha256,
+        megabytes=megabytes,
+        licence=DEMO_LICENCE,
+        source="this package",
+        sizes=sizes,
+        kind=kind,
+        demo=True,
+    )
+
+
 CARDS = (
     ModelCard(
         name="glean_in128out1024_ffhq",
@@ -133,53 +152,33 @@ CARDS = (
         sizes="16x16 -> 256x256",
         aliases=("glean_x16_2xb8_cat",),
     ),
-    ModelCard(
-        name="demo_glean_x8",
-        purpose="a demonstration on 8x8 cartoon faces; not for photographs",
-        config="demo_glean_x8",
-        weights="glean-ext://demo_glean_x8.safetensors",
-        sha256="c69294ceacb714b551d8af7c2ea7965c5b1dba890178bf1486ce44ba37f8b26a",
-        megabytes=6,
-        licence=DEMO_LICENCE,
-        source="this package",
-        sizes="8x8 -> 64x64",
-        demo=True,
+    _demo_model(
+        "demo_glean_x8",
+        "a demonstration on 8x8 cartoon faces; not for photographs",
+        "c69294ceacb714b551d8af7c2ea7965c5b1dba890178bf1486ce44ba37f8b26a",
+        6,
+        "8x8 -> 64x64",
     ),
-    ModelCard(
-        name="demo_lightglean_x8",
-        purpose="a demonstration on cartoon faces of any size; not for photographs",
-        config="demo_lightglean_x8",
-        weights="glean-ext://demo_lightglean_x8.safetensors",
-        sha256="426c047da321ced04f66893fcc2228b7d584fb7a526088eaeec9aab4b2b6f658",
-        megabytes=4,
-        licence=DEMO_LICENCE,
-        source="this package",
-        sizes="8x8 or more, 8 times larger",
-        demo=True,
+    _demo_model(
+        "demo_lightglean_x8",
+        "a demonstration on cartoon faces of any size; not for photographs",
+        "426c047da321ced04f66893fcc2228b7d584fb7a526088eaeec9aab4b2b6f658",
+        4,
+        "8x8 or more, 8 times larger",
     ),
-    ModelCard(
-        name="demo_glean_blind_x8",
-        purpose="a demonstration on blurred, noisy cartoon faces; not for photographs",
-        config="demo_glean_blind_x8",
-        weights="glean-ext://demo_glean_blind_x8.safetensors",
-        sha256="8bb33e2644312aa29a309da974444ea8caa2a66899e241f497e25c77a547e6ae",
-        megabytes=6,
-        licence=DEMO_LICENCE,
-        source="this package",
-        sizes="8x8 -> 64x64",
-        demo=True,
+    _demo_model(
+        "demo_glean_blind_x8",
+        "a demonstration on blurred, noisy cartoon faces; not for photographs",
+        "8bb33e2644312aa29a309da974444ea8caa2a66899e241f497e25c77a547e6ae",
+        6,
+        "8x8 -> 64x64",
     ),
-    ModelCard(
-        name="demo_glean_color",
-        purpose="a demonstration: colours for gray cartoon faces; not for photographs",
-        config="demo_glean_color",
-        weights="glean-ext://demo_glean_color.safetensors",
-        sha256="839fe00a8679f63c1324d720704aa3543a9cf076c7cd8ed558e03c90321db12d",
-        megabytes=6,
-        licence=DEMO_LICENCE,
-        source="this package",
-        sizes="8x8 or more; it stays",
-        demo=True,
+    _demo_model(
+        "demo_glean_color",
+        "a demonstration: colours for gray cartoon faces; not for photographs",
+        "839fe00a8679f63c1324d720704aa3543a9cf076c7cd8ed558e03c90321db12d",
+        6,
+        "8x8 or more; it stays",
     ),
     _published_bank(
         "stylegan2_ffhq_1024",
@@ -234,18 +233,14 @@ CARDS = (
         sizes="256x256",
         kind="bank",
     ),
-    ModelCard(
-        name="demo_bank",
-        purpose="the bank of cartoon faces that the demo models stand on",
+    _demo_model(
+        "demo_bank",
+        "the bank of cartoon faces that the demo models stand on",
+        "a51b26c638472ff4cd14c143f16d5dd0a3549e6ffca09c6bf1d165940c59b0d9",
+        2,
+        "64x64",
         config="bank_demo_64",
-        weights="glean-ext://demo_bank.safetensors",
-        sha256="a51b26c638472ff4cd14c143f16d5dd0a3549e6ffca09c6bf1d165940c59b0d9",
-        megabytes=2,
-        licence=DEMO_LICENCE,
-        source="this package",
-        sizes="64x64",
         kind="bank",
-        demo=True,
     ),
 )
 _BY_NAME = {name: card for card in CARDS for name in (card.name, *card.aliases)}
