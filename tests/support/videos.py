@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from av.video.format import VideoFormat
 
 from glean_ext.video.reader import SCALING
 
+Restore = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 SIZE = 32, 24
 AUDIO_RATE = 16000
 
@@ -28,6 +29,20 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 def doubled(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Each twice as large, by nearest neighbour: a restorer."""
     return [rgb.repeat(2, 0).repeat(2, 1) for rgb in frames]
+
+
+def stop_after(frames: int, error: BaseException, restore: Restore = doubled) -> Restore:
+    """A restorer that fails once it was given more frames than that."""
+    given = 0
+
+    def until_then(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        nonlocal given
+        given += len(batch)
+        if given > frames:
+            raise error
+        return restore(batch)
+
+    return until_then
 
 
 def write_video(

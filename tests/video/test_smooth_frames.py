@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
-from support.videos import doubled, psnr, read_video, write_video
+from support.videos import doubled, psnr, read_video, stop_after, write_video
 
 from glean_ext.video.optical_flow import Moment, blend_along_flow, flow_between, make_guide, trust
 from glean_ext.video.smooth_frames import SmoothFrames
@@ -147,31 +147,22 @@ def moving(tmp_path):
     return write_video(tmp_path / "in.mp4", [view(number, 64) for number in range(34)], audio=())
 
 
-def stop_after(frames):
-    """Flickers as the position of a frame says, so that a resumed run has the same, and fails after so many frames."""
-    given = 0
-
-    def restore(batch):
-        nonlocal given
-        given += len(batch)
-        if given > frames:
-            raise KeyboardInterrupt
-        return doubled([rgb ^ np.uint8(rgb.sum() % 8) for rgb in batch])
-
-    return restore
+def flickering(frames):
+    """Flickers as the pixels of a frame say, so that a resumed run has the same."""
+    return doubled([rgb ^ np.uint8(rgb.sum() % 8) for rgb in frames])
 
 
 @pytest.mark.parametrize("lost", [None, "000002.npz"])
 def test_a_resumed_run_gives_the_same_bytes(run, moving, tmp_path, lost):
-    run(moving, "plain.mp4", stop_after(99))
-    run(moving, "whole.mp4", stop_after(99), temporal=True)
+    run(moving, "plain.mp4", flickering)
+    run(moving, "whole.mp4", flickering, temporal=True)
     with pytest.raises(KeyboardInterrupt):
-        run(moving, restore=stop_after(26), temporal=True)
+        run(moving, restore=stop_after(26, KeyboardInterrupt(), flickering), temporal=True)
     folder = tmp_path / ".out.mp4.segments"
     assert sorted(path.name for path in folder.glob("0*")) == ["000000.mp4", "000001.mp4", "000002.npz"]
     if lost:
         (folder / lost).unlink()  # then it starts again: there is nothing to continue with
-    assert run(moving, restore=stop_after(99), temporal=True).resumed == (0 if lost else 20)
+    assert run(moving, restore=flickering, temporal=True).resumed == (0 if lost else 20)
     assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert (tmp_path / "out.mp4").read_bytes() != (tmp_path / "plain.mp4").read_bytes()
     assert len(read_video(tmp_path / "out.mp4").rgb) == 34
@@ -179,7 +170,7 @@ def test_a_resumed_run_gives_the_same_bytes(run, moving, tmp_path, lost):
 
 def test_a_run_with_temporal_does_not_continue_one_without(run, moving, lines):
     with pytest.raises(KeyboardInterrupt):
-        run(moving, restore=stop_after(26))
+        run(moving, restore=stop_after(26, KeyboardInterrupt(), flickering))
     lines.clear()
-    assert run(moving, restore=stop_after(99), temporal=True).resumed == 0
+    assert run(moving, restore=flickering, temporal=True).resumed == 0
     assert "it starts again" in lines[0]

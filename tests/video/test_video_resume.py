@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from support.videos import doubled, picture, write_video
+from support.videos import doubled, picture, stop_after, write_video
 
 from glean_ext.errors import InputError
 from glean_ext.video import encoder
@@ -40,20 +40,6 @@ def process(*arguments, **options):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", PROCESS, *map(str, arguments)], env=env, **pipes, **options)
-
-
-def stop_after(frames, error):
-    """A restorer that fails once it was given more frames than that."""
-    given = 0
-
-    def restore(batch):
-        nonlocal given
-        given += len(batch)
-        if given > frames:
-            raise error
-        return doubled(batch)
-
-    return restore
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
