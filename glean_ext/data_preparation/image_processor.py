@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,12 +21,14 @@ from glean_ext.data_preparation.readers import Entry, Source
 from glean_ext.data_preparation.record_log import ImageRecord, write_errors_as_input_errors
 from glean_ext.data_preparation.writers import PNG_LEVEL
 from glean_ext.errors import InputError, Notice, UnreadableImageError
+from glean_ext.utils.files import temporary_name
 from glean_ext.utils.image_io import ImageTooLargeError, decode_picture, pixel_limit
 from glean_ext.utils.imresize import imresize
 from glean_ext.utils.picture import Picture
 from glean_ext.utils.processes import count_cores
 from glean_ext.workers import make_pool
 from glean_ext.workers.dispatch import Dispatcher
+from glean_ext.workers.pool import worker_count
 from glean_ext.workers.worker import GroupReport, Worker, WorkerSpec
 
 CHUNK = 8  # images that a process gets at a time
@@ -94,7 +95,7 @@ class ImageProcessor:
             resized = cropped if kind == "GT" else imresize(cropped, size=(height, width))
             path = self.staging / kind / name
             # A process of a killed run on another machine may still be writing the same file.
-            partial = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
+            partial = temporary_name(path)
             with write_errors_as_input_errors(path):
                 Image.fromarray(resized).save(partial, "PNG", compress_level=PNG_LEVEL)
                 sizes[kind] = partial.stat().st_size
@@ -175,7 +176,7 @@ def process_all(
     for kind in processor.options.shapes:
         with write_errors_as_input_errors(processor.staging / kind):
             (processor.staging / kind).mkdir(parents=True, exist_ok=True)
-    if workforce.cluster is None and min(workforce.workers or count_cores(), -(-len(tasks) // CHUNK)) < 2:
+    if workforce.cluster is None and min(worker_count(workforce.workers, count_cores()), -(-len(tasks) // CHUNK)) < 2:
         for task in tasks:
             on_record(processor.process(task))
         return

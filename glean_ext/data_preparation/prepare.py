@@ -99,7 +99,7 @@ def prepare(
     output = PreparedOutput(out, options)
     processor = ImageProcessor(opened, output.staging, options, face_crop)
     with closing(RecordLog(out, described, shard)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
-        preparation = Preparation(processor, output, log, Workforce(workers, cluster, notify), bar)
+        preparation = Preparation(processor, output, log, Workforce(workers or None, cluster, notify), bar)
         if shard is not None:
             return preparation.run_shard(chosen, shard)
         return preparation.run(chosen, wanted, facts, start)
