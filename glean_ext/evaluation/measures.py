@@ -14,7 +14,7 @@ from torch import Tensor
 from glean_ext import compat
 from glean_ext.errors import InputError
 from glean_ext.evaluation.names import PYIQA, MetricName, parse_metric
-from glean_ext.networks.lpips_network import load_lpips, require_lpips_size
+from glean_ext.networks.lpips_network import load_lpips, lpips_distance
 from glean_ext.utils.pixel_errors import WINDOW, lr_errors, psnr, ssim
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ def _lpips(weights: str | None, device: str) -> Compute:
     network = load_lpips(LPIPS_NET, weights).to(device)
 
     def compute(sample: Sample) -> float:
-        images = [torch.from_numpy(image).permute(2, 0, 1)[None] for image in (sample.output, sample.reference)]
-        require_lpips_size(LPIPS_NET, *images[0].shape[2:])
-        return network(*(image.to(device).float() / 127.5 - 1 for image in images)).item()
+        images = (torch.from_numpy(image).permute(2, 0, 1).to(device) for image in (sample.output, sample.reference))
+        return lpips_distance(network, LPIPS_NET, *images)
 
     return compute
 

@@ -106,5 +106,10 @@ def chosen_metrics(names: tuple[str, ...], given: set[str], lpips: bool) -> tupl
             raise ModuleNotFoundError(f"No module named {metric.package!r}", name=metric.package)
     if names:
         return tuple(dict.fromkeys(names))
-    fitting = [metric for metric in METRICS.values() if metric.by_default and metric.needs in {"", *given}]
-    return tuple(metric.name for metric in fitting if (lpips if metric.name == "lpips" else metric.installed))
+    chosen = (metric for metric in default_metrics(given) if (lpips if metric.name == "lpips" else metric.installed))
+    return tuple(metric.name for metric in chosen)
+
+
+def default_metrics(given: set[str]) -> list[MetricName]:
+    """What is measured where no names are given, of what fits ``given``."""
+    return [metric for metric in METRICS.values() if metric.by_default and metric.needs in {"", *given}]

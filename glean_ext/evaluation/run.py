@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glean_ext.errors import InputError, Notice, require_at_least
-from glean_ext.evaluation.names import METRICS, chosen_metrics, require_given
+from glean_ext.evaluation.names import chosen_metrics, default_metrics, require_given
 from glean_ext.evaluation.pairs import Group, Pairing, pair_files
 from glean_ext.evaluation.results import Results, Row, stamp
 from glean_ext.utils.files import require_suffix
@@ -113,8 +113,8 @@ def evaluate(
         raise InputError(
             f"{{sort_by}} is {options.sort_by!r}, which is not measured. Give one of {', '.join(names)}.", "sort_by"
         )
-    for metric in METRICS.values():
-        if not options.metrics and metric.by_default and not metric.installed and metric.needs in {"", *given}:
+    for metric in () if options.metrics else default_metrics(given):
+        if not metric.installed:
             notify(Notice(f"{metric.name} is not measured: it needs {metric.package}, which is not installed."))
     pairing = pair_files(list(options.outputs), options.reference, options.inputs, options.suffix)
     for notice in pairing.notices:

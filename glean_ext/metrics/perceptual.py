@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import NetworkMetric
-from glean_ext.networks.lpips_network import BACKBONES, load_lpips, require_lpips_size
+from glean_ext.networks.lpips_network import BACKBONES, load_lpips, lpips_distance, require_lpips_size
 
 
 class LPIPS(NetworkMetric):
@@ -38,11 +37,7 @@ class LPIPS(NetworkMetric):
 
     def measure(self, output: Tensor, sample: dict) -> dict[str, float]:
         """The distance of one output to its ground truth."""
-        gt = self.image(sample, "gt_img")
-        self.check_size(*output.shape[1:])
-        with torch.no_grad():
-            distance = self.network(*(x[None].float() / 127.5 - 1 for x in (output, gt)))
-        return {self.metric: distance.item()}
+        return {self.metric: lpips_distance(self.network, self.net, output, self.image(sample, "gt_img"))}
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for images that are too small."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
@@ -34,6 +35,17 @@ def require_lpips_size(net: str, height: int, width: int) -> None:
             f"has {width}x{height}.",
             hint="Remove LPIPS from the evaluator.",
         )
+
+
+def lpips_distance(network: nn.Module, net: str, output: Tensor, reference: Tensor) -> float:
+    """The distance of two images, (3, H, W) uint8 RGB, by a ``network`` of :func:`load_lpips`, on its device.
+
+    Raises:
+        InputError: They are too small for its backbone ``net``.
+    """
+    require_lpips_size(net, *output.shape[1:])
+    with torch.no_grad():
+        return network(*(image[None].float() / 127.5 - 1 for image in (output, reference))).item()
 
 
 def load_lpips(net: str, pretrained: str | None) -> nn.Module:
