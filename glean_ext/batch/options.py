@@ -25,7 +25,7 @@ from glean_ext.utils.downloads import cache_folder, cached_name, is_url
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
-from glean_ext.utils.weight_files import local_path, weights_file
+from glean_ext.utils.weight_files import local_path, require_weights
 from glean_ext.workers import AUTO
 from glean_ext.zoo import find_model
 
@@ -102,8 +102,7 @@ class ModelSource:
         require_number_of_references(references, max_references(generator))
         if size_policy is not None and (takes := sizes_of(generator)) is not None:
             size_policy.for_network(takes)
-        if not is_url(self.checkpoint):
-            weights_file(self.checkpoint)
+        require_weights(self.checkpoint)
 
     def fetch(self) -> Path | None:
         """The file of the weights, which is downloaded where it is not there; None for models without a checkpoint.

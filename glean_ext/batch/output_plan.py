@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from glean_ext.errors import InputError
-from glean_ext.utils.file_listing import Listing, list_files
+from glean_ext.utils.file_listing import Listing, is_special, list_files
 from glean_ext.utils.files import tells_case
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
@@ -199,7 +199,7 @@ def _expanded(text: str | os.PathLike, naming: Naming) -> list[tuple[Path, Path]
     if not str(text):  # a variable of the shell that is not set, say; it would be the folder at hand
         raise InputError("An input is empty. Give an image or a folder of images; . is the folder at hand.")
     if path.exists():
-        if not path.is_file() and not path.is_dir():  # reading it might never end
+        if is_special(path):  # reading it might never end
             raise InputError(f"{path} is a device, pipe or socket. Give an image or a folder of images.")
         return [(path, path.parent)]
     if not glob.has_magic(str(text)):

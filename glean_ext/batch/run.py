@@ -18,10 +18,9 @@ from glean_ext.batch.remote_files import plan_remote_outputs
 from glean_ext.batch.run_report import RunReport
 from glean_ext.errors import InputError
 from glean_ext.inference.references import list_references
-from glean_ext.utils.downloads import is_url
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.url_files import is_file_url
-from glean_ext.utils.weight_files import weights_file
+from glean_ext.utils.weight_files import require_weights
 
 FRAMES = 250  # that a video is taken to have, before it is opened
 
@@ -96,8 +95,8 @@ def _require_references(options: RestoreOptions, references: Sequence[Path]) -> 
         for reference in references:
             require_readable(reference, whole=True)
     embedder = None if options.photo is None else options.photo.embedder
-    if embedder is not None and not is_url(embedder):
-        weights_file(embedder)
+    if embedder is not None:
+        require_weights(embedder)
 
 
 def _plan_outputs(options: RestoreOptions) -> Plan:

@@ -133,12 +133,16 @@ class _Sequence:
     def __call__(self, frames: Sequence[Array]) -> list[Array]:
         return self.frames.restore(frames)
 
+    @property
+    def smooth(self) -> SmoothFrames | SmoothPhotos:
+        assert self.frames.smooth is not None  # only sequences that are smoothed have a state
+        return self.frames.smooth
+
     def state(self) -> dict[str, Array]:
-        return {} if self.frames.smooth is None else self.frames.smooth.state()
+        return self.smooth.state()
 
     def load(self, state: Mapping[str, Array]) -> None:
-        if self.frames.smooth is not None:
-            self.frames.smooth.load(state)
+        self.smooth.load(state)
 
 
 class FrameRestorer:
@@ -199,7 +203,7 @@ class FrameRestorer:
     @property
     def faces(self) -> int:
         """How many were restored so far."""
-        return self._faces if self.smooth is None else getattr(self.smooth, "faces", 0)
+        return getattr(self.smooth, "faces", self._faces)
 
     def restore(self, frames: Sequence[Array]) -> list[Array]:
         """Frames, (h, w, 3) uint8 RGB, together.

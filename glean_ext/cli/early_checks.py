@@ -19,7 +19,7 @@ from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.downloads import is_url
 from glean_ext.utils.files import nearest_folder
 from glean_ext.utils.tar_shards import list_shards
-from glean_ext.utils.weight_files import ASSET_SCHEME, local_path, weights_file
+from glean_ext.utils.weight_files import ASSET_SCHEME, local_path, require_weights
 
 FOR_RUNS = ("mmagic", "mmcv", "torchvision", "albumentations")  # what training and testing import
 WEIGHTS = ("checkpoint", "pretrained")  # settings that name files of weights
@@ -64,8 +64,7 @@ def check_test(cfg: Config, checkpoint: str) -> None:
 def require_model(config: str, checkpoint: str) -> None:
     """Raise InputError where a config is missing, or weights are missing or no weights; nothing is downloaded."""
     find_config(config)
-    if not is_url(checkpoint):
-        weights_file(checkpoint)
+    require_weights(checkpoint)
 
 
 def require_packages(*names: str) -> None:

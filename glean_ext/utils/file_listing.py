@@ -94,7 +94,7 @@ def _list(
         listing.hidden.extend(here / name for name in folders if name.startswith("."))
         folders[:] = [name for name in folders if not name.startswith(".") and not _same(here / name, skip)]
         for name in names:
-            readable = os.path.splitext(name)[1].lower() in wanted and not _is_special(here / name)
+            readable = os.path.splitext(name)[1].lower() in wanted and not is_special(here / name)
             if not name.startswith("."):
                 (listing.files if readable else listing.left_out).append(here / name)
             elif readable:
@@ -107,7 +107,7 @@ def _list(
     return Listing(sorted(listing.files), sorted(listing.left_out), sorted(listing.hidden))
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether this is a pipe, socket or device, reading which may never end. Links to nowhere count as files."""
     try:
         mode = path.stat().st_mode

@@ -77,6 +77,12 @@ def weights_file(source: str) -> Path:
     return path
 
 
+def require_weights(source: str) -> None:
+    """Raise InputError where a path is no file of weights, as :func:`weights_file`; URLs are not looked at."""
+    if not is_url(source):
+        weights_file(source)
+
+
 def require_convertible(path: Path) -> None:
     """Refuse what ``convert_bank`` cannot read, by the file's first bytes.
 
