@@ -15,7 +15,7 @@ import numpy as np
 from glean_ext.faces.alignment import align
 from glean_ext.faces.detection import Face
 from glean_ext.faces.face_mask import MASK_SIZE, cover, scaled_oval, signed_distance, smoothstep
-from glean_ext.faces.occlusion import MIN_PIXELS, SMOOTHING, head_outline, log_likelihood
+from glean_ext.faces.occlusion import MIN_PIXELS, averaged, connected, head_outline, log_likelihood
 from glean_ext.inference.size_policy import size_of
 from glean_ext.utils.array_conversion import to_8_bits
 from glean_ext.utils.imresize import imresize
@@ -69,10 +69,7 @@ def _head(crop: Array, face: Face, mask: Array) -> Array:
         return np.ones_like(mask)
     likely = np.maximum(log_likelihood(crop, skin), log_likelihood(crop, hair)) + HEAD_PRIOR
     is_head = oval | (likely > log_likelihood(crop, around))
-    is_head = cv2.GaussianBlur(is_head.astype(np.float32), (0, 0), SMOOTHING) > 0.5
-    _, labels = cv2.connectedComponents(is_head.astype(np.uint8))
-    is_head &= np.isin(labels, labels[oval & is_head])
-    return cv2.GaussianBlur(is_head.astype(np.float32), (0, 0), SMOOTHING)
+    return averaged(connected(averaged(is_head) > 0.5, oval))
 
 
 def with_local_colours(restored: Array, crop: Array, mask: Array) -> Array:

@@ -94,9 +94,18 @@ def _hair(crop: Array, around: Array, mask: Array) -> Array:
     if min(known_face.sum(), known_hair.sum()) < MIN_PIXELS:
         return around
     is_hair = log_likelihood(crop, known_hair) + HAIR_PRIOR > log_likelihood(crop, known_face)
-    is_hair = around & (cv2.GaussianBlur(is_hair.astype(np.float32), (0, 0), SMOOTHING) > 0.5)
-    _, labels = cv2.connectedComponents(is_hair.astype(np.uint8))
-    return is_hair & np.isin(labels, labels[known_hair])  # not the eyes of the face behind
+    return connected(around & (averaged(is_hair) > 0.5), known_hair)  # not the eyes of the face behind
+
+
+def averaged(where: Array) -> Array:
+    """(M, M) bool -> float in [0, 1]: decisions of single pixels, averaged over their surroundings."""
+    return cv2.GaussianBlur(where.astype(np.float32), (0, 0), SMOOTHING)
+
+
+def connected(where: Array, known: Array) -> Array:
+    """(M, M) bool: the components of ``where`` that have pixels of ``known``."""
+    _, labels = cv2.connectedComponents(where.astype(np.uint8))
+    return where & np.isin(labels, labels[known])
 
 
 def log_likelihood(crop: Array, where: Array) -> Array:

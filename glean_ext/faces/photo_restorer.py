@@ -268,7 +268,7 @@ class PhotoRestorer:
             return image, (), notice
         image = self._background(rgb, size, tone)
         done: dict[int, RestoredFace] = {}
-        order = by_depth(faces)
+        order, seen = by_depth(faces), to_8_bits(rgb)  # what the masks are made from
         chosen = [] if self.references is None else self.references.choose(rgb, faces)
         for start in range(0, len(faces), self.batch):
             batch = order[start : start + self.batch]
@@ -279,10 +279,10 @@ class PhotoRestorer:
                 results = self.references.restore(crops, [chosen[index] for index in batch])
             for index, crop, restored in zip(batch, crops, results, strict=True):
                 face = faces[index]
-                mask = visible_mask(face, faces, rgb)
+                mask = visible_mask(face, faces, seen)
                 restored = self._finished(restored, crop, face, mask, tracks, tone)
                 smooth = None if tracks is None else partial(tracks.average, face, "head")
-                paste(image, restored, face, with_hair_and_ears(mask, face, faces, rgb, smooth), scale, opacity)
+                paste(image, restored, face, with_hair_and_ears(mask, face, faces, seen, smooth), scale, opacity)
                 done[index] = RestoredFace(face, crop, restored) if self.save_faces else RestoredFace(face)
             if progress is not None:
                 progress(len(done), len(faces))

@@ -45,12 +45,8 @@ class SmoothPhotos:
         self._tracks = FaceTracks(1 if photos.only_center_face else None)
         self._background: SmoothFrames | None = None
         if (background := photos.background) is not None:
-            self._background = SmoothFrames(lambda frames: [background(frame) for frame in frames])
-            self.photos.background = lambda frame: self._background_of(frame)
-
-    def _background_of(self, frame: Array) -> Array:
-        assert self._background is not None
-        return self._background([frame])[0]
+            smooth = self._background = SmoothFrames(lambda frames: [background(frame) for frame in frames])
+            self.photos.background = lambda frame: smooth([frame])[0]
 
     def __call__(self, frames: Sequence[Array]) -> list[Array]:
         """(h, w, 3) uint8 RGB each.
@@ -72,7 +68,7 @@ class SmoothPhotos:
 
     def load(self, state: Mapping[str, Array]) -> None:
         prefix = "background."
-        self._tracks.load({name: array for name, array in state.items() if not name.startswith(prefix)})
+        self._tracks.load(state)
         if self._background is not None:
             known = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
             self._background.load(known)
