@@ -85,7 +85,7 @@ class TorchBackend:
         self._references: Tensor | None = None  # (1, R, 3, H, W)
         if fidelity is not None:
             fix_fidelity(net, fidelity)
-        self._latent = None if seed is None else draw_latent(net, seed)
+        self._latent = None if seed is None else draw_latent(net, seed).to(self.device)
         self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
         self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
@@ -98,7 +98,7 @@ class TorchBackend:
             InputError: Another network, which has one answer only, or a negative seed.
         """
         other = copy.copy(self)
-        other._latent = draw_latent(self.net, seed)
+        other._latent = draw_latent(self.net, seed).to(self.device)
         return other
 
     def _compiled(self, mode: str) -> Callable[..., Tensor]:
@@ -147,7 +147,7 @@ class TorchBackend:
     def _output(self, lq: Tensor) -> Tensor:
         conditions = {}
         if self._latent is not None:
-            conditions["z"] = self._latent.to(self.device)
+            conditions["z"] = self._latent
         if self._references is not None:
             conditions["references"] = self._references.expand(len(lq), -1, -1, -1, -1)
         return self._network(lq, **conditions)
