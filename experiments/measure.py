@@ -15,10 +15,9 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from experiments import attributes, domains, lite0, people, weights
 from experiments.domains import Domain, reduced
-from experiments.training import clock, to_network
+from experiments.training import clock, to_network, to_references
 from glean_ext.metrics import frechet_distance
 from glean_ext.metrics.perceptual import load_lpips
-from glean_ext.networks.references import max_references
 
 
 @dataclass
@@ -95,16 +94,11 @@ def restore(
     network: nn.Module, lq: Tensor, device: torch.device, batch: int = 32, references: Tensor | None = None
 ) -> Tensor:
     """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references are (M, R, 3, H, W) uint8"""
-    given: list[dict[str, Tensor]] = [{} for _ in lq.split(batch)]
-    if references is not None:
-        given = [
-            {"references": part.to(device).float() / 127.5 - 1}
-            for part in references[:, : max_references(network)].split(batch)
-        ]
-    outputs = [
-        network(to_network(part, device), **more).float().cpu()
-        for part, more in zip(lq.split(batch), given, strict=True)
-    ]
+    outputs = []
+    for start in range(0, len(lq), batch):
+        part = slice(start, start + batch)
+        given = {} if references is None else {"references": to_references(references[part], network, device)}
+        outputs.append(network(to_network(lq[part], device), **given).float().cpu())
     return ((torch.cat(outputs) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -122,8 +122,7 @@ def sections(summary: Summary) -> str:
             parts += [f"### {title}", table(found)]
         if name == "diffusion" and (bank := summary.of(name)) and (shown := bank.average("images_shown")):
             parts.append(f"The diffusion model was shown {shown:,.0f} images in its own training.")
-        by_region = groups(TABLES[name], summary, "regions")
-        if name == "dictionary" and len(by_region) > 1:
+        if name == "dictionary" and len(by_region := groups(TABLES[name], summary, "regions")) > 1:
             parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]
     if referred := reference_table(TABLES["references"], summary):
         parts += ["### References: right, none, wrong", referred]

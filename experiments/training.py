@@ -117,8 +117,7 @@ class Training:
         )
         if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
             return lq, gt, {}
-        chosen = people.drawn(index, self.rng)[:, : max_references(self.network)]
-        references = self.gt[chosen].to(self.device).float() / 127.5 - 1  # (N, R, 3, H, W)
+        references = to_references(self.gt[people.drawn(index, self.rng)], self.network, self.device)
         return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
     def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
@@ -194,6 +193,11 @@ def clock(device: torch.device) -> float:
 def to_network(images: Tensor, device: torch.device) -> Tensor:
     """uint8 -> float in [-1, 1], channels-last"""
     return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_references(images: Tensor, network: nn.Module, device: torch.device) -> Tensor:
+    """(N, R, 3, H, W) uint8 -> float in [-1, 1], of at most as many references as the network takes"""
+    return images[:, : max_references(network)].to(device).float() / 127.5 - 1
 
 
 def train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,6 +22,11 @@ class Verdict:
 
 def judged(claim: str, failures: list[str], facts: list[str]) -> Verdict:
     return Verdict(claim, FAILS if failures else HOLDS, tuple(failures or facts))
+
+
+def judged_by(claim: str, checks: Sequence[tuple[bool, str]]) -> Verdict:
+    """All checks have to be true; the reasons are those that are not, or else all of them."""
+    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
 
 
 def missing(claim: str, what: str) -> Verdict:
@@ -87,7 +92,7 @@ def inversion(summary: Summary) -> Verdict:
         (attributes[0] < attributes[1], f"attribute accuracy {attributes[0]:.3f}, GLEAN's {attributes[1]:.3f}"),
         (ratio >= 10, f"{ratio:.0f} times GLEAN's seconds an image"),
     ]
-    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+    return judged_by(claim, checks)
 
 
 def encoder_resolutions(summary: Summary) -> Verdict:
@@ -178,7 +183,7 @@ def references(summary: Summary, system: str, scale: int) -> Verdict:
             checks.append((wins, f"{metric} {right:.4g} (right person), {other:.4g} ({which})"))
     change = group.mean("LR_PSNR", "metrics_wrong") - group.mean("LR_PSNR", "metrics_none")
     checks.append((change >= -1, f"LR-PSNR {change:+.2f} dB from none to wrong"))
-    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+    return judged_by(claim, checks)
 
 
 def dictionary(summary: Summary) -> Verdict:
@@ -201,7 +206,7 @@ def dictionary(summary: Summary) -> Verdict:
         (lead[name] < min(lead[part] for part in held), f"lead over GLEAN in the {name} {lead[name]:+.2f} dB")
         for name in other
     ]
-    return judged(claim, [text for true, text in checks if not true], [text for _, text in checks])
+    return judged_by(claim, checks)
 
 
 CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
