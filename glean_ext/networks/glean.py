@@ -29,6 +29,7 @@ from glean_ext.networks.builder import (
 )
 from glean_ext.networks.encoder import Encoder, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
+from glean_ext.networks.global_skip import make_global_skip
 from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.pyramid import decode
@@ -64,6 +65,7 @@ class GLEANNetwork(nn.Module):
         fidelity_gate: The network is trained for every share of the bank, see :mod:`glean_ext.networks.fidelity`.
         pyramid: In training ``pyramid_images`` are images of 2h, 4h, ... H / 2, for the intermediate loss.
         references: The network takes reference images, see :mod:`glean_ext.networks.reference_features`.
+        global_skip: The decoder's image is added to the enlarged input, see :mod:`glean_ext.networks.global_skip`.
 
     The others are those of :class:`GLEANStyleGANv2`.
 
@@ -95,6 +97,7 @@ class GLEANNetwork(nn.Module):
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
         references: bool = False,  # take reference images
+        global_skip: bool = False,  # add the enlarged input to the decoder's image
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -129,6 +132,7 @@ class GLEANNetwork(nn.Module):
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
         self.max_references = MAX_REFERENCES if references else 0
         self.reference_features = self._make_reference_features(widths[low]) if references else None
+        self.global_skip = make_global_skip(self.decoder) if global_skip else None
 
     def _make_reference_features(self, channels: int) -> ReferenceFeatures:
         """For an encoder whose f_0 has so many ``channels``."""
@@ -177,6 +181,8 @@ class GLEANNetwork(nn.Module):
             bank_features |= {res: bank_features[res] + x for res, x in added.items()}
             # The decoder: the image (N, 3, H, H).
             image = self._image(features, bank_features, codes, shares, fidelity)
+            if self.global_skip is not None:
+                image = self.global_skip(image, lq)
             image = self.gt_padding.crop(image).float()
         return (image, cast(Tensor, logits).float()) if with_logits else image
 
@@ -252,7 +258,8 @@ class GLEANStyleGANv2(GLEANNetwork):
         warm_start: :meth:`init_weights` lets the bank start with its own mean image: its features pass the fusions, and
             every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
             random; in short trainings they are lost (``docs/evidence.md``).
-        fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder. ``pyramid`` needs a decoder.
+        fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder. ``pyramid`` and ``global_skip`` need
+            a decoder.
         references: As for :class:`GLEANNetwork`; needs a bank and a decoder. Without references an image is bit for bit
             that of the network without this option.
 
@@ -290,6 +297,7 @@ class GLEANStyleGANv2(GLEANNetwork):
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
         references: bool = False,  # take reference images
+        global_skip: bool = False,  # add the enlarged input to the decoder's image
     ):
         require_bank(bank, bank_init, init_cfg)
         if warm_start and bank == "absent":
@@ -316,6 +324,7 @@ class GLEANStyleGANv2(GLEANNetwork):
             fidelity_gate=fidelity_gate,
             pyramid=pyramid,
             references=references,
+            global_skip=global_skip,
         )
         self.warm_start = warm_start
 

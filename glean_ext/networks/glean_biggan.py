@@ -67,6 +67,7 @@ class GLEANBigGAN(GLEANNetwork):
         decoder_channels: int = 32,  # width of the slim decoder
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
+        global_skip: bool = False,  # add the enlarged input to the decoder's image
     ):
         side = square_paddings(in_size, out_size)[1].side
         sizes = BigGANSpec(side, num_classes, base_channels, noise_size, shared_dim, deep, attention_at)
@@ -89,6 +90,7 @@ class GLEANBigGAN(GLEANNetwork):
             class_names=class_names if bank != "absent" else (),
             label=label if bank != "absent" else None,
             fidelity_gate=fidelity_gate,
+            global_skip=global_skip,
         )
         for fusion in self.fusion_out:
             if isinstance(fusion, nn.Conv2d):

@@ -24,6 +24,7 @@ from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.decoder import SlimDecoder
 from glean_ext.networks.encoder import Encoder, scaled_kaiming_, set_checkpointing, start_at_zero
 from glean_ext.networks.glean import require_size
+from glean_ext.networks.global_skip import make_global_skip
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.references import distinct, enlarged, reduced, require_references
 from glean_ext.networks.shapes import (
@@ -59,6 +60,7 @@ class GLEANDiffusion(nn.Module):
             None: :meth:`init_weights` loads the weights of the pipeline's folder, strictly.
         bank: ``'frozen'``; ``'lora'``: with trained low-rank updates of its attention; ``'tuned'``: trained as a whole.
         decoder: ``'slim'``; ``'none'``: the bank's own image, x_0 of its prediction, decoded by the VAE.
+        global_skip: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`.
 
     Raises:
         ValueError: Sizes as for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; an unknown ``bank``, ``bank_init``
@@ -86,6 +88,7 @@ class GLEANDiffusion(nn.Module):
         lora_rank: int = 4,
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        global_skip: bool = False,  # add the enlarged input to the decoder's image
     ):
         super().__init__()
         require_one_of("bank", bank, BANKS)
@@ -127,6 +130,7 @@ class GLEANDiffusion(nn.Module):
             stages = {res: spec.features.get(res, 0) for res in resolutions(2 * low, high)}
             start = {low: encoder_channels + decoder_channels * len(below)}
             self.decoder = SlimDecoder(low, high, start, stages, decoder_channels, self.img_channels)
+        self.global_skip = make_global_skip(self.decoder) if global_skip else None
 
     def forward(self, lq: Tensor, references: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -165,7 +169,8 @@ class GLEANDiffusion(nn.Module):
         # Above its own side the bank has no features: there the decoder gets some without channels.
         sides = resolutions(2 * low, self.gt_padding.side)
         above = [bank_features[res] if res in bank_features else codes.new_empty(len(lq), 0, res, res) for res in sides]
-        return self.decoder(torch.cat([features[low], *below], 1), above)
+        image = self.decoder(torch.cat([features[low], *below], 1), above)
+        return image if self.global_skip is None else self.global_skip(image, lq)
 
     def _bank_features(self, features: Mapping[int, Tensor], codes: Tensor, x: Tensor) -> dict[int, Tensor]:
         """The U-Net's ascent: its features by side, after the encoder's have been added to those of the descent."""

@@ -21,6 +21,7 @@ from glean_ext.networks.banks.stylegan2_spec import StyleGAN2Spec
 from glean_ext.networks.builder import make_blocks, make_decoder, make_pyramid
 from glean_ext.networks.encoder import feature_extractor, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
+from glean_ext.networks.global_skip import make_global_skip
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.pyramid import decode
 from glean_ext.networks.shapes import Size, require_one_of, size_requirements, square_paddings
@@ -54,7 +55,8 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder: ``'slim'``; ``'full'``: GLEAN's. ``'none'`` does not exist, for this part of a bank makes no image.
         checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
-        fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; so is ``pyramid``.
+        fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; so are
+            ``pyramid`` and ``global_skip``.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
@@ -83,6 +85,7 @@ class LightGLEANStyleGANv2(nn.Module):
         checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
+        global_skip: bool = False,  # add the enlarged input to the decoder's image
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -110,6 +113,7 @@ class LightGLEANStyleGANv2(nn.Module):
         self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
         self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
+        self.global_skip = make_global_skip(self.decoder) if global_skip else None
 
     def forward(self, lq: Tensor, fidelity: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -128,7 +132,10 @@ class LightGLEANStyleGANv2(nn.Module):
             # The latent bank: its features above the input's resolution, (N, C_i, 2^i h, 2^i w) for i = 1, 2, ...
             bank_features = self.generator(f_0, codes)
             # The decoder: the image (N, 3, H, W).
-            return decode(self, f_0, bank_features, fidelity).float()
+            image = decode(self, f_0, bank_features, fidelity)
+            if self.global_skip is not None:
+                image = self.global_skip(image, lq)
+            return image.float()
 
     def init_weights(self) -> None:
         """Fill the bank's blocks and the style codes from ``init_cfg`` before training; mmengine's runner calls this.

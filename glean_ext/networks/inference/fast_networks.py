@@ -78,6 +78,7 @@ class FastGLEAN(nn.Module):
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
         self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -96,7 +97,10 @@ class FastGLEAN(nn.Module):
         parts = features[-1], x, codes[:, -len(self.modulations) :]
         groups = zip(*(part.split(images_together(x)) for part in parts), strict=True)
         images = [self.high_res(f_0, x, self._weights(codes)) for f_0, x, codes in groups]
-        return self.gt_padding.crop(torch.cat(images)).float().contiguous()
+        image = torch.cat(images)
+        if self.global_skip is not None:
+            image = self.global_skip(image, lq)
+        return self.gt_padding.crop(image).float().contiguous()
 
     def _weights(self, codes: Tensor) -> list[ModulatedWeight]:
         """The weights of the bank's layers above the input's resolution, (N, K, S); one image has weights of its own"""
@@ -123,6 +127,7 @@ class FastLightGLEAN(nn.Module):
             for layer, code in zip(layers, net.style_codes, strict=True)
         )
         self.high_res = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -132,11 +137,15 @@ class FastLightGLEAN(nn.Module):
         """
         require_input(lq, self.img_channels)
         # The encoder: f_0 (N, C, h, w).
-        f_0 = self.encoder(lq.to(self.dtype, memory_format=torch.channels_last))
+        lq = lq.to(self.dtype, memory_format=torch.channels_last)
+        f_0 = self.encoder(lq)
         # Bank and decoder: the image (N, 3, H, W).
         weights = [ModulatedWeight(weight) for weight in self.weights]
         images = [self.high_res(x, x, weights) for x in f_0.split(images_together(f_0))]
-        return torch.cat(images).float().contiguous()
+        image = torch.cat(images)
+        if self.global_skip is not None:
+            image = self.global_skip(image, lq)
+        return image.float().contiguous()
 
 
 @torch.no_grad()

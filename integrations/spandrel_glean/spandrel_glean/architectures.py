@@ -86,6 +86,7 @@ def _arguments(state: Mapping[str, Tensor], in_size: int, trunk: str) -> dict[st
         "style_channels": modulation.shape[1],
         "channel_multiplier": multiplier,
         "max_channels": limit,
+        "global_skip": "global_skip.gain" in state,
         "bank_init": "random",  # the weights follow
     }
 
