@@ -11,8 +11,7 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-# of experiments.train_banks and train_diffusion
-NEED_BANKS = ("quality", "category", "diffusion", "diffusion-x16", "references")
+NEED_BANKS = ("quality", "category")  # of experiments.train_banks
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
