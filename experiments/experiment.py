@@ -7,6 +7,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work_dirs/evidence")
+TIMESTEP = 200  # of the single pass of a diffusion model
+OTHER_TIMESTEPS = (1, 100, 400, 999)  # that are tried, too
 
 
 @dataclass(frozen=True)

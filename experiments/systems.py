@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
 from experiments import relatives
-from experiments.experiment import WORK, Experiment
+from experiments.experiment import OTHER_TIMESTEPS, TIMESTEP, WORK, Experiment
 from glean_ext import checkpoints
 from glean_ext.config import generator_config, load_config
 from glean_ext.networks import (
@@ -98,13 +98,14 @@ DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion-random": {"bank_init": "random"},
     "diffusion-lora": {"bank": "lora"},
     "diffusion-references": {},
+    "diffusion-no-decoder": {"decoder": "none"},
+    **{f"diffusion-t{timestep}": {"timestep": timestep} for timestep in OTHER_TIMESTEPS},
 }
 PIPELINE = generator_config(load_config("demo_glean_diffusion_x8"), "demo_glean_diffusion_x8")["pipeline"]
 DIFFUSION_BANKS = {  # the shipped one; experiments.train_diffusion trains the other
     **dict.fromkeys(("cartoons", "people"), "glean-ext://demo_diffusion_bank.safetensors"),
     "emoji": str(WORK / "emoji_diffusion_bank.safetensors"),
 }
-DIFFUSION_TIMESTEP = 200  # of the single pass
 DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
     8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
     16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
@@ -173,8 +174,8 @@ def build(experiment: Experiment) -> nn.Module:
         net = relatives.build(name, experiment.scale, experiment.domain)
     elif name in DIFFUSION:
         init_cfg = {"type": "Pretrained", "checkpoint": DIFFUSION_BANKS[experiment.domain]}
-        changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
-        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, PIPELINE, DIFFUSION_TIMESTEP, init_cfg=init_cfg, **changes)
+        changes = {"timestep": TIMESTEP, **DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
+        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, PIPELINE, init_cfg=init_cfg, **changes)
         net.init_weights()
     elif name in WITH_BANK:
         net = with_bank(name, experiment.scale, bank_of(experiment))

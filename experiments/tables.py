@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.experiment import FIRST, Budget, Experiment
+from experiments.experiment import FIRST, OTHER_TIMESTEPS, Budget, Experiment
 from experiments.relatives import WITH_REFERENCES
 
 SEEDS = (0, 1, 2)
@@ -25,6 +25,15 @@ def headline(scale: int) -> list[Experiment]:
     return [Experiment("bicubic", scale=scale), *fit]
 
 
+def diffusion(scale: int) -> list[Experiment]:
+    """What the seventh claim compares, and GLEAN."""
+    return [
+        run
+        for pair in (("diffusion", "diffusion-random"), ("glean-no-bank", "glean"))
+        for run in seeds(*pair, scale=scale)
+    ]
+
+
 TABLES: dict[str, list[Experiment]] = {
     "headline-x8": headline(8),
     "decoder": seeds("glean-no-decoder", "glean", "glean-full"),
@@ -39,8 +48,12 @@ TABLES: dict[str, list[Experiment]] = {
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
     "skip": seeds("glean-skip", "glean-random-skip", "glean-no-bank-skip"),
-    "diffusion": [*seeds("diffusion", "diffusion-random"), *seeds("diffusion-lora")],
-    "diffusion-x16": seeds("diffusion", "diffusion-random", scale=16),
+    "diffusion": diffusion(8) + seeds("diffusion-lora"),
+    "diffusion-x16": diffusion(16),
+    "diffusion-ablation": [
+        Experiment(f"diffusion{change}")
+        for change in ("", *(f"-t{timestep}" for timestep in OTHER_TIMESTEPS), "-no-decoder", "-lora")
+    ],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
