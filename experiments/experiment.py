@@ -7,12 +7,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work_dirs/evidence")
-DIFFUSION_SHOWN = "shown.json"  # in the folder of a diffusion model: how many images its training showed
-
-
-def diffusion_folder(domain: str) -> Path:
-    """The pipeline that ``experiments.train_diffusion`` trains; people are cartoons, too."""
-    return Path("work_dirs") / f"{'cartoons' if domain == 'people' else domain}_diffusion"
+TIMESTEP = 200  # of the single pass of a diffusion model
+OTHER_TIMESTEPS = (1, 100, 400, 999)  # that are tried, too
 
 
 @dataclass(frozen=True)

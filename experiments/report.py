@@ -10,7 +10,7 @@ from textwrap import fill
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
 from experiments.metric_names import REGIONS
-from experiments.rows import NAMES, SHORT, groups, reference_table, table
+from experiments.rows import NAMES, SHORT, groups, reference_table, scaled_label, table, without_result
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -34,6 +34,7 @@ SECTIONS = {
     "skip": "The output added to the enlarged input, ×8",
     "diffusion": "A diffusion model as the bank, ×8",
     "diffusion-x16": "A diffusion model as the bank, ×16",
+    "diffusion-ablation": "Other passes of the diffusion model, ×8 (the first row: t = 200, frozen, slim decoder)",
     "dictionary": "A dictionary of components, ×8",
     "quality": "Banks that were shown fewer images, ×8",
     "category": "Banks and domains, ×8",
@@ -118,14 +119,14 @@ def sections(summary: Summary) -> str:
     parts = ["### ×8: 8×8 to 64×64, all pairs", table(groups(headline(summary), summary))]
     for name, title in SECTIONS.items():
         found = groups(TABLES[name], summary)
-        if len(found) > 1:  # one row compares nothing
-            parts += [f"### {title}", table(found)]
+        parts += [f"### {title}", table(found), without_result(TABLES[name], summary)]
         if name == "diffusion" and (bank := summary.of(name)) and (shown := bank.average("images_shown")):
             parts.append(f"The diffusion model was shown {shown:,.0f} images in its own training.")
         if name == "dictionary" and len(by_region := groups(TABLES[name], summary, "regions")) > 1:
             parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]
-    if referred := reference_table(TABLES["references"], summary):
-        parts += ["### References: right, none, wrong", referred]
+    referred = TABLES["references"]
+    parts += ["### References: right, none, wrong", reference_table(referred, summary)]
+    parts.append(without_result(referred, summary, scaled_label))
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from experiments import attributes, domains, measure, people, training, weights
 from experiments.domains import Domain, Part
-from experiments.experiment import DIFFUSION_SHOWN, Experiment, diffusion_folder
-from experiments.relatives import RELATIVES, dictionary
-from experiments.systems import BANKS, DIFFUSION, SCRATCH, WITH_REFERENCES, bank_file, trainable
+from experiments.experiment import Experiment
+from experiments.relatives import dictionary
+from experiments.systems import BANKS, DIFFUSION, DIFFUSION_BANKS, WITH_REFERENCES, bank_file, trainable
+from glean_ext import checkpoints
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
 Report = Callable[[str], None]
@@ -65,9 +65,10 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
 
 
 def bank_training(experiment: Experiment) -> dict[str, int]:
-    """How many images the training of a diffusion bank showed, where that is known."""
-    file = diffusion_folder(experiment.domain) / DIFFUSION_SHOWN
-    return json.loads(file.read_text()) if experiment.system in DIFFUSION and file.exists() else {}
+    """How many images the training of a diffusion bank showed."""
+    if experiment.system not in DIFFUSION:
+        return {}
+    return {"images_shown": int(checkpoints.metadata(DIFFUSION_BANKS[experiment.domain])["images_shown"])}
 
 
 def pictures(part: Part, which: str) -> Tensor | None:
@@ -96,6 +97,6 @@ def hashes(experiment: Experiment) -> dict[str, str]:
         files["attributes"] = file
     if experiment.system == "dfdnet":
         files["dictionary"] = dictionary.FILE
-    if experiment.system not in (*SCRATCH, *RELATIVES):
-        files["bank"] = bank_file(experiment)
+    if bank := bank_file(experiment):
+        files["bank"] = bank
     return {name: weights.sha256(file) for name, file in files.items()}

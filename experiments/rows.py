@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from experiments.experiment import Experiment
+from experiments.experiment import OTHER_TIMESTEPS, Experiment
 from experiments.metric_names import METRICS, REGIONS
 from experiments.summary import Group, Summary
 
@@ -35,6 +35,8 @@ NAMES = {
     "diffusion-random": "GLEANDiffusion, random bank",
     "diffusion-lora": "GLEANDiffusion, bank with LoRA",
     "glean-references": "GLEAN with references",
+    "diffusion-no-decoder": "GLEANDiffusion, no decoder: the U-Net's own image",
+    **{f"diffusion-t{timestep}": f"GLEANDiffusion, t = {timestep}" for timestep in OTHER_TIMESTEPS},
     "diffusion-references": "diffusion bank with references",
     "ttsr": "TTSR",
     "crossnet": "CrossNet",
@@ -87,6 +89,18 @@ def label(experiment: Experiment) -> str:
     return f"{name}, {experiment.variant.replace('_', ' ')}" if experiment.variant else name
 
 
+def scaled_label(experiment: Experiment) -> str:
+    return f"×{experiment.scale}, {label(experiment)}"
+
+
+def without_result(
+    experiments: Iterable[Experiment], summary: Summary, name: Callable[[Experiment], str] = label
+) -> str:
+    """Which rows a table lacks."""
+    names = dict.fromkeys(name(run) for run in experiments if not summary.group(run))
+    return f"No result yet: {'; '.join(names)}." if names else ""
+
+
 def groups(experiments: Iterable[Experiment], summary: Summary, stage: str = "metrics") -> dict[str, Group]:
     """Those with results, by their labels."""
     chosen = list(experiments)
@@ -133,7 +147,7 @@ def reference_table(experiments: Iterable[Experiment], summary: Summary) -> str:
     """Each system with the references of the right person, without any, and with those of a wrong one."""
     metrics = ("attributes", "identity", "LPIPS", "PSNR", "LR_PSNR")
     rows = []
-    for name, group in {f"×{run.scale}, {label(run)}": summary.group(run) for run in experiments}.items():
+    for name, group in {scaled_label(run): summary.group(run) for run in experiments}.items():
         stages = {"right": "metrics", "none": "metrics_none", "wrong": "metrics_wrong"}
         for which, stage in stages.items() if group else ():
             if group is not None and group.values("PSNR", stage):

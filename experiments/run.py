@@ -1,8 +1,8 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, remedies, dictionary; all: all of
-these. quality and category need banks that python -m experiments.train_banks trains, diffusion, diffusion-x16 and
-references the one of python -m experiments.train_diffusion cartoons. python -m experiments.report writes the page.
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, remedies, diffusion, diffusion-x16,
+dictionary, references; all: all of these. quality and category need banks that python -m experiments.train_banks
+trains. python -m experiments.report writes the page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def finished(experiment: Experiment) -> bool:
         return False
     result = json.loads(experiment.result_file.read_text())
     current = result.get("weights", {})
-    files = {"bank": bank_file(experiment), "discriminator": BANKS[experiment.domain].file}
+    files = {"discriminator": BANKS[experiment.domain].file}
+    if bank := bank_file(experiment):
+        files["bank"] = bank
     if dictionary.FILE.exists():  # it is made on each machine
         files["dictionary"] = str(dictionary.FILE)
     changed = [name for name, file in files.items() if name in current and current[name] != sha256(file)]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
 from experiments import relatives
-from experiments.experiment import WORK, Experiment, diffusion_folder
+from experiments.experiment import OTHER_TIMESTEPS, TIMESTEP, WORK, Experiment
 from glean_ext import checkpoints
+from glean_ext.config import generator_config, load_config
 from glean_ext.networks import (
     GLEANDiffusion,
     GLEANStyleGANv2,
@@ -90,14 +91,21 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     16: {"rrdb_channels": 36, "num_rrdbs": 3},
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
-# GLEAN on the diffusion model that experiments.train_diffusion trains; its encoder is wider, for the same reason.
+WITH_BANK = {**GLEAN, **LIGHT}  # of StyleGAN2
+# GLEAN on a small diffusion model; its encoder is wider, for the same reason.
 DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion": {},
     "diffusion-random": {"bank_init": "random"},
     "diffusion-lora": {"bank": "lora"},
     "diffusion-references": {},
+    "diffusion-no-decoder": {"decoder": "none"},
+    **{f"diffusion-t{timestep}": {"timestep": timestep} for timestep in OTHER_TIMESTEPS},
 }
-DIFFUSION_TIMESTEP = 200  # of the single pass
+PIPELINE = generator_config(load_config("demo_glean_diffusion_x8"), "demo_glean_diffusion_x8")["pipeline"]
+DIFFUSION_BANKS = {  # the shipped one; experiments.train_diffusion trains the other
+    **dict.fromkeys(("cartoons", "people"), "glean-ext://demo_diffusion_bank.safetensors"),
+    "emoji": str(WORK / "emoji_diffusion_bank.safetensors"),
+}
 DIFFUSION_ENCODER: dict[int, dict[str, Any]] = {
     8: {"encoder_channels": 144, "rrdb_channels": 32, "num_rrdbs": 2},
     16: {"encoder_channels": 160, "rrdb_channels": 32, "num_rrdbs": 2},
@@ -139,11 +147,17 @@ def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
 
-def bank_file(experiment: Experiment) -> str:
-    """The weights of the bank, whether the system uses them or has random ones instead."""
-    if experiment.system in DIFFUSION:
-        return str(diffusion_folder(experiment.domain) / "unet" / "diffusion_pytorch_model.safetensors")
-    return bank_of(experiment).file
+def bank_file(experiment: Experiment) -> str | None:
+    """The weights of the bank; None for a system without a bank, or with a random one."""
+    name = experiment.system
+    if name in (*SCRATCH, *relatives.RELATIVES) or not pretrained({**WITH_BANK, **DIFFUSION}.get(name, {})):
+        return None
+    return DIFFUSION_BANKS[experiment.domain] if name in DIFFUSION else bank_of(experiment).file
+
+
+def pretrained(changes: dict[str, Any]) -> bool:
+    """Whether a network with a bank, by what differs from the paper's, starts from the bank's weights."""
+    return changes.get("bank_init") != "random" and changes.get("bank") != "absent"
 
 
 def build(experiment: Experiment) -> nn.Module:
@@ -159,11 +173,11 @@ def build(experiment: Experiment) -> nn.Module:
     elif name in relatives.RELATIVES:
         net = relatives.build(name, experiment.scale, experiment.domain)
     elif name in DIFFUSION:
-        pipeline = diffusion_folder(experiment.domain)
-        changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
-        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, pipeline, DIFFUSION_TIMESTEP, **changes)
+        init_cfg = {"type": "Pretrained", "checkpoint": DIFFUSION_BANKS[experiment.domain]}
+        changes = {"timestep": TIMESTEP, **DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
+        net = GLEANDiffusion(SIZE // experiment.scale, SIZE, PIPELINE, init_cfg=init_cfg, **changes)
         net.init_weights()
-    elif name in GLEAN or name in LIGHT:
+    elif name in WITH_BANK:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:
         raise ValueError(f"There is no system {name!r}.")
@@ -173,11 +187,10 @@ def build(experiment: Experiment) -> nn.Module:
 
 def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     """GLEAN, LightGLEAN or an ablation, with the bank's weights where it has any."""
-    changes = {**GLEAN, **LIGHT}[name]
-    loads = changes.get("bank_init") != "random" and changes.get("bank") != "absent"
+    changes = WITH_BANK[name]
     trunk = MATCHED_TRUNK[scale] if changes.get("bank") == "absent" else TRUNK
     kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
-    init_cfg = bank.init_cfg("generator_ema") if loads else None
+    init_cfg = bank.init_cfg("generator_ema") if pretrained(changes) else None
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
     net.init_weights()
     return OnBicubic(net) if name.endswith("-skip") else net

@@ -1,7 +1,7 @@
 """Train a small diffusion model of images, which the experiments use as a bank. A killed run continues.
 
-DOMAIN: cartoons or emoji. The U-Net is that of configs/demo_glean_diffusion_x8.py. The result is a folder of
-diffusers, work_dirs/DOMAIN_diffusion, with a sheet of samples and the number of images shown (shown.json).
+DOMAIN: cartoons or emoji. The U-Net is that of configs/demo_glean_diffusion_x8.py. The result is a file as the shipped
+one, work_dirs/evidence/DOMAIN_diffusion_bank.safetensors, with a sheet of samples beside it.
 Denoising by v-prediction (Salimans and Ho, ICLR 2022) with the cosine schedule (Nichol and Dhariwal, ICML 2021).
 """
 
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from demo import assets
 from experiments import domains
-from experiments.experiment import DIFFUSION_SHOWN, diffusion_folder
-from glean_ext import cli
-from glean_ext.config import generator_config, load_config
+from experiments.experiment import WORK
+from experiments.systems import PIPELINE
+from experiments.train_banks import SOURCES
+from glean_ext import checkpoints, cli
 from glean_ext.errors import InputError
-from glean_ext.utils.files import atomic_path, write_json
+from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
 from glean_ext.utils.progress import ProgressBar
 
 diffusers: Any = import_optional("diffusers", "The diffusion bank", "pip install 'glean-ext[diffusion]'")
 
-PIPELINE = generator_config(load_config("demo_glean_diffusion_x8"), "demo_glean_diffusion_x8")["pipeline"]
 BATCH = 8
 LR = 4e-4  # reached in WARMUP steps, then half a cosine to zero
 WARMUP = 200
@@ -94,19 +94,19 @@ class DiffusionTraining:
         self.rng.set_state(state["rng"])
         self.done = state["done"]
 
-    def export(self, folder: Path) -> None:
-        """Write the average as a pipeline, and its samples."""
+    def bank(self) -> dict[str, Tensor]:
+        """The average of the weights, as the tensors of a bank's file."""
         self.ema.copy_to(self.unet.parameters())
-        self.unet.eval()
+        return {f"unet.{name}": value.half() for name, value in self.unet.state_dict().items()}
+
+    def sheet(self) -> Image.Image:
+        """Samples of the network as it is."""
         pipeline: Any = diffusers.DDIMPipeline(self.unet, diffusers.DDIMScheduler.from_config(self.scheduler.config))
-        pipeline.save_pretrained(folder)
         rng = torch.Generator().manual_seed(0)
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline(SAMPLES, rng, num_inference_steps=SAMPLE_STEPS, output_type="np").images  # (32, 64, 64, 3)
         rows = np.concatenate(np.split(images, 8, axis=0), axis=2)  # 4 rows of 8
-        sheet = Image.fromarray((np.concatenate(list(rows), axis=0) * 255).round().astype(np.uint8))
-        with atomic_path(folder / "samples.png") as partial:
-            sheet.save(partial, "PNG")
+        return Image.fromarray((np.concatenate(list(rows), axis=0) * 255).round().astype(np.uint8))
 
 
 def run_training(training: DiffusionTraining, folder: Path) -> None:
@@ -128,8 +128,15 @@ def run_training(training: DiffusionTraining, folder: Path) -> None:
             if training.done % SAVE_EVERY == 0 or training.done == training.steps:
                 with atomic_path(checkpoint) as partial:
                     torch.save(training.state_dict(), partial)
-    training.export(folder)
-    write_json({"images_shown": training.images_shown}, folder / DIFFUSION_SHOWN)
+
+
+def export(training: DiffusionTraining, domain: str) -> None:
+    """Write the bank's file, and a sheet of samples beside it."""
+    target = WORK / f"{domain}_diffusion_bank.safetensors"
+    facts = {"source": SOURCES[domain], "images_shown": str(training.images_shown)}
+    checkpoints.save(training.bank(), target, facts)
+    with atomic_path(target.with_suffix(".png")) as partial:
+        training.sheet().save(partial, "PNG")
 
 
 def resume(training: DiffusionTraining, checkpoint: Path) -> None:
@@ -161,10 +168,10 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     images = domains.load(args.domain).parts["train"].images
     training = DiffusionTraining(images, args.images)
-    run_training(training, diffusion_folder(args.domain))
+    run_training(training, Path("work_dirs") / f"{args.domain}_diffusion")
+    export(training, args.domain)
     if args.ship:
-        tensors = {f"unet.{name}": value for name, value in training.unet.state_dict().items()}
-        assets.ship(tensors, "demo_diffusion_bank", {"images_shown": str(training.images_shown)})
+        assets.ship(training.bank(), "demo_diffusion_bank", {"images_shown": str(training.images_shown)})
 
 
 if __name__ == "__main__":

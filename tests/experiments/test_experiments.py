@@ -20,13 +20,13 @@ from experiments.domains import Domain, Part
 from experiments.experiment import Budget, Experiment
 from experiments.lite0 import EfficientNetLite0, SameConv, load
 from experiments.report import PAGE, README, page, readme, replaced
-from experiments.rows import groups, number, table
+from experiments.rows import groups, number, table, without_result
 from experiments.run import finished
 from experiments.summary import Group, Summary, better
 from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
 from experiments.tables import TABLES
 from experiments.training import Training
-from experiments.verdicts import FAILS, HOLDS, OPEN, bank_helps, encoder_resolutions, light
+from experiments.verdicts import FAILS, HOLDS, OPEN, bank_helps, diffusion, encoder_resolutions, light
 from glean_ext.metrics.perceptual import load_lpips
 from glean_ext.utils.files import write_json
 
@@ -59,7 +59,7 @@ def test_names_tell_experiments_apart() -> None:
 @pytest.mark.parametrize("scale", [8, 16])
 def test_systems_that_are_compared_for_the_bank_have_as_many_trainable_parameters(scale: int) -> None:
     reference = trainable(build(Experiment("glean", scale=scale)))
-    for name in "glean-random", "glean-no-bank", "esrgan", "srgan":
+    for name in "glean-random", "glean-no-bank", "esrgan", "srgan", "diffusion", "diffusion-random", "diffusion-lora":
         assert 0.9 < trainable(build(Experiment(name, scale=scale))) / reference < 1.1, name
     assert set(MATCHED_TRUNK) == {8, 16} and "glean-no-bank" in GLEAN
 
@@ -195,6 +195,26 @@ def test_first_claim() -> None:
     assert [reason.partition(" in ")[0] for reason in unfinished.reasons[1:]] == ["better"] * 3 + ["not better"] * 3
 
 
+def test_claim_about_the_diffusion_bank() -> None:
+    values = {"diffusion": seeds(0.1), "diffusion-random": seeds(0.2), "glean-no-bank": seeds(0.2)}
+    assert diffusion(summary(values), 8).verdict == HOLDS and len(diffusion(summary(values), 8).reasons) == 5
+    assert diffusion(summary(values, 16), 16).verdict == HOLDS and diffusion(summary(values), 16).verdict == OPEN
+    close = diffusion(summary({**values, "diffusion-random": seeds(0.119)}), 8)  # the spreads are 0.01 each
+    assert close.verdict == FAILS and [reason.split()[0] for reason in close.reasons] == ["LPIPS", "Frechet"]
+    assert all("of diffusion-random" in reason for reason in close.reasons)
+    assert diffusion(summary({**values, "glean-no-bank": seeds(0.2, 20.29)}), 8).verdict == HOLDS
+    blurred = diffusion(summary({**values, "glean-no-bank": seeds(0.2, 20.31)}), 8)
+    assert blurred.verdict == FAILS and blurred.reasons == ("PSNR -0.31 dB against the best of the others",)
+    better_than_both = {
+        **values,
+        "glean": seeds(0.05, 25),
+        "diffusion-lora": seeds(0.05, 25),
+    }  # beside it, without a rule
+    assert diffusion(summary(better_than_both), 8).verdict == HOLDS
+    short = diffusion(summary({**values, "glean-no-bank": seeds(0.2)[:2]}), 8)
+    assert short.verdict == OPEN and short.reasons == ("fewer than 3 seeds of glean-no-bank",)
+
+
 def test_claims_about_encoder_and_light() -> None:
     names = ("bank-none", "bank-4", "bank-4-8", "bank-4-8-16")
     rising = {name: [metrics(0.3 - i / 10, 20 + i / 5)] for i, name in enumerate(names)}
@@ -214,6 +234,7 @@ def test_tables_show_means_and_spreads_of_finished_seeds() -> None:
     )
     assert number(Group(({"metrics": {"PSNR": 20.0}},)), "PSNR") == "20.00"
     assert table(groups([Experiment("esrgan")], found)) == ""
+    assert without_result([Experiment("glean"), Experiment("esrgan", seed=1)], found) == "No result yet: ESRGAN (RRDB)."
 
 
 def test_the_page_and_readme_show_the_results_that_are_there() -> None:
@@ -267,9 +288,9 @@ def test_lite0_recognises_a_cat_and_an_espresso() -> None:
 @pytest.mark.skipif(not list(weights.CACHE.glob("hed_*")), reason="the weights were not fetched")
 def test_converted_vgg_sees_what_hed_saw() -> None:
     """RGB with ImageNet's statistics through the converted layer is BGR minus HED's mean through the original one."""
-    import h5py
-
     from glean_ext import checkpoints
+
+    h5py = pytest.importorskip("h5py")
 
     state = checkpoints.read(weights.vgg16())
     content = weights.from_package(*weights.HED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,12 @@ import torch
 from support.checkpoint_files import fault
 from support.diffusion import IMAGES
 
-from experiments import train_diffusion
+from experiments import systems, train_diffusion
 from experiments.experiment import Experiment
 from experiments.restorer_run import bank_training
-from experiments.train_diffusion import BATCH, DiffusionTraining, run_training
-from glean_ext.utils.files import write_json
+from experiments.systems import bank_file
+from experiments.train_diffusion import BATCH, DiffusionTraining, export, run_training
+from glean_ext import checkpoints
 
 
 @pytest.fixture
@@ -26,10 +26,24 @@ def images(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     return torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
 
 
-def test_it_says_how_many_images_it_showed(images, tmp_path) -> None:
-    run_training(DiffusionTraining(images, BATCH + 1), tmp_path)
-    assert json.loads((tmp_path / "shown.json").read_text()) == {"images_shown": 2 * BATCH}
-    assert (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").exists()
+def test_its_file_is_a_bank_that_experiments_load(images, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(train_diffusion, "WORK", tmp_path)
+    training = DiffusionTraining(images, BATCH + 1)
+    run_training(training, tmp_path)
+    export(training, "emoji")
+    file = tmp_path / "emoji_diffusion_bank.safetensors"
+    assert file.name == Path(systems.DIFFUSION_BANKS["emoji"]).name and file.with_suffix(".png").exists()
+    monkeypatch.setitem(systems.DIFFUSION_BANKS, "emoji", str(file))
+    monkeypatch.setattr(systems, "PIPELINE", train_diffusion.PIPELINE)
+    experiment = Experiment("diffusion", "emoji")
+    assert bank_training(experiment) == {"images_shown": 2 * BATCH} and bank_training(Experiment("glean")) == {}
+    state = checkpoints.read(file)
+    loaded, random = (
+        systems.build(Experiment(name, "emoji")).generator.unet.state_dict()
+        for name in ("diffusion", "diffusion-random")
+    )
+    assert all(torch.equal(state[f"unet.{name}"].float(), value) for name, value in loaded.items())
+    assert not torch.equal(random["conv_in.weight"], loaded["conv_in.weight"])
 
 
 def test_checkpoints_that_do_not_fit(images, tmp_path, monkeypatch) -> None:
@@ -49,10 +63,16 @@ def test_only_cartoons_are_shipped(monkeypatch) -> None:
     assert fault(train_diffusion.main).startswith("ship is for the cartoons")
 
 
-def test_results_have_the_number_of_images_where_it_is_known(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    experiment = Experiment("diffusion", "people")
-    assert bank_training(experiment) == {}
-    Path("work_dirs/cartoons_diffusion").mkdir(parents=True)
-    write_json({"images_shown": 16}, Path("work_dirs/cartoons_diffusion/shown.json"))
-    assert bank_training(experiment) == {"images_shown": 16} and bank_training(Experiment("glean")) == {}
+@pytest.mark.parametrize("domain", ["cartoons", "people"])
+def test_people_and_cartoons_have_the_shipped_bank(domain: str) -> None:
+    assert bank_training(Experiment("diffusion", domain)) == {"images_shown": 40_000}
+    name = "conv_in.weight"
+    shipped = checkpoints.read("glean-ext://demo_diffusion_bank.safetensors")[f"unet.{name}"].float()
+    assert torch.equal(systems.build(Experiment("diffusion", domain)).generator.unet.get_parameter(name), shipped)
+
+
+def test_a_run_depends_on_the_bank_that_it_uses() -> None:
+    names = ("diffusion", "diffusion-random", "glean", "glean-random", "glean-no-bank", "srgan", "pulse")
+    used = [bank_file(Experiment(name)) for name in names]
+    diffusion, stylegan = (f"glean-ext://{name}.safetensors" for name in ("demo_diffusion_bank", "demo_bank"))
+    assert used == [diffusion, None, stylegan, None, None, None, stylegan]
