@@ -67,6 +67,10 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
 # GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is
 # cheaper to train on a CPU; "glean-full" has the paper's. All start warm but for those that are named cold.
 WARM: dict[str, Any] = {**SLIM, "warm_start": True}
+SKIP: dict[str, Any] = {  # of the third protocol: the paper's decoder, and two parts of SRResNet
+    **{"decoder": "full", "warm_start": True, "global_skip": True},
+    **{"trunk": "residual", "rrdb_channels": 64, "num_rrdbs": 16},
+}
 GLEAN: dict[str, dict[str, Any]] = {
     "glean": WARM,
     "glean-random": {**WARM, "bank_init": "random"},
@@ -75,9 +79,9 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-cold": SLIM,
     "glean-random-cold": {**SLIM, "bank_init": "random"},
     "glean-full": {**WARM, "decoder": "full"},
-    "glean-skip": WARM,  # OnBicubic, as all that end so
-    "glean-random-skip": {**WARM, "bank_init": "random"},
-    "glean-no-bank-skip": {**SLIM, "bank": "absent"},
+    "glean-skip": SKIP,
+    "glean-skip-random": {**SKIP, "bank_init": "random"},
+    "glean-skip-no-bank": {**SKIP, "bank": "absent", "warm_start": False, "num_rrdbs": 36},
     "glean-references": {**WARM, "references": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
@@ -130,19 +134,6 @@ class Enlarged(nn.Module):
         return self.net(F.interpolate(lq, scale_factor=self.factor, mode="bicubic", align_corners=False))
 
 
-class OnBicubic(nn.Module):
-    """A network that predicts what the enlarged input lacks, as MMagic's SRResNet does (with a bilinear one)."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """(N, 3, h, w) -> (N, 3, H, W)"""
-        image = self.net(lq)
-        return image + F.interpolate(lq, size=image.shape[-2:], mode="bicubic", align_corners=False)
-
-
 def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
@@ -193,7 +184,7 @@ def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     init_cfg = bank.init_cfg("generator_ema") if pretrained(changes) else None
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
     net.init_weights()
-    return OnBicubic(net) if name.endswith("-skip") else net
+    return net
 
 
 def from_scratch(name: str, scale: int) -> nn.Module:

@@ -47,7 +47,8 @@ TABLES: dict[str, list[Experiment]] = {
         for variant, budget in REMEDIES.items()
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
-    "skip": seeds("glean-skip", "glean-random-skip", "glean-no-bank-skip"),
+    "skip": [*seeds("glean-skip", "glean-skip-random", "glean-skip-no-bank"), *seeds("srgan")],
+    "skip-x16": [*seeds("glean-skip", "glean-skip-random", "glean-skip-no-bank", scale=16), *seeds("srgan", scale=16)],
     "diffusion": diffusion(8) + seeds("diffusion-lora"),
     "diffusion-x16": diffusion(16),
     "diffusion-ablation": [

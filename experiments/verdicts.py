@@ -58,6 +58,17 @@ def judged_with_psnr(
     return judged(claim, [*failures, text], facts) if gap > 0.3 else judged(claim, failures, [*facts, text])
 
 
+def better_than_the_others(
+    claim: str, summary: Summary, systems: Sequence[str], metrics: Iterable[str], scale: int
+) -> Verdict:
+    """Whether the first of the systems is better than each of the others, see :func:`judged_with_psnr`."""
+    found = groups(summary, systems, scale=scale)
+    if short := [name for name in systems if name not in found or len(found[name]) < SEEDS]:
+        return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
+    first = found.pop(systems[0])
+    return judged_with_psnr(claim, first, found, *comparisons(first, found, metrics))
+
+
 def bank_helps(summary: Summary, scale: int) -> Verdict:
     claim = f"1. The pre-trained bank helps (×{scale})"
     systems = ("glean", "glean-random", "glean-no-bank", "esrgan")
@@ -72,6 +83,29 @@ def bank_helps(summary: Summary, scale: int) -> Verdict:
         decided = [f"better in {text}" for text in facts] + [f"not better in {text}" for text in failures]
         return Verdict(claim, OPEN, (f"fewer than {SEEDS} seeds of {', '.join(short)}", *decided))
     return judged_with_psnr(claim, glean, others, failures, facts)
+
+
+def bank_helps_with_skip(summary: Summary, scale: int) -> Verdict:
+    claim = f"10. The pre-trained bank helps a GLEAN with skip (×{scale})"
+    systems = ("glean-skip", "glean-skip-random", "glean-skip-no-bank")
+    return better_than_the_others(claim, summary, systems, ("LPIPS", "Frechet", "attributes"), scale)
+
+
+def level_with_srresnet(summary: Summary, scale: int) -> Verdict:
+    claim = f"11. GLEAN with skip is level with SRResNet (×{scale})"
+    found = groups(summary, ("glean-skip", "srgan"), scale=scale)
+    if short := [name for name in ("glean-skip", "srgan") if name not in found or len(found[name]) < SEEDS]:
+        return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
+    glean, srgan = found["glean-skip"], found["srgan"]
+    checks = [
+        (
+            glean.mean(metric) <= srgan.mean(metric),
+            f"{metric} {glean.mean(metric):.4g}, SRGAN's {srgan.mean(metric):.4g}",
+        )
+        for metric in ("LPIPS", "Frechet")
+    ]
+    gain = glean.mean("PSNR") - srgan.mean("PSNR")
+    return judged_by(claim, [*checks, (gain >= -0.3, f"PSNR {gain:+.2f} dB against SRGAN")])
 
 
 def inversion(summary: Summary) -> Verdict:
@@ -162,11 +196,7 @@ def category(summary: Summary) -> Verdict:
 def diffusion(summary: Summary, scale: int) -> Verdict:
     claim = f"7. A diffusion model can be the bank (×{scale})"
     systems = ("diffusion", "diffusion-random", "glean-no-bank")
-    found = groups(summary, systems, scale=scale)
-    if short := [name for name in systems if name not in found or len(found[name]) < SEEDS]:
-        return missing(claim, f"fewer than {SEEDS} seeds of {', '.join(short)}")
-    bank = found.pop("diffusion")
-    return judged_with_psnr(claim, bank, found, *comparisons(bank, found, ("LPIPS", "Frechet")))
+    return better_than_the_others(claim, summary, systems, ("LPIPS", "Frechet"), scale)
 
 
 def references(summary: Summary, system: str, scale: int) -> Verdict:
@@ -224,4 +254,8 @@ CLAIMS: tuple[Callable[[Summary], Verdict], ...] = (
     lambda summary: references(summary, "diffusion-references", 8),
     lambda summary: references(summary, "diffusion-references", 16),
     dictionary,
+    lambda summary: bank_helps_with_skip(summary, 8),
+    lambda summary: bank_helps_with_skip(summary, 16),
+    lambda summary: level_with_srresnet(summary, 8),
+    lambda summary: level_with_srresnet(summary, 16),
 )

@@ -47,10 +47,11 @@ class TrunkAlone(nn.ModuleList):
         in_size: int,  # pixels: side of the input
         channels: Mapping[int, int],  # resolution -> width of f_0
         img_channels: int,  # of the input
-        rrdb_channels: int,  # width of the RRDB trunk
-        num_rrdbs: int,  # blocks of the RRDB trunk
+        rrdb_channels: int,  # width of the trunk
+        num_rrdbs: int,  # blocks of the trunk
+        trunk: str,
     ):
-        super().__init__([feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size])])
+        super().__init__([feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size], trunk)])
         self.in_size = in_size
 
     def forward(self, lq: Tensor) -> tuple[dict[int, Tensor], Tensor]:

@@ -76,13 +76,14 @@ def make_encoder(
     rrdb_channels: int,
     num_rrdbs: int,
     all_codes: bool,  # those too that only make the bank's image
+    trunk: str,
 ) -> nn.Module:
     """GLEAN's encoder for a bank: without one it makes f_0 only."""
     if isinstance(bank, NoBank):
-        return TrunkAlone(in_size, widths, img_channels, rrdb_channels, num_rrdbs)
+        return TrunkAlone(in_size, widths, img_channels, rrdb_channels, num_rrdbs, trunk)
     codes = bank.spec.num_codes, bank.spec.code_channels
     unused = 0 if all_codes else bank.spec.unused_codes
-    return Encoder(in_size, widths, *codes, img_channels, rrdb_channels, num_rrdbs, unused)
+    return Encoder(in_size, widths, *codes, img_channels, rrdb_channels, num_rrdbs, unused, trunk)
 
 
 def make_fusions(

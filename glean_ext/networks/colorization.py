@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from glean_ext.errors import InputError
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Generator
 from glean_ext.networks.conv2d_gradfix import Conv2d
-from glean_ext.networks.encoder import RRDBTrunk
+from glean_ext.networks.encoder import Trunk
 from glean_ext.networks.glean import GLEANStyleGANv2
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
@@ -77,8 +77,8 @@ class GLEANColorization(GLEANStyleGANv2):
         in_size: int,  # pixels: side of the gray image, a power of two
         out_size: int,  # pixels: side of the coloured image, as in_size
         encoder_size: int,  # pixels: side of the encoder's first features, a smaller power of two from 4 on
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         style_channels: int = 512,  # S: channels of a style code; here and below as in the bank's file
         num_mlps: int = 8,  # layers of the bank's mapping network
         channel_multiplier: float = 2,  # width of the bank from 64x64 on: 2 is StyleGAN2's configuration f
@@ -88,7 +88,7 @@ class GLEANColorization(GLEANStyleGANv2):
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         max_channels: int = 512,  # limit of the width of bank, encoder pyramid and decoder
         bank_init: Literal["pretrained", "random"] = "pretrained",
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
     ):
         if in_size != out_size:
             raise ValueError(f"in_size and out_size must be equal, but they are {in_size} and {out_size}.")
@@ -115,7 +115,7 @@ class GLEANColorization(GLEANStyleGANv2):
         self.fold = out_size // encoder_size
         self.cost_side = 4 * out_size  # pixels: of an image that is large enough to measure memory by
         self.size_requirements = SizeRequirements((out_size, out_size), 1, any_size=True)
-        trunk, spec = cast(RRDBTrunk, self.encoder.get_submodule("0.0")), self.generator.spec
+        trunk, spec = cast(Trunk, self.encoder.get_submodule("0.0")), self.generator.spec
         trunk.conv_first = Conv2d(self.fold**2, rrdb_channels, 3, padding=1)
         self.variation = nn.Parameter(torch.full((spec.num_codes - spec.unused_codes, 1), START))
 

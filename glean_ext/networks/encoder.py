@@ -1,11 +1,12 @@
-"""The encoder: an RRDB trunk, a feature pyramid f_0 ... f_N, and a style code for every layer of the bank.
+"""The encoder: a trunk, a feature pyramid f_0 ... f_N, and a style code for every layer of the bank.
 
-Sources: GLEAN, CVPR 2021, section 3.1; the RRDB block of ESRGAN, ECCVW 2018, section 3.1. Parameter names are MMagic's.
+Sources: GLEAN, CVPR 2021, section 3.1; the RRDB block of ESRGAN, ECCVW 2018, section 3.1; the residual block of EDSR,
+CVPRW 2017, section 3.1. Parameter names are MMagic's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from glean_ext.networks.conv2d_gradfix import Conv2d
-from glean_ext.networks.shapes import MIN_SIZE, resolutions
+from glean_ext.networks.shapes import MIN_SIZE, require_one_of, resolutions
 
 RESIDUAL_SCALE = 0.2  # ESRGAN's factor on every residual branch
 
@@ -66,6 +67,25 @@ class RRDB(nn.Module):
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))
 
 
+class ResidualBlock(nn.Module):
+    """EDSR's: without normalisation, and without a small factor on the branch, so it learns in few steps.
+
+    (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1)
+        scaled_kaiming_(self, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+TRUNKS: dict[str, Callable[[int], nn.Module]] = {"rrdb": RRDB, "residual": ResidualBlock}
+
+
 class Blocks(nn.Sequential):
     """Blocks in a row; with ``checkpoint`` training keeps only their inputs and computes each block twice."""
 
@@ -86,13 +106,14 @@ def set_checkpointing(encoder: nn.Module, on: bool) -> None:
             module.checkpoint = on
 
 
-class RRDBTrunk(nn.Module):
-    """ESRGAN's feature extractor without its upsampling. (N, 3, h, w) -> (N, C, h, w)"""
+class Trunk(nn.Module):
+    """ESRGAN's feature extractor without its upsampling, or that of SRResNet. (N, 3, h, w) -> (N, C, h, w)"""
 
-    def __init__(self, in_channels: int, channels: int, num_blocks: int, growth: int = 32):
+    def __init__(self, in_channels: int, channels: int, num_blocks: int, blocks: str = "rrdb"):
         super().__init__()
+        require_one_of("trunk", blocks, tuple(TRUNKS))
         self.conv_first = Conv2d(in_channels, channels, 3, padding=1)
-        self.body = Blocks(*(RRDB(channels, growth) for _ in range(num_blocks)))
+        self.body = Blocks(*(TRUNKS[blocks](channels) for _ in range(num_blocks)))
         self.conv_body = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,10 +125,12 @@ def lrelu() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
-def feature_extractor(img_channels: int, rrdb_channels: int, num_rrdbs: int, out_channels: int) -> nn.Sequential:
+def feature_extractor(
+    img_channels: int, rrdb_channels: int, num_rrdbs: int, out_channels: int, trunk: str = "rrdb"
+) -> nn.Sequential:
     """The part of the encoder that makes f_0: (N, 3, h, w) -> (N, C, h, w)"""
-    trunk = RRDBTrunk(img_channels, rrdb_channels, num_rrdbs)
-    return nn.Sequential(trunk, Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
+    extractor = Trunk(img_channels, rrdb_channels, num_rrdbs, trunk)
+    return nn.Sequential(extractor, Conv2d(rrdb_channels, out_channels, 3, padding=1), lrelu())
 
 
 class StyleCodes(nn.Linear):
@@ -148,12 +171,13 @@ class Encoder(nn.ModuleList):
         num_codes: int,  # K: style codes an image gets
         style_channels: int,  # S
         img_channels: int = 3,  # of the input
-        rrdb_channels: int = 64,  # width of the RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         unused_codes: int = 1,  # last codes that are not computed
+        trunk: str = "rrdb",  # its blocks: 'rrdb' or 'residual'
     ):
         super().__init__()
-        self.append(feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size]))
+        self.append(feature_extractor(img_channels, rrdb_channels, num_rrdbs, channels[in_size], trunk))
         for res in reversed(resolutions(2 * MIN_SIZE, in_size)):
             here, below = channels[res], channels[res // 2]
             self.append(

@@ -66,6 +66,8 @@ class GLEANNetwork(nn.Module):
         pyramid: In training ``pyramid_images`` are images of 2h, 4h, ... H / 2, for the intermediate loss.
         references: The network takes reference images, see :mod:`glean_ext.networks.reference_features`.
         global_skip: The decoder's image is added to the enlarged input, see :mod:`glean_ext.networks.global_skip`.
+        trunk: ``'rrdb'``, the paper's; ``'residual'``: EDSR's blocks, which learn in fewer steps
+            (``docs/evidence.md``), ``num_rrdbs`` of them with ``rrdb_channels``.
 
     The others are those of :class:`GLEANStyleGANv2`.
 
@@ -81,8 +83,8 @@ class GLEANNetwork(nn.Module):
         out_size: Size,  # pixels: side of the output, a larger power of two; or (height, width) as in_size
         widths: Mapping[int, int],  # resolution -> channels
         img_channels: int = 3,  # of the input and of the output image
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         init_cfg: dict | None = None,  # the bank's file; None: there is none
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
         bank_init: str = "pretrained",  # or 'random'
@@ -90,7 +92,7 @@ class GLEANNetwork(nn.Module):
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
         decoder: str = "full",  # or 'slim', 'none'
         decoder_channels: int = 32,  # width of the slim decoder
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
         skip_fusions: bool = False,  # hold the weights of MMagic's fusion_skip
         class_names: Sequence[str] = (),  # one for each class of the bank
         label: int | str | None = None,  # the class of all images
@@ -98,6 +100,7 @@ class GLEANNetwork(nn.Module):
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
         references: bool = False,  # take reference images
         global_skip: bool = False,  # add the enlarged input to the decoder's image
+        trunk: str = "rrdb",  # or 'residual': blocks of the encoder's trunk
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -121,7 +124,7 @@ class GLEANNetwork(nn.Module):
         self.generator = generator
         freeze_or_tune(cast(nn.Module, generator), bank, image=decoder == "none")
         self.encoder = make_encoder(
-            generator, low, widths, img_channels, rrdb_channels, num_rrdbs, all_codes=decoder == "none"
+            generator, low, widths, img_channels, rrdb_channels, num_rrdbs, decoder == "none", trunk
         )
         set_checkpointing(self.encoder, checkpoint_trunk)
         self.label_head = LabelHead(widths[MIN_SIZE], self.num_classes) if self.num_classes else None
@@ -253,13 +256,13 @@ class GLEANStyleGANv2(GLEANNetwork):
         bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder only. This and the
             next two are for ablations, see :mod:`glean_ext.networks.ablations`.
         decoder: ``'full'``; ``'slim'``: LightGLEAN's; ``'none'``: the bank's own image is the output.
-        checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
+        checkpoint_trunk: Training keeps only the inputs of the trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
         warm_start: :meth:`init_weights` lets the bank start with its own mean image: its features pass the fusions, and
             every style code is the mean latent. MMagic's initialisation, the default, mixes the bank's features at
             random; in short trainings they are lost (``docs/evidence.md``).
         fidelity_gate: As for :class:`GLEANNetwork`; needs a bank and a decoder. ``pyramid`` and ``global_skip`` need
-            a decoder.
+            a decoder. ``trunk`` as for :class:`GLEANNetwork`.
         references: As for :class:`GLEANNetwork`; needs a bank and a decoder. Without references an image is bit for bit
             that of the network without this option.
 
@@ -273,8 +276,8 @@ class GLEANStyleGANv2(GLEANNetwork):
         in_size: Size,  # pixels: side of the input, a power of two from 4 on; or (height, width)
         out_size: Size,  # pixels: side of the output, a larger power of two; or (height, width) as in_size
         img_channels: int = 3,  # of the input and of the output image
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         style_channels: int = 512,  # S: channels of a style code; here and below as in the bank's file
         num_mlps: int = 8,  # layers of the bank's mapping network
         channel_multiplier: float = 2,  # width of the bank from 64x64 on: 2 is StyleGAN2's configuration f
@@ -292,12 +295,13 @@ class GLEANStyleGANv2(GLEANNetwork):
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
         decoder: Literal["full", "slim", "none"] = "full",
         decoder_channels: int = 32,  # width of the slim decoder
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
         warm_start: bool = False,  # start training from the bank's mean image
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
         references: bool = False,  # take reference images
         global_skip: bool = False,  # add the enlarged input to the decoder's image
+        trunk: Literal["rrdb", "residual"] = "rrdb",  # blocks of the encoder's trunk
     ):
         require_bank(bank, bank_init, init_cfg)
         if warm_start and bank == "absent":
@@ -325,6 +329,7 @@ class GLEANStyleGANv2(GLEANNetwork):
             pyramid=pyramid,
             references=references,
             global_skip=global_skip,
+            trunk=trunk,
         )
         self.warm_start = warm_start
 

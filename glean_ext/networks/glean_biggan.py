@@ -48,8 +48,8 @@ class GLEANBigGAN(GLEANNetwork):
         out_size: Size,  # pixels: side of the output, a larger power of two; or (height, width) as in_size
         num_classes: int,  # of the bank
         img_channels: int = 3,  # of the input and of the output image
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         deep: bool = False,  # the bank is BigGAN-deep; here and below as in the bank's file
         base_channels: int = 96,  # width of the bank's last layers
         noise_size: int = 120,  # channels of its latent code
@@ -65,9 +65,10 @@ class GLEANBigGAN(GLEANNetwork):
         inject_at: Sequence[int] | None = None,  # of 4, 8, ... in_size: where the bank gets features; None: everywhere
         decoder: Literal["full", "slim", "none"] = "full",
         decoder_channels: int = 32,  # width of the slim decoder
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         global_skip: bool = False,  # add the enlarged input to the decoder's image
+        trunk: Literal["rrdb", "residual"] = "rrdb",  # blocks of the encoder's trunk
     ):
         side = square_paddings(in_size, out_size)[1].side
         sizes = BigGANSpec(side, num_classes, base_channels, noise_size, shared_dim, deep, attention_at)
@@ -91,6 +92,7 @@ class GLEANBigGAN(GLEANNetwork):
             label=label if bank != "absent" else None,
             fidelity_gate=fidelity_gate,
             global_skip=global_skip,
+            trunk=trunk,
         )
         for fusion in self.fusion_out:
             if isinstance(fusion, nn.Conv2d):

@@ -60,7 +60,7 @@ class GLEANDiffusion(nn.Module):
             None: :meth:`init_weights` loads the weights of the pipeline's folder, strictly.
         bank: ``'frozen'``; ``'lora'``: with trained low-rank updates of its attention; ``'tuned'``: trained as a whole.
         decoder: ``'slim'``; ``'none'``: the bank's own image, x_0 of its prediction, decoded by the VAE.
-        global_skip: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`.
+        global_skip: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; so is ``trunk``.
 
     Raises:
         ValueError: Sizes as for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; an unknown ``bank``, ``bank_init``
@@ -78,8 +78,8 @@ class GLEANDiffusion(nn.Module):
         timestep: int = 200,  # of the pass
         num_codes: int = 16,  # K: tokens for the U-Net's cross-attention
         encoder_channels: int = 128,  # width of the encoder's features
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         decoder: Literal["slim", "none"] = "slim",
         decoder_channels: int = 32,  # width of the decoder
         bank: Literal["frozen", "lora", "tuned"] = "frozen",
@@ -87,8 +87,9 @@ class GLEANDiffusion(nn.Module):
         init_cfg: dict | None = None,  # the bank's file; None: the pipeline's folder
         lora_rank: int = 4,
         fp16_enabled: bool = False,  # mixed precision where no autocast is active: fp16 on a GPU, bf16 on a CPU
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
         global_skip: bool = False,  # add the enlarged input to the decoder's image
+        trunk: Literal["rrdb", "residual"] = "rrdb",  # blocks of the encoder's trunk
     ):
         super().__init__()
         require_one_of("bank", bank, BANKS)
@@ -110,7 +111,7 @@ class GLEANDiffusion(nn.Module):
         spec = self.generator.spec
         widths = dict.fromkeys(resolutions(MIN_SIZE, low), encoder_channels)
         self.encoder = Encoder(
-            low, widths, spec.num_codes, spec.code_channels, self.img_channels, rrdb_channels, num_rrdbs, unused_codes=0
+            low, widths, spec.num_codes, spec.code_channels, self.img_channels, rrdb_channels, num_rrdbs, 0, trunk
         )
         set_checkpointing(self.encoder, checkpoint_trunk)
         if spec.num_codes == 1:

@@ -53,10 +53,10 @@ class LightGLEANStyleGANv2(nn.Module):
         bank: ``'frozen'``; ``'tuned'``: trained with the rest; ``'absent'``: encoder and decoder only. This and
             ``decoder`` are for ablations, see :mod:`glean_ext.networks.ablations`.
         decoder: ``'slim'``; ``'full'``: GLEAN's. ``'none'`` does not exist, for this part of a bank makes no image.
-        checkpoint_trunk: Training keeps only the inputs of the RRDB trunk's blocks and computes the blocks twice, which
+        checkpoint_trunk: Training keeps only the inputs of the trunk's blocks and computes the blocks twice, which
             saves memory and takes time.
         fidelity_gate: As for :class:`~glean_ext.networks.glean.GLEANStyleGANv2`; so are
-            ``pyramid`` and ``global_skip``.
+            ``pyramid``, ``global_skip`` and ``trunk``.
 
     Raises:
         ValueError: A size that is no power of two, or ``in_size >= out_size``; an unknown ``bank``, ``bank_init`` or
@@ -68,8 +68,8 @@ class LightGLEANStyleGANv2(nn.Module):
         in_size: Size,  # pixels: nominal side of the input, a power of two from 8 on; or (height, width)
         out_size: Size,  # pixels: side of the output then, a larger power of two; or (height, width) as in_size
         img_channels: int = 3,  # of the input and of the output image
-        rrdb_channels: int = 64,  # width of the encoder's RRDB trunk
-        num_rrdbs: int = 23,  # blocks of the RRDB trunk
+        rrdb_channels: int = 64,  # width of the encoder's trunk
+        num_rrdbs: int = 23,  # blocks of the trunk
         style_channels: int = 512,  # S: channels of a style code; here and below as in the bank's file
         num_mlps: int = 8,  # layers of the mapping network in the bank's file; used by init_weights only
         channel_multiplier: float = 2,  # width of the bank from 64x64 on: 2 is StyleGAN2's configuration f
@@ -82,10 +82,11 @@ class LightGLEANStyleGANv2(nn.Module):
         decoder_channels: int = 32,  # width of the slim decoder
         bank: Literal["frozen", "tuned", "absent"] = "frozen",
         decoder: Literal["slim", "full"] = "slim",
-        checkpoint_trunk: bool = False,  # gradient checkpointing of the RRDB trunk
+        checkpoint_trunk: bool = False,  # gradient checkpointing of the trunk
         fidelity_gate: bool = False,  # the bank's features count 1 - w
         pyramid: bool = False,  # images of the decoder's smaller resolutions in training
         global_skip: bool = False,  # add the enlarged input to the decoder's image
+        trunk: Literal["rrdb", "residual"] = "rrdb",  # blocks of the encoder's trunk
     ):
         super().__init__()
         require_bank(bank, bank_init, init_cfg)
@@ -104,7 +105,7 @@ class LightGLEANStyleGANv2(nn.Module):
 
         self.generator = make_blocks(sizes, bank, low)
         self.style_codes = nn.Parameter(torch.zeros(self.generator.spec.num_codes, style_channels), bank != "absent")
-        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, sizes.channels[low])
+        self.encoder = feature_extractor(img_channels, rrdb_channels, num_rrdbs, sizes.channels[low], trunk)
         set_checkpointing(self.encoder, checkpoint_trunk)
         widths = sizes.channels
         self.decoder = cast(

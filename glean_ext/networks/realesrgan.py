@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glean_ext.networks.conv2d_gradfix import Conv2d
-from glean_ext.networks.encoder import RRDBTrunk
+from glean_ext.networks.encoder import Trunk
 from glean_ext.size_requirements import SizeRequirements
 
 RGB = 3
 SCALE = 4
 
 
-class RealESRGAN(RRDBTrunk):
+class RealESRGAN(Trunk):
     """ESRGAN's generator with Real-ESRGAN's parameter names.
 
     Its layers, in the order of their names here: the trunk of 23 blocks, two convolutions after doubling, two at the

@@ -24,7 +24,9 @@ NETWORKS = {
     "GLEAN from 4x4": lambda: GLEANStyleGANv2(4, 32, **SMALL, **EQUALLY_WIDE),
     "GLEAN of wide layers": lambda: GLEANStyleGANv2(16, 128, **SMALL, **WIDE_AT_64),
     "LightGLEAN": lambda: LightGLEANStyleGANv2(8, 64, decoder_channels=6, **SMALL, **NARROW),
-    "GLEAN on the enlarged input": lambda: GLEANStyleGANv2(8, 32, **SMALL, **NARROW, global_skip=True),
+    "GLEAN on the enlarged input": lambda: GLEANStyleGANv2(
+        8, 32, **SMALL, **NARROW, global_skip=True, trunk="residual"
+    ),
     "LightGLEAN, width falling": lambda: LightGLEANStyleGANv2(
         32, 128, decoder_channels=6, **SMALL, channel_multiplier=0.0625
     ),

@@ -12,7 +12,7 @@ from torch import nn
 from glean_ext.inference.export_formats import SUFFIXES
 from glean_ext.networks import build_network
 
-KINDS = {"glean": TINY, "light": TINY | {"type": "LightGLEANStyleGANv2", "global_skip": True}}
+KINDS = {"glean": TINY, "light": TINY | {"type": "LightGLEANStyleGANv2", "global_skip": True, "trunk": "residual"}}
 
 
 def network(kind: str) -> nn.Module:

@@ -87,6 +87,7 @@ def _arguments(state: Mapping[str, Tensor], in_size: int, trunk: str) -> dict[st
         "channel_multiplier": multiplier,
         "max_channels": limit,
         "global_skip": "global_skip.gain" in state,
+        "trunk": "residual" if f"{trunk}.body.0.conv1.weight" in state else "rrdb",
         "bank_init": "random",  # the weights follow
     }
 
