@@ -68,8 +68,12 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
 # cheaper to train on a CPU; "glean-full" has the paper's. All start warm but for those that are named cold.
 WARM: dict[str, Any] = {**SLIM, "warm_start": True}
 SKIP: dict[str, Any] = {  # of the third protocol: the paper's decoder, and two parts of SRResNet
-    **{"decoder": "full", "warm_start": True, "global_skip": True},
-    **{"trunk": "residual", "rrdb_channels": 64, "num_rrdbs": 16},
+    "decoder": "full",
+    "warm_start": True,
+    "global_skip": True,
+    "trunk": "residual",
+    "rrdb_channels": 64,
+    "num_rrdbs": 16,
 }
 GLEAN: dict[str, dict[str, Any]] = {
     "glean": WARM,
