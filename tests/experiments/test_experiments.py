@@ -26,7 +26,17 @@ from experiments.summary import Group, Summary, better
 from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
 from experiments.tables import TABLES
 from experiments.training import Training
-from experiments.verdicts import FAILS, HOLDS, OPEN, bank_helps, diffusion, encoder_resolutions, light
+from experiments.verdicts import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    bank_helps,
+    bank_helps_with_skip,
+    diffusion,
+    encoder_resolutions,
+    level_with_srresnet,
+    light,
+)
 from glean_ext.metrics.perceptual import load_lpips
 from glean_ext.utils.files import write_json
 
@@ -61,6 +71,8 @@ def test_systems_that_are_compared_for_the_bank_have_as_many_trainable_parameter
     reference = trainable(build(Experiment("glean", scale=scale)))
     for name in "glean-random", "glean-no-bank", "esrgan", "srgan", "diffusion", "diffusion-random", "diffusion-lora":
         assert 0.9 < trainable(build(Experiment(name, scale=scale))) / reference < 1.1, name
+    with_skip = [trainable(build(Experiment(f"glean-skip{end}", scale=scale))) for end in ("", "-random", "-no-bank")]
+    assert max(with_skip) < 1.01 * min(with_skip)
     assert set(MATCHED_TRUNK) == {8, 16} and "glean-no-bank" in GLEAN
 
 
@@ -70,7 +82,7 @@ def test_every_glean_with_a_bank_starts_warm_but_the_cold_ones() -> None:
     lq = torch.rand(2, 3, 8, 8)
     image = build(Experiment("glean-no-decoder"))(lq)
     assert torch.allclose(image[0], image[1], atol=1e-6)
-    for name in "glean", "glean-random", "glean-tuned", "glean-full":
+    for name in "glean", "glean-random", "glean-tuned", "glean-full", "glean-skip", "glean-skip-random":
         assert build(Experiment(name)).warm_start, name
     assert not build(Experiment("glean-cold")).warm_start and not build(Experiment("glean-random-cold")).warm_start
 
@@ -213,6 +225,16 @@ def test_claim_about_the_diffusion_bank() -> None:
     assert diffusion(summary(better_than_both), 8).verdict == HOLDS
     short = diffusion(summary({**values, "glean-no-bank": seeds(0.2)[:2]}), 8)
     assert short.verdict == OPEN and short.reasons == ("fewer than 3 seeds of glean-no-bank",)
+
+
+def test_claims_about_glean_with_skip() -> None:
+    values = {"glean-skip": seeds(0.1), "glean-skip-random": seeds(0.2), "glean-skip-no-bank": seeds(0.2)}
+    assert bank_helps_with_skip(summary(values), 8).verdict == HOLDS
+    close = bank_helps_with_skip(summary({**values, "glean-skip-no-bank": seeds(0.119)}), 8)
+    assert close.verdict == FAILS and all("of glean-skip-no-bank" in reason for reason in close.reasons)
+    for lpips, psnr, verdict in (0.1, 20.3, HOLDS), (0.1, 20.31, FAILS), (0.0999, 20.0, FAILS):
+        assert level_with_srresnet(summary({**values, "srgan": seeds(lpips, psnr)}), 8).verdict == verdict
+    assert level_with_srresnet(summary(values), 8).verdict == OPEN
 
 
 def test_claims_about_encoder_and_light() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from support.networks import largest_error, randomize
 from torch import nn
 
+import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.errors import InputError
 from glean_ext.networks import (
     GLEANStyleGANv2,
@@ -22,7 +23,7 @@ from glean_ext.networks import (
     precision,
 )
 from glean_ext.networks.discriminators import minibatch_stddev, require_batch
-from glean_ext.networks.encoder import StyleCodes
+from glean_ext.networks.encoder import ResidualBlock, StyleCodes
 from glean_ext.networks.glean import GLEANNetwork
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.networks.shapes import channels_by_resolution
@@ -348,3 +349,12 @@ def test_every_module_of_the_networks_is_torch_only():
 
 def test_networks_are_plain_modules(tiny_cfg):
     assert type(build_network(tiny_cfg)).__mro__[1:3] == (GLEANNetwork, nn.Module)
+
+
+def test_a_residual_block_is_that_of_mmagic():
+    from mmagic.models.utils.sr_backbone_utils import ResidualBlockNoBN
+
+    ours, theirs = randomize(ResidualBlock(4)), ResidualBlockNoBN(4)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), theirs(x))
