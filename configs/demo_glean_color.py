@@ -3,7 +3,19 @@ _base_ = 'demo_glean_x8.py'
 
 model = dict(
     type='GLEANColorizer',
-    generator=dict(type='GLEANColorization', in_size=64, encoder_size=16),
+    generator=dict(
+        _delete_=True,
+        type='GLEANColorization',
+        in_size=64,
+        out_size=64,
+        encoder_size=16,
+        rrdb_channels=32,
+        num_rrdbs=1,
+        style_channels=64,
+        num_mlps=4,
+        channel_multiplier=0.125,
+        max_channels=80,
+        init_cfg=_base_.bank),
     discriminator=None,  # the nearest of several answers has flat, saturated colours without one
     gan_loss=None,
     candidates=3,

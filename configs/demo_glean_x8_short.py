@@ -1,8 +1,8 @@
-# As demo_glean_x8.py, for the minutes of `make demo`: it starts from the bank's mean image, learns quickly, and has the
-# adversarial loss, which takes two fifths of a step, at the end only.
+# As demo_glean_x8.py, for the minutes of `make demo`: it learns quickly, and has the adversarial loss, which takes two
+# fifths of a step, at the end only.
 _base_ = 'demo_glean_x8.py'
 
-model = dict(generator=dict(warm_start=True), adversarial_from=200)
+model = dict(adversarial_from=200)
 train_cfg = dict(max_iters=240, val_interval=240)
 optim_wrapper = dict(generator=dict(optimizer=dict(lr=2e-3)))
 param_scheduler = dict(
