@@ -58,8 +58,8 @@ def render(drawing) -> Image.Image:
     return rasterize(drawing.to_string())
 
 
-def rasterize(svg: str) -> Image.Image:
-    """The head of a drawing as SVG: RGB, 64x64."""
+def rasterize(svg: str, size: int = SIZE) -> Image.Image:
+    """The head of a drawing as SVG: RGB, of ``size`` pixels a side."""
     import resvg_py
 
     whole = f'viewBox="0 0 {DRAWING_SIZE} {DRAWING_SIZE}"'
@@ -68,11 +68,9 @@ def rasterize(svg: str) -> Image.Image:
     before, found, after = svg.partition(whole)
     assert found, "the drawing has another size"
     png = bytes(
-        resvg_py.svg_to_bytes(
-            svg_string=before + head + after, width=CROP_SIZE, height=CROP_SIZE, skip_system_fonts=True
-        )
+        resvg_py.svg_to_bytes(svg_string=before + head + after, width=2 * size, height=2 * size, skip_system_fonts=True)
     )
-    return Image.open(io.BytesIO(png)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
+    return Image.open(io.BytesIO(png)).convert("RGB").resize((size, size), Image.Resampling.BOX)
 
 
 def _render_png(seed: str) -> bytes:

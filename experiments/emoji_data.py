@@ -94,11 +94,15 @@ def fetch(package: str, cache: Path) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    """A 256x256 RGBA image on the background, reduced: (64, 64, 3) uint8."""
+    """An image on the background, reduced: (64, 64, 3) uint8."""
+    return imresize(on_background(path), size=(SIZE, SIZE))
+
+
+def on_background(path: Path) -> np.ndarray:
+    """A 256x256 RGBA image on the background: (256, 256, 3) uint8."""
     rgba = np.asarray(Image.open(path).convert("RGBA"), np.float32)
     alpha = rgba[..., 3:] / 255
-    rgb = np.rint(rgba[..., :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8)
-    return imresize(rgb, size=(SIZE, SIZE))
+    return np.rint(rgba[..., :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8)
 
 
 def bare(code: str) -> str:

@@ -156,6 +156,23 @@ def reference_table(experiments: Iterable[Experiment], summary: Summary) -> str:
     return markdown(["system", "references", "seeds", *(HEADINGS[m] for m in metrics)], rows) if rows else ""
 
 
+def vae_table(sets: dict[str, dict]) -> str:
+    """What an autoencoder leaves of images, beside the enlarged inputs of restorers (experiments.vae_ceiling)."""
+    inputs = ("x4", "x8")
+    headings = ["images", "number", "autoencoder: PSNR (dB) ↑", "LPIPS ↓"]
+    for scale in inputs:
+        headings += [f"input, {scale.replace('x', '×')}: PSNR (dB) ↑", "LPIPS ↓", "lost share"]
+    rows = []
+    for name, found in sets.items():
+        left = found["autoencoder"]
+        row = [name, str(found["images"]), f"{left['PSNR']:.2f}", f"{left['LPIPS']:.4f}"]
+        for scale in inputs:
+            given = found[scale]
+            row += [f"{given['PSNR']:.2f}", f"{given['LPIPS']:.4f}", f"{left['MSE'] / given['MSE']:.0%}"]
+        rows.append(row)
+    return markdown(headings, rows)
+
+
 def _cost(group: Group, field: str, form: Callable[[float], str]) -> str:
     value = group.average(field)
     return "–" if value is None else form(value)

@@ -176,7 +176,7 @@ def capture(net: nn.Module, dtype: str = "float32", alone: bool = False) -> torc
     """
     takes = cast(SizeRequirements, net.size_requirements)
     height, width = takes.nominal
-    free = {} if alone else {0: torch.export.Dim("batch")}
+    free: dict[int, Any] = {} if alone else {0: torch.export.Dim.DYNAMIC}  # a U-Net of diffusers takes up to 63
     if takes.any_size:  # sizes that are free must not look equal
         height, width = height + 3, width + 5
         free |= {2: torch.export.Dim("height", min=MIN_INPUT), 3: torch.export.Dim("width", min=MIN_INPUT)}

@@ -169,7 +169,8 @@ class GLEANDiffusion(nn.Module):
         below = [lift(bank_features[int(res)]) for res, lift in self.lifts.items()]
         # Above its own side the bank has no features: there the decoder gets some without channels.
         sides = resolutions(2 * low, self.gt_padding.side)
-        above = [bank_features[res] if res in bank_features else codes.new_empty(len(lq), 0, res, res) for res in sides]
+        none = codes.new_empty(lq.shape[0], 0, 1, 1)
+        above = [bank_features[res] if res in bank_features else none.expand(-1, -1, res, res) for res in sides]
         image = self.decoder(torch.cat([features[low], *below], 1), above)
         return image if self.global_skip is None else self.global_skip(image, lq)
 

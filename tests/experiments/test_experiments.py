@@ -26,6 +26,7 @@ from experiments.summary import Group, Summary, better
 from experiments.systems import GLEAN, MATCHED_TRUNK, build, trainable
 from experiments.tables import TABLES
 from experiments.training import Training
+from experiments.vae_ceiling import TinyAutoencoder, decoded
 from experiments.verdicts import (
     FAILS,
     HOLDS,
@@ -275,6 +276,15 @@ def test_only_the_marked_part_of_readme_is_written() -> None:
 
 
 # ---------------------------------------------------------------- networks that judge
+
+
+def test_a_better_latent_lowers_the_error_of_an_autoencoder() -> None:
+    torch.manual_seed(0)
+    net = TinyAutoencoder().requires_grad_(False)
+    images = torch.randint(256, (1, 3, 16, 16), dtype=torch.uint8)
+    assert net.encoder(images.float() / 255).shape == (1, 32, 2, 2)
+    errors = [(decoded(net, images, steps).float() - images.float()).square().mean() for steps in (0, 20)]
+    assert errors[1] < errors[0]
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 2), (7, 3, 2), (8, 5, 2), (9, 3, 1)])

@@ -132,10 +132,9 @@ class DiffusionBank(nn.Module):
             if getattr(unet, name, None) is not None:
                 raise InputError(f"The U-Net takes {what}, which a restorer does not have. Take another one.")
 
-    @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> what the U-Net takes, (N, C, side, side): no noise is added."""
-        return _encode(self.vae, image)
+        """Images (N, 3, H, H) in [-1, 1] -> what the U-Net takes, (N, C, side, side), without noise or gradient."""
+        return _encode(self.vae, image.detach())
 
     def features(self, x: Tensor, codes: Tensor, fuse: Fuse) -> dict[int, Tensor]:
         """One pass: (N, C, side, side), codes (N, K, S) -> the features of the ascent by side, {res: (N, C, res, res)}.
@@ -338,7 +337,7 @@ def _features(net: nn.Module, x: Tensor, timestep: int, codes: Tensor, fuse: Fus
 
 def _embedded_time(unet: Any, x: Tensor, timestep: int, codes: Tensor) -> Tensor:
     """(N, D); a code is added where the U-Net has no cross-attention."""
-    steps = torch.full((len(x),), timestep, device=x.device)
+    steps = torch.full((x.shape[0],), timestep, device=x.device)
     time: Tensor = unet.time_embedding(unet.time_proj(steps).to(codes.dtype))
     if not getattr(unet.config, "cross_attention_dim", None):
         time = time + codes[:, 0]

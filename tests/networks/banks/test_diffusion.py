@@ -12,6 +12,9 @@ from safetensors.torch import load_file, save_file
 from support.diffusion import IMAGES, LATENTS, NETWORK, PIPELINES, network, save_pipeline
 
 from glean_ext.errors import InputError
+from glean_ext.inference.export import export_network, load_torch
+from glean_ext.inference.export_formats import SUFFIXES
+from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.networks import GLEANDiffusion
 from glean_ext.networks.banks.diffusion import DiffusionBank
 from glean_ext.networks.banks.reference_attention import attend, key_and_value_layers, remember
@@ -68,6 +71,19 @@ def test_a_pass_is_that_of_diffusers(folders, kind, rng):
         expected = parts["vae"].decode(alpha * x - sigma * prediction).sample
     features = bank.features(x, codes, lambda states: states)
     torch.testing.assert_close(bank.image(x, features), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "form"), [("images", "onnx"), ("latents", "torch")])
+@torch.no_grad()
+def test_exported(kind, form, tmp_path, rng):
+    """A file takes batches of any size, and says what the network says."""
+    net = network(kind)
+    file = tmp_path / f"net{SUFFIXES[form]}"
+    assert export_network(net, file, form).max_difference < 1e-5
+    run = OnnxBackend(file) if form == "onnx" else load_torch(file)[0]
+    lq = torch.rand(3, 3, 8, 8, generator=rng) * 2 - 1
+    torch.testing.assert_close(torch.as_tensor(run(lq.numpy() if form == "onnx" else lq)), net(lq), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
