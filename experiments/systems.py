@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
 from experiments import relatives
+from experiments.emoji_data import CLASS_NAMES as EMOJI_CLASSES
 from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
@@ -22,6 +23,7 @@ from glean_ext.networks import (
     StyleGAN2Generator,
     channels_last,
 )
+from glean_ext.networks.banks.biggan_spec import BigGANSpec
 
 TRUNK: dict[str, Any] = {"rrdb_channels": 32, "num_rrdbs": 1}  # of the encoder
 SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
@@ -61,6 +63,27 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
     ),
+}
+
+
+@dataclass(frozen=True)
+class BigGANBank:
+    """A trained BigGAN of a domain's classes, with its discriminator."""
+
+    file: str
+    sizes: BigGANSpec
+    discriminator_channels: int
+
+    def init_cfg(self) -> dict[str, str]:
+        return {"type": "Pretrained", "checkpoint": self.file, "prefix": "generator_ema"}
+
+
+BIGGAN_BANKS = {
+    "emoji-classes": BigGANBank(
+        str(WORK / "emoji-classes_bank.safetensors"),
+        BigGANSpec(SIZE, len(EMOJI_CLASSES), base_channels=8, noise_size=60, shared_dim=32, attention_at=()),
+        discriminator_channels=12,
+    )
 }
 
 # GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is

@@ -120,7 +120,7 @@ def test_training_starts_from_a_shipped_bank(faces):
 @pytest.mark.slow
 def test_drawing_learns(faces):
     training = BankTraining(load_images(faces / "train" / "GT"), Recipe(batch_size=8))
-    losses = [training.step()["l1"] for _ in range(40)]
+    losses = [training.step()["drawing"] for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
