@@ -80,10 +80,14 @@ class PCACodes:
 class Pair(Protocol):
     """A generator and its discriminator, as the training uses them. Labels are None where there are no classes."""
 
-    generator: nn.Module
-    discriminator: nn.Module
-    augmentation: Augmentation | None  # of what the discriminator sees
     latent_channels: int
+    augmentation: Augmentation | None  # of what the discriminator sees
+
+    @property
+    def generator(self) -> nn.Module: ...
+
+    @property
+    def discriminator(self) -> nn.Module: ...
 
     def codes(self, latents: Tensor) -> Tensor:
         """Latent codes (N, S) -> what :meth:`images` takes, of which batches can be joined."""
@@ -214,8 +218,9 @@ class BankTraining:
         self.discriminator.requires_grad_(False)
         mixed = self.images_shown < recipe.drawing_images + recipe.mixed_images
         drawn, labels = self._reals(n // 2 if mixed else 0)
-        if labels is not None:
-            labels = torch.cat([labels, self.labels_of(self._chosen(n - len(drawn)))])
+        others = self.labels_of(self._chosen(n - len(drawn))) if labels is not None else None
+        if labels is not None and others is not None:
+            labels = torch.cat([labels, others])
         with mixed_precision(torch.device("cpu"), True):
             codes = self.pair.codes(self.latents(drawn))
             codes = torch.cat([codes, self.pair.random_codes(n - len(drawn), recipe.mixing_prob, self.rng)])

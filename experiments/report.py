@@ -10,7 +10,7 @@ from textwrap import fill
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
 from experiments.metric_names import REGIONS
-from experiments.rows import NAMES, SHORT, groups, reference_table, table
+from experiments.rows import NAMES, SHORT, groups, label_table, reference_table, table
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -32,6 +32,7 @@ SECTIONS = {
     "encoder": "Encoder resolutions into the bank, without decoder, ×4",
     "remedies": "Without adversarial loss, ×8",
     "skip": "The output added to the enlarged input, ×8",
+    "recipe": "Parts of other methods' recipes, one at a time, ×8",
     "diffusion": "A diffusion model as the bank, ×8",
     "diffusion-x16": "A diffusion model as the bank, ×16",
     "dictionary": "A dictionary of components, ×8",
@@ -44,6 +45,7 @@ CAPTIONS = {
     "x16.png": "The first test images, ×16, seed 0:",
     "failures_x16.png": "Failures, ×16: the highest LPIPS of GLEAN, worst first:",
     "encoder.png": "Where the encoder's features go into the bank, ×4, without decoder:",
+    "classes.png": "One model for nine classes, ×8, with a wrong and the right label:",
     "inversion.png": "GAN inversion, ×8:",
     "benefit.png": "Where the benefit lives: what the pre-trained bank saves in LPIPS, with the spread over the seeds:",
 }
@@ -99,6 +101,7 @@ def draw_figures(summary: Summary) -> None:
             figures.sheet(systems, list(failures), labels, FIGURES / f"failures_x{scale}.png")
     encoder = {NAMES[run.system]: run for run in TABLES["encoder"] if run.seed == 0}
     figures.sheet(encoder, range(figures.ROWS), few, FIGURES / "encoder.png")
+    figures.class_sheet(Experiment("biggan", "emoji"), FIGURES / "classes.png")
     inversion = {NAMES[run.system]: run for run in TABLES["inversion"]}
     if all(figures.outputs(run) is not None for run in inversion.values()):
         inversion["GLEAN"] = Experiment("glean")
@@ -126,6 +129,8 @@ def sections(summary: Summary) -> str:
             parts += ["PSNR by region of the face:", table(by_region, REGIONS, costs=False, stage="regions")]
     if referred := reference_table(TABLES["references"], summary):
         parts += ["### References: right, none, wrong", referred]
+    if labelled := label_table(TABLES["classes"], summary):
+        parts += ["### One model for nine classes of emoji: the label", labelled, *estimated_labels(summary)]
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
         parts += ["### GAN inversion, ×8, on the first 48 test images", inverted]
@@ -133,6 +138,13 @@ def sections(summary: Summary) -> str:
     if trained := table(groups(headline(summary), summary, stage), costs=False, stage=stage):
         parts += ["The trained systems on the same images:", trained]
     return "\n\n".join(part for part in parts if part)
+
+
+def estimated_labels(summary: Summary) -> list[str]:
+    """How often the labels are right that a network estimates from its inputs."""
+    bank = summary.of("biggan", domain="emoji")
+    top1 = bank.average("top1") if bank else None
+    return [] if top1 is None else [f"Top-1 accuracy of the estimated labels: {top1:.3f}."]
 
 
 def page(summary: Summary, first: Summary) -> str:

@@ -16,6 +16,7 @@ from experiments.emoji_data import CLASS_NAMES as EMOJI_CLASSES
 from experiments.experiment import WORK, Experiment, diffusion_folder
 from glean_ext import checkpoints
 from glean_ext.networks import (
+    GLEANBigGAN,
     GLEANDiffusion,
     GLEANStyleGANv2,
     LightGLEANStyleGANv2,
@@ -28,6 +29,10 @@ from glean_ext.networks.banks.biggan_spec import BigGANSpec
 TRUNK: dict[str, Any] = {"rrdb_channels": 32, "num_rrdbs": 1}  # of the encoder
 SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
 EMOJI_WIDTHS: dict[str, Any] = {"channel_multiplier": 0.1875, "max_channels": 96}
+
+
+def pretrained(file: str, prefix: str) -> dict[str, str]:
+    return {"type": "Pretrained", "checkpoint": file, "prefix": prefix}
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Bank:
         return net
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
-        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
+        return pretrained(self.file, prefix)
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
@@ -74,8 +79,16 @@ class BigGANBank:
     sizes: BigGANSpec
     discriminator_channels: int
 
-    def init_cfg(self) -> dict[str, str]:
-        return {"type": "Pretrained", "checkpoint": self.file, "prefix": "generator_ema"}
+    def discriminator(self) -> nn.Module:
+        from experiments.biggan_pair import BigGANPair
+
+        net = BigGANPair(self.sizes, self.discriminator_channels).discriminator
+        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
+        channels_last(net)
+        return net
+
+    def init_cfg(self, prefix: str) -> dict[str, str]:
+        return pretrained(self.file, prefix)
 
 
 BIGGAN_BANKS = {
@@ -101,6 +114,9 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-random-skip": {**WARM, "bank_init": "random"},
     "glean-no-bank-skip": {**SLIM, "bank": "absent"},
     "glean-references": {**WARM, "references": True},
+    **dict.fromkeys(("glean-lpips", "glean-unet", "glean-features"), WARM),  # of experiments.recipe, as the next two
+    "glean-pyramid": {**WARM, "pyramid": True},
+    "glean-gate": {**WARM, "fidelity_gate": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
@@ -113,6 +129,9 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
     16: {"rrdb_channels": 36, "num_rrdbs": 3},
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
+# GLEAN on a BigGAN of many classes.
+CLASSES: dict[str, dict[str, Any]] = {"biggan": SLIM, "biggan-random": {**SLIM, "bank_init": "random"}}
+CLASS_BANK = "emoji-classes"
 # GLEAN on the diffusion model that experiments.train_diffusion trains; its encoder is wider, for the same reason.
 DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion": {},
@@ -162,11 +181,16 @@ def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
 
+def discriminator_bank(experiment: Experiment) -> Bank | BigGANBank:
+    """The bank whose discriminator a training starts from."""
+    return BIGGAN_BANKS[CLASS_BANK] if experiment.system in CLASSES else BANKS[experiment.domain]
+
+
 def bank_file(experiment: Experiment) -> str:
     """The weights of the bank, whether the system uses them or has random ones instead."""
     if experiment.system in DIFFUSION:
         return str(diffusion_folder(experiment.domain) / "unet" / "diffusion_pytorch_model.safetensors")
-    return bank_of(experiment).file
+    return discriminator_bank(experiment).file if experiment.system in CLASSES else bank_of(experiment).file
 
 
 def build(experiment: Experiment) -> nn.Module:
@@ -186,6 +210,8 @@ def build(experiment: Experiment) -> nn.Module:
         changes = {**DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
         net = GLEANDiffusion(SIZE // experiment.scale, SIZE, pipeline, DIFFUSION_TIMESTEP, **changes)
         net.init_weights()
+    elif name in CLASSES:
+        net = of_classes(name, experiment.scale, BIGGAN_BANKS[CLASS_BANK])
     elif name in GLEAN or name in LIGHT:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:
@@ -204,6 +230,15 @@ def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
     net.init_weights()
     return OnBicubic(net) if name.endswith("-skip") else net
+
+
+def of_classes(name: str, scale: int, bank: BigGANBank) -> nn.Module:
+    """GLEAN on a BigGAN, with its weights or random ones."""
+    sizes = {key: value for key, value in vars(bank.sizes).items() if key != "out_size"}
+    init_cfg = None if CLASSES[name].get("bank_init") == "random" else bank.init_cfg("generator_ema")
+    net = GLEANBigGAN(SIZE // scale, SIZE, init_cfg=init_cfg, **{**sizes, **TRUNK, **CLASSES[name]})
+    net.init_weights()
+    return net
 
 
 def from_scratch(name: str, scale: int) -> nn.Module:

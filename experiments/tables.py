@@ -11,8 +11,11 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
+NO_EMA = Budget(ema_half_life=1e-3)  # steps: the weights as they are
+RECIPE = ("glean-lpips", "glean-unet", "glean-features", "glean-pyramid", "glean-gate")
+CLASSES = ("biggan", "biggan-random")
 # of experiments.train_banks and train_diffusion
-NEED_BANKS = ("quality", "category", "diffusion", "diffusion-x16", "references")
+NEED_BANKS = ("quality", "category", "classes", "diffusion", "diffusion-x16", "references")
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -40,6 +43,7 @@ TABLES: dict[str, list[Experiment]] = {
         for system in ("glean", "glean-random", "srgan", "esrgan", "glean-no-bank")
     ],
     "skip": seeds("glean-skip", "glean-random-skip", "glean-no-bank-skip"),
+    "recipe": [Experiment("glean"), Experiment("glean", budget=NO_EMA, variant="no_ema"), *map(Experiment, RECIPE)],
     "diffusion": [*seeds("diffusion", "diffusion-random"), *seeds("diffusion-lora")],
     "diffusion-x16": seeds("diffusion", "diffusion-random", scale=16),
     "quality": [
@@ -60,4 +64,5 @@ TABLES: dict[str, list[Experiment]] = {
         Experiment("glean", "emoji", bank="cartoons"),
         Experiment("glean", "cartoons", bank="emoji"),
     ],
+    "classes": [Experiment(system, "emoji") for system in ("bicubic", *CLASSES)],
 }

@@ -95,7 +95,7 @@ def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
     return StyleGAN2Pair(bank.arguments, augment)
 
 
-def export(training: BankTraining, name: str) -> None:
+def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:
     """Write the averaged generator and the discriminator as a bank file, and a sheet of samples beside it."""
     sheet = training.pair.sheet(training.ema)
     tensors = {
@@ -103,9 +103,8 @@ def export(training: BankTraining, name: str) -> None:
         for prefix, net in (("generator_ema", training.ema), ("discriminator", training.discriminator))
         for key, value in net.state_dict().items()
     }
-    facts = {"source": SOURCES[PLANS[name].domain], "images_shown": str(training.images_shown)}
-    target = Path({**BANKS, **BIGGAN_BANKS}[name].file)
-    checkpoints.save(tensors, target, {**facts, "recipe": json.dumps(vars(training.recipe))})
+    facts = {"images_shown": str(training.images_shown), "recipe": json.dumps(vars(training.recipe))}
+    checkpoints.save(tensors, target, {"source": source, **facts})
     with atomic_path(target.with_suffix(".png")) as partial:
         sheet.save(partial, "PNG")
 
@@ -123,7 +122,7 @@ def main() -> None:
         part = domains.load(plan.domain).parts["train"]
         training = BankTraining(part.images, plan, bank, part.classes if isinstance(bank, BigGANBank) else None)
         demo_bank.run_training(training, Path("work_dirs") / f"{name}_bank")
-        export(training, name)
+        save(training, Path(bank.file), SOURCES[plan.domain])
 
 
 if __name__ == "__main__":
