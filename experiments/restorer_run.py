@@ -82,7 +82,7 @@ def bank_training(experiment: Experiment) -> dict[str, int]:
     return json.loads(file.read_text()) if experiment.system in DIFFUSION and file.exists() else {}
 
 
-def given(experiment: Experiment, part: Part, which: str) -> dict[str, Tensor | None]:
+def given(experiment: Experiment, part: Part, which: str) -> dict[str, Any]:
     """What a network gets beside a part's images, the ``"right"`` or the ``"wrong"`` or none: references or labels."""
     if experiment.system in WITH_REFERENCES:
         return {"references": pictures(part, which)}

@@ -116,9 +116,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    known: dict[str, Bank | BigGANBank] = {**BANKS, **BIGGAN_BANKS}
     for name in args.banks:
         plan = PLANS[name]
-        bank = {**BANKS, **BIGGAN_BANKS}[name]
+        bank = known[name]
         part = domains.load(plan.domain).parts["train"]
         training = BankTraining(part.images, plan, bank, part.classes if isinstance(bank, BigGANBank) else None)
         demo_bank.run_training(training, Path("work_dirs") / f"{name}_bank")

@@ -113,8 +113,9 @@ class Training:
         losses = {"mse": F.mse_loss(image, gt)}
         if logits is not None:
             losses["label"] = label_losses(logits, given["label"], LABEL_WEIGHT)["loss_label"]
-        if getattr(self.network, "pyramid", None) is not None and self.steps < self.budget.pixel_steps:
-            losses["pyramid"] = recipe.PYRAMID_WEIGHT * pyramid_loss(self.network.pyramid_images, gt)
+        images: list[Tensor] = getattr(self.network, "pyramid_images", [])
+        if images and self.steps < self.budget.pixel_steps:
+            losses["pyramid"] = recipe.PYRAMID_WEIGHT * pyramid_loss(images, gt)
         return image, losses
 
     def _schedule(self) -> float:
