@@ -68,8 +68,9 @@ class PCACodes:
         """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included."""
         flat = torch.cat([images, images.flip(3)]).flatten(1)  # (2M, 3HW)
         self.mean = flat.mean(0)
-        torch.manual_seed(0)
-        _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
         self.project = basis / ((flat - self.mean) @ basis).std(0)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class Pair(Protocol):
         ...
 
     def sheet(self, ema: nn.Module) -> Image.Image:
-        """Samples of the averaged generator, which is made ready for use."""
+        """Samples of the averaged generator, which is then ready for use."""
         ...
 
 
@@ -218,9 +219,8 @@ class BankTraining:
         self.discriminator.requires_grad_(False)
         mixed = self.images_shown < recipe.drawing_images + recipe.mixed_images
         drawn, labels = self._reals(n // 2 if mixed else 0)
-        others = self.labels_of(self._chosen(n - len(drawn))) if labels is not None else None
-        if labels is not None and others is not None:
-            labels = torch.cat([labels, others])
+        if labels is not None and self.labels is not None:
+            labels = torch.cat([labels, self.labels[self._chosen(n - len(drawn))]])
         with mixed_precision(torch.device("cpu"), True):
             codes = self.pair.codes(self.latents(drawn))
             codes = torch.cat([codes, self.pair.random_codes(n - len(drawn), recipe.mixing_prob, self.rng)])
@@ -253,15 +253,12 @@ class BankTraining:
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
         batch = self.images[index].float() / 127.5 - 1
         batch = torch.where(flip, batch.flip(3), batch).contiguous(memory_format=torch.channels_last)
-        return batch, self.labels_of(index)
+        return batch, None if self.labels is None else self.labels[index]
 
     def _chosen(self, n: int) -> Tensor:
         if self.labels is None or not n:
             return torch.randint(len(self.images), (n,), generator=self.rng)
         return torch.multinomial(self.shares, n, replacement=True, generator=self.rng)
-
-    def labels_of(self, index: Tensor) -> Tensor | None:
-        return None if self.labels is None else self.labels[index]
 
     def start_from(self, shipped: str) -> None:
         """Take over a shipped bank's weights and its number of images shown; the optimisers start from zero."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from experiments import measure, recipe, systems
+from experiments import measure, recipe, restorer_run, systems
 from experiments.biggan_pair import BigGANPair, take_statistics
 from experiments.domains import Domain, Part
 from experiments.emoji_data import CLASS_NAMES
@@ -71,8 +72,8 @@ def test_classes_are_shown_by_the_root_of_their_size(domain: Domain) -> None:
     few = torch.zeros(20, dtype=torch.long).index_fill(0, torch.tensor([0, 1]), 1)  # 18 of class 0, 2 of class 1
     bank = BigGANBank("", SIZES, discriminator_channels=2)
     trained = BankTraining(domain.parts["train"].images, PLAN, bank, few)
-    shown = trained.labels_of(trained._chosen(4000))
-    assert shown is not None and shown.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    shown = few[trained._chosen(4000)]
+    assert shown.float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize("system", ["biggan", "biggan-random"])
@@ -93,6 +94,23 @@ def test_the_restorer_trains_with_labels(
     )
     assert not torch.equal(right, wrong)
     assert 0 <= measure.top1(state.network, state.lq, part.classes, CPU) <= 1
+
+
+def test_a_run_measures_each_kind_of_label(
+    bank: BigGANBank, domain: Domain, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+    monkeypatch.setattr(restorer_run, "hashes", lambda experiment: {})
+    judge = SimpleNamespace(
+        lpips_distance=lambda images, gt: [0.5],
+        measure=lambda images, scale: ({"mean": float(images.double().mean())}, []),
+    )
+    monkeypatch.setattr(measure, "judge", lambda name: judge)
+    monkeypatch.setattr(measure, "seconds_per_image", lambda *_: 0.0)
+    experiment = Experiment("biggan", "emoji", budget=replace(TINY, full_steps=2))
+    result = restorer_run.trained(experiment, domain, CPU, lambda text: None)
+    assert len({result[name]["mean"] for name in ("metrics", "metrics_none", "metrics_wrong")}) == 3
+    assert 0 <= result["top1"] <= 1 and set(result["other_images"]) == {"none", "wrong"}
 
 
 def test_wrong_labels_are_wrong_and_of_all_classes() -> None:
