@@ -1,11 +1,12 @@
 """Train the demo bank: a narrow StyleGAN2 on the cartoon faces, on a CPU.
 
 Training has three stages. In the first, the generator learns to draw each training image from its PCA coordinates,
-scaled to unit variance, which replace the latent code. An L1 loss teaches it the domain at a quarter of the cost of
-adversarial steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with
-fixed codes). The other two are StyleGAN2's training, which makes images from random codes realistic: non-saturating
-loss, lazy R1, style mixing, an average of the weights (Karras et al., CVPR 2020). In the second stage the L1 loss
-applies to half of each batch, which keeps the variety; in the third all images come from random codes.
+scaled to unit variance, which replace the latent code (and from its class, where there are classes). An L1 loss teaches
+it the domain at a quarter of the cost of adversarial steps (the idea of Bojanowski et al., "Optimizing the Latent Space
+of Generative Networks", ICML 2018, with fixed codes). The other two are StyleGAN2's training, which makes images from
+random codes realistic: non-saturating loss, lazy R1, style mixing, an average of the weights (Karras et al., CVPR
+2020). In the second stage the L1 loss applies to half of each batch, which keeps the variety; in the third all images
+come from random codes.
 """
 
 from __future__ import annotations
@@ -62,20 +63,34 @@ class Recipe:
 
 
 class PCACodes:
-    """The first principal coordinates of images, with unit variance: a linear substitute for an inverse generator."""
+    """The first principal coordinates of images, with unit variance: a linear substitute for an inverse generator.
 
-    def __init__(self, images: Tensor, dimensions: int):
-        """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included."""
+    With classes, mean and variance are those of the images of each class: a code says what distinguishes an image from
+    others of its class, and the generator has to take from the class what they have in common.
+    """
+
+    def __init__(self, images: Tensor, dimensions: int, labels: Tensor | None = None):
+        """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included. ``labels``: (M,), their classes."""
         flat = torch.cat([images, images.flip(3)]).flatten(1)  # (2M, 3HW)
         self.mean = flat.mean(0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
-        self.project = basis / ((flat - self.mean) @ basis).std(0)
+        codes = (flat - self.mean) @ basis  # (2M, S)
+        self.project = basis / codes.std(0)
+        self.of_classes: list[tuple[Tensor, Tensor]] = []  # mean and deviation of each class
+        if labels is not None:
+            both = torch.cat([labels, labels])
+            parts = [codes[both == label] / codes.std(0) for label in range(int(labels.max()) + 1)]
+            self.of_classes = [(part.mean(0), part.std(0)) for part in parts]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, S)"""
-        return (images.flatten(1) - self.mean) @ self.project
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] and their classes (N,) -> (N, S)"""
+        codes = (images.flatten(1) - self.mean) @ self.project
+        if labels is None or not len(labels):
+            return codes
+        means, deviations = (torch.stack([self.of_classes[label][i] for label in labels.tolist()]) for i in (0, 1))
+        return (codes - means) / deviations
 
 
 class Pair(Protocol):
@@ -172,7 +187,7 @@ class BankTraining:
         torch.manual_seed(recipe.seed)
         self.pair = pair()
         self.generator, self.discriminator = self.pair.generator, self.pair.discriminator
-        self.latents = PCACodes(images.float() / 127.5 - 1, self.pair.latent_channels)
+        self.latents = PCACodes(images.float() / 127.5 - 1, self.pair.latent_channels, labels)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         for net in self.generator, self.discriminator, self.ema:
             channels_last(net)
@@ -209,7 +224,7 @@ class BankTraining:
 
     def _drawing_step(self, reals: Tensor, labels: Tensor | None) -> dict[str, float]:
         with mixed_precision(torch.device("cpu"), True):
-            drawn = self.pair.images(self.pair.codes(self.latents(reals)), labels)
+            drawn = self.pair.images(self.pair.codes(self.latents(reals, labels)), labels)
         loss = self.drawing_loss(drawn, reals)
         _update(self.g_optim, loss)
         return {"drawing": loss.item()}
@@ -219,10 +234,11 @@ class BankTraining:
         self.discriminator.requires_grad_(False)
         mixed = self.images_shown < recipe.drawing_images + recipe.mixed_images
         drawn, labels = self._reals(n // 2 if mixed else 0)
+        latents = self.latents(drawn, labels)
         if labels is not None and self.labels is not None:
             labels = torch.cat([labels, self.labels[self._chosen(n - len(drawn))]])
         with mixed_precision(torch.device("cpu"), True):
-            codes = self.pair.codes(self.latents(drawn))
+            codes = self.pair.codes(latents)
             codes = torch.cat([codes, self.pair.random_codes(n - len(drawn), recipe.mixing_prob, self.rng)])
             fakes = self.pair.images(codes, labels)
             g_loss = F.softplus(-self.pair.logits(fakes, labels)).mean()
