@@ -16,8 +16,8 @@ evidence: $(VENV)/installed
 	$(BIN)/python -m experiments.run all --jobs $(JOBS)
 	$(BIN)/python -m experiments.report
 	$(BIN)/python -m experiments.emoji_data
-	$(BIN)/python -m experiments.train_banks emoji cartoons-30k cartoons-100k
-	$(BIN)/python -m experiments.run quality category --jobs $(JOBS)
+	$(BIN)/python -m experiments.train_banks emoji emoji-classes cartoons-30k cartoons-100k
+	$(BIN)/python -m experiments.run quality category classes --jobs $(JOBS)
 	$(BIN)/python -m experiments.report
 
 # At most 8 minutes on a GPU. make gpu DEVICE=cpu SMALL=1 only shows that every part runs.

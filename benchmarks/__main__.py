@@ -3,6 +3,8 @@
 infer    a forward pass of a network that is prepared for inference
 train    a training step
 data     loading a training sample: decoding, making the low-resolution image, the whole pipeline
+degradations
+         making inputs for blind restoration, by preset
 backends PyTorch beside onnxruntime and OpenVINO, and the last section of docs/performance.md
 page     docs/performance.md and its plot, from one run (about an hour)
 gpu      docs/performance_gpu.md: all of it on a GPU, in at most 8 minutes (make gpu)
@@ -23,6 +25,7 @@ from benchmarks.options import (
     BackendOptions,
     ComparisonOptions,
     DataOptions,
+    DegradationOptions,
     GPUOptions,
     MeasureOptions,
     Options,
@@ -74,6 +77,10 @@ def make_parser() -> cli.Parser:
     page = commands.choices["page"]
     page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    degradations = commands.add_parser("degradations")
+    degradations.add_argument("--size", type=int, default=512, help="side of the images (default: %(default)s)")
+    degradations.add_argument("--images", type=int, default=50, help="for each preset (default: %(default)s)")
+    degradations.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
     gpu = commands.add_parser("gpu")
     gpu.add_argument("--device", default="cuda", help="default: %(default)s; cpu with --small is a dry run")
     gpu.add_argument("--small", action="store_true", help="tiny networks, which only show that every part runs")
@@ -91,6 +98,10 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
         folder = ROOT / ("work_dirs" if args.small else "docs")
         output = args.output or folder / "performance_gpu.md"
         return GPUOptions(args.device, args.small, output, tuple(args.parts)), None
+    if args.command == "degradations":
+        if args.size < 64 or args.images < 1:
+            cli.fail("--size must be at least 64, and --images at least 1.")
+        return DegradationOptions(args.size, args.images), args.json
     if min(args.repeats, getattr(args, "batch", 1), *getattr(args, "batches", [])) < 1:
         cli.fail("--repeats, --batch and --batches must be at least 1.")
     if args.command == "data":

@@ -12,10 +12,18 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from benchmarks import backends, comparison, data_loading, page
+from benchmarks import backends, comparison, data_loading, degradation_speed, page
 from benchmarks.cases import Case, sides
 from benchmarks.measure import as_json
-from benchmarks.options import NETWORKS, BackendOptions, ComparisonOptions, DataOptions, Options, PageOptions
+from benchmarks.options import (
+    NETWORKS,
+    BackendOptions,
+    ComparisonOptions,
+    DataOptions,
+    DegradationOptions,
+    Options,
+    PageOptions,
+)
 from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.onnx_backend import OnnxBackend
@@ -129,6 +137,13 @@ def run_data(options: DataOptions, console: Console) -> dict[str, Any]:
     return report
 
 
+def run_degradations(options: DegradationOptions, console: Console) -> dict[str, Any]:
+    """The command ``degradations``."""
+    report = degradation_speed.measure_presets(options.size, options.images, console)
+    degradation_speed.print_report(report, console)
+    return report
+
+
 def run_page(options: PageOptions, console: Console) -> dict[str, Any]:
     """The command ``page``."""
     report = page.measure_page(options.batches, options.repeats, console)
@@ -147,6 +162,7 @@ def run_backends(options: BackendOptions, console: Console) -> dict[str, Any]:
 COMMANDS: dict[type, Callable[[Any, Console], dict[str, Any]]] = {
     ComparisonOptions: run_comparison,
     DataOptions: run_data,
+    DegradationOptions: run_degradations,
     PageOptions: run_page,
     BackendOptions: run_backends,
 }

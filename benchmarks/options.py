@@ -79,6 +79,14 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class DegradationOptions:
+    """The command ``degradations``: side of the images, and images for each preset."""
+
+    size: int
+    images: int
+
+
+@dataclass(frozen=True)
 class PageOptions:
     """The command ``page``: batch sizes at the smallest output, timed runs of each candidate, and the page's path."""
 
@@ -131,4 +139,4 @@ class GPUOptions:
     parts: tuple[str, ...] = ()
 
 
-Options = ComparisonOptions | DataOptions | PageOptions | BackendOptions | GPUOptions
+Options = ComparisonOptions | DataOptions | DegradationOptions | PageOptions | BackendOptions | GPUOptions

@@ -1,13 +1,23 @@
-# A narrow BigGAN of six classes of emoji, by MMagic's trainer: the bank of glean_biggan_x8_emoji.py. The average is the
-# bank: init_cfg=dict(type='Pretrained', checkpoint=<iter_N.pth>, prefix='generator_ema').
+# A narrow BigGAN of nine classes of emoji, by MMagic's trainer, without self-attention. On a CPU
+# python -m experiments.train_banks emoji-classes is faster: it learns to draw the images first. The average is a bank for
+# glean_biggan_x8_emoji.py: init_cfg=dict(type='Pretrained', checkpoint=<iter_N.pth>, prefix='generator_ema').
 _base_ = ['_base_/runtime.py', '_base_/emoji.py']
 
 model = dict(
     type='BigGAN',
-    num_classes=6,
+    num_classes=9,
     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    generator=dict(type='BigGANGenerator', output_scale=64, auto_sync_bn=False, **_base_.emoji_bank),
-    discriminator=dict(type='BigGANDiscriminator', input_scale=64, num_classes=6, base_channels=16),
+    generator=dict(
+        type='BigGANGenerator',
+        output_scale=64,
+        auto_sync_bn=False,
+        arch_cfg=dict(
+            in_channels=[128, 128, 64, 32],
+            out_channels=[128, 64, 32, 16],
+            upsample=[True] * 4,
+            attention=[False] * 4),
+        **_base_.emoji_bank),
+    discriminator=dict(type='BigGANDiscriminator', input_scale=64, num_classes=9, base_channels=12),
     generator_steps=1,
     discriminator_steps=1,
     ema_config=dict(type='ExponentialMovingAverage', interval=1, momentum=1e-3, update_buffers=True),

@@ -1,5 +1,5 @@
-# 8x8 -> 64x64 emoji of six classes in one model, at the size of the demonstration. Its bank comes from
-# bank_biggan_emoji_64.py.
+# 8x8 -> 64x64 emoji of nine classes in one model, at the size of the demonstration. Its bank comes from
+# python -m experiments.train_banks emoji-classes, or bank_biggan_emoji_64.py.
 _base_ = ['demo_glean_x8.py', '_base_/emoji.py']
 
 model = dict(
@@ -13,7 +13,10 @@ model = dict(
         num_rrdbs=1,
         max_channels=80,
         init_cfg=dict(
-            type='Pretrained', checkpoint='work_dirs/bank_biggan_emoji_64/iter_50000.pth', prefix='generator_ema'),
+            type='Pretrained',
+            checkpoint='work_dirs/evidence/emoji-classes_bank.safetensors',
+            prefix='generator_ema'),
+        attention_at=[],
         **_base_.emoji_bank),
     discriminator=dict(init_cfg=None),
 )

@@ -1,32 +1,35 @@
 """Train the demo bank: a narrow StyleGAN2 on the cartoon faces, on a CPU.
 
 Training has three stages. In the first, the generator learns to draw each training image from its PCA coordinates,
-scaled to unit variance, which replace the latent code. An L1 loss teaches it the domain at a quarter of the cost of
-adversarial steps (the idea of Bojanowski et al., "Optimizing the Latent Space of Generative Networks", ICML 2018, with
-fixed codes). The other two are StyleGAN2's training, which makes images from random codes realistic: non-saturating
-loss, lazy R1, style mixing, an average of the weights (Karras et al., CVPR 2020). In the second stage the L1 loss
-applies to half of each batch, which keeps the variety; in the third all images come from random codes.
+scaled to unit variance, which replace the latent code (and from its class, where there are classes). An L1 loss teaches
+it the domain at a quarter of the cost of adversarial steps (the idea of Bojanowski et al., "Optimizing the Latent Space
+of Generative Networks", ICML 2018, with fixed codes). The other two are StyleGAN2's training, which makes images from
+random codes realistic: non-saturating loss, lazy R1, style mixing, an average of the weights (Karras et al., CVPR
+2020). In the second stage the L1 loss applies to half of each batch, which keeps the variety; in the third all images
+come from random codes.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.models.stylegan2_trainer_bank import mixed_codes
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
+from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.progress import ProgressBar
@@ -60,41 +63,131 @@ class Recipe:
 
 
 class PCACodes:
-    """The first principal coordinates of images, with unit variance: a linear substitute for an inverse generator."""
+    """The first principal coordinates of images, with unit variance: a linear substitute for an inverse generator.
 
-    def __init__(self, images: Tensor, dimensions: int):
-        """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included."""
+    With classes, mean and variance are those of the images of each class: a code says what distinguishes an image from
+    others of its class, and the generator has to take from the class what they have in common.
+    """
+
+    def __init__(self, images: Tensor, dimensions: int, labels: Tensor | None = None):
+        """``images``: (M, 3, H, W) in [-1, 1]; their mirror images are included. ``labels``: (M,), their classes."""
         flat = torch.cat([images, images.flip(3)]).flatten(1)  # (2M, 3HW)
         self.mean = flat.mean(0)
-        torch.manual_seed(0)
-        _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
-        self.project = basis / ((flat - self.mean) @ basis).std(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, _, basis = torch.pca_lowrank(flat - self.mean, dimensions, center=False, niter=4)  # (3HW, S)
+        codes = (flat - self.mean) @ basis  # (2M, S)
+        self.project = basis / codes.std(0)
+        self.of_classes: list[tuple[Tensor, Tensor]] = []  # mean and deviation of each class
+        if labels is not None:
+            both = torch.cat([labels, labels])
+            parts = [codes[both == label] / codes.std(0) for label in range(int(labels.max()) + 1)]
+            self.of_classes = [(part.mean(0), part.std(0)) for part in parts]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, S)"""
-        return (images.flatten(1) - self.mean) @ self.project
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] and their classes (N,) -> (N, S)"""
+        codes = (images.flatten(1) - self.mean) @ self.project
+        if labels is None or not len(labels):
+            return codes
+        means, deviations = (torch.stack([self.of_classes[label][i] for label in labels.tolist()]) for i in (0, 1))
+        return (codes - means) / deviations
+
+
+class Pair(Protocol):
+    """A generator and its discriminator, as the training uses them. Labels are None where there are no classes."""
+
+    latent_channels: int
+    augmentation: Augmentation | None  # of what the discriminator sees
+
+    @property
+    def generator(self) -> nn.Module: ...
+
+    @property
+    def discriminator(self) -> nn.Module: ...
+
+    def codes(self, latents: Tensor) -> Tensor:
+        """Latent codes (N, S) -> what :meth:`images` takes, of which batches can be joined."""
+        ...
+
+    def random_codes(self, n: int, mixing_prob: float, rng: torch.Generator) -> Tensor: ...
+
+    def images(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """(N, ...), (N,) -> (N, 3, H, W) about [-1, 1], of the generator in training"""
+        ...
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """(N, 3, H, W), (N,) -> (N, 1)"""
+        ...
+
+    def sheet(self, ema: nn.Module) -> Image.Image:
+        """Samples of the averaged generator, which is then ready for use."""
+        ...
+
+
+class StyleGAN2Pair:
+    """StyleGAN2 without classes.
+
+    Args:
+        bank: Arguments of the generator; those of the shipped one.
+        augment: Arguments of the discriminator's augmentation; None: it sees the images as they are.
+    """
+
+    def __init__(self, bank: dict[str, Any] = BANK, augment: dict | None = None):
+        self.generator = StyleGAN2Generator(SIZE, **bank)
+        widths = {name: bank[name] for name in WIDTHS}
+        self.discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
+        self.augmentation = self.discriminator.augmentation
+        self.latent_channels = bank["style_channels"]
+
+    def codes(self, latents: Tensor) -> Tensor:
+        """(N, S) -> (N, K, S)"""
+        return self.generator.style_mapping(latents)[:, None].expand(-1, self.generator.num_latents, -1)
+
+    def random_codes(self, n: int, mixing_prob: float, rng: torch.Generator) -> Tensor:
+        """Style codes of random latents, some mixed from two: (n, K, S)"""
+        latents = torch.randn(2 * n, self.latent_channels, generator=rng)
+        return mixed_codes(self.generator, latents[:n], latents[n:], mixing_prob, rng)
+
+    def images(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        return self.generator.synthesis(codes, fresh_noise=True)
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return self.discriminator(images)
+
+    def sheet(self, ema: nn.Module) -> Image.Image:
+        return sample_sheet(cast(StyleGAN2Generator, ema))
 
 
 class BankTraining:
     """The state of a run: both networks, the average of the weights, both optimisers, and the images shown so far."""
 
-    def __init__(self, images: Tensor, recipe: Recipe, bank: dict[str, Any] = BANK, augment: dict | None = None):
+    def __init__(
+        self,
+        images: Tensor,
+        recipe: Recipe,
+        pair: Callable[[], Pair] = StyleGAN2Pair,
+        labels: Tensor | None = None,
+        drawing_loss: Callable[[Tensor, Tensor], Tensor] = F.l1_loss,
+    ):
         """Start with random weights.
 
         Args:
             images: (M, 3, 64, 64), uint8, RGB.
             recipe: The settings of the run.
-            bank: Arguments of the generator; those of the shipped one.
-            augment: Arguments of the discriminator's augmentation; None: it sees the images as they are.
+            pair: Makes the networks.
+            labels: (M,), the class of each image. Each class is then shown in proportion to the root of its images, so
+                that large ones do not displace small ones.
+            drawing_loss: Of drawn images and those of the training, both (N, 3, 64, 64) in [-1, 1].
         """
         self.recipe = recipe
-        self.images = images
-        self.codes = PCACodes(images.float() / 127.5 - 1, bank["style_channels"])
+        self.images, self.labels, self.drawing_loss = images, labels, drawing_loss
+        if labels is not None:
+            self.shares = labels.bincount().float().rsqrt()[labels]  # (M,)
         self.rng = torch.Generator().manual_seed(recipe.seed)
         torch.manual_seed(recipe.seed)
-        self.generator = StyleGAN2Generator(SIZE, **bank)
-        widths = {name: bank[name] for name in WIDTHS}
-        self.discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
+        self.pair = pair()
+        self.generator, self.discriminator = self.pair.generator, self.pair.discriminator
+        self.latents = PCACodes(images.float() / 127.5 - 1, self.pair.latent_channels, labels)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         for net in self.generator, self.discriminator, self.ema:
             channels_last(net)
@@ -118,7 +211,7 @@ class BankTraining:
         for optim in self.g_optim, self.d_optim:
             optim.param_groups[0]["lr"] = self.recipe.final_lr + (self.recipe.lr - self.recipe.final_lr) * left
         if self.images_shown < self.recipe.drawing_images:
-            losses = self._drawing_step(self._reals(self.recipe.batch_size))
+            losses = self._drawing_step(*self._reals(self.recipe.batch_size))
         else:
             losses = self._adversarial_step()
         decay = 0.5 ** (self.recipe.batch_size / self.recipe.ema_half_life)
@@ -129,34 +222,39 @@ class BankTraining:
             raise FloatingPointError(f"the losses are not finite after {self.images_shown} images: {losses}")
         return losses
 
-    def _drawing_step(self, reals: Tensor) -> dict[str, float]:
+    def _drawing_step(self, reals: Tensor, labels: Tensor | None) -> dict[str, float]:
         with mixed_precision(torch.device("cpu"), True):
-            drawn = self.generator(self.codes(reals), fresh_noise=True)
-        loss = F.l1_loss(drawn, reals)
+            drawn = self.pair.images(self.pair.codes(self.latents(reals, labels)), labels)
+        loss = self.drawing_loss(drawn, reals)
         _update(self.g_optim, loss)
-        return {"l1": loss.item()}
+        return {"drawing": loss.item()}
 
     def _adversarial_step(self) -> dict[str, float]:
         recipe, n = self.recipe, self.recipe.batch_size
         self.discriminator.requires_grad_(False)
-        drawn = self._reals(n // 2 if self.images_shown < recipe.drawing_images + recipe.mixed_images else 0)
+        mixed = self.images_shown < recipe.drawing_images + recipe.mixed_images
+        drawn, labels = self._reals(n // 2 if mixed else 0)
+        latents = self.latents(drawn, labels)
+        if labels is not None and self.labels is not None:
+            labels = torch.cat([labels, self.labels[self._chosen(n - len(drawn))]])
         with mixed_precision(torch.device("cpu"), True):
-            codes = self.generator.style_mapping(self.codes(drawn))[:, None]  # (D, 1, S)
-            codes = torch.cat([codes.expand(-1, self.generator.num_latents, -1), self._random_codes(n - len(drawn))])
-            fakes = self.generator.synthesis(codes, fresh_noise=True)
-            g_loss = F.softplus(-self.discriminator(fakes)).mean()
+            codes = self.pair.codes(latents)
+            codes = torch.cat([codes, self.pair.random_codes(n - len(drawn), recipe.mixing_prob, self.rng)])
+            fakes = self.pair.images(codes, labels)
+            g_loss = F.softplus(-self.pair.logits(fakes, labels)).mean()
         loss = g_loss
         if len(drawn):
-            loss = loss + recipe.drawing_weight * F.l1_loss(fakes[: len(drawn)], drawn)
+            loss = loss + recipe.drawing_weight * self.drawing_loss(fakes[: len(drawn)], drawn)
         _update(self.g_optim, loss)
 
         self.discriminator.requires_grad_(True)
         regularize = self.images_shown // recipe.batch_size % recipe.r1_interval == 0
         # other images than those just drawn: identical ones would make real and generated batches easy to tell apart
-        reals = self._reals(n).requires_grad_(regularize)
+        reals, real_labels = self._reals(n)
+        reals.requires_grad_(regularize)
         with mixed_precision(torch.device("cpu"), True):
-            real_logits = self.discriminator(reals)
-            fake_logits = self.discriminator(fakes.detach())
+            real_logits = self.pair.logits(reals, real_labels)
+            fake_logits = self.pair.logits(fakes.detach(), labels)
         d_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         penalty = torch.zeros(())
         if regularize:
@@ -165,16 +263,18 @@ class BankTraining:
         _update(self.d_optim, d_loss + penalty * (recipe.r1_gamma / 2 * recipe.r1_interval))
         return {"g": g_loss.item(), "d": d_loss.item(), "r1": penalty.item()}
 
-    def _reals(self, n: int) -> Tensor:
-        index = torch.randint(len(self.images), (n,), generator=self.rng)
+    def _reals(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Images of the training, half of them mirrored, (n, 3, H, W) in [-1, 1], and their classes (n,)."""
+        index = self._chosen(n)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
-        batch = self.images[index].float() / 127.5 - 1  # (N, 3, H, W) in [-1, 1]
-        return torch.where(flip, batch.flip(3), batch).contiguous(memory_format=torch.channels_last)
+        batch = self.images[index].float() / 127.5 - 1
+        batch = torch.where(flip, batch.flip(3), batch).contiguous(memory_format=torch.channels_last)
+        return batch, None if self.labels is None else self.labels[index]
 
-    def _random_codes(self, n: int) -> Tensor:
-        """Style codes of random latents, some mixed from two: (n, K, S)."""
-        latents = torch.randn(2 * n, self.generator.style_channels, generator=self.rng)
-        return mixed_codes(self.generator, latents[:n], latents[n:], self.recipe.mixing_prob, self.rng)
+    def _chosen(self, n: int) -> Tensor:
+        if self.labels is None or not n:
+            return torch.randint(len(self.images), (n,), generator=self.rng)
+        return torch.multinomial(self.shares, n, replacement=True, generator=self.rng)
 
     def start_from(self, shipped: str) -> None:
         """Take over a shipped bank's weights and its number of images shown; the optimisers start from zero."""
@@ -253,6 +353,6 @@ def run_training(training: BankTraining, work_dir: Path, save_every: int = 400) 
             if training.images_shown // recipe.batch_size % save_every == 0 or training.finished:
                 with atomic_path(checkpoint) as partial:
                     torch.save(training.state_dict(), partial)
-                sample_sheet(training.ema).save(work_dir / f"samples_{training.images_shown:07d}.png")
+                training.pair.sheet(training.ema).save(work_dir / f"samples_{training.images_shown:07d}.png")
                 with (work_dir / "log.txt").open("a") as log:
                     log.write(f"{training.images_shown} {text}\n")

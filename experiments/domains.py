@@ -7,6 +7,7 @@ no bank has seen; the renderer says which eyes, mouth and hair each face has. Em
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from experiments.emoji_data import CLASS_NAMES
 from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.imresize import imresize
@@ -40,6 +42,7 @@ class Part:
 
     images: Tensor  # (M, 3, 64, 64) uint8 RGB
     labels: Tensor  # (M, A) int64: index of each attribute's value; A = 0 where none are known
+    classes: Tensor | None = None  # (M,) int64: index of the kind of picture; None where all are of one kind
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,12 @@ def _emoji() -> Domain:
     if not (EMOJI / "train").is_dir():
         raise InputError(f"{EMOJI} is not there. Make it with python -m experiments.emoji_data.")
     parts = {}
+    names = json.loads((EMOJI / "classes.json").read_text())
     for name in COUNTS:
-        arrays = [np.asarray(Image.open(path)) for path in sorted((EMOJI / name / "GT").glob("*.png"))]
-        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-        parts[name] = Part(images, torch.zeros(len(images), 0, dtype=torch.long))
+        paths = sorted((EMOJI / name / "GT").glob("*.png"))
+        images = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).permute(0, 3, 1, 2)
+        classes = torch.tensor([CLASS_NAMES.index(names[path.stem]) for path in paths])
+        parts[name] = Part(images.contiguous(), torch.zeros(len(images), 0, dtype=torch.long), classes)
     parts, removed = without_near_duplicates(parts)
     return Domain("emoji", parts, {}, removed)
 
@@ -155,7 +160,8 @@ def without_near_duplicates(parts: dict[str, Part]) -> tuple[dict[str, Part], in
         part = parts[name]
         keep = nearest(thumbnails(part.images), torch.cat([train, train.flip(3)])) > NEAR_DUPLICATE
         removed += int((~keep).sum())
-        kept[name] = Part(part.images[keep], part.labels[keep])
+        classes = None if part.classes is None else part.classes[keep]
+        kept[name] = Part(part.images[keep], part.labels[keep], classes)
     return kept, removed
 
 

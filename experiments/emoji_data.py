@@ -40,6 +40,7 @@ CLASSES = {  # Unicode's group -> class
     "Symbols": "symbols",
     "Activities": "activities",
 }
+CLASS_NAMES = tuple(CLASSES.values())
 OTHER = "symbols"  # keycaps and the like, which the groups do not list
 THUMBNAIL = 16  # pixels of a side, for the search for near duplicates
 # Mean absolute difference of thumbnails, in levels of 255, below which two emoji count as the same picture. Between 6

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments import domains
+from experiments.emoji_data import CLASS_NAMES
 from experiments.experiment import Experiment
 from experiments.summary import Group
 from glean_ext.utils.files import atomic_path
@@ -19,9 +20,9 @@ INCHES = 1.05  # of an image
 DPI = 110
 
 
-def outputs(experiment: Experiment) -> Tensor | None:
-    """The restored test images, where this machine has them."""
-    file = experiment.work_dir / "outputs.pt"
+def outputs(experiment: Experiment, which: str = "") -> Tensor | None:
+    """The restored test images, where this machine has them; ``"_none"`` or ``"_wrong"``: with other labels."""
+    file = experiment.work_dir / f"outputs{which}.pt"
     return torch.load(file, weights_only=True) if file.exists() and experiment.result_file.exists() else None
 
 
@@ -46,6 +47,30 @@ def sheet(systems: Mapping[str, Experiment], indices: Sequence[int], labels: Seq
     lq = domains.reduced(gt, first.scale)
     columns = {f"input\n{lq.shape[3]}×{lq.shape[2]}": lq, **{name: x[list(indices)] for name, x in found.items()}}
     draw_grid({**columns, "original\n64×64": gt}, labels, path)
+
+
+def class_sheet(experiment: Experiment, path: Path) -> None:
+    """A row for the first test image of each class: input, bicubic, results with a wrong and the right label, original.
+
+    Nothing is written where the results are not on this machine.
+    """
+    right, wrong = (outputs(experiment, which) for which in ("", "_wrong"))
+    if right is None or wrong is None:
+        return
+    test = domains.load(experiment.domain).parts["test"]
+    assert test.classes is not None
+    classes = test.classes.tolist()
+    names = [name for index, name in enumerate(CLASS_NAMES) if index in classes]
+    rows = [classes.index(CLASS_NAMES.index(name)) for name in names]
+    lq = domains.reduced(test.images, experiment.scale)
+    columns = {
+        "input": lq,
+        "bicubic": domains.enlarged(lq, experiment.scale),
+        "wrong label": wrong,
+        "right label": right,
+        "original": test.images,
+    }
+    draw_grid({name: images[rows] for name, images in columns.items()}, names, path)
 
 
 def draw_grid(columns: Mapping[str, Tensor], labels: Sequence[str], path: Path) -> None:

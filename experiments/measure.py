@@ -91,15 +91,32 @@ def judge(domain: str) -> Judge:
 
 @torch.no_grad()
 def restore(
-    network: nn.Module, lq: Tensor, device: torch.device, batch: int = 32, references: Tensor | None = None
+    network: nn.Module,
+    lq: Tensor,
+    device: torch.device,
+    batch: int = 32,
+    references: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
-    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file; references are (M, R, 3, H, W) uint8"""
+    """(M, 3, h, w) uint8 -> (M, 3, H, W) uint8, rounded as in a file
+
+    References are (M, R, 3, H, W) uint8, labels the classes (M,).
+    """
     outputs = []
     for start in range(0, len(lq), batch):
         part = slice(start, start + batch)
         given = {} if references is None else {"references": to_references(references[part], network, device)}
+        if labels is not None:
+            given["label"] = labels[part].to(device)
         outputs.append(network(to_network(lq[part], device), **given).float().cpu())
     return ((torch.cat(outputs) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def top1(network: nn.Module, lq: Tensor, classes: Tensor, device: torch.device) -> float:
+    """The share of images (M, 3, h, w) uint8 whose class (M,) the network's classifier has right."""
+    _, logits = network(to_network(lq, device), with_logits=True)
+    return (logits.argmax(1).cpu() == classes).float().mean().item()
 
 
 def seconds_per_image(network: nn.Module, lq: Tensor, device: torch.device, repeats: int = 20) -> float:

@@ -10,7 +10,17 @@ from textwrap import fill
 from experiments import figures
 from experiments.experiment import FIRST, RESULTS, Experiment
 from experiments.metric_names import REGIONS
-from experiments.rows import NAMES, SHORT, groups, reference_table, scaled_label, table, vae_table, without_result
+from experiments.rows import (
+    NAMES,
+    SHORT,
+    groups,
+    label_table,
+    reference_table,
+    scaled_label,
+    table,
+    vae_table,
+    without_result,
+)
 from experiments.summary import Group, Summary, better
 from experiments.tables import TABLES
 from experiments.verdicts import CLAIMS, SEEDS, bank_helps
@@ -33,6 +43,7 @@ SECTIONS = {
     "remedies": "Without adversarial loss, ×8",
     "skip": "The third protocol, ×8: skip, residual trunk, full decoder",
     "skip-x16": "The third protocol, ×16",
+    "recipe": "Parts of other methods' recipes, one at a time, ×8",
     "diffusion": "A diffusion model as the bank, ×8",
     "diffusion-x16": "A diffusion model as the bank, ×16",
     "diffusion-ablation": "Other passes of the diffusion model, ×8 (the first row: t = 200, frozen, slim decoder)",
@@ -46,6 +57,7 @@ CAPTIONS = {
     "x16.png": "The first test images, ×16, seed 0:",
     "failures_x16.png": "Failures, ×16: the highest LPIPS of GLEAN, worst first:",
     "encoder.png": "Where the encoder's features go into the bank, ×4, without decoder:",
+    "classes.png": "One model for nine classes, ×8, with a wrong and the right label:",
     "inversion.png": "GAN inversion, ×8:",
     "benefit.png": "Where the benefit lives: what the pre-trained bank saves in LPIPS, with the spread over the seeds:",
 }
@@ -101,6 +113,7 @@ def draw_figures(summary: Summary) -> None:
             figures.sheet(systems, list(failures), labels, FIGURES / f"failures_x{scale}.png")
     encoder = {NAMES[run.system]: run for run in TABLES["encoder"] if run.seed == 0}
     figures.sheet(encoder, range(figures.ROWS), few, FIGURES / "encoder.png")
+    figures.class_sheet(Experiment("biggan", "emoji"), FIGURES / "classes.png")
     inversion = {NAMES[run.system]: run for run in TABLES["inversion"]}
     if all(figures.outputs(run) is not None for run in inversion.values()):
         inversion["GLEAN"] = Experiment("glean")
@@ -128,6 +141,8 @@ def sections(summary: Summary) -> str:
     referred = TABLES["references"]
     parts += ["### References: right, none, wrong", reference_table(referred, summary)]
     parts.append(without_result(referred, summary, scaled_label))
+    if labelled := label_table(TABLES["classes"], summary):
+        parts += ["### One model for nine classes of emoji: the label", labelled, *estimated_labels(summary)]
     parts += vae_ceiling()
     inverted = table(groups(TABLES["inversion"], summary))
     if inverted:
@@ -146,6 +161,13 @@ def vae_ceiling() -> list[str]:
     reduced = sets["photographs, reduced"]
     before, after = (reduced[name]["PSNR"] for name in ("autoencoder", "improved latent"))
     return [VAE_HEADING, VAE_INTRODUCTION, vae_table(sets), VAE_LIMIT.format(before=before, after=after)]
+
+
+def estimated_labels(summary: Summary) -> list[str]:
+    """How often the labels are right that a network estimates from its inputs."""
+    bank = summary.of("biggan", domain="emoji")
+    top1 = bank.average("top1") if bank else None
+    return [] if top1 is None else [f"Top-1 accuracy of the estimated labels: {top1:.3f}."]
 
 
 def page(summary: Summary, first: Summary) -> str:

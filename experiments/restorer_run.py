@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments import attributes, domains, measure, people, training, weights
 from experiments.domains import Domain, Part
+from experiments.emoji_data import CLASS_NAMES
 from experiments.experiment import Experiment
 from experiments.relatives import dictionary
-from experiments.systems import BANKS, DIFFUSION, DIFFUSION_BANKS, WITH_REFERENCES, bank_file, trainable
+from experiments.systems import (
+    CLASSES,
+    DIFFUSION,
+    DIFFUSION_BANKS,
+    WITH_REFERENCES,
+    bank_file,
+    discriminator_bank,
+    trainable,
+)
 from glean_ext import checkpoints
 
 SUBSET = 48  # first test images, which GAN inversion restores, too
@@ -23,26 +33,28 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
     """Train a network, select its weights on the validation part, and measure it on the test part."""
     done = training.train(experiment, domain, device, report)
     judge, scale = measure.judge(domain.name), experiment.scale
-    referred = experiment.system in WITH_REFERENCES
     validation, test = (domain.parts[name] for name in ("val", "test"))
     lq = domains.reduced(validation.images, scale)
     scores = {}
-    right = pictures(validation, "right") if referred else None
+    right = given(experiment, validation, "right")
     for candidate in done.candidates:
-        images = measure.restore(done.averaged(candidate), lq, device, references=right)
+        images = measure.restore(done.averaged(candidate), lq, device, **right)
         distances = judge.lpips_distance(images, validation.images)
         scores[candidate] = round(sum(distances) / len(distances), 5)
     lq = domains.reduced(test.images, scale)
-    right = pictures(test, "right") if referred else None
-    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device, references=right), scale)
+    right = given(experiment, test, "right")
+    pixel, _ = judge.measure(measure.restore(done.averaged("pixel"), lq, device, **right), scale)
     selected = min((name for name in scores if name != "pixel" or done.pixel_loss_only), key=lambda name: scores[name])
     network = done.averaged(selected)
-    images = measure.restore(network, lq, device, references=right)
+    images = measure.restore(network, lq, device, **right)
     metrics, distances = judge.measure(images, scale)
-    others = {}
-    for which in ("none", "wrong") if referred else ():
-        restored = measure.restore(network, lq, device, references=pictures(test, which))
+    others: dict[str, Any] = {"other_images": {}}
+    for which in ("none", "wrong") if right else ():
+        restored = measure.restore(network, lq, device, **given(experiment, test, which))
         others[f"metrics_{which}"] = judge.measure(restored, scale)[0]
+        others["other_images"][which] = restored
+    if experiment.system in CLASSES and test.classes is not None:
+        others["top1"] = round(measure.top1(network, lq, test.classes, device), 5)
     return {
         **others,
         **bank_training(experiment),
@@ -71,6 +83,22 @@ def bank_training(experiment: Experiment) -> dict[str, int]:
     return {"images_shown": int(checkpoints.metadata(DIFFUSION_BANKS[experiment.domain])["images_shown"])}
 
 
+def given(experiment: Experiment, part: Part, which: str) -> dict[str, Any]:
+    """What a network gets beside a part's images, the ``"right"`` or the ``"wrong"`` or none: references or labels."""
+    if experiment.system in WITH_REFERENCES:
+        return {"references": pictures(part, which)}
+    if experiment.system in CLASSES and part.classes is not None:
+        return {"labels": labels(part.classes, which)}
+    return {}
+
+
+def labels(classes: Tensor, which: str) -> Tensor | None:
+    """Classes (M,), or wrong ones, all of which come up equally often; None: the network estimates them."""
+    count = len(CLASS_NAMES)
+    wrong = (classes + 1 + torch.arange(len(classes)) % (count - 1)) % count
+    return {"right": classes, "wrong": wrong, "none": None}[which]
+
+
 def pictures(part: Part, which: str) -> Tensor | None:
     """The references of a part's images, of the ``"right"`` or the ``"wrong"`` person, or none: (M, R, 3, 64, 64)"""
     if which == "none":
@@ -91,7 +119,7 @@ def hashes(experiment: Experiment) -> dict[str, str]:
     files: dict[str, str | Path] = {
         "perceptual": weights.vgg16(),
         "frechet": weights.lite0(),
-        "discriminator": BANKS[experiment.domain].file,
+        "discriminator": discriminator_bank(experiment).file,
     }
     if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
         files["attributes"] = file

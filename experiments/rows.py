@@ -31,6 +31,13 @@ NAMES = {
     "glean-skip": "GLEAN with skip, pre-trained bank",
     "glean-skip-random": "GLEAN with skip, random bank",
     "glean-skip-no-bank": "GLEAN with skip, no bank",
+    "glean-lpips": "LPIPS as the perceptual loss",
+    "glean-unet": "U-Net discriminator",
+    "glean-features": "discriminator on AlexNet's features",
+    "glean-pyramid": "pyramid loss",
+    "glean-gate": "fidelity gate, w = 0",
+    "biggan": "GLEANBigGAN, pre-trained bank",
+    "biggan-random": "GLEANBigGAN, random bank",
     "diffusion": "GLEANDiffusion, pre-trained bank",
     "diffusion-random": "GLEANDiffusion, random bank",
     "diffusion-lora": "GLEANDiffusion, bank with LoRA",
@@ -146,14 +153,41 @@ def table(
 def reference_table(experiments: Iterable[Experiment], summary: Summary) -> str:
     """Each system with the references of the right person, without any, and with those of a wrong one."""
     metrics = ("attributes", "identity", "LPIPS", "PSNR", "LR_PSNR")
-    rows = []
+    return given_table(
+        experiments, summary, {"right": "right", "none": "none", "wrong": "wrong"}, "references", metrics
+    )
+
+
+def label_table(experiments: Iterable[Experiment], summary: Summary) -> str:
+    """Each system with the right class of each image, with the one that it estimates, and with a wrong one."""
+    shown = {"right": "right", "none": "estimated", "wrong": "wrong"}
+    return given_table(experiments, summary, shown, "label", ("PSNR", "LPIPS", "Frechet", "LR_PSNR"))
+
+
+def given_table(
+    experiments: Iterable[Experiment],
+    summary: Summary,
+    shown: dict[str, str],
+    heading: str,
+    metrics: Iterable[str],
+) -> str:
+    """Systems that get something beside the images, in three rows each; empty where there is no result.
+
+    Args:
+        experiments: Those that are compared.
+        summary: The results.
+        shown: How the table calls ``"right"``, ``"none"`` and ``"wrong"``.
+        heading: What they get.
+        metrics: Columns.
+    """
+    metrics, rows = list(metrics), []
     for name, group in {scaled_label(run): summary.group(run) for run in experiments}.items():
         stages = {"right": "metrics", "none": "metrics_none", "wrong": "metrics_wrong"}
         for which, stage in stages.items() if group else ():
             if group is not None and group.values("PSNR", stage):
-                shown = "–" if "bicubic" in name else which
-                rows.append([name, shown, str(len(group)), *(number(group, metric, stage) for metric in metrics)])
-    return markdown(["system", "references", "seeds", *(HEADINGS[m] for m in metrics)], rows) if rows else ""
+                what = "–" if "bicubic" in name else shown[which]
+                rows.append([name, what, str(len(group)), *(number(group, metric, stage) for metric in metrics)])
+    return markdown(["system", heading, "seeds", *(HEADINGS[m] for m in metrics)], rows) if rows else ""
 
 
 def vae_table(sets: dict[str, dict]) -> str:

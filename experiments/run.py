@@ -1,7 +1,7 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
-TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, skip-x16, remedies, diffusion,
-diffusion-x16, dictionary, references; all: all of these. quality and category need banks that
+TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, skip-x16, remedies, recipe,
+diffusion, diffusion-x16, dictionary, references; all: all of these. quality, category and classes need banks that
 python -m experiments.train_banks trains. python -m experiments.report writes the page.
 """
 
@@ -21,7 +21,7 @@ from rich.console import Console
 from experiments import domains, regions, weights
 from experiments.experiment import Experiment
 from experiments.relatives import dictionary
-from experiments.systems import BANKS, bank_file
+from experiments.systems import bank_file, discriminator_bank
 from experiments.tables import NEED_BANKS, TABLES
 from experiments.weights import sha256
 from glean_ext import cli
@@ -36,7 +36,7 @@ def finished(experiment: Experiment) -> bool:
         return False
     result = json.loads(experiment.result_file.read_text())
     current = result.get("weights", {})
-    files = {"discriminator": BANKS[experiment.domain].file}
+    files = {"discriminator": discriminator_bank(experiment).file}
     if bank := bank_file(experiment):
         files["bank"] = bank
     if dictionary.FILE.exists():  # it is made on each machine
@@ -54,11 +54,12 @@ def run(experiment: Experiment, threads: int = 1) -> dict:
     domain = domains.load(experiment.domain)
     runner = {"bicubic": restorer_run.bicubic, "pulse": inversion_run.pulse, "pulse-z": inversion_run.pulse}
     outcome = runner.get(experiment.system, restorer_run.trained)(experiment, domain, device, console.print)
-    images = outcome.pop("images")
+    images, others = outcome.pop("images"), outcome.pop("other_images", {})
     if experiment.domain == regions.DOMAIN:
         outcome["regions"] = regions.measured(images)
-    with atomic_path(experiment.work_dir / "outputs.pt") as partial:
-        torch.save(images, partial)
+    for name, restored in {"outputs": images, **{f"outputs_{which}": x for which, x in others.items()}}.items():
+        with atomic_path(experiment.work_dir / f"{name}.pt") as partial:
+            torch.save(restored, partial)
     result = {"config": experiment.config(), **outcome, **circumstances(device, threads)}
     write_json(result, experiment.result_file)
     console.print(f"{experiment.name}: {result['metrics']}")

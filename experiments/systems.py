@@ -12,10 +12,12 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
 from experiments import relatives
+from experiments.emoji_data import CLASS_NAMES as EMOJI_CLASSES
 from experiments.experiment import OTHER_TIMESTEPS, TIMESTEP, WORK, Experiment
 from glean_ext import checkpoints
 from glean_ext.config import generator_config, load_config
 from glean_ext.networks import (
+    GLEANBigGAN,
     GLEANDiffusion,
     GLEANStyleGANv2,
     LightGLEANStyleGANv2,
@@ -23,10 +25,15 @@ from glean_ext.networks import (
     StyleGAN2Generator,
     channels_last,
 )
+from glean_ext.networks.banks.biggan_spec import BigGANSpec
 
 TRUNK: dict[str, Any] = {"rrdb_channels": 32, "num_rrdbs": 1}  # of the encoder
 SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
 EMOJI_WIDTHS: dict[str, Any] = {"channel_multiplier": 0.1875, "max_channels": 96}
+
+
+def pretrained(file: str, prefix: str) -> dict[str, str]:
+    return {"type": "Pretrained", "checkpoint": file, "prefix": prefix}
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Bank:
         return net
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
-        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
+        return pretrained(self.file, prefix)
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
@@ -62,6 +69,35 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
     "emoji": Bank(
         str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
     ),
+}
+
+
+@dataclass(frozen=True)
+class BigGANBank:
+    """A trained BigGAN of a domain's classes, with its discriminator."""
+
+    file: str
+    sizes: BigGANSpec
+    discriminator_channels: int
+
+    def discriminator(self) -> nn.Module:
+        from experiments.biggan_pair import BigGANPair
+
+        net = BigGANPair(self.sizes, self.discriminator_channels).discriminator
+        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
+        channels_last(net)
+        return net
+
+    def init_cfg(self, prefix: str) -> dict[str, str]:
+        return pretrained(self.file, prefix)
+
+
+BIGGAN_BANKS = {
+    "emoji-classes": BigGANBank(
+        str(WORK / "emoji-classes_bank.safetensors"),
+        BigGANSpec(SIZE, len(EMOJI_CLASSES), base_channels=8, noise_size=60, shared_dim=32, attention_at=()),
+        discriminator_channels=12,
+    )
 }
 
 # GLEAN and its ablations: what differs from the paper's network with a frozen bank. The slim decoder, LightGLEAN's, is
@@ -87,6 +123,9 @@ GLEAN: dict[str, dict[str, Any]] = {
     "glean-skip-random": {**SKIP, "bank_init": "random"},
     "glean-skip-no-bank": {**SKIP, "bank": "absent", "warm_start": False, "num_rrdbs": 36},
     "glean-references": {**WARM, "references": True},
+    **dict.fromkeys(("glean-lpips", "glean-unet", "glean-features"), WARM),  # of experiments.recipe, as the next two
+    "glean-pyramid": {**WARM, "pyramid": True},
+    "glean-gate": {**WARM, "fidelity_gate": True},
     "glean-no-decoder": {"decoder": "none", "warm_start": True},
     **{
         f"bank-{name}": {"decoder": "none", "warm_start": True, "inject_at": resolutions}
@@ -100,6 +139,9 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
 WITH_BANK = {**GLEAN, **LIGHT}  # of StyleGAN2
+# GLEAN on a BigGAN of many classes.
+CLASSES: dict[str, dict[str, Any]] = {"biggan": SLIM, "biggan-random": {**SLIM, "bank_init": "random"}}
+CLASS_BANK = "emoji-classes"
 # GLEAN on a small diffusion model; its encoder is wider, for the same reason.
 DIFFUSION: dict[str, dict[str, Any]] = {
     "diffusion": {},
@@ -142,15 +184,23 @@ def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
 
 
+def discriminator_bank(experiment: Experiment) -> Bank | BigGANBank:
+    """The bank whose discriminator a training starts from."""
+    return BIGGAN_BANKS[CLASS_BANK] if experiment.system in CLASSES else BANKS[experiment.domain]
+
+
 def bank_file(experiment: Experiment) -> str | None:
     """The weights of the bank; None for a system without a bank, or with a random one."""
     name = experiment.system
-    if name in (*SCRATCH, *relatives.RELATIVES) or not pretrained({**WITH_BANK, **DIFFUSION}.get(name, {})):
+    changes = {**WITH_BANK, **CLASSES, **DIFFUSION}.get(name)
+    if changes is None or not loads_bank(changes):
         return None
-    return DIFFUSION_BANKS[experiment.domain] if name in DIFFUSION else bank_of(experiment).file
+    if name in DIFFUSION:
+        return DIFFUSION_BANKS[experiment.domain]
+    return discriminator_bank(experiment).file if name in CLASSES else bank_of(experiment).file
 
 
-def pretrained(changes: dict[str, Any]) -> bool:
+def loads_bank(changes: dict[str, Any]) -> bool:
     """Whether a network with a bank, by what differs from the paper's, starts from the bank's weights."""
     return changes.get("bank_init") != "random" and changes.get("bank") != "absent"
 
@@ -172,6 +222,8 @@ def build(experiment: Experiment) -> nn.Module:
         changes = {"timestep": TIMESTEP, **DIFFUSION_ENCODER[experiment.scale], **DIFFUSION[name]}
         net = GLEANDiffusion(SIZE // experiment.scale, SIZE, PIPELINE, init_cfg=init_cfg, **changes)
         net.init_weights()
+    elif name in CLASSES:
+        net = of_classes(name, experiment.scale, BIGGAN_BANKS[CLASS_BANK])
     elif name in WITH_BANK:
         net = with_bank(name, experiment.scale, bank_of(experiment))
     else:
@@ -185,8 +237,17 @@ def with_bank(name: str, scale: int, bank: Bank) -> nn.Module:
     changes = WITH_BANK[name]
     trunk = MATCHED_TRUNK[scale] if changes.get("bank") == "absent" else TRUNK
     kind = GLEANStyleGANv2 if name in GLEAN else LightGLEANStyleGANv2
-    init_cfg = bank.init_cfg("generator_ema") if pretrained(changes) else None
+    init_cfg = bank.init_cfg("generator_ema") if loads_bank(changes) else None
     net = kind(SIZE // scale, SIZE, init_cfg=init_cfg, **{**bank.arguments, **trunk, **changes})
+    net.init_weights()
+    return net
+
+
+def of_classes(name: str, scale: int, bank: BigGANBank) -> nn.Module:
+    """GLEAN on a BigGAN, with its weights or random ones."""
+    sizes = {key: value for key, value in vars(bank.sizes).items() if key != "out_size"}
+    init_cfg = bank.init_cfg("generator_ema") if loads_bank(CLASSES[name]) else None
+    net = GLEANBigGAN(SIZE // scale, SIZE, init_cfg=init_cfg, **{**sizes, **TRUNK, **CLASSES[name]})
     net.init_weights()
     return net
 

@@ -11,7 +11,10 @@ SEEDS = (0, 1, 2)
 # In the order of CLAIMS.md: what the first claim needs, then the others.
 COMPARED = (("glean", "glean-random"), ("glean-no-bank",), ("esrgan",), ("lightglean", "srgan", "glean-tuned", "srcnn"))
 REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not help
-NEED_BANKS = ("quality", "category")  # of experiments.train_banks
+NO_EMA = Budget(ema_half_life=1e-3)  # steps: the weights as they are
+RECIPE = ("glean-lpips", "glean-unet", "glean-features", "glean-pyramid", "glean-gate")
+CLASSES = ("biggan", "biggan-random")
+NEED_BANKS = ("quality", "category", "classes")  # of experiments.train_banks
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:
@@ -55,6 +58,7 @@ TABLES: dict[str, list[Experiment]] = {
         Experiment(f"diffusion{change}")
         for change in ("", *(f"-t{timestep}" for timestep in OTHER_TIMESTEPS), "-no-decoder", "-lora")
     ],
+    "recipe": [Experiment("glean"), Experiment("glean", budget=NO_EMA, variant="no_ema"), *map(Experiment, RECIPE)],
     "quality": [
         Experiment("glean", bank=bank, seed=seed) for seed in SEEDS for bank in ("cartoons-30k", "cartoons-100k")
     ],
@@ -73,4 +77,5 @@ TABLES: dict[str, list[Experiment]] = {
         Experiment("glean", "emoji", bank="cartoons"),
         Experiment("glean", "cartoons", bank="emoji"),
     ],
+    "classes": [Experiment(system, "emoji") for system in ("bicubic", *CLASSES)],
 }

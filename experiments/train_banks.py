@@ -3,6 +3,7 @@
 emoji: the demo's recipe with a wider network. Emoji are fewer (3,000) and more various than the cartoon faces, so the
 discriminator would learn them by heart: it sees augmented images (Karras et al., "Training Generative Adversarial
 Networks with Limited Data", NeurIPS 2020).
+emoji-classes: a BigGAN of all nine classes of the emoji, for the table "classes".
 cartoons-30k, cartoons-100k: banks of cartoon faces that were shown so many images, with the shipped bank's recipe in
 short, to measure what a bank's quality is worth.
 """
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import demo.train_bank as demo_bank
-from demo.train_bank import Recipe
+from demo.train_bank import Pair, Recipe, StyleGAN2Pair
 from experiments import domains
-from experiments.systems import BANKS, Bank
+from experiments.biggan_pair import BigGANPair, l1_and_lpips
+from experiments.systems import BANKS, BIGGAN_BANKS, Bank, BigGANBank
 from glean_ext import checkpoints, cli
-from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.utils.files import atomic_path
 
 ADAPT_EVERY = 4  # steps
@@ -39,22 +41,30 @@ class Plan:
 
     domain: str
     recipe: Recipe
-    augment: dict | None = None  # arguments of the discriminator's augmentation
+    augment: dict | None = None  # arguments of the augmentation of what the discriminator sees
+    lpips: bool = False  # LPIPS beside the L1 loss where images are drawn
 
 
 PLANS = {
     "emoji": Plan("emoji", Recipe(24_000, 40_000, 336_000), {"target": 0.6, "ramp_images": 100_000}),
+    "emoji-classes": Plan(
+        "emoji",
+        Recipe(40_000, 16_000, 16_000, lr=1e-3, final_lr=1e-4, ema_half_life=2_000),
+        {"target": 0.6, "ramp_images": 30_000},
+        lpips=True,
+    ),
     "cartoons-30k": Plan("cartoons", Recipe(8_000, 9_000, 13_000)),
     "cartoons-100k": Plan("cartoons", Recipe(27_000, 30_000, 43_000)),
 }
 
 
 class BankTraining(demo_bank.BankTraining):
-    """The demo's training; where the discriminator augments images, the strength of that is adapted."""
+    """The demo's training; where the discriminator sees augmented images, the strength of that is adapted."""
 
-    def __init__(self, images: Tensor, plan: Plan, bank: Bank):
-        super().__init__(images, plan.recipe, bank.arguments, plan.augment)
-        self.augmentation = self.discriminator.augmentation
+    def __init__(self, images: Tensor, plan: Plan, bank: Bank | BigGANBank, labels: Tensor | None = None):
+        loss = l1_and_lpips() if plan.lpips else F.l1_loss
+        super().__init__(images, plan.recipe, lambda: pair_of(bank, plan.augment), labels, loss)
+        self.augmentation = self.pair.augmentation
         self.signs: list[float] = []  # the last measurements
 
     def step(self) -> dict[str, float]:
@@ -64,7 +74,7 @@ class BankTraining(demo_bank.BankTraining):
         adversarial = self.images_shown >= self.recipe.drawing_images
         if adversarial and self.images_shown // self.recipe.batch_size % ADAPT_EVERY == 0:
             with torch.no_grad():
-                signs = self.discriminator(self._reals(self.recipe.batch_size)).sign()
+                signs = self.pair.logits(*self._reals(self.recipe.batch_size)).sign()
             self.signs = [*self.signs, signs.mean().item()][-MEASUREMENTS:]
             self.augmentation.adapt(sum(self.signs) / len(self.signs), ADAPT_EVERY * self.recipe.batch_size)
         return {**losses, "p": self.augmentation.p}
@@ -78,18 +88,25 @@ class BankTraining(demo_bank.BankTraining):
             self.augmentation.p = state["augment_p"]
 
 
-def export(training: BankTraining, name: str) -> None:
+def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
+    """The networks with random weights."""
+    if isinstance(bank, BigGANBank):
+        return BigGANPair(bank.sizes, bank.discriminator_channels, augment)
+    return StyleGAN2Pair(bank.arguments, augment)
+
+
+def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:
     """Write the averaged generator and the discriminator as a bank file, and a sheet of samples beside it."""
+    sheet = training.pair.sheet(training.ema)
     tensors = {
-        f"{prefix}.{key}": value.half()
+        f"{prefix}.{key}": value.half() if value.is_floating_point() else value
         for prefix, net in (("generator_ema", training.ema), ("discriminator", training.discriminator))
         for key, value in net.state_dict().items()
     }
-    facts = {"source": SOURCES[PLANS[name].domain], "images_shown": str(training.images_shown)}
-    target = Path(BANKS[name].file)
-    checkpoints.save(tensors, target, {**facts, "recipe": json.dumps(vars(training.recipe))})
+    facts = {"images_shown": str(training.images_shown), "recipe": json.dumps(vars(training.recipe))}
+    checkpoints.save(tensors, target, {"source": source, **facts})
     with atomic_path(target.with_suffix(".png")) as partial:
-        sample_sheet(training.ema).save(partial, "PNG")
+        sheet.save(partial, "PNG")
 
 
 def main() -> None:
@@ -99,11 +116,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    known: dict[str, Bank | BigGANBank] = {**BANKS, **BIGGAN_BANKS}
     for name in args.banks:
         plan = PLANS[name]
-        training = BankTraining(domains.load(plan.domain).parts["train"].images, plan, BANKS[name])
+        bank = known[name]
+        part = domains.load(plan.domain).parts["train"]
+        training = BankTraining(part.images, plan, bank, part.classes if isinstance(bank, BigGANBank) else None)
         demo_bank.run_training(training, Path("work_dirs") / f"{name}_bank")
-        export(training, name)
+        save(training, Path(bank.file), SOURCES[plan.domain])
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import domains, people, weights
+from experiments import domains, people, recipe
 from experiments.experiment import Experiment
-from experiments.systems import BANKS, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
-from glean_ext.models.perceptual_loss import PerceptualLoss
+from experiments.systems import CLASSES, PIXEL_LOSS_ONLY, WITH_REFERENCES, build
+from glean_ext.models.losses import label_losses, pyramid_loss, scaled_gradient
 from glean_ext.networks import channels_last
+from glean_ext.networks.fidelity import draw_fidelity, has_gate
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.references import max_references
 from glean_ext.utils.files import atomic_path
 
 SAVE_SECONDS = 20.0  # between checkpoints
 REFERENCE_DROPOUT = 0.3  # of the batches, as in glean_ext.models.glean
+LABEL_WEIGHT = 0.01  # of the classifier's loss, as there
 
 
 class Training:
@@ -44,6 +46,7 @@ class Training:
             chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: experiment.pairs]
             images = images[chosen]
         self.gt, self.lq = images, domains.reduced(images, experiment.scale)
+        self.classes = domain.parts["train"].classes if experiment.system in CLASSES else None
         self.rng = torch.Generator().manual_seed(experiment.seed)
         self.steps = 0
         self.seconds = 0.0
@@ -51,17 +54,10 @@ class Training:
 
     def _build_losses(self) -> None:
         budget = self.budget
-        self.perceptual = PerceptualLoss(
-            {budget.perceptual_layer: 1.0},
-            vgg_type="vgg16",
-            perceptual_weight=budget.perceptual_weight,
-            style_weight=0,
-            pretrained=str(weights.vgg16()),
-            criterion="mse",
-            input_range=(-1, 1),
-        ).to(self.device)
+        self.perceptual = recipe.perceptual_loss(self.experiment).to(self.device)
+        self.discriminator = recipe.discriminator(self.experiment).to(self.device)
         channels_last(self.perceptual)
-        self.discriminator = BANKS[self.experiment.domain].discriminator().to(self.device)
+        channels_last(self.discriminator)
         self.d_optim = torch.optim.Adam(
             self.discriminator.parameters(), budget.discriminator_lr, (0.0, 0.99), fused=True
         )
@@ -80,17 +76,20 @@ class Training:
         lq, gt, given = self._batch()
         self.optim.param_groups[0]["lr"] = self.budget.lr * self._schedule()
         full = self.steps >= self.budget.pixel_steps and not self.pixel_loss_only
-        with mixed_precision(self.device, True):
-            image = self.network(lq, **given)
-        image = image.float()
-        losses = {"mse": F.mse_loss(image, gt)}
+        image, losses = self._forward(lq, gt, given)
+        seen = slice(self.budget.loss_images)  # by the other losses
+        label = given.get("label")
+        label = label if label is None else label[seen]
         if full:
-            losses |= self._other_losses(image[: self.budget.loss_images], gt[: self.budget.loss_images])
+            judged = image[seen]
+            if "fidelity" in given:  # these losses ask for detail that the input does not have
+                judged = scaled_gradient(judged, 1 - given["fidelity"][seen])
+            losses |= self._other_losses(judged, gt[seen], label)
         self.optim.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.optim.step()
         if full:
-            losses["d"] = self._discriminator_step(image.detach()[: self.budget.loss_images])
+            losses["d"] = self._discriminator_step(image.detach()[seen], label)
         decay = 0.5 ** (1 / self.budget.ema_half_life)
         for name, value in self.parameters.items():
             self.average[name].lerp_(value.detach(), 1 - decay)
@@ -102,12 +101,29 @@ class Training:
         self.seconds += clock(self.device) - start
         return values
 
+    def _forward(self, lq: Tensor, gt: Tensor, given: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The restored images (N, 3, H, W), and the losses that every step has."""
+        logits: Tensor | None = None
+        with mixed_precision(self.device, True):
+            if "label" in given:
+                image, logits = self.network(lq, **given, with_logits=True)
+            else:
+                image = self.network(lq, **given)
+        image = image.float()
+        losses = {"mse": F.mse_loss(image, gt)}
+        if logits is not None:
+            losses["label"] = label_losses(logits, given["label"], LABEL_WEIGHT)["loss_label"]
+        images: list[Tensor] = getattr(self.network, "pyramid_images", [])
+        if images and self.steps < self.budget.pixel_steps:
+            losses["pyramid"] = recipe.PYRAMID_WEIGHT * pyramid_loss(images, gt)
+        return image, losses
+
     def _schedule(self) -> float:
         warmup = min(1.0, (self.steps + 1) / self.budget.warmup_steps)
         return warmup * 0.5 * (1 + math.cos(math.pi * self.steps / self.budget.steps))
 
     def _batch(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored, and perhaps references."""
+        """(N, 3, h, w) and (N, 3, H, W) in [-1, 1], half of them mirrored, and what else the network gets."""
         n = self.budget.batch_size
         index = torch.randint(len(self.gt), (n,), generator=self.rng)
         flip = torch.rand(n, 1, 1, 1, generator=self.rng) < 0.5
@@ -115,25 +131,34 @@ class Training:
             torch.where(flip, batch.flip(3), batch)
             for batch in (to_network(images[index], self.device) for images in (self.lq, self.gt))
         )
+        if self.classes is not None:
+            return lq, gt, {"label": self.classes[index].to(self.device)}
+        if has_gate(self.network):
+            return lq, gt, {"fidelity": draw_fidelity(n, self.device)}
         if self.experiment.system not in WITH_REFERENCES or torch.rand((), generator=self.rng) < REFERENCE_DROPOUT:
             return lq, gt, {}
         references = to_references(self.gt[people.drawn(index, self.rng)], self.network, self.device)
         return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
-    def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def _other_losses(self, image: Tensor, gt: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         with mixed_precision(self.device, True):
             perceptual, _ = self.perceptual(image, gt)
-            logits = self.discriminator(image)
+            logits = self._judge(image, label)
         return {"perceptual": perceptual, "gan": self.budget.gan_weight * F.softplus(-logits.float()).mean()}
 
-    def _discriminator_step(self, fakes: Tensor) -> Tensor:
+    def _judge(self, image: Tensor, label: Tensor | None) -> Tensor:
+        """The discriminator's logits; that of a BigGAN judges whether an image is one of its class."""
+        return self.discriminator(image) if label is None else self.discriminator(image, label)
+
+    def _discriminator_step(self, fakes: Tensor, label: Tensor | None) -> Tensor:
         """Real images are other ones than those just restored."""
         self.discriminator.requires_grad_(True)
         index = torch.randint(len(self.gt), (len(fakes),), generator=self.rng)
+        real_label = None if self.classes is None else self.classes[index].to(self.device)
         with mixed_precision(self.device, True):
-            real_logits = self.discriminator(to_network(self.gt[index], self.device))
-            fake_logits = self.discriminator(fakes)
+            real_logits = self._judge(to_network(self.gt[index], self.device), real_label)
+            fake_logits = self._judge(fakes, label)
         loss = F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
         self.d_optim.zero_grad()
         loss.backward()

@@ -25,13 +25,22 @@ def draw(bank: StyleGAN2Generator, latents: Tensor) -> Tensor:
     """(N, S) latent codes on any device -> (N, 3, H, W) uint8 RGB on the bank's device, without truncation."""
     device = bank.constant_input.input.device
     images = torch.cat([bank(part) for part in latents.to(device).split(BATCH)])
+    return to_uint8(images)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """About [-1, 1] -> uint8"""
     return (images.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
 
 
 def sample_sheet(bank: StyleGAN2Generator, rows: int = 8, columns: int = 16, seed: int = 0) -> Image.Image:
     """A grid of ``rows * columns`` images of ``bank`` from seeded latent codes."""
     latents = torch.randn(rows * columns, bank.style_channels, generator=torch.Generator().manual_seed(seed))
-    images = draw(bank, latents).cpu()  # (N, 3, H, W)
-    _, c, h, w = images.shape
-    sheet = images.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    return image_sheet(draw(bank, latents).cpu(), columns)
+
+
+def image_sheet(images: Tensor, columns: int) -> Image.Image:
+    """A grid of images (N, 3, H, W), uint8; N is a multiple of ``columns``."""
+    n, c, h, w = images.shape
+    sheet = images.reshape(n // columns, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(-1, columns * w, c)
     return Image.fromarray(sheet.numpy())

@@ -78,6 +78,19 @@ def test_pca_codes_are_whitened():
     torch.testing.assert_close(codes.std(0), torch.ones(8), atol=1e-4, rtol=0)
 
 
+def test_pca_codes_of_classes_are_whitened_in_each():
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    images = torch.randn(400, 3, 4, 4, generator=rng) * torch.linspace(0.1, 1, 4) * (1 + labels[:, None, None, None])
+    images[labels == 1] += 2
+    codes = PCACodes(images, 8, labels)
+    for label in 0, 1:
+        part = images[labels == label]
+        found = codes(torch.cat([part, part.flip(3)]), torch.full((len(part) * 2,), label))
+        torch.testing.assert_close(found.mean(0), torch.zeros(8), atol=1e-4, rtol=0)
+        torch.testing.assert_close(found.std(0), torch.ones(8), atol=1e-4, rtol=0)
+
+
 @pytest.mark.slow
 def test_interrupted_training_continues_exactly(faces, tmp_path):
     """Six steps (two of each stage) without a stop, or stopped after three: the same weights, bit for bit."""
@@ -120,7 +133,7 @@ def test_training_starts_from_a_shipped_bank(faces):
 @pytest.mark.slow
 def test_drawing_learns(faces):
     training = BankTraining(load_images(faces / "train" / "GT"), Recipe(batch_size=8))
-    losses = [training.step()["l1"] for _ in range(40)]
+    losses = [training.step()["drawing"] for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 

@@ -15,12 +15,12 @@ from glean_ext.config import load_config
 from glean_ext.engine import runner as runners
 
 ROOT = Path(__file__).parents[2]
-CLASSES = ("faces", "people", "animals", "food", "transport", "flags")
+CLASSES = ("faces", "people", "animals", "food", "transport", "flags", "objects", "symbols", "activities")
 
 
 @pytest.fixture
 def emoji(tmp_path) -> Path:
-    """Six images of noise, one of each class, as ``experiments/emoji_data.py`` lays them out."""
+    """Nine images of noise, one of each class, as ``experiments/emoji_data.py`` lays them out."""
     for i, kind in enumerate(CLASSES):
         pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         (tmp_path / "train/GT").mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,7 @@ def config(name: str, home: Path):
 @pytest.mark.usefixtures("mmagic_models", "fast")
 def test_a_trained_biggan_becomes_the_bank(emoji):
     cfg = config("bank_biggan_emoji_64", emoji)
+    cfg.model.generator.arch_cfg.update(in_channels=[64, 64, 32, 16], out_channels=[64, 32, 16, 8])
     cfg.model.discriminator.base_channels = 4
     trained = runners.train(cfg).model.generator_ema.module
     cfg = config("glean_biggan_x8_emoji", emoji)

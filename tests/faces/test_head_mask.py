@@ -10,10 +10,10 @@ import pytest
 from support.faces import Identity
 
 from glean_ext.faces import photo_restorer
-from glean_ext.faces.alignment import from_crop, inverse, transform
+from glean_ext.faces.alignment import align, from_crop, inverse, transform
 from glean_ext.faces.colour_matching import to_gray
 from glean_ext.faces.detection import Face
-from glean_ext.faces.face_mask import MASK_SIZE, face_mask
+from glean_ext.faces.face_mask import MASK_SIZE, cover, face_mask, scaled_oval
 from glean_ext.faces.head_mask import with_hair_and_ears
 from glean_ext.faces.photo_restorer import PhotoRestorer
 
@@ -53,6 +53,44 @@ def test_the_mask_has_hair_and_ears(face, portrait, colours):
     assert at(mask, face, BACKGROUND).max() < 0.02 and at(mask, face, NECK).max() < 0.1
     assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
     assert max(np.abs(np.diff(mask, axis=axis)).max() for axis in (0, 1)) < 0.16  # soft
+
+
+def painted(portrait: np.ndarray, face: Face, head: str, background: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The face on a plain background, bald or under a hat instead of its hair, and where its head is: (h, w) bool."""
+    rng = np.random.default_rng(0)
+
+    def area(polygon: np.ndarray) -> np.ndarray:
+        filled = np.zeros(portrait.shape[:2], np.uint8)
+        cv2.fillPoly(filled, [np.round(polygon).astype(np.int32)], (1,))
+        return filled > 0
+
+    def colour(values: tuple) -> np.ndarray:
+        return np.clip(rng.normal(values, 4, portrait.shape), 0, 255)
+
+    oval, forehead = area(face.oval), np.quantile(face.oval[:, 1], 0.12)
+    photo, rows = colour(background), np.arange(len(portrait))[:, None]
+    photo[(rows > forehead + 60) & ~area(scaled_oval(face, 1.6, 2, 1))] = 90  # shoulders
+    if head == "bald":
+        top, tone = area(scaled_oval(face, 1.12, 1.35, 1)), colour(portrait[oval].mean(axis=0))
+    else:
+        top, tone = area(scaled_oval(face, 1.3, 1.7, 0)) & (rows < forehead + 6), colour((150, 30, 35))
+    photo[top] = tone[top]
+    shown = oval & ~top if head == "hat" else oval
+    photo[shown] = portrait[shown]
+    return cv2.GaussianBlur(photo, (0, 0), 0.8).astype(np.uint8), top | oval
+
+
+@pytest.mark.parametrize("background", [(70, 100, 150), (200, 200, 200), (35, 30, 30)], ids=["blue", "white", "dark"])
+@pytest.mark.parametrize("head", ["bald", "hat"])
+def test_bald_heads_and_hats(face, portrait, head, background):
+    photo, truth = painted(portrait, face, head, background)
+    mask = with_hair_and_ears(face_mask(face), face, [face], photo)
+    truth = align(np.repeat(truth[..., None] * np.uint8(255), 3, axis=2), face.quad, MASK_SIZE)[..., 0] > 127
+    above_chin = np.arange(MASK_SIZE)[:, None] < np.nonzero(cover(face, face.oval))[0].max()
+    found, truth = (mask > 0.5) & above_chin, truth & above_chin
+    assert (found & truth).sum() > 0.9 * (found | truth).sum()
+    beyond = truth & (face_mask(face) == 0)
+    assert mask[beyond].mean() > 0.7 and (mask * ~truth * above_chin).sum() < 0.1 * truth.sum()
 
 
 def test_16_bits_have_the_same_mask(face, portrait):
