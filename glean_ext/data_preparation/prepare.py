@@ -33,6 +33,7 @@ from glean_ext.data_preparation.selection import REST, assign_names, choose_imag
 from glean_ext.data_preparation.train_test_split import assign_splits
 from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.progress import ProgressBar
@@ -83,7 +84,8 @@ def prepare(
             written, or the cluster cannot be used.
     """
     start = time.perf_counter()
-    lists = lists or {}
+    source, out = expand_home(source), expand_home(out)
+    lists = {split: expand_home(path) for split, path in (lists or {}).items()}
     _check_paths(source, out)
     if cluster is not None:
         require_cluster(cluster)

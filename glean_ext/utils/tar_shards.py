@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.downloads import cache_folder, is_url
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import atomic_path, expand_home
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.url_files import is_file_url, list_url, open_url, url_errors
 
@@ -99,7 +99,7 @@ def list_shards(shards: str | Sequence[str]) -> list[str]:
         InputError: A pattern matches nothing, a file is missing, or a URL cannot be read.
     """
     texts = [shards] if isinstance(shards, str) else list(shards)
-    matches = [(name, _matching(name)) for text in texts for name in expand_braces(text)]
+    matches = [(name, _matching(name)) for text in texts for name in expand_braces(expand_home(text))]
     found = [shard for _, paths in matches for shard in paths]
     if not found:
         raise InputError(f"shards={shards!r} names no files. Set it to tar files, such as 'data/{{000..099}}.tar'.")
