@@ -27,6 +27,7 @@ from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.files import expand_home
 from glean_ext.utils.messages import printable
 from glean_ext.utils.optional_packages import installed_version
+from glean_ext.utils.url_files import local_part
 
 EXTRAS = {  # package -> the extra that brings it
     **dict.fromkeys(("mmagic", "mmcv", "torchvision", "albumentations"), "mmagic"),
@@ -81,8 +82,8 @@ def fail(reason: object) -> NoReturn:
 class Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, with the options that are nearest to an unknown one.
 
-    In arguments without a type, and in those of type ``Path``, ``~`` stands for a home folder. Text that may begin with
-    it for another reason has the type ``str``.
+    In arguments without a type, and in those of type ``Path``, which take no URLs, ``~`` stands for a home folder. Text
+    that may begin with it for another reason has the type ``str``.
     """
 
     def __init__(self, *args: Any, **options: Any):
@@ -117,7 +118,9 @@ def _path_or_text(text: str) -> str:
 
 
 def _path(text: str) -> Path:
-    path = Path(_path_or_text(text))
+    path = local_part(_path_or_text(text))
+    if isinstance(path, str):
+        raise argparse.ArgumentTypeError(f"{text} is a URL; give a path of this machine")
     return path.absolute() if path.parts[:1] and path.parts[0].startswith("~") else path  # it was ./~
 
 
