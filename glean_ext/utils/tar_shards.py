@@ -213,6 +213,29 @@ def scan(file: IO[bytes], shard: str) -> Contents:
     return Contents(whole, links, f"{shard} is damaged or cut off {after}.")
 
 
+def read_members(members: Iterable[Member]) -> dict[Member, bytes]:
+    """The contents of many small files, those of a shard together.
+
+    Raises:
+        InputError: A shard cannot be read, or ends before a file does.
+    """
+    by_shard: dict[str, list[Member]] = {}
+    for member in members:
+        by_shard.setdefault(member.shard, []).append(member)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {member: content for part in pool.map(_read_shard, by_shard.values()) for member, content in part}
+
+
+def _read_shard(members: Sequence[Member]) -> list[tuple[Member, bytes]]:
+    shard = members[0].shard
+    if not is_file_url(shard):
+        return [(member, member.read()) for member in members]
+    with url_errors(shard):
+        system, path = open_url(shard)
+        starts, ends = [member.offset for member in members], [member.offset + member.size for member in members]
+        return list(zip(members, system.cat_ranges([path] * len(members), starts, ends, on_error="raise"), strict=True))
+
+
 def group_samples(members: Iterable[Member]) -> list[tuple[str, dict[str, Member]]]:
     """The samples of a shard: the name of each, and its files by what follows the first dot, in lower case.
 
