@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import fsspec
@@ -84,4 +83,3 @@ def test_wrong_settings(tmp_path):
     assert fault(shards, path, labels="cls:a").startswith("SRShardDataset.labels is 'cls:a', but only 'json' has keys.")
     assert fault(shards, path, labels="cls", classes=3).startswith("The images have 2 classes, but classes=3.")
     assert fault(shards, path, labels="cls", classes=["cow"]).startswith("There are no images of the class 'cow'; ")
-    (tmp_path / "b.json").write_text(json.dumps({}))
