@@ -6,11 +6,13 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError, first_line
 from glean_ext.network_settings import require_arguments
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.temporary_folder import temporary_folder_errors
 
 HOME = Path(__file__).parent / ".mim"  # where OpenMMLab's tools look for the configs and metafiles of a package
@@ -26,7 +28,8 @@ RUNNER_KEYS = {
 def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = None) -> Config:
     """Read a config, change it by ``cfg_options``, and check that it has a network.
 
-    Modules that the config's ``custom_imports`` names are not imported.
+    Modules that the config's ``custom_imports`` names are not imported. ``~/`` and ``~user/`` at the beginning of texts
+    are home folders.
 
     Args:
         path: A .py, .yaml or .json config, or the name of a shipped one; see :func:`find_config`.
@@ -50,8 +53,24 @@ def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = Non
             f"{path} cannot be read: {type(error).__name__}: {first_line(error, keys=True)}. Correct it."
         ) from error
     merge_options(config, cfg_options)
+    try:
+        for key in config:
+            config[key] = _at_home(config[key])
+    except InputError as error:
+        raise error.about(str(path)) from error
     require_arguments(generator_config(config, path))
     return config
+
+
+def _at_home(value: Any) -> Any:
+    """A value of a config in whose texts ``~/`` and ``~user/`` are home folders; dicts are changed in place."""
+    if isinstance(value, str):
+        return expand_home(value) if value.startswith("~") and ("/" in value or value == "~") else value
+    if isinstance(value, dict):
+        for key, item in list(dict.items(value)):  # ConfigDict's own method would import what it names
+            if isinstance(item, str | dict | list | tuple):
+                value[key] = _at_home(item)
+    return type(value)(map(_at_home, value)) if type(value) in (list, tuple) else value
 
 
 def find_config(path: str | os.PathLike) -> Path:
@@ -62,7 +81,7 @@ def find_config(path: str | os.PathLike) -> Path:
     Raises:
         InputError: There is neither.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     if path.is_file():
         return path
     shipped = HOME / "configs" / (path.relative_to("configs") if path.is_relative_to("configs") else path)

@@ -18,6 +18,7 @@ from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.errors import InputError, first_line
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2
+from glean_ext.utils.files import expand_home
 
 CARD = """\
 ---
@@ -46,6 +47,13 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
 
     def generate_model_card(self, *args: Any, **facts: Any) -> ModelCard:
         return super().generate_model_card(*args, model_name=type(self).__name__, **facts)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **arguments: Any) -> Any:
+        return super().from_pretrained(expand_home(pretrained_model_name_or_path), **arguments)
+
+    def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
+        return super().save_pretrained(expand_home(save_directory), **arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         arguments = self._hub_mixin_config

@@ -23,6 +23,7 @@ from glean_ext.config import HOME, generator_config, load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.file_listing import list_files
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import (
     EXTENSIONS,
     MAX_PIXELS,
@@ -168,6 +169,7 @@ class GLEANInferencer:
                 raise InputError(f"{key}: GLEAN restores images and takes none. {hint}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}, but it must be a number from 1 on.")
+        result_out_dir = expand_home(result_out_dir)
         items, alone = plan(img, result_out_dir)
         results: list[np.ndarray] = []
         failures: dict[str, InputError] = {}
@@ -325,7 +327,7 @@ def plan(img: Img | Sequence[Img] | None, out: str | os.PathLike) -> tuple[list[
         return [Item("img", img, target if out else None)], True
     if not isinstance(img, str | os.PathLike):
         raise _wrong_type(img, "img")
-    source = Path(img)
+    source = Path(expand_home(img))
     if source.suffix.lower() in VIDEOS and source.is_file():
         raise InputError(f"{source} is a video, and img takes images. Restore it with glean-restore.")
     if source.is_dir():
@@ -353,7 +355,7 @@ def _plan_list(images: Sequence[Img], folder: str | os.PathLike) -> list[Item]:
     items = []
     sources: dict[Path, str] = {}
     for index, img in enumerate(images):
-        path = Path(img) if isinstance(img, str | os.PathLike) else None
+        path = Path(expand_home(img)) if isinstance(img, str | os.PathLike) else None
         name = str(path or f"img[{index}]")
         target = out / result_name(path or Path(f"{index:05d}.png")) if out else None
         if target and target in sources:
@@ -362,7 +364,7 @@ def _plan_list(images: Sequence[Img], folder: str | os.PathLike) -> list[Item]:
             raise InputError(f"{target} is an input and would be overwritten. Give another result_out_dir.")
         if target:
             sources[target] = name
-        items.append(Item(name, img, target))
+        items.append(Item(name, path or img, target))
     return items
 
 

@@ -26,7 +26,7 @@ from glean_ext.networks.banks.biggan_file import bank_sizes
 from glean_ext.networks.banks.stylegan2 import StyleConv
 from glean_ext.networks.shapes import MIN_SIZE, channels_by_resolution
 from glean_ext.utils.downloads import file_hash
-from glean_ext.utils.files import require_suffix
+from glean_ext.utils.files import expand_home, require_suffix
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.safe_unpickler import Budget
 from glean_ext.utils.weight_files import local_path
@@ -75,6 +75,7 @@ def convert_bank(
         InputError: The file is not of that kind, is damaged, wants to run code, or holds a network that is neither an
             unconditional StyleGAN2 of this package's arithmetic nor a class-conditional BigGAN.
     """
+    out = expand_home(out)
     require_suffix(out, ".safetensors")
     path = local_path(str(source))
     content = read_source(path)

@@ -22,6 +22,7 @@ from glean_ext.network_settings import (
     sizes_of,
 )
 from glean_ext.utils.downloads import cache_folder, cached_name, is_url
+from glean_ext.utils.files import expand_homes
 from glean_ext.utils.image_io import MAX_PIXELS
 from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
@@ -56,6 +57,7 @@ class ModelSource:
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
+        expand_homes(self, "config", "checkpoint")
         if self.is_onnx and self.checkpoint is not None:
             raise InputError(f"{self.config} is an ONNX model, which needs no checkpoint. Leave it out.", "checkpoint")
         if not self.is_onnx and self.config != REALESRGAN and self.checkpoint is None:
@@ -167,6 +169,7 @@ class PhotoOptions:
     embedder: str | None = None
 
     def __post_init__(self) -> None:
+        expand_homes(self, "save_faces", "embedder")
         if self.aligned and self.embedder is not None:
             raise InputError("{embedder} has no effect on aligned faces. Leave it out.", "embedder")
         require_fidelity(self.fidelity)
@@ -254,6 +257,7 @@ class RestoreOptions:
     references: tuple[str | os.PathLike, ...] = ()
 
     def __post_init__(self) -> None:
+        expand_homes(self, "inputs", "output", "references")
         if not self.inputs:
             raise InputError("Nothing is given to restore. Give images, folders or videos.", "inputs")
         NetworkOptions(

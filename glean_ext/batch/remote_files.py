@@ -51,7 +51,7 @@ def _listed(source: str, output: str) -> list[tuple[Any, Any]]:
     """Files, and their paths within what is given; hidden ones and results are left out."""
     if is_file_url(source):
         below = f"{output.rstrip('/')}/"
-        found = [(file, within) for file, within in list_url(source) if not str(file).startswith(below)]
+        found = [(file.url, file.within) for file in list_url(source) if not str(file.url).startswith(below)]
         return [(file, within) for file, within in found if not any(part.startswith(".") for part in within.parts)]
     path = Path(source)
     if path.is_file():

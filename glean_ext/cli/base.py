@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NoReturn
 
@@ -23,8 +24,10 @@ from glean_ext.cli.download_bar import DownloadBar
 from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError, did_you_mean, first_line
 from glean_ext.utils.downloads import show_progress
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.messages import printable
 from glean_ext.utils.optional_packages import installed_version
+from glean_ext.utils.url_files import local_part
 
 EXTRAS = {  # package -> the extra that brings it
     **dict.fromkeys(("mmagic", "mmcv", "torchvision", "albumentations"), "mmagic"),
@@ -77,7 +80,16 @@ def fail(reason: object) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line, with the options that are nearest to an unknown one."""
+    """Reports bad usage in one line, with the options that are nearest to an unknown one.
+
+    In arguments without a type, and in those of type ``Path``, which take no URLs, ``~`` stands for a home folder. Text
+    that may begin with it for another reason has the type ``str``.
+    """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.register("type", None, _path_or_text)
+        self.register("type", Path, _path)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, which takes an empty argument, as of a variable of the shell that is not set, for a value."""
@@ -96,6 +108,20 @@ class Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         """As argparse's, which ignores that a file cannot be written to."""
         print(self.format_help(), end="", file=file, flush=True)
+
+
+def _path_or_text(text: str) -> str:
+    try:
+        return expand_home(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _path(text: str) -> Path:
+    path = local_part(_path_or_text(text))
+    if isinstance(path, str):
+        raise argparse.ArgumentTypeError(f"{text} is a URL; give a path of this machine")
+    return path.absolute() if path.parts[:1] and path.parts[0].startswith("~") else path  # it was ./~
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

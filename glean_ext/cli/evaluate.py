@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--inputs", type=Path, metavar="LQ", help="folder of the images that were restored")
     add("--metrics", nargs="+", metavar="NAME", help="what is measured (default: all that is possible, without pyiqa)")
     add("--lpips", metavar="FILE", help="weights of LPIPS: torchvision://alexnet, or the path or URL of that file")
-    add("--suffix", metavar="TEXT", help="what is added to the names of the results, such as _restored")
+    add("--suffix", type=str, metavar="TEXT", help="what is added to the names of the results, such as _restored")
     add(
         "--sort-by", metavar="NAME", help="metric that decides which are the worst cases (default: lpips, or the first)"
     )

@@ -1,9 +1,10 @@
 """Prepare a data set: glean prepare-data SOURCE OUT --size 1024
 
-SOURCE is a folder with subfolders, a zip, or an LMDB of images. OUT gets train/GT and test/GT, lists of their names for
-ann_file, and a report. Damaged and too small images are rejected, and images that show the same are found, so that they
-never get into different splits. An interrupted run continues when the same command is run again. Presets hold the
-options of published data sets; options on the command line override them.
+SOURCE is a folder with subfolders, a zip, an LMDB of images, or a folder behind a URL such as s3://bucket/photos. OUT
+gets train/GT and test/GT, lists of their names for ann_file, and a report. Damaged and too small images are rejected,
+and images that show the same are found, so that they never get into different splits. An interrupted run continues when
+the same command is run again. Presets hold the options of published data sets; options on the command line override
+them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help="folder, zip or LMDB of images")
+    add("source", metavar="SOURCE", help="folder, zip or LMDB of images, or the URL of a folder")
     add("out", metavar="OUT", type=Path, help="new folder, or one that this tool made")
     add("--preset", choices=PRESETS, help="options of a published data set")
     add("--size", type=_size, help="of the images: 1024, or WIDTHxHEIGHT")

@@ -223,7 +223,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--format", choices=["png", "jpg", "webp"], help="of images in a folder (default png)")
-    group.add_argument("--suffix", help="is put after the names: --suffix _restored")
+    group.add_argument("--suffix", type=str, help="is put after the names: --suffix _restored")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="restore only those that do not exist")

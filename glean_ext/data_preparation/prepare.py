@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -33,18 +34,20 @@ from glean_ext.data_preparation.selection import REST, assign_names, choose_imag
 from glean_ext.data_preparation.train_test_split import assign_splits
 from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.progress import ProgressBar
 from glean_ext.utils.shard import Shard
+from glean_ext.utils.url_files import local_part
 from glean_ext.workers.ray_pool import require_cluster
 
 Notify = Callable[[Notice], None]
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: str | os.PathLike,
+    out: str | os.PathLike,
     options: PreparationOptions,
     lists: Mapping[str, str] | None = None,
     workers: int | None = None,
@@ -61,8 +64,8 @@ def prepare(
     followed.
 
     Args:
-        source: Folder, zip or LMDB of raw images.
-        out: Output folder.
+        source: Folder, zip or LMDB of raw images, or the URL of a folder.
+        out: Output folder, on this machine.
         options: How.
         lists: Only these files, in this split: ``{'train': path, 'test': path}``, where ``train`` may be ``'rest'``; or
             ``{'all': path}``, split as the options say.
@@ -83,8 +86,9 @@ def prepare(
             written, or the cluster cannot be used.
     """
     start = time.perf_counter()
-    lists = lists or {}
-    _check_paths(source, out)
+    source, out = local_part(expand_home(source)), local_part(expand_home(out))
+    lists = {split: expand_home(path) for split, path in (lists or {}).items()}
+    folder = _check_paths(source, out)
     if cluster is not None:
         require_cluster(cluster)
     opened = open_source(source)
@@ -93,12 +97,13 @@ def prepare(
         raise InputError(f"{source} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
     wanted = choose_images(entries, lists, source)
     chosen = {entry.key: entry for entry in entries if entry.key in wanted}
-    described = {"source": str(source.resolve()), **options.describe(), **_describe_lists(lists)}
+    place = source.resolve() if isinstance(source, Path) else source
+    described = {"source": str(place), **options.describe(), **_describe_lists(lists)}
     facts = {"options": described, "images": len(entries), "other files": len(left_out)}
     facts |= {"not listed": len(entries) - len(chosen), "left out": left_out}
-    output = PreparedOutput(out, options)
+    output = PreparedOutput(folder, options)
     processor = ImageProcessor(opened, output.staging, options, face_crop)
-    with closing(RecordLog(out, described, shard)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
+    with closing(RecordLog(folder, described, shard)) as log, closing(output), bar or ProgressBar(disable=True) as bar:
         preparation = Preparation(processor, output, log, Workforce(workers or None, cluster, notify), bar)
         if shard is not None:
             return preparation.run_shard(chosen, shard)
@@ -202,14 +207,19 @@ def _read_report(path: Path) -> dict:
         return {}
 
 
-def _check_paths(source: Path, out: Path) -> None:
+def _check_paths(source: Path | str, out: Path | str) -> Path:
+    if isinstance(out, str):
+        raise InputError(f"{out} is a URL. Give a folder of this machine as {{out}}.", "out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file. Give a new folder as {{out}}.", "out")
+    if isinstance(source, str):
+        return out
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise InputError(
             f"{out} and {source} lie within each other. Give a folder beside {{source}} as {{out}}.", ("out", "source")
         )
+    return out
 
 
 def _describe_lists(lists: Mapping[str, str]) -> dict[str, str]:
@@ -220,7 +230,7 @@ def _describe_lists(lists: Mapping[str, str]) -> dict[str, str]:
     return described
 
 
-def _explain_nothing_usable(source: Path, records: list[ImageRecord]) -> InputError:
+def _explain_nothing_usable(source: Path | str, records: list[ImageRecord]) -> InputError:
     kinds = [record.kind for record in records]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
     message = f"{source}: none of {len(records)} images can be used: {counts}. The first: {records[0].reason}"

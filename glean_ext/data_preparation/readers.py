@@ -1,4 +1,7 @@
-"""Where raw images come from: a folder with its subfolders, a zip, or an LMDB such as LSUN's. Nothing is unpacked."""
+"""Where raw images come from: a folder with its subfolders, a zip, an LMDB such as LSUN's, or a folder behind a URL.
+
+Nothing is unpacked, and nothing is copied as a whole.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from glean_ext.errors import InputError, UnreadableImageError, first_line
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.optional_packages import import_optional
+from glean_ext.utils.url_files import list_url, local_part, read_url
 
 MAX_BYTES = 1 << 30  # of one image file, unpacked. Pillow's own limit of 89 million pixels is far below
 
@@ -40,7 +44,7 @@ class Entry:
 class Source(ABC):
     """Image files. Another process that gets a source opens it again."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | str):
         self.path = path
 
     def __reduce__(self) -> tuple:
@@ -82,8 +86,25 @@ class Source(ABC):
             ) from error
 
 
+class UrlSource(Source):
+    """A folder behind a URL, or what its pattern matches. Each image is read when it is its turn."""
+
+    def absolute(self) -> Source:
+        return self
+
+    def find(self) -> tuple[list[Entry], list[str]]:
+        files = [(file, file.within.as_posix()) for file in list_url(str(self.path))]
+        found = [(name, str(file.url), file.size or 0, file.stamp) for file, name in files if _is_image(name)]
+        return _entries(found), sorted(_printable(name) for _, name in files if not _is_image(name))
+
+    def _read(self, entry: Entry) -> bytes:
+        return read_url(entry.locator, end=None if entry.size else MAX_BYTES)
+
+
 class FolderSource(Source):
     """A folder and its subfolders; links are followed, a folder that contains itself is read once."""
+
+    path: Path
 
     def find(self) -> tuple[list[Entry], list[str]]:
         listing = list_files(self.path, EXTENSIONS, follow_links=True)
@@ -156,9 +177,13 @@ def open_source(path: str | os.PathLike) -> Source:
     """A source of the kind that ``path`` is.
 
     Raises:
-        InputError: There is no such file or folder, or it is neither a folder nor a zip.
+        InputError: There is no such file or folder, or it is neither a folder nor a zip; a zip behind a URL.
     """
-    path = Path(path)
+    path = local_part(path)
+    if isinstance(path, str):
+        if str(path).lower().endswith(".zip"):
+            raise InputError(f"{path} is a zip behind a URL. Download it, or give a folder of images.")
+        return UrlSource(path)
     if path.is_dir():
         return LMDBSource(path) if (path / "data.mdb").is_file() else FolderSource(path)
     if not path.exists():

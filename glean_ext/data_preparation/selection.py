@@ -26,7 +26,7 @@ _FORMS: tuple[Callable[[PurePosixPath], str], ...] = (
 )
 
 
-def choose_images(entries: Sequence[Entry], lists: Mapping[str, str], source: Path) -> dict[str, str]:
+def choose_images(entries: Sequence[Entry], lists: Mapping[str, str], source: Path | str) -> dict[str, str]:
     """Key -> the split that a list wants an image in, or empty; images that no list names are left out.
 
     Args:
@@ -52,7 +52,7 @@ def choose_images(entries: Sequence[Entry], lists: Mapping[str, str], source: Pa
     return wanted
 
 
-def find_listed(entries: Iterable[Entry], path: str | os.PathLike, source: Path = Path()) -> set[str]:
+def find_listed(entries: Iterable[Entry], path: str | os.PathLike, source: Path | str = Path()) -> set[str]:
     """The keys of the files that a list names: by path, or by the name alone, with or without extension.
 
     Args:

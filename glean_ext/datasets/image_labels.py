@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from glean_ext.datasets.json_by_image import FOLDERS, read_json_by_image
 from glean_ext.errors import InputError
 from glean_ext.utils.messages import summarize_names
+
+Image = TypeVar("Image", bound=Hashable)
 
 
 def image_labels(
@@ -25,14 +28,23 @@ def image_labels(
     Raises:
         InputError: The file cannot be used, an image has no class, or there are no images of a class.
     """
-    named = _from_folders(names) if labels == FOLDERS else _from_file(names, Path(root) / labels)
+    return class_numbers(_from_folders(names) if labels == FOLDERS else _from_file(names, Path(root) / labels), classes)
+
+
+def class_numbers(named: Mapping[Image, str], classes: Sequence[str] | int | None) -> dict[Image, int]:
+    """The number of each image's class, of which the name is known; see :func:`image_labels`.
+
+    Raises:
+        InputError: There are no images of a class, or another number of classes.
+    """
     if isinstance(classes, int) and classes != (count := len(set(named.values()))):
         raise InputError(f"The images have {count} classes, but classes={classes}. Correct the folder or the number.")
     classes = sorted(set(named.values())) if classes is None or isinstance(classes, int) else list(classes)
     if empty := sorted(set(classes) - set(named.values())):
         found = summarize_names(sorted(set(named.values())), 10)
         raise InputError(f"There are no images of the class {empty[0]!r}; the classes are {found}. Correct classes.")
-    return {name: classes.index(kind) for name, kind in named.items() if kind in classes}
+    numbers = {kind: number for number, kind in enumerate(classes)}
+    return {image: numbers[kind] for image, kind in named.items() if kind in numbers}
 
 
 def _from_folders(names: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from glean_ext.errors import InputError
 from glean_ext.utils.dataset_folders import list_images, require_folders
 from glean_ext.utils.file_listing import Listing
 from glean_ext.utils.file_lists import read_file_list
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.messages import summarize_names
 
@@ -71,6 +72,7 @@ class SRFolderDataset(SRDataset):
         references: str = "",
     ):
         self.check(scale, unreadable)
+        data_root = expand_home(data_root)
         require_folders(data_root, data_prefix, ann_file)
         if classes is not None and not labels:
             raise InputError("SRFolderDataset.classes goes with labels: say where the class of an image is known from.")

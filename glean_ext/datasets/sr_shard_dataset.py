@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mmengine.dist import get_dist_info
 
+from glean_ext.datasets.shard_labels import ending_of, shard_labels
 from glean_ext.datasets.sr_dataset import SRDataset
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import EXTENSIONS
@@ -37,10 +38,15 @@ class SRShardDataset(SRDataset):
         test_mode: As in mmengine.
         unreadable: What a damaged image, or the damaged rest of a shard, does to training: as in
             :class:`SRFolderDataset`.
+        labels: What the file with the class of an image is called after the first dot of their name, such as ``'cls'``,
+            see :func:`~glean_ext.datasets.shard_labels.shard_labels`; the samples then have it as ``gt_label``. Empty:
+            images have no classes.
+        classes: As in :class:`SRFolderDataset`.
 
     Raises:
-        InputError: A shard is missing or damaged, there are no images, a pair is not complete, or ``members``,
-            ``scale`` or ``unreadable`` has a wrong value.
+        InputError: A shard is missing or damaged, there are no images, a pair is not complete, an image has no class or
+            none that can be used, or ``members``, ``scale``, ``unreadable``, ``labels`` or ``classes`` has a wrong
+            value.
     """
 
     def __init__(
@@ -52,8 +58,12 @@ class SRShardDataset(SRDataset):
         metainfo: dict | None = None,
         test_mode: bool = False,
         unreadable: str = "stop",
+        labels: str = "",
+        classes: Sequence[str] | int | None = None,
     ):
         self.check(scale, unreadable)
+        if classes is not None and not labels:
+            raise InputError("SRShardDataset.classes goes with labels: say where the class of an image is known from.")
         self.members = {"gt": IMAGES} if members is None else dict(members)
         if "gt" not in self.members or set(self.members) - set(KEYS):
             raise InputError(
@@ -61,6 +71,7 @@ class SRShardDataset(SRDataset):
                 "img='<ending>')."
             )
         self.shards, self.scale = shards, scale
+        self.labels, self.classes = labels, classes
         self.skips = unreadable == "skip" and not test_mode
         super().__init__(
             metainfo=metainfo, data_root="", data_prefix={}, search_key="gt", pipeline=pipeline, test_mode=test_mode
@@ -73,6 +84,7 @@ class SRShardDataset(SRDataset):
             self._refuse_or_warn(item)
         samples: list[dict] = []
         left_out: list[str] = []
+        labels: dict[Member, Member | None] = {}  # of the images
         for path, item in zip(paths, contents, strict=True):
             for name, files in group_samples(item.members):
                 found = {key: self._find(files, key) for key in self.members}
@@ -80,6 +92,7 @@ class SRShardDataset(SRDataset):
                     left_out.append(f"{path}/{name}.{next(iter(files))}")
                 else:
                     samples.append(self._sample(name, found))
+                    labels[found["gt"]] = files.get(ending_of(self.labels))
         if not samples:
             first = f"; there is {left_out[0]}" if left_out else ""
             wanted = self.members["gt"]
@@ -91,6 +104,13 @@ class SRShardDataset(SRDataset):
         for names, what in (left_out, "without one"), (links, "links to other files"):
             if names:
                 rest += f", {len(names)} {what} are left out: {summarize_names(names, 1)}"
+        if self.labels:
+            numbers = shard_labels(labels, self.labels, self.classes)
+            others = [str(image) for image in labels if image not in numbers]
+            rest += f", {len(others)} of other classes are left out: {summarize_names(others, 1)}" if others else ""
+            samples = [
+                sample | {"gt_label": numbers[image]} for sample in samples if (image := sample["gt_member"]) in numbers
+            ]
         self._log(f"{len(paths)} shards: {len(samples)} samples with an image{rest}.", warning=bool(rest))
         return samples
 

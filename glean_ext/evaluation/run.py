@@ -16,7 +16,7 @@ from glean_ext.errors import InputError, Notice, require_at_least
 from glean_ext.evaluation.names import chosen_metrics, default_metrics, require_given
 from glean_ext.evaluation.pairs import Group, Pairing, pair_files
 from glean_ext.evaluation.results import Results, Row, stamp
-from glean_ext.utils.files import require_suffix
+from glean_ext.utils.files import expand_homes, require_suffix
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.processes import count_cores
@@ -57,6 +57,7 @@ class EvaluationOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        expand_homes(self, "outputs", "reference", "inputs", "lpips", "report")
         require_at_least("cases", self.cases, 1)
         require_suffix(self.report, ".html")
 

@@ -31,7 +31,7 @@ from glean_ext.inference.onnx_backend import ModelMetadata, OnnxBackend
 from glean_ext.inference.torch_backend import load_network
 from glean_ext.networks.layers import EqualizedLinear
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
-from glean_ext.utils.files import atomic_path, temporary_folder_beside
+from glean_ext.utils.files import atomic_path, expand_home, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.optional_packages import import_optional, installed_version, version_errors
 
@@ -73,6 +73,7 @@ def export(
         InputError: A config, checkpoint or name that cannot be used, a missing package, or results that differ from
             the network's by more than :data:`TOLERANCE`. No file is written then.
     """
+    out = expand_home(out)
     require_place(out, format)
     net = load_network(config, checkpoint, cfg_options)
     return export_network(net, out, format, dtype, {"checkpoint": Path(checkpoint).name}, notify)
@@ -95,7 +96,7 @@ def export_int8(
     """
     from glean_ext.inference.quantization import quantize
 
-    out = Path(out)
+    out, calibrate = Path(expand_home(out)), expand_home(calibrate)
     require_place(out, "onnx")
     with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
         metadata = export(config, checkpoint, model := folder / "fp32.onnx", "onnx", "float32", cfg_options, notify)

@@ -24,6 +24,7 @@ from glean_ext.inference.memory_budget import Memory, at_hand
 from glean_ext.network_settings import require_number_of_references
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import from_floats, to_floats
+from glean_ext.utils.files import expand_home
 
 VALUE_RANGE, CHANNEL_ORDER = "[-1, 1]", "RGB"
 FORMAT = "2"  # of the metadata and the interface above
@@ -118,7 +119,7 @@ class OnnxBackend:
         dtype: str | None = None,
         weights: str | None = None,
     ):
-        self.path, self.engine = Path(path), engine
+        self.path, self.engine = Path(expand_home(path)), engine
         self.keep_alive: object = None  # what may not end before: the folder of the file
         self._session = open_session(self.path, engine, threads, dtype)
         self.metadata = ModelMetadata.from_metadata(self._session.metadata, self.path)

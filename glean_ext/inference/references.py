@@ -14,6 +14,7 @@ from glean_ext.errors import InputError, Notice
 from glean_ext.inference.size_policy import Resize, Size, size_of
 from glean_ext.size_requirements import format_size
 from glean_ext.utils.file_listing import list_files
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_types import ImageLike, as_picture, name_of
 from glean_ext.utils.messages import summarize_names
@@ -36,7 +37,7 @@ def list_references(references: Iterable[str | os.PathLike]) -> list[Path]:
         InputError: A folder without images.
     """
     found = []
-    for path in map(Path, references):
+    for path in (Path(expand_home(reference)) for reference in references):
         files = list_files(path, EXTENSIONS, recursive=False).files if path.is_dir() else [path]
         if not files:
             raise InputError(

@@ -22,6 +22,7 @@ from glean_ext.inference.memory_budget import Memory, at_hand, bytes_per_pixel
 from glean_ext.network_settings import require_number_of_references, require_several_results
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.fidelity import fix_fidelity, has_gate
+from glean_ext.networks.inference import with_fidelity
 from glean_ext.networks.precision import fast_dtype
 from glean_ext.networks.references import max_references
 from glean_ext.size_requirements import SizeRequirements
@@ -99,6 +100,16 @@ class TorchBackend:
         """
         other = copy.copy(self)
         other._latent = draw_latent(self.net, seed).to(self.device)
+        return other
+
+    def with_fidelity(self, fidelity: float) -> TorchBackend:
+        """A network with the fidelity gate at another w, not compiled, with the same weights but for the decoder's.
+
+        Raises:
+            InputError: w lies outside of [0, 1].
+        """
+        other = copy.copy(self)
+        other.net = other._network = with_fidelity(self.net, fidelity)
         return other
 
     def _compiled(self, mode: str) -> Callable[..., Tensor]:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar, cast
 
 from glean_ext.errors import InputError
 
@@ -24,11 +25,48 @@ try:
 except ImportError:  # Windows: nothing is locked, and nothing that was left behind is removed
     fcntl = None  # type: ignore[assignment]
 
+AnyPath = TypeVar("AnyPath", bound="str | os.PathLike")
+
 NAMED = 40  # characters
 TEMPORARY = re.compile(r"\..*\.partial-[0-9a-f]{8}")  # the stem of a temporary name
 
 _searched: set[tuple[str, str]] = set()  # folders and suffixes whose leftovers are removed already
 _searching = threading.Lock()
+
+
+def expand_home(path: AnyPath) -> AnyPath:
+    """A path as a shell expands it: ``~`` and ``~user`` at its beginning are home folders. Others stay as they are.
+
+    A ``Path`` whose first part is there by that name stays, too: its ``./`` is lost.
+
+    Raises:
+        InputError: There is no such user, and nothing of that name.
+    """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return path
+    first = Path(text).parts[0]
+    expanded = text if os.path.lexists(first) and isinstance(path, Path) else os.path.expanduser(text)
+    if expanded == text:
+        if os.path.lexists(first):
+            return path
+        problem = f"there is no user {first[1:]}" if first != "~" else "your home folder is not known"
+        raise InputError(f"{text}: {problem}. Correct it, or write ./{text} where a name begins with ~.")
+    return cast(AnyPath, type(path)(expanded))
+
+
+def expand_homes(options: object, *names: str) -> None:
+    """Set attributes, also of frozen dataclasses, that are paths, tuples of paths or None, by :func:`expand_home`.
+
+    Raises:
+        InputError: As :func:`expand_home`.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if isinstance(value, list | tuple):
+            object.__setattr__(options, name, tuple(map(expand_home, value)))
+        elif value is not None:
+            object.__setattr__(options, name, expand_home(value))
 
 
 @contextmanager

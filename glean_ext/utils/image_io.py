@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from glean_ext.errors import InputError, UnreadableImageError, first_line
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_decoding import decode, decode_16_bits, layout_of_16_bits, reduced_depth
 from glean_ext.utils.image_metadata import boxes_of_jpeg2000, further_frames, read_metadata
 from glean_ext.utils.image_writer import write_picture
@@ -196,7 +197,7 @@ def require_image(path: str | os.PathLike) -> Path:
         InputError: It is missing, a folder, or cannot be reached.
         UnreadableImageError: It is empty.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one: a zero byte in the name

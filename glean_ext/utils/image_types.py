@@ -12,6 +12,7 @@ from PIL import Image
 
 from glean_ext.errors import Notice
 from glean_ext.utils.array_conversion import PIXEL_TYPES, to_8_bits
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import pillow_picture, read_picture, write_picture
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.picture import Picture
@@ -89,4 +90,4 @@ def write_image(
     """
     if isinstance(image, str | os.PathLike):
         raise TypeError(f"write_image takes the image first, but got the path {Path(image)}.")
-    write_picture(as_picture(image, "the image", "write_image"), path, notify)
+    write_picture(as_picture(image, "the image", "write_image"), expand_home(path), notify)

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from glean_ext.errors import InputError, UnreadableImageError
 from glean_ext.utils.downloads import cache_folder, is_url
-from glean_ext.utils.files import atomic_path
+from glean_ext.utils.files import atomic_path, expand_home
 from glean_ext.utils.messages import summarize_names
-from glean_ext.utils.url_files import is_file_url, list_url, open_url, url_errors
+from glean_ext.utils.url_files import is_file_url, list_url, open_url, read_url, stamp_of, url_errors
 
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # of a file: the sample's, and the rest
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -34,8 +34,6 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 PATTERN = re.compile(r"[*?\[]")
 THREADS = 16  # that read headers behind URLs
 HEADERS = 1 << 16  # bytes that are read with a header, for the next ones
-TRIES = 3  # for a file behind a URL
-PAUSE = 1.0  # seconds after the first of them
 SECONDS_BETWEEN_LINES = 15
 
 logger = logging.getLogger(__name__)
@@ -66,7 +64,10 @@ class Member(NamedTuple):
             InputError: The shard cannot be read.
             UnreadableImageError: It ends before the file does.
         """
-        content = _read_url(self) if is_file_url(self.shard) else _read_file(self)
+        if is_file_url(self.shard):
+            content = read_url(self.shard, self.offset, self.offset + self.size)
+        else:
+            content = _read_file(self)
         if len(content) < self.size:
             raise UnreadableImageError(
                 f"{self} is cut off after {len(content)} of {self.size} bytes. Copy the shard again."
@@ -99,7 +100,7 @@ def list_shards(shards: str | Sequence[str]) -> list[str]:
         InputError: A pattern matches nothing, a file is missing, or a URL cannot be read.
     """
     texts = [shards] if isinstance(shards, str) else list(shards)
-    matches = [(name, _matching(name)) for text in texts for name in expand_braces(text)]
+    matches = [(name, _matching(name)) for text in texts for name in expand_braces(expand_home(text))]
     found = [shard for _, paths in matches for shard in paths]
     if not found:
         raise InputError(f"shards={shards!r} names no files. Set it to tar files, such as 'data/{{000..099}}.tar'.")
@@ -136,7 +137,7 @@ def _matching(name: str) -> list[str]:
     if PATTERN.search(name) is None or os.path.exists(name) or (is_url(name) and "*" not in name):
         return [name]
     if is_file_url(name):
-        return [str(url) for url, _ in list_url(name)]
+        return [str(file.url) for file in list_url(name)]
     return sorted(glob.glob(name, recursive=True))
 
 
@@ -166,7 +167,7 @@ def _contents(shard: str) -> Contents:
             raise _unreadable(shard, error) from error
     with url_errors(shard):
         system, path = open_url(shard)
-        stamp = _stamp(system.info(path))
+        stamp = stamp_of(system.info(path))
         table = cache_folder() / "shards" / f"{hashlib.sha256(shard.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(table.read_text())
@@ -179,12 +180,6 @@ def _contents(shard: str) -> Contents:
         with suppress(InputError), atomic_path(table) as partial:  # it only saves time
             partial.write_text(json.dumps({"stamp": stamp, "members": entries, "links": contents.links}))
     return contents
-
-
-def _stamp(info: dict[str, Any]) -> str:
-    """What changes with a file behind a URL, as far as its store says it."""
-    changing = {str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)}
-    return " ".join([str(info.get("size")), *sorted(changing)])
 
 
 def scan(file: IO[bytes], shard: str) -> Contents:
@@ -218,6 +213,29 @@ def scan(file: IO[bytes], shard: str) -> Contents:
     return Contents(whole, links, f"{shard} is damaged or cut off {after}.")
 
 
+def read_members(members: Iterable[Member]) -> dict[Member, bytes]:
+    """The contents of many small files, those of a shard together.
+
+    Raises:
+        InputError: A shard cannot be read, or ends before a file does.
+    """
+    by_shard: dict[str, list[Member]] = {}
+    for member in members:
+        by_shard.setdefault(member.shard, []).append(member)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {member: content for part in pool.map(_read_shard, by_shard.values()) for member, content in part}
+
+
+def _read_shard(members: Sequence[Member]) -> list[tuple[Member, bytes]]:
+    shard = members[0].shard
+    if not is_file_url(shard):
+        return [(member, member.read()) for member in members]
+    with url_errors(shard):
+        system, path = open_url(shard)
+        starts, ends = [member.offset for member in members], [member.offset + member.size for member in members]
+        return list(zip(members, system.cat_ranges([path] * len(members), starts, ends, on_error="raise"), strict=True))
+
+
 def group_samples(members: Iterable[Member]) -> list[tuple[str, dict[str, Member]]]:
     """The samples of a shard: the name of each, and its files by what follows the first dot, in lower case.
 
@@ -240,20 +258,6 @@ def _read_file(member: Member) -> bytes:
             return file.read(member.size)
     except OSError as error:
         raise _unreadable(member.shard, error) from error
-
-
-def _read_url(member: Member) -> bytes:
-    """Networks fail now and then, which should not end a training of days."""
-    for attempt in range(TRIES):
-        try:
-            with url_errors(member.shard):
-                system, path = open_url(member.shard)
-                return bytes(system.cat_file(path, start=member.offset, end=member.offset + member.size))
-        except InputError:
-            if attempt + 1 == TRIES:
-                raise
-            time.sleep(PAUSE * 2**attempt)
-    raise AssertionError
 
 
 def _unreadable(shard: str, error: OSError) -> InputError:

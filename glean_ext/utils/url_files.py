@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from glean_ext.errors import InputError, first_line
 
@@ -14,6 +16,8 @@ SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=.)", re.IGNORECASE)
 # Protocols of object stores, which show a file when all of it is there. On others it gets its name afterwards.
 OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
 LOCAL = ("file", "local")  # protocols of files on this machine
+TRIES = 3  # to read a file
+PAUSE = 1.0  # seconds after the first of them
 
 
 class UrlPath(PurePosixPath):
@@ -38,8 +42,32 @@ def is_file_url(text: object) -> bool:
     return SCHEME.match(str(text)) is not None and "://" in str(text)
 
 
-def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
-    """All files below a URL or that its pattern matches, sorted, each with its path within the folder that is given.
+def local_part(place: str | os.PathLike) -> Path | str:
+    """The path that a place on this machine has, also by a URL as ``file:///a``; other URLs stay as they are."""
+    text = os.fspath(place)
+    if not is_file_url(text):
+        return Path(text)
+    return Path(open_url(text)[1]) if text.split("://")[0].lower() in LOCAL else text
+
+
+class UrlFile(NamedTuple):
+    """A file behind a URL.
+
+    Attributes:
+        url: Where it is.
+        within: Its path within the folder that was given.
+        size: Bytes; None where its store does not say it.
+        stamp: Changes with the file, as far as its store says it.
+    """
+
+    url: UrlPath
+    within: PurePosixPath
+    size: int | None
+    stamp: str
+
+
+def list_url(url: str) -> list[UrlFile]:
+    """All files below a URL or that its pattern matches, sorted.
 
     Raises:
         InputError: The URL cannot be read, or there is nothing.
@@ -48,17 +76,30 @@ def list_url(url: str) -> list[tuple[UrlPath, PurePosixPath]]:
         system, path = open_url(url)
         base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0] if re.search(r"[*?\[]", path) else path
         if base != path:
-            found = [name for name in system.glob(path) if not system.isdir(name)]
+            found = {name: info for name, info in system.glob(path, detail=True).items() if not system.isdir(name)}
+        elif not path.endswith("/") and system.isfile(path):  # a web server has a page for a folder, too
+            found = {path: system.info(path)}
         else:
-            found = [path] if system.isfile(path) else system.find(path)
+            found = system.find(path, detail=True)
     if not found:
         raise InputError(f"{url}: there is no such file, and no such folder with files. Correct the URL.")
-    base = str(PurePosixPath(base).parent) if found == [path] else base
-    scheme = url.split("://")[0]
+    base = str(PurePosixPath(base).parent) if list(found) == [path] else base
+    start = start_of(url.split("://")[0])
     return [
-        (UrlPath(f"{start_of(scheme)}{name.lstrip('/')}"), PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")))
-        for name in sorted(found)
+        UrlFile(
+            UrlPath(name if name.startswith(start) else f"{start}{name.lstrip('/')}"),
+            PurePosixPath(name.lstrip("/")).relative_to(base.strip("/")),
+            info.get("size"),
+            stamp_of(info),
+        )
+        for name, info in sorted(found.items())
     ]
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What changes with a file, of what fsspec has from its store."""
+    changing = {str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)}
+    return " ".join([str(info.get("size")), *sorted(changing)])
 
 
 def existing_below(url: str) -> frozenset[str]:
@@ -68,11 +109,29 @@ def existing_below(url: str) -> frozenset[str]:
         InputError: It cannot be read.
     """
     try:
-        return frozenset(str(path) for path, _ in list_url(url))
+        return frozenset(str(file.url) for file in list_url(url))
     except InputError as error:
         if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
             return frozenset()
         raise
+
+
+def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes of a file from ``start`` to ``end``, tried several times: networks fail now and then.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    for attempt in range(TRIES):
+        try:
+            with url_errors(url):
+                system, path = open_url(url)
+                return bytes(system.cat_file(path, start=start, end=end))
+        except InputError as error:
+            if attempt + 1 == TRIES or isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                raise
+            time.sleep(PAUSE * 2**attempt)
+    raise AssertionError
 
 
 def fetch(source: UrlPath, to: Path) -> None:

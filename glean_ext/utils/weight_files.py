@@ -7,6 +7,7 @@ from pathlib import Path
 
 from glean_ext.errors import InputError
 from glean_ext.utils.downloads import cache_folder, download, is_url
+from glean_ext.utils.files import expand_home
 
 ASSET_SCHEME = "glean-ext://"  # a file that this package ships, e.g. glean-ext://demo_bank.safetensors
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -30,7 +31,7 @@ def local_path(source: str) -> Path:
         return download(source, cache_folder())
     if source.startswith(ASSET_SCHEME):
         source = str(ASSETS / source.removeprefix(ASSET_SCHEME))
-    path = Path(source)
+    path = Path(source := expand_home(source))
     try:
         if path.is_file():
             path.open("rb").close()

@@ -17,6 +17,7 @@ import numpy as np
 from av.stream import Stream
 
 from glean_ext.errors import InputError, Notice, require_at_least
+from glean_ext.utils.files import expand_home
 from glean_ext.utils.messages import log_notice
 from glean_ext.video.encoder import EncodingOptions, check_frame_size
 from glean_ext.video.formats import VIDEO_OUTPUTS
@@ -104,7 +105,7 @@ def restore_video(
             the source itself, or cannot be written; frames are too large. The target is then as it was before.
     """
     started = time.monotonic()
-    source, target = Path(source), Path(target)
+    source, target = Path(expand_home(source)), Path(expand_home(target))
     encoding = EncodingOptions(crf, preset, segment)
     _check(source, target, batch)
     if temporal and not isinstance(restore, SequenceRestorer):

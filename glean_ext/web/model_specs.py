@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glean_ext.errors import InputError
+from glean_ext.utils.files import expand_home
 from glean_ext.zoo import CARTOONS
 
 
@@ -35,7 +36,7 @@ def parse_model(argument: str) -> ModelSpec:
     """The model of ``NAME=CONFIG,CHECKPOINT``.
 
     Raises:
-        InputError: The argument has another form.
+        InputError: The argument has another form, or an unknown home folder.
     """
     name, equals, paths = argument.partition("=")
     config, comma, checkpoint = paths.partition(",")
@@ -45,7 +46,7 @@ def parse_model(argument: str) -> ModelSpec:
             f"{{model}} {argument}: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.",
             parameter="model",
         )
-    return ModelSpec(*parts)
+    return ModelSpec(parts[0], *map(expand_home, parts[1:]))
 
 
 def offered(arguments: list[str]) -> list[ModelSpec]:

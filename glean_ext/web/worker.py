@@ -92,8 +92,9 @@ class ModelWorker:
             return model.restorer
         from glean_ext.inference.torch_backend import TorchBackend  # loads torch, after the server's checks
 
-        if isinstance(network, TorchBackend) and order.seed is not None and fidelity is None:
-            return self._at_work(network.with_seed(order.seed))
+        if isinstance(network, TorchBackend):
+            network = network if order.seed is None else network.with_seed(order.seed)
+            return self._at_work(network if fidelity is None else network.with_fidelity(fidelity))
         wish = order.model, order.seed, fidelity
         if self._variant is None or self._variant[0] != wish:
             self._variant = None  # before the next one takes memory

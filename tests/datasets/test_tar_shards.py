@@ -20,7 +20,7 @@ import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.datasets import ResumableSampler, SRFolderDataset, SRShardDataset
 from glean_ext.datasets.sr_shard_dataset import IMAGES
 from glean_ext.errors import InputError
-from glean_ext.utils import tar_shards
+from glean_ext.utils import tar_shards, url_files
 from glean_ext.utils.tar_shards import Member, expand_braces, group_samples, list_shards, read_contents
 
 FLIP = {"type": "Flip", "keys": ["img", "gt"], "flip_ratio": 0.5, "direction": "horizontal"}
@@ -273,7 +273,7 @@ def test_tables_of_contents_of_urls_are_kept_until_the_shard_changes(home, memor
 def test_a_network_that_fails_now_and_then(home, memory, monkeypatch):
     memory.put(str(home / "faces-000.tar"), "/data/a.tar")
     member = read_contents(["memory://data/a.tar"])[0].members[1]
-    monkeypatch.setattr(tar_shards, "PAUSE", 0.0)
+    monkeypatch.setattr(url_files, "PAUSE", 0.0)
     failures = [OSError("reset"), OSError("reset")]
     cat = type(memory).cat_file
 

@@ -129,6 +129,8 @@ def why_not(words: list[str], place: Path) -> str:
             return "needs weights"
     if any("pyiqa:" in word for word in rest):
         return "needs weights"
+    if name == "prepare-data" and any("://" in word for word in rest):
+        return "needs a store"
     if name == "prepare-data" and "face" in rest:
         return "needs photographs with large faces"
     inputs = [word for word in rest if "*" not in word and re.fullmatch(r"[\w/.-]+\.(png|jpg)|photos/?", word)]

@@ -12,6 +12,7 @@ from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.networks import build_network, prepare_for_inference
 from glean_ext.networks.fidelity import draw_fidelity, fix_fidelity
+from glean_ext.networks.inference import with_fidelity
 
 KINDS = {
     "full": TINY,
@@ -40,6 +41,21 @@ def test_a_fixed_weight_is_that_of_the_gate(kind, lq):
         assert largest_error(fixed(lq), expected) < 1e-6
         assert largest_error(prepare_for_inference(fixed)(lq), expected) < 1e-5
     assert torch.equal(net(lq), net(lq, fidelity=torch.zeros(2)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_weights_of_a_loaded_network(kind, lq):
+    """Only the decoder is copied, and the network stays as it was."""
+    net = gated(kind)
+    for loaded, tolerance in (net, 1e-6), (prepare_for_inference(net), 1e-5):
+        for w in 0.3, 1.0, 0.0:
+            other = with_fidelity(loaded, w)
+            assert largest_error(other(lq), net(lq, fidelity=torch.full((2,), w))) < tolerance
+            own = {weight.data_ptr() for weight in other.parameters()} - {x.data_ptr() for x in loaded.parameters()}
+            assert 0 < len(own) < len(list(other.parameters())) / 2
+        assert largest_error(loaded(lq), net(lq)) < tolerance
+    with pytest.raises(InputError, match=r"^fidelity is 2, but it must be between 0"):
+        with_fidelity(net, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,21 +9,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from fastapi import HTTPException
 from PIL import Image
+from support.networks import TINY, randomize
 from support.web_server import EXAMPLES, FACE, LIMITS, STRIP, encode, noise, restorer, serving
 
+from glean_ext import checkpoints
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.size_policy import SizePolicy
+from glean_ext.networks import build_network
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.imresize import imresize
 from glean_ext.web import job_queue as jobs_module
 from glean_ext.web.app import convert
 from glean_ext.web.job_queue import Job, JobQueue, Order
 from glean_ext.web.limits import Limits
-from glean_ext.web.model_specs import SHIPPED
+from glean_ext.web.model_specs import SHIPPED, ModelSpec
 from glean_ext.web.worker import ModelWorker
 
 CARTOONS = "demo_glean_x8: A small demonstration that was trained on cartoon faces only: photographs become cartoons."
@@ -116,6 +120,23 @@ def test_fidelity_keeps_some_of_the_input(site, fidelity, share):
     restored, before = restorer("Demo GLEAN").restore(image), imresize(image, scale=8)
     expected = before + np.float32(share) * (restored.astype(np.float32) - before)
     np.testing.assert_array_equal(site.picture(job), np.clip(np.round(expected), 0, 255))
+
+
+def test_another_fidelity_of_a_gated_model_loads_nothing(tmp_path, monkeypatch):
+    generator = {**TINY, "fidelity_gate": True}
+    files = [str(tmp_path / f"gated.{ending}") for ending in ("py", "safetensors")]
+    (tmp_path / "gated.py").write_text(f"model = dict(type='GLEAN', generator={generator})\n")
+    torch.manual_seed(0)
+    checkpoints.save(randomize(build_network(generator)).state_dict(), files[1])
+    worker = ModelWorker([ModelSpec("Gated", *files)], "cpu", LIMITS)
+    monkeypatch.setattr("glean_ext.web.worker.load_backend", lambda *_: pytest.fail("loaded again"))
+    image = read_rgb(EXAMPLES / "face-1.png")
+    orders = [Order("a.png", "Gated", "face", w, (8, 8)) for w in (0, 0.5, 1.0)]
+    results = [worker._restorer(order).network.restore([image])[0] for order in orders]
+    for w, result in zip((0, 0.5, 1.0), results, strict=True):
+        expected = ImageRestorer(*files, "cpu", fidelity=w).restore(image)
+        assert np.abs(result.astype(int) - expected).max() <= 1
+    assert not np.array_equal(results[0], results[1]) and not np.array_equal(results[1], results[2])
 
 
 def test_colours(site, monkeypatch):

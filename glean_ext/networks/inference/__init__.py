@@ -1,5 +1,5 @@
 """The fast, folded forms of the networks."""
 
-from glean_ext.networks.inference.fast_networks import prepare_for_inference
+from glean_ext.networks.inference.fast_networks import prepare_for_inference, with_fidelity
 
-__all__ = ["prepare_for_inference"]
+__all__ = ["prepare_for_inference", "with_fidelity"]

@@ -21,19 +21,28 @@ class FullStage(nn.Module):
     def __init__(
         self,
         up: PixelShuffleUp,
-        first: bool,  # the first stage gets f_0 alone
+        below: int,  # channels of g_(i-1); 0: the first stage, which gets f_0 alone
         end: nn.Module | None,  # makes the image; None: not the last stage
     ):
         super().__init__()
         self.up = up
-        self.first = first
+        self.below = below
         self.end = end
         self.reach = 2 if end else 0  # rows above and below a pixel that the end depends on
 
     def forward(self, x: Tensor, below: Tensor, features: Tensor) -> Parts:
         """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, O, 2h, 2w) and g_i, or the image alone"""
-        x = self.up(x if self.first else torch.cat([x, below], 1))  # (N, O, 2h, 2w)
+        x = self.up(torch.cat([x, below], 1) if self.below else x)  # (N, O, 2h, 2w)
         return (self.end(torch.cat([x, features], 1)),) if self.end else (x, features)
+
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        conv = self.up.upsample_conv
+        if self.below:
+            conv.weight[:, -self.below :] *= factor
+        if self.end:
+            cast(nn.Conv2d, cast(nn.Sequential, self.end)[0]).weight[:, conv.out_channels // 4 :] *= factor
 
 
 class SlimStage(nn.Module):
@@ -56,6 +65,11 @@ class SlimStage(nn.Module):
         """(N, C, h, w), g_(i-1) (N, C', h, w), g_i (N, C'', 2h, 2w) -> (N, C, 2h, 2w) and g_i, or the image alone"""
         x = F.leaky_relu(self.up(x).add_(self.project(features)), 0.2, inplace=True)  # (N, C, 2h, 2w)
         return (self.to_image(x),) if self.to_image else (x, features)
+
+    @torch.no_grad()
+    def scale_bank(self, factor: float) -> None:
+        """Have the bank's features count ``factor`` times as much from now on."""
+        cast(nn.Conv2d, self.project).weight *= factor
 
 
 class TransposedUp(nn.Module):
@@ -91,7 +105,8 @@ def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage 
         *ups, last = decoder
         conv, activation, to_image = last.children()
         end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
-        stages = [FullStage(cast(PixelShuffleUp, up), up is ups[0], end if up is ups[-1] else None) for up in ups]
+        parts = zip(ups, [0, *decoder.bank_widths[:-1]], [*[None] * (len(ups) - 1), end], strict=True)
+        stages = [FullStage(cast(PixelShuffleUp, up), below, end) for up, below, end in parts]
         return nn.Identity(), stages
     raise no_fast_form(decoder)
 

@@ -11,14 +11,16 @@ What makes it fast and small, the largest gain first (CPU, 64 -> 1024):
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, require_fidelity
 from glean_ext.networks.banks.stylegan2 import StyleGAN2Blocks, StyleGAN2Generator, style_layers
+from glean_ext.networks.fidelity import fix_fidelity
 from glean_ext.networks.glean import GLEANNetwork, require_size
 from glean_ext.networks.inference.banded_upsampling import HighResBranch
 from glean_ext.networks.inference.folded_style_conv import ModulatedWeight, Modulation, ScaledStyleConv
@@ -146,6 +148,27 @@ class FastLightGLEAN(nn.Module):
         if self.global_skip is not None:
             image = self.global_skip(image, lq)
         return image.float().contiguous()
+
+
+def with_fidelity(net: nn.Module, fidelity: float) -> nn.Module:
+    """A copy of a network with the fidelity gate, or of its fast form, that has one weight w for all images.
+
+    Only the decoder has weights of its own, the others are those of ``net``.
+
+    Raises:
+        InputError: w lies outside of [0, 1].
+    """
+    require_fidelity(fidelity)
+    fast = isinstance(net, FastGLEAN | FastLightGLEAN)
+    decoder = [block.stage for block in net.high_res.blocks] if fast else [net.decoder]
+    own = {id(weight) for part in decoder for weight in cast(nn.Module, part).parameters()}
+    other = copy.deepcopy(net, {id(x): x for x in (*net.parameters(), *net.buffers()) if id(x) not in own})
+    if not fast:
+        fix_fidelity(other, fidelity)
+        return other
+    for block in other.high_res.blocks:
+        block.stage.scale_bank(1 - fidelity)
+    return other
 
 
 @torch.no_grad()
