@@ -173,8 +173,8 @@ def compared(images: Tensor, others: Tensor) -> dict[str, float]:
     errors = (images.double() - others.double()).square().flatten(1).mean(1)
     lpips = measure.judge("cartoons").lpips_distance(others, images)
     psnr = [10 * math.log10(255**2 / max(float(error), 1e-12)) for error in errors]
-    values = {"PSNR": np.mean(psnr), "LPIPS": np.mean(lpips), "MSE": errors.mean()}
-    return {name: round(float(value), 5) for name, value in values.items()}
+    values = {"PSNR": sum(psnr) / len(psnr), "LPIPS": sum(lpips) / len(lpips), "MSE": float(errors.mean())}
+    return {name: round(value, 5) for name, value in values.items()}
 
 
 def measured(net: TinyAutoencoder, images: Tensor) -> dict:

@@ -352,7 +352,7 @@ def test_networks_are_plain_modules(tiny_cfg):
 
 
 def test_a_residual_block_is_that_of_mmagic():
-    from mmagic.models.utils.sr_backbone_utils import ResidualBlockNoBN
+    from mmagic.models.archs.sr_backbone import ResidualBlockNoBN
 
     ours, theirs = randomize(ResidualBlock(4)), ResidualBlockNoBN(4)
     theirs.load_state_dict(ours.state_dict())
