@@ -32,10 +32,6 @@ SLIM: dict[str, Any] = {"decoder": "slim", "decoder_channels": 32}
 EMOJI_WIDTHS: dict[str, Any] = {"channel_multiplier": 0.1875, "max_channels": 96}
 
 
-def pretrained(file: str, prefix: str) -> dict[str, str]:
-    return {"type": "Pretrained", "checkpoint": file, "prefix": prefix}
-
-
 @dataclass(frozen=True)
 class Bank:
     """A trained StyleGAN2 with its discriminator."""
@@ -60,7 +56,7 @@ class Bank:
         return net
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
-        return pretrained(self.file, prefix)
+        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
 
 
 BANKS = {  # the shipped one; experiments.train_banks trains the others
@@ -89,7 +85,7 @@ class BigGANBank:
         return net
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
-        return pretrained(self.file, prefix)
+        return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
 
 
 BIGGAN_BANKS = {
