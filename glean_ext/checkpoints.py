@@ -160,7 +160,12 @@ def with_prefix(state: Mapping[str, Tensor], prefix: str, source: object) -> dic
 
 
 def load_strict(
-    net: nn.Module, state: Mapping[str, Tensor], source: object, ignore: Iterable[str] = (), prefix: str = ""
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    source: object,
+    ignore: Iterable[str] = (),
+    prefix: str = "",
+    assign: bool = False,
 ) -> None:
     """Fill every parameter and buffer of ``net`` from ``state``; nothing is changed when anything does not fit.
 
@@ -170,13 +175,17 @@ def load_strict(
         source: Named in errors.
         ignore: Keys of ``state`` that may be left over.
         prefix: What was taken off the keys of the file; for the advice in errors.
+        assign: The tensors become the network's own, without a copy. Then nothing else may use them.
 
     Raises:
         InputError: Missing keys, left-over keys, other shapes, or data types whose values would change.
     """
     own = net.state_dict()
     require_fit(own, state, type(net).__name__, source, ignore, prefix)
-    net.load_state_dict({k: state[k] for k in own}, strict=True)
+    if assign:
+        net.load_state_dict({k: state[k].to(v.dtype).contiguous() for k, v in own.items()}, strict=True, assign=True)
+    else:
+        net.load_state_dict({k: state[k] for k in own}, strict=True)
 
 
 def require_fit(
@@ -247,13 +256,15 @@ def read_pretrained(init_cfg: Mapping) -> tuple[dict[str, Tensor], str, str]:
     return with_prefix(read(source), prefix, source), source, prefix
 
 
-def load_network_weights(net: nn.Module, source: str | os.PathLike) -> None:
+def load_network_weights(net: nn.Module, source: str | os.PathLike, assign: bool = False) -> None:
     """Fill a restoration network from its own state dict or from a training checkpoint of MMagic or this package.
+
+    With ``assign`` the tensors that are read become the network's own, without a copy.
 
     Raises:
         InputError: The file does not hold such a network.
     """
-    load_strict(net, network_state(read(source), source), source)
+    load_strict(net, network_state(read(source), source), source, assign=assign)
 
 
 def network_state(state: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import io
 import itertools
 import json
@@ -25,6 +24,7 @@ from glean_ext.cli.signals import LAUNCHED
 from glean_ext.errors import InputError, did_you_mean, first_line
 from glean_ext.utils.downloads import show_progress
 from glean_ext.utils.files import expand_home
+from glean_ext.utils.hardware import may_have_cuda
 from glean_ext.utils.messages import printable
 from glean_ext.utils.optional_packages import installed_version
 from glean_ext.utils.url_files import local_part
@@ -155,18 +155,9 @@ def why_no_device(kind: str) -> str:
     """Why no device of a kind can be here, where that is plain without torch; else empty."""
     if kind == "mps" and sys.platform != "darwin":
         return "only Apple's machines have it"
-    if kind == "cuda" and sys.platform == "linux" and not (is_library("libcuda.so.1") or os.path.exists("/dev/kfd")):
+    if kind == "cuda" and not may_have_cuda():
         return "neither NVIDIA's driver nor AMD's is installed"
     return ""
-
-
-def is_library(name: str) -> bool:
-    """Whether the system finds a shared library."""
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

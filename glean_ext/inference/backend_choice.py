@@ -1,15 +1,16 @@
-"""Which backend ``auto`` takes: a rule from measurements (docs/performance.md, "Backends"); nothing is tried out.
+"""Which backend ``auto`` takes: a rule from measurements (docs/performance.md); nothing is tried out.
 
 1. PyTorch where an engine cannot do what is asked for: for a model that takes references, whether it gets some or not
    (``load_backend`` sees to that); on a GPU, for a seed or a fidelity, with ``torch.compile``, or in another dtype than
    float32; and on processors with instructions for bfloat16, where no engine was measured yet.
-2. Otherwise OpenVINO, where it is installed and its model is in the cache. It took 0.79 to 0.88 of the time of the
-   fast form in PyTorch, on two processors. onnxruntime was faster on one of them only, so ``auto`` leaves it out.
-3. The same, with a model to be made, where that pays: making one takes one to two minutes, and OpenVINO saves a
-   quarter of a second (16 -> 256) to a second (64 -> 1024) an image. So many images are :data:`WORTH_MAKING`; networks
-   with less than :data:`LARGE` bytes of weights are too quick for it to pay ever.
-4. Otherwise PyTorch; and also where less than :data:`ROOM` times the weights' size of memory is free: OpenVINO holds
-   them nearly three times (16 -> 256: 1.8 GiB against 0.9), and to make its model takes more.
+2. Otherwise an engine, where it is installed and its model is in the cache: for networks with :data:`HEAVY` bytes of
+   weights onnxruntime, which maps them from the file and so takes least memory of all; for smaller ones OpenVINO, which
+   is faster, but holds weights about four times.
+3. The same, with a model to be made, where that pays: that takes one to two minutes, and saves a quarter of a second to
+   a second an image. So many images are :data:`WORTH_MAKING`; networks with less than :data:`LARGE` bytes of weights
+   are too quick for it to pay ever.
+4. Otherwise PyTorch; and also where less memory is free than :data:`ROOM` times the weights' size to run a model, or
+   :data:`ROOM_TO_MAKE` times to make it.
 
 Exported ``.onnx`` files run with OpenVINO where it is installed, which matters for int8: 2.8 to 3.2 times as fast as
 fp32 with OpenVINO and 1.9 times with onnxruntime (processor time, VNNI).
@@ -21,14 +22,15 @@ from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_models import can_make, is_cached
 from glean_ext.inference.engines import installed
 from glean_ext.inference.memory_budget import at_hand
+from glean_ext.utils.hardware import BF16_INSTRUCTIONS, instructions, may_have_cuda
 
 WORTH_MAKING = 200  # images
-LARGE = 20_000_000
-ROOM = 6
+LARGE, HEAVY = 20_000_000, 300_000_000
+ROOM, ROOM_TO_MAKE = 6, 9
 
 
 def choose(source: NetworkSource, options: NetworkOptions) -> str:
-    """``'torch'`` or ``'openvino'``.
+    """``'torch'``, ``'onnxruntime'`` or ``'openvino'``.
 
     Raises:
         InputError: The config or the checkpoint cannot be used.
@@ -36,12 +38,14 @@ def choose(source: NetworkSource, options: NetworkOptions) -> str:
     if not _engines_may(options):
         return "torch"
     size = source.weights.stat().st_size
-    if at_hand()[0] < ROOM * size:
+    engine = "onnxruntime" if size >= HEAVY else "openvino"
+    memory = at_hand()[0]
+    if not installed(engine) or memory < ROOM * size:
         return "torch"
-    if options.cache and is_cached(source):
-        return "openvino"
+    if options.cache and is_cached(source, engine):
+        return engine
     pays = options.images >= WORTH_MAKING and size >= LARGE
-    return "openvino" if pays and can_make() else "torch"
+    return engine if pays and memory >= ROOM_TO_MAKE * size and can_make() else "torch"
 
 
 def _engines_may(options: NetworkOptions) -> bool:
@@ -51,8 +55,11 @@ def _engines_may(options: NetworkOptions) -> bool:
         return False
     if options.device is not None and str(options.device) != "cpu":
         return False
-    if not installed("openvino"):
-        return False  # before torch is loaded
+    if not any(map(installed, ("onnxruntime", "openvino"))):
+        return False
+    known = instructions()
+    if known and (options.device is not None or not may_have_cuda()):
+        return options.dtype == "float32" or not set(BF16_INSTRUCTIONS) & set(known)
     from glean_ext.inference.torch_backend import default_dtype, pick_device
 
     device = pick_device(options.device)

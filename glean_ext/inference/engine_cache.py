@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,18 +12,18 @@ from pathlib import Path
 
 import glean_ext
 from glean_ext.utils.downloads import cache_folder, file_hash
+from glean_ext.utils.hardware import processor
 from glean_ext.utils.optional_packages import installed_version
 
 LIMIT = 6 * 2**30  # bytes of all models; GLEAN at 1024x1024 has 0.7e9
 VERSIONS = ("torch", "onnx", "onnxscript")  # of what makes the models
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
 class EngineCache:
-    """A folder of ONNX models, one file each.
+    """A folder of ONNX models, one file each, or two with the weights in ``<model>.data``.
 
-    A file appears whole or not at all (:func:`~glean_ext.inference.export.export_network`). Those that were not used
+    A model appears whole or not at all (:func:`~glean_ext.inference.export.export_network`). Those that were not used
     for longest are removed when all take more than ``limit`` bytes; a process that has one open may still read it.
 
     Args:
@@ -54,17 +53,22 @@ class EngineCache:
         return path
 
     def remove(self, key: str) -> None:
-        for path in self.path(key), self.path(key).with_suffix(".onnx.data"):
+        for path in files_of(self.path(key)):
             path.unlink(missing_ok=True)
 
     def _trim(self, kept: Path) -> None:
-        models = {path: path.stat() for path in self.folder.glob("*.onnx") if path != kept}
-        size = kept.stat().st_size + sum(stat.st_size for stat in models.values())
-        for path in sorted(models, key=lambda path: models[path].st_mtime):
+        sizes = {path: sum(file.stat().st_size for file in files_of(path)) for path in self.folder.glob("*.onnx")}
+        size = sum(sizes.values())
+        for path in sorted(sizes.keys() - {kept}, key=lambda path: path.stat().st_mtime):
             if size <= self.limit:
                 return
-            size -= models[path].st_size
+            size -= sizes[path]
             self.remove(path.stem)
+
+
+def files_of(model: Path) -> list[Path]:
+    """The file of a model, and that of its weights where there is one."""
+    return [path for path in (model, model.with_name(f"{model.name}.data")) if path.exists()]
 
 
 def model_key(generator: Mapping, weights: Path) -> str:
@@ -81,11 +85,3 @@ def model_key(generator: Mapping, weights: Path) -> str:
         "processor": processor(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def processor() -> str:
-    """The machine's kind and, on Linux, the instructions that its processor has."""
-    flags = ""
-    with suppress(OSError):
-        flags = next((line for line in CPUINFO.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {' '.join(sorted(flags.partition(':')[2].split()))}".strip()

@@ -10,9 +10,10 @@ from pathlib import Path
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache
-from glean_ext.inference.engines import EXTRAS, PACKAGES
+from glean_ext.inference.engines import EXTRAS, OPTIMIZED, PACKAGES, optimize_model
 from glean_ext.inference.onnx_backend import OnnxBackend
-from glean_ext.utils.optional_packages import import_optional
+from glean_ext.utils.files import temporary_folder_beside
+from glean_ext.utils.optional_packages import import_optional, installed_version
 
 MAKERS = ("onnx", "onnxscript")  # packages that write ONNX
 
@@ -35,11 +36,12 @@ def load_engine(
 
     if not options.cache:
         folder = tempfile.TemporaryDirectory(prefix="glean-ext-")  # lives as long as the backend: engines map the file
-        make(path := Path(folder.name, "model.onnx"))
+        name = f"model{OPTIMIZED}" if engine == "onnxruntime" else "model.onnx"
+        make(path := Path(folder.name, name))
         backend = load(path)
         backend.keep_alive = folder
         return backend
-    cache, key = EngineCache(), source.key
+    cache, key = EngineCache(), engine_key(source, engine)
     known = cache.has(key)
     try:
         return load(cache.get(key, make))
@@ -50,9 +52,16 @@ def load_engine(
     return load(cache.get(key, make))
 
 
-def is_cached(source: NetworkSource) -> bool:
+def engine_key(source: NetworkSource, engine: str) -> str:
+    """What names the model of a network in the cache: onnxruntime has one of its own, for this version of it."""
+    if engine != "onnxruntime":
+        return source.key
+    return f"{source.key}-{installed_version(engine)}{OPTIMIZED.removesuffix('.onnx')}"
+
+
+def is_cached(source: NetworkSource, engine: str) -> bool:
     """Whether the model of this network is there already."""
-    return EngineCache().has(source.key)
+    return EngineCache().has(engine_key(source, engine))
 
 
 def can_make() -> bool:
@@ -74,4 +83,9 @@ def make_model(source: NetworkSource, path: Path, engine: str, notify: Callable[
     notify(Notice(f"making the model for {engine}, which takes a minute or more; later runs find it in a cache"))
     net = load_network(source.config, source.checkpoint, source.cfg_options)
     others = {"checkpoint": Path(source.checkpoint).name}
-    export_network(net, path, others=others, notify=notify, engine=engine)
+    if not path.name.endswith(OPTIMIZED):
+        export_network(net, path, others=others, notify=notify, engine=engine)
+        return
+    with temporary_folder_beside(path) as folder:
+        export_network(net, plain := folder / "plain.onnx", others=others, notify=notify, engine=engine)
+        optimize_model(plain, path)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.files import temporary_folder_beside
 from glean_ext.utils.optional_packages import import_optional, version_errors
 from glean_ext.utils.processes import thread_count
 
@@ -27,6 +28,7 @@ DTYPES = {
 }  # fmt: skip
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 INPUT, OUTPUT = "lq", "output"
+OPTIMIZED = ".optimized.onnx"  # the end of the name of a model that optimize_model wrote
 
 
 class Session(Protocol):
@@ -80,6 +82,10 @@ class _OnnxRuntime:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4  # fatal: what fails is raised
             options.intra_op_num_threads = threads
+            options.enable_cpu_mem_arena = False  # 64 -> 1024: 1.4 GiB in place of 2.5, in the same time
+            if path.name.endswith(OPTIMIZED):
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay in the mapped file
             make = onnxruntime.InferenceSession
             providers = tensorrt_providers(onnxruntime, path, dtype) if tensorrt else [CPU]
         try:
@@ -100,6 +106,28 @@ class _OnnxRuntime:
     def run(self, lq: np.ndarray) -> np.ndarray:
         images = lq[:, None] if self._alone else [lq]  # (1, 3, h, w) each, or all
         return _joined([self._session.run([OUTPUT], {INPUT: image})[0] for image in images])
+
+
+def optimize_model(model: Path, out: Path) -> None:
+    """Write an ONNX model as onnxruntime runs it on this processor: it loads at once, and its weights are mapped.
+
+    Args:
+        model: The model, in fp32.
+        out: A name that ends with :data:`OPTIMIZED`. The weights come into ``<out>.data`` beside it.
+    """
+    import onnxruntime
+
+    with temporary_folder_beside(out) as folder:
+        written, weights = folder / out.name, f"{out.name}.data"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(written)
+        for name, value in {"file_name": weights, "min_size_in_bytes": "1024"}.items():
+            options.add_session_config_entry(f"session.optimized_model_external_initializers_{name}", value)
+        onnxruntime.InferenceSession(str(model), options, providers=[CPU])
+        if (folder / weights).exists():
+            (folder / weights).replace(out.with_name(weights))
+        written.replace(out)
 
 
 def tensorrt_providers(onnxruntime: Any, path: Path, dtype: str | None) -> list[Any]:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from glean_ext.errors import InputError, Notice
-from glean_ext.inference.engine_cache import processor
 from glean_ext.inference.engines import EXTRA, INPUT, Session, open_session
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.utils.array_conversion import to_floats
 from glean_ext.utils.dataset_folders import list_images
 from glean_ext.utils.files import temporary_folder_beside
+from glean_ext.utils.hardware import processor
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.optional_packages import version_errors
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.errors import InputError, first_line, require_at_least, require_one_of
@@ -31,7 +32,7 @@ from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.heap import return_freed_memory
 
 Array = np.ndarray
-LARGE = 64 * 2**20  # bytes of a result, from which on trimming the heap first pays
+LARGE = 64 * 2**20  # bytes of a result, from which on returning freed memory first pays
 
 
 class TorchBackend:
@@ -75,10 +76,10 @@ class TorchBackend:
             require_one_of("dtype", dtype, DTYPES)
         self.device = pick_device(device)
         if isinstance(config, nn.Module):
-            net, self.weights = config, type(config).__name__
+            net, self.weights, given = config, type(config).__name__, True
         else:
             config, checkpoint = resolve_model(config, checkpoint)
-            net, self.weights = load_network(config, checkpoint, cfg_options), Path(checkpoint).name
+            net, self.weights, given = load_network(config, checkpoint, cfg_options), Path(checkpoint).name, False
         self.takes = cast(SizeRequirements, net.size_requirements)
         self.colorizes = isinstance(net, GLEANColorization)
         self.gated = has_gate(net)
@@ -87,7 +88,9 @@ class TorchBackend:
         if fidelity is not None:
             fix_fidelity(net, fidelity)
         self._latent = None if seed is None else draw_latent(net, seed).to(self.device)
-        self.net, self.dtype, self._autocast = prepared(net, dtype, self.device)
+        self.net, self.dtype, self._autocast = prepared(net, dtype, self.device, not given)
+        del net
+        return_freed_memory()  # of what was read and converted
         self._network: Callable[..., Tensor] = self._compiled(compile) if compile else self.net
         self._counting = threading.Lock()
         self._running = threading.Lock()  # a network has one pass at a time: references hang hooks on it
@@ -219,18 +222,32 @@ def load_network(
         InputError: A config or checkpoint that cannot be used.
     """
     source = NetworkSource(*resolve_model(config, checkpoint), tuple(cfg_options))
-    net = build_network(dict(source.generator()))
-    load_network_weights(net, source.checkpoint)
+    with Undrawn():
+        net = build_network(dict(source.generator()))
+    load_network_weights(net, source.checkpoint, assign=True)
     return net.requires_grad_(False).eval()
 
 
+class Undrawn(TorchFunctionMode):
+    """Weights get no values, random ones or zeros, before those of a file: what is not written to takes no memory."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_", "zero_")):  # also those of nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def prepared(
-    net: nn.Module, dtype: str | None, device: torch.device
+    net: nn.Module, dtype: str | None, device: torch.device, share: bool = False
 ) -> tuple[nn.Module, str, AbstractContextManager[object]]:
-    """The form of a network that is run, its dtype, and the context to run it in."""
+    """The form of a network that is run, its dtype, and the context to run it in; ``net`` may ``share`` its tensors."""
     fast_dtype = dtype or default_dtype(device)
     try:
-        return prepare_for_inference(net, getattr(torch, fast_dtype)).to(device), fast_dtype, nullcontext()
+        fast = prepare_for_inference(net, getattr(torch, fast_dtype), share)
+        return fast.to(device), fast_dtype, nullcontext()
     except InputError:  # it has no fast form: it stays in fp32, and its operations may be in another dtype
         net, dtype = net.to(device), dtype or "float32"
         return net, dtype, torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")

@@ -27,7 +27,8 @@ class EqualizedWeight(nn.Module):
     ):
         super().__init__()
         fan_in = math.prod(shape[-3:] if len(shape) > 2 else shape[1:])
-        self.weight_orig = nn.Parameter(torch.randn(*shape) / lr_mul)
+        weight = torch.randn(*shape)
+        self.weight_orig = nn.Parameter(weight if lr_mul == 1 else weight / lr_mul)
         self.scale = lr_mul / math.sqrt(fan_in)
 
     def extra_repr(self) -> str:

@@ -10,7 +10,8 @@ from functools import cache
 import torch
 from torch import nn
 
-BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")  # as torch.cpu calls them
+from glean_ext.utils.hardware import BF16_INSTRUCTIONS
+
 logger = logging.getLogger(__name__)
 
 

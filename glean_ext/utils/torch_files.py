@@ -31,6 +31,7 @@ from glean_ext.utils.safe_unpickler import (
 )
 from glean_ext.utils.weight_files import MAGIC_NUMBER, ZIP
 
+BLOCK = 2**20  # bytes
 STORAGE_TYPES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
@@ -87,9 +88,15 @@ class _Storages:
         self.left -= nbytes
         if self.archive is None:
             return bytearray(nbytes)
-        content = bytearray(self.archive.read(f"{self.folder}data/{key}"))
-        if len(content) != nbytes:
-            raise pickle.UnpicklingError(f"storage {key!r} has {len(content)} bytes instead of {nbytes}")
+        name = f"{self.folder}data/{key}"
+        if (length := self.archive.getinfo(name).file_size) != nbytes:
+            raise pickle.UnpicklingError(f"storage {key!r} has {length} bytes instead of {nbytes}")
+        content = bytearray(nbytes)
+        with self.archive.open(name) as stored:  # block by block, without a second copy in memory
+            for start in range(0, nbytes, BLOCK):
+                block = memoryview(content)[start : start + BLOCK]
+                if stored.readinto(block) != len(block):
+                    raise EOFError("it ends in the middle of a storage")
         return content
 
 

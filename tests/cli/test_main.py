@@ -19,6 +19,7 @@ from glean_ext import cli
 from glean_ext.cli import base
 from glean_ext.cli.main import COMMANDS
 from glean_ext.cli.train import print_report
+from glean_ext.utils import hardware
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import CARDS, DEFAULT, find_model
 
@@ -334,7 +335,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(tmp_path):
 )
 def test_a_gpu_is_refused_at_once_where_there_is_no_driver(monkeypatch, system, libraries, files, refused):
     monkeypatch.setattr(base.sys, "platform", system)
-    monkeypatch.setattr(base, "is_library", libraries.__contains__)
+    monkeypatch.setattr(hardware, "is_library", libraries.__contains__)
     monkeypatch.setattr("os.path.exists", files.__contains__)
     if not refused:
         assert base.device_name("cuda:1") == "cuda:1"

@@ -19,7 +19,8 @@ from glean_ext.errors import InputError
 from glean_ext.inference import backend_choice, engine_cache, engine_models, torch_backend
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache, model_key
-from glean_ext.inference.engines import open_session
+from glean_ext.inference.engine_models import engine_key
+from glean_ext.inference.engines import open_session, optimize_model
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 from glean_ext.utils.processes import thread_count
@@ -44,10 +45,14 @@ def cache(tmp_path, monkeypatch) -> EngineCache:
 def cached(cache, home, exported):
     """Put the model of a network of ``home`` into the cache; its path there."""
 
-    def put(kind: str) -> Path:
-        path = cache.path(model_key(KINDS[kind], home / f"{kind}.pth"))
+    def put(kind: str, engine: str) -> Path:
+        source = NetworkSource({"model": {"generator": KINDS[kind]}}, home / f"{kind}.pth")
+        path = cache.path(engine_key(source, engine))
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(exported(kind), path)
+        if engine == "onnxruntime":
+            optimize_model(exported(kind), path)
+        else:
+            shutil.copy(exported(kind), path)
         return path
 
     return put
@@ -64,7 +69,7 @@ def restorer(home: Path, kind: str, backend: str, **arguments) -> ImageRestorer:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", [pytest.param("glean", marks=pytest.mark.slow), "light"])
 def test_engines_give_the_pixels_of_pytorch(home, cached, kind, engine):
-    cached(kind)
+    cached(kind, engine)
     fast, reference = restorer(home, kind, engine), restorer(home, kind, "torch", dtype="float32")
     assert fast.network.engine == engine and fast.takes == reference.takes
     images = [pixels(seed=seed) for seed in range(3)]
@@ -79,7 +84,7 @@ def test_engines_give_the_pixels_of_pytorch(home, cached, kind, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cached_model_needs_no_pytorch(home, cached, engine, monkeypatch):
-    cached("light")
+    cached("light", engine)
     monkeypatch.setattr(torch_backend, "load_network", None)
     assert restorer(home, "light", engine).restore(pixels()).shape == (16, 16, 3)
 
@@ -94,7 +99,8 @@ def test_openvino_runs_exported_files(exported):
 DROPPED_IN_A_THREAD = """
 import signal, sys, threading
 from pathlib import Path
-from glean_ext.inference.engines import open_session
+from glean_ext.inference.engine_models import engine_key
+from glean_ext.inference.engines import open_session, optimize_model
 
 session = [open_session(Path(sys.argv[1]), "openvino")]
 signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
@@ -143,7 +149,7 @@ def test_without_cache_nothing_stays(home, cache, made):
 
 
 def test_a_damaged_model_is_made_again(home, cached, made):
-    path = cached("light")
+    path = cached("light", "onnxruntime")
     path.write_bytes(path.read_bytes()[:1000])
     assert restorer(home, "light", "onnxruntime").restore(pixels()).shape == (16, 16, 3)
     assert made == [path]
@@ -231,7 +237,8 @@ def test_the_command_makes_a_model_and_says_so(home, cache, tmp_path, capsys, en
 )
 def test_the_rule_of_auto(monkeypatch, tmp_path, options, installed, cached, expected):
     monkeypatch.setattr(backend_choice, "installed", lambda engine: installed and engine == "openvino")
-    monkeypatch.setattr(backend_choice, "is_cached", lambda source: cached)
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source, engine: cached)
+    monkeypatch.setattr(backend_choice, "instructions", list)  # unknown: torch is asked
     monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "float32")
     monkeypatch.setattr(torch_backend, "pick_device", lambda name: torch.device(name or "cpu"))
     weights = tmp_path / "x.pth"
@@ -240,6 +247,19 @@ def test_the_rule_of_auto(monkeypatch, tmp_path, options, installed, cached, exp
     assert backend_choice.choose(NetworkSource("x.py", weights), NetworkOptions(**options)) == expected
     monkeypatch.setattr(backend_choice, "at_hand", lambda: (5 * backend_choice.LARGE, None))
     assert backend_choice.choose(NetworkSource("x.py", weights), NetworkOptions(**options)) == "torch"
+
+
+@pytest.mark.parametrize(("more", "expected"), [(-1, "openvino"), (0, "onnxruntime")])
+def test_heavy_networks_go_to_the_engine_that_takes_least_memory(monkeypatch, tmp_path, more, expected):
+    monkeypatch.setattr(backend_choice, "installed", lambda engine: True)
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source, engine: True)
+    monkeypatch.setattr(backend_choice, "instructions", lambda: ["avx2"])
+    monkeypatch.setattr(backend_choice, "at_hand", lambda: (2**40, None))
+    weights = tmp_path / "x.pth"
+    weights.touch()
+    os.truncate(weights, backend_choice.HEAVY + more)
+    source, options = NetworkSource("x.py", weights), NetworkOptions(device="cpu")
+    assert backend_choice.choose(source, options) == expected
 
 
 def test_small_networks_are_too_quick_to_make_a_model(home, cache, made):
@@ -251,8 +271,8 @@ def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch, tmp_path):
     source = NetworkSource("x.py", tmp_path / "x.pth")
     Path(source.checkpoint).touch()
     monkeypatch.setattr(backend_choice, "installed", lambda engine: True)
-    monkeypatch.setattr(backend_choice, "is_cached", lambda source: True)
-    monkeypatch.setattr(torch_backend, "default_dtype", lambda device: "bfloat16")
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source, engine: True)
+    monkeypatch.setattr(backend_choice, "instructions", lambda: ["avx2", "avx512_bf16"])
     options = NetworkOptions(device="cpu")
     assert backend_choice.choose(source, options) == "torch"
     fp32 = NetworkOptions(device="cpu", dtype="float32")
@@ -286,7 +306,7 @@ def test_tensorrt_says_what_is_missing(home, cached):
 
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime has TensorRT here")
-    cached("light")
+    cached("light", "tensorrt")
     with pytest.raises(InputError) as caught:
         restorer(home, "light", "tensorrt")
     assert str(caught.value).startswith(

@@ -83,7 +83,7 @@ def test_references_are_refused_before_a_network_is_loaded(tmp_path):
 
 def test_auto_takes_pytorch_for_a_model_that_takes_references(weights, monkeypatch):
     """Also without any: they may be given later, as the page and photographs do."""
-    monkeypatch.setattr(backend_choice, "is_cached", lambda source: True)
+    monkeypatch.setattr(backend_choice, "is_cached", lambda source, engine: True)
     monkeypatch.setattr(backend_choice, "choose", lambda source, options: "openvino")
     assert make(weights).network.max_references == 8
 

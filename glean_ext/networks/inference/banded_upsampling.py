@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -84,18 +84,20 @@ class HighResBranch(nn.Module):
         first: int,  # resolution of the first block's result
         last: int,  # resolution of the image
         dtype: torch.dtype,
+        share: bool,  # memory with ``decoder``
     ):
         super().__init__()
-        self.start, stages = start_and_stages(converted(decoder, dtype))
+        self.start, stages = start_and_stages(converted(decoder, dtype, share))
         self.blocks = nn.ModuleList(
             UpsamplingBlock(bank, res, stage, dtype)
             for res, stage in zip(resolutions(first, last), stages, strict=True)
         )
 
-    def forward(self, f_0: Tensor, features: Tensor, weights: Sequence[ModulatedWeight]) -> Tensor:
+    def forward(self, f_0: Tensor, features: Tensor, weights: Iterable[ModulatedWeight]) -> Tensor:
         """f_0 (N, C, h, w), the bank's features (N, C', h, w), its layers' weights -> image (N, 3, H, W)"""
         parts: Parts = self.start(f_0), features
-        for block, first, second in zip(self.blocks, weights[::2], weights[1::2], strict=True):
-            parts = block(*parts, first, second)
+        layers = iter(weights)  # which may be made as they are used
+        for block in self.blocks:
+            parts = block(*parts, next(layers), next(layers))
         (image,) = parts
         return image

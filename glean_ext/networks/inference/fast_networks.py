@@ -12,7 +12,7 @@ What makes it fast and small, the largest gain first (CPU, 64 -> 1024):
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -32,6 +32,7 @@ from glean_ext.networks.inference.frozen_copy import (
     no_fast_form,
 )
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2, require_input
+from glean_ext.networks.precision import channels_last
 from glean_ext.networks.shapes import MIN_SIZE, resolutions
 from glean_ext.utils.dtypes import DTYPES
 
@@ -45,13 +46,14 @@ class LowResBranch(nn.Module):
         fusions: nn.ModuleList,  # one for each of 4, 8, ... in_size
         in_size: int,  # pixels: side of the input
         dtype: torch.dtype,
+        share: bool,  # memory with ``fusions``
     ):
         super().__init__()
         self.constant_input = constant(bank.constant(), dtype)
         self.convs = nn.ModuleList([ScaledStyleConv(bank.style_conv(0), bank.noise(0), dtype)])
         for res in resolutions(2 * MIN_SIZE, in_size):
             self.convs.extend(ScaledStyleConv(bank.style_conv(i), bank.noise(i), dtype) for i in style_layers(res))
-        self.fusions = converted(fusions, dtype)
+        self.fusions = converted(fusions, dtype, share)
 
     def forward(self, features: Sequence[Tensor], codes: Tensor) -> Tensor:
         """The encoder's features (N, C, res, res) for res = 4, 8, ... h, codes (N, K, S) -> (N, C, h, h)"""
@@ -66,21 +68,21 @@ class LowResBranch(nn.Module):
 class FastGLEAN(nn.Module):
     """GLEAN with a StyleGAN2 bank for inference."""
 
-    def __init__(self, net: GLEANNetwork, dtype: torch.dtype):
+    def __init__(self, net: GLEANNetwork, dtype: torch.dtype, share: bool):
         super().__init__()
         self.size_requirements = net.size_requirements
         self.lq_padding, self.gt_padding = net.lq_padding, net.gt_padding
         self.img_channels = net.img_channels
         self.dtype = dtype
         bank, first, last = cast(StyleGAN2Generator, net.generator), 2 * net.lq_padding.side, net.gt_padding.side
-        self.encoder = converted(net.encoder, dtype)
-        drop_unused_codes(self.encoder)
-        self.low_res = LowResBranch(bank, net.fusion_out, net.lq_padding.side, dtype)
+        self.encoder = converted(net.encoder, dtype, share)
+        drop_unused_codes(self.encoder, share)
+        self.low_res = LowResBranch(bank, net.fusion_out, net.lq_padding.side, dtype, share)
         self.modulations = nn.ModuleList(
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
-        self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype)
+        self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype, share)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -104,17 +106,17 @@ class FastGLEAN(nn.Module):
             image = self.global_skip(image, lq)
         return self.gt_padding.crop(image).float().contiguous()
 
-    def _weights(self, codes: Tensor) -> list[ModulatedWeight]:
+    def _weights(self, codes: Tensor) -> Iterator[ModulatedWeight]:
         """The weights of the bank's layers above the input's resolution, (N, K, S); one image has weights of its own"""
         make = Modulation.folded if len(codes) == 1 else Modulation.scaled
         layers = zip(self.modulations, codes.unbind(1), strict=True)
-        return [make(cast(Modulation, modulation), code, self.dtype) for modulation, code in layers]
+        return (make(cast(Modulation, modulation), code, self.dtype) for modulation, code in layers)
 
 
 class FastLightGLEAN(nn.Module):
     """:class:`LightGLEANStyleGANv2` for inference: its style codes are constants, and so are the bank's weights."""
 
-    def __init__(self, net: LightGLEANStyleGANv2, dtype: torch.dtype):
+    def __init__(self, net: LightGLEANStyleGANv2, dtype: torch.dtype, share: bool):
         super().__init__()
         self.size_requirements = net.size_requirements
         self.img_channels = net.img_channels
@@ -122,14 +124,14 @@ class FastLightGLEAN(nn.Module):
         bank = net.generator
         if not isinstance(bank, StyleGAN2Blocks):
             raise no_fast_form(bank)
-        self.encoder = converted(net.encoder, dtype)
+        self.encoder = converted(net.encoder, dtype, share)
         layers = [bank.style_conv(i) for res in bank.resolutions for i in style_layers(res)]
         self.weights = nn.ParameterList(
             constant(Modulation(layer).folded(code[None]).weight, dtype)
             for layer, code in zip(layers, net.style_codes, strict=True)
         )
-        self.high_res = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype)
+        self.high_res = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype, share)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -172,13 +174,15 @@ def with_fidelity(net: nn.Module, fidelity: float) -> nn.Module:
 
 
 @torch.no_grad()
-def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32, share: bool = False) -> nn.Module:
     """A copy of ``net`` that computes the same output faster and in less memory, see this module's description.
 
     Args:
         net: The trained network: GLEAN or LightGLEAN with a StyleGAN2 bank and a decoder. It is not changed.
         dtype: The precision in which the copy stores weights and computes. Inputs, outputs and the few weights that
             make modulations are fp32.
+        share: Both networks have the same tensors where dtypes agree, and ``net`` becomes channels-last: for one that
+            is not needed any more, of which no second copy shall be in memory.
 
     Returns:
         A frozen module in evaluation mode. In fp32 its output equals that of ``net`` within 1e-5 of the range.
@@ -188,14 +192,16 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32) ->
     """
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
+    if share:
+        channels_last(net)  # weight by weight, where a copy of all would be made otherwise
     if isinstance(net, GLEANNetwork) and type(net).forward is GLEANNetwork.forward:
         if net.max_references or net.decoder is None:
             raise no_fast_form(net)
         if not isinstance(net.generator, StyleGAN2Generator):
             raise no_fast_form(net.generator)
-        fast: nn.Module = FastGLEAN(net, dtype)
+        fast: nn.Module = FastGLEAN(net, dtype, share)
     elif isinstance(net, LightGLEANStyleGANv2):
-        fast = FastLightGLEAN(net, dtype)
+        fast = FastLightGLEAN(net, dtype, share)
     else:
         raise no_fast_form(net)
     return fast.requires_grad_(False).eval()

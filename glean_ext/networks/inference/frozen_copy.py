@@ -12,9 +12,12 @@ from glean_ext.errors import InputError
 from glean_ext.networks.encoder import StyleCodes
 
 
-def constant(value: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
-    """A frozen copy; convolution weights are stored channels-last, the layout that CPUs and tensor cores use."""
-    value = value.detach().to(dtype, copy=True)
+def constant(value: Tensor, dtype: torch.dtype = torch.float32, share: bool = False) -> nn.Parameter:
+    """A frozen copy; convolution weights are stored channels-last, the layout that CPUs and tensor cores use.
+
+    With ``share`` it is no copy where dtype and layout are these already.
+    """
+    value = value.detach().to(dtype, copy=not share)
     layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
     return nn.Parameter(value.contiguous(memory_format=layout), requires_grad=False)
 
@@ -22,24 +25,28 @@ def constant(value: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def converted(module: ModuleT, dtype: torch.dtype) -> ModuleT:
-    """A frozen copy in another precision, without a temporary copy in the module's own."""
+def converted(module: ModuleT, dtype: torch.dtype, share: bool = False) -> ModuleT:
+    """A frozen copy in another precision, without a temporary copy in the module's own.
+
+    ``share`` is that of :func:`constant`.
+    """
     copies: dict[int, Any] = {}
     for part in module.modules():
-        copies |= {id(param): constant(param, dtype) for param in part.parameters(recurse=False)}
+        copies |= {id(param): constant(param, dtype, share) for param in part.parameters(recurse=False)}
         floats = (buffer for buffer in part.buffers(recurse=False) if buffer.is_floating_point())
-        copies |= {id(buffer): buffer.detach().to(dtype, copy=True) for buffer in floats}
+        copies |= {id(buffer): buffer.detach().to(dtype, copy=not share) for buffer in floats}
     return copy.deepcopy(module, copies)
 
 
-def drop_unused_codes(encoder: nn.Module) -> None:
+def drop_unused_codes(encoder: nn.Module, share: bool = False) -> None:
     """Remove the weights of style codes that are not computed."""
     for codes in encoder.modules():
         if isinstance(codes, StyleCodes):
             codes.out_features -= codes.unused * codes.style_channels
             codes.unused = 0
-            codes.weight = constant(codes.weight[: codes.out_features], codes.weight.dtype)
-            codes.bias = constant(codes.bias[: codes.out_features], codes.bias.dtype)
+            for name in "weight", "bias":
+                value = getattr(codes, name)
+                setattr(codes, name, constant(value[: codes.out_features], value.dtype, share))
 
 
 def images_together(x: Tensor) -> int:
