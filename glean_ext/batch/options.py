@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,8 @@ from glean_ext.workers import AUTO
 from glean_ext.zoo import find_model
 
 ALPHAS = ("upsample", "restore")
+# Options of photographs in which faces are found
+OF_FINDING = ["only_center_face", "min_face", "max_faces", "when_no_face", "save_faces", "background", "embedder"]
 WHEN_NO_FACE = ("keep", "whole", "error")
 MAX_CRF = 51
 
@@ -145,7 +147,7 @@ class PhotoOptions:
         fidelity: In [0, 1]: 0 restores, 1 keeps the input. The weight of the fidelity gate where the model has one,
             else the share of the input in the faces of the result.
         only_center_face: Restore the face nearest to the middle only.
-        aligned: Inputs are aligned faces already.
+        aligned: Inputs are aligned faces already; then the options but ``fidelity`` have no effect, and are refused.
         min_face: Smaller faces, in pixels of the input, are left alone; None: 32 pixels or more.
         max_faces: Photographs with more faces are refused; None: any number is restored.
         when_no_face: ``'keep'`` such a photograph, restore it as a ``'whole'``, or ``'error'``.
@@ -170,8 +172,9 @@ class PhotoOptions:
 
     def __post_init__(self) -> None:
         expand_homes(self, "save_faces", "embedder")
-        if self.aligned and self.embedder is not None:
-            raise InputError("{embedder} has no effect on aligned faces. Leave it out.", "embedder")
+        for option in fields(self) if self.aligned else ():
+            if option.name in OF_FINDING and getattr(self, option.name) != option.default:
+                raise InputError(f"{{{option.name}}} has no effect on aligned faces. Leave it out.", option.name)
         require_fidelity(self.fidelity)
         require(self.min_face is None or self.min_face > 0, "min_face", self.min_face, "a positive number of pixels")
         require(self.max_faces is None or self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")

@@ -14,7 +14,7 @@ from glean_ext.utils.file_listing import Listing, is_special, list_files
 from glean_ext.utils.files import tells_case
 from glean_ext.utils.image_io import EXTENSIONS
 from glean_ext.utils.image_writer import IMAGE_OUTPUTS, OUTPUT_FORMATS, OutputFormat, output_format
-from glean_ext.utils.url_files import is_file_url
+from glean_ext.utils.url_files import OBJECT_STORES, is_file_url
 from glean_ext.video.formats import VIDEO_OUTPUTS, VIDEOS
 
 READABLE = frozenset((*EXTENSIONS, *VIDEOS))  # extensions
@@ -312,12 +312,19 @@ def require_own_files(jobs: Sequence[Job]) -> None:
                 raise InputError(f"{target} is an input and would be overwritten. Give another output.")
             path = _real(target)
             others = written.setdefault(path.lower(), {})
-            if path in others or (others and (is_file_url(target) or not tells_case(target.parent))):
+            if path in others or (others and not _tells_case(target)):
                 raise InputError(
                     f"{next(iter(others.values()))} and {job.source} would both be written to {target}. Rename one, or "
                     "restore them into two folders."
                 )
             others[path] = job.source
+
+
+def _tells_case(target: Path) -> bool:
+    """Whether its folder may have two files whose names differ in case alone; of stores that is known of some."""
+    if is_file_url(target):
+        return str(target).split("://")[0].lower() in OBJECT_STORES
+    return tells_case(target.parent)
 
 
 def _real(path: Path) -> str:

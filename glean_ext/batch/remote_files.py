@@ -52,6 +52,8 @@ def _listed(source: str, output: str) -> list[tuple[Any, Any]]:
     if is_file_url(source):
         below = f"{output.rstrip('/')}/"
         found = [(file.url, file.within) for file in list_url(source) if not str(file.url).startswith(below)]
+        if not found:
+            raise InputError(f"{source} is in {output}, where the results come. Give another folder as output.")
         return [(file, within) for file, within in found if not any(part.startswith(".") for part in within.parts)]
     path = Path(source)
     if path.is_file():

@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         hint = did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
-        fail(f"{message}. {hint}See {self.prog} --help.")
+        fail(f"{message.rstrip('.')}. {hint}See {self.prog} --help.")
 
     def print_help(self, file: Any = None) -> None:
         """As argparse's, which ignores that a file cannot be written to."""

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--cases", type=whole_number, metavar="N", help="worst and best cases in the report (default: 8 of each)")
     add("-o", "--report", type=Path, metavar="FILE", help="the report (default: evaluation.html)")
+    add("--max-pixels", type=whole_number, metavar="N", help="do not read images with more pixels (default: 200e6)")
     add("--device", type=cli.device_name, help="where networks run (default: cpu)")
     return parser
 

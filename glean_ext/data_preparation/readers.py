@@ -23,6 +23,9 @@ from glean_ext.utils.url_files import list_url, local_part, read_url
 
 MAX_BYTES = 1 << 30  # of one image file, unpacked. Pillow's own limit of 89 million pixels is far below
 
+HARMLESS_BYTES = 1 << 26  # of an image file in a zip, however well it is packed
+MAX_RATIO = 100  # that larger ones may be packed by: photographs are hardly, even as BMP by less than 10
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -144,6 +147,10 @@ class ZipSource(Source):
         member = self.members[entry.locator]
         if member.flag_bits & 1:
             raise InputError(f"{entry.key} is encrypted. Unpack the zip with its password, and give the folder.")
+        if member.file_size > max(HARMLESS_BYTES, MAX_RATIO * member.compress_size):
+            raise InputError(
+                f"{entry.key} unpacks from {member.compress_size} to {member.file_size} bytes, as no image."
+            )
         return self.file.read(member)  # at most file_size bytes, even if the packed data would give more
 
 

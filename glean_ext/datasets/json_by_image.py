@@ -28,8 +28,8 @@ def read_json_by_image(
         InputError: The file cannot be read, or holds something else.
     """
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_bytes())  # which recognizes UTF-16, and byte order marks
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as JSON ({first_line(error)}). Set {parameter} to a file with {value} for each "
             f"image, or to '{FOLDERS}'."

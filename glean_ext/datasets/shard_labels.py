@@ -11,6 +11,7 @@ from glean_ext.utils.tar_shards import Member, read_members
 
 JSON = "json"
 KEY = "label"  # of the class, in a JSON file
+MAX_BYTES = 1 << 16  # of a file with a class
 
 
 def ending_of(labels: str) -> str:
@@ -45,6 +46,8 @@ def shard_labels(
             f"{missing[0]} has no class: there is no .{ending} of its name after it, as of {len(missing)} of "
             f"{len(images)} images. Add it, or correct labels={labels!r}."
         )
+    if huge := [member for member in images.values() if member is not None and member.size > MAX_BYTES]:
+        raise InputError(f"{huge[0]} has {huge[0].size} bytes, too many for a class. Correct it or labels={labels!r}.")
     contents = read_members(member for member in images.values() if member is not None)
     found = {}
     for image, member in images.items():
@@ -63,11 +66,11 @@ def shard_labels(
 def _class_in(content: bytes, member: Member, key: str) -> int | str:
     """The number or name of a class in a file; with a key, that in an object of JSON."""
     try:
-        text = content.decode().strip()
-        if not key:
-            return int(text) if text.lstrip("-").isdecimal() else _require_name(text)
-        return _require_name(json.loads(text)[key])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        if key:
+            return _require_name(json.loads(content)[key])
+        text = content.decode("utf-8-sig").strip()
+        return int(text) if text.lstrip("-").isdecimal() else _require_name(text)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         what = (
             f"a JSON object with the number or name of a class as {key!r}" if key else "the number or name of a class"
         )
@@ -75,6 +78,6 @@ def _class_in(content: bytes, member: Member, key: str) -> int | str:
 
 
 def _require_name(value: object) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "" or not str(value).isprintable():
         raise ValueError(value)
     return value

@@ -6,6 +6,7 @@ from mmagic.datasets import BasicImageDataset
 
 from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.errors import InputError, UnreadableImageError
+from glean_ext.utils.image_io import ImageTooLargeError
 
 MAX_SKIPPED = 20  # damaged files in a row, after which training stops
 
@@ -54,7 +55,7 @@ class SRDataset(BasicImageDataset):
                 packed = self.pipeline(sample)
                 packed["data_samples"].set_metainfo({"skipped": skipped})
                 return packed
-            except UnreadableImageError as error:
+            except (UnreadableImageError, ImageTooLargeError) as error:  # damage may be in the size
                 files = [sample.get("img_path"), *sample.get("ref_paths", ())]
                 damaged = (file for file in files if file and str(error).startswith(file))
                 skipped.append(next(damaged, sample["gt_path"]))

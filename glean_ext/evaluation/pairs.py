@@ -93,10 +93,17 @@ def _by_name(folder: Path, suffix: str, notices: list[Notice]) -> dict[str, Path
         notices.append(Notice(left_out))
     found: dict[str, Path] = {}
     for path in listing.files:
-        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
+        name = _without_extensions(path.relative_to(folder)).as_posix().removesuffix(suffix)
         if name in found:
             raise InputError(
                 f"{found[name]} and {path} both have the name {name!r}, by which files are paired. Move one of them."
             )
         found[name] = path
     return found
+
+
+def _without_extensions(path: Path) -> Path:
+    """Without those of images, of which the results of other formats have two: ``a`` of ``a.jpg.png``."""
+    while path.suffix.lower() in EXTENSIONS:
+        path = path.with_suffix("")
+    return path

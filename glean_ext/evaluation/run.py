@@ -17,7 +17,7 @@ from glean_ext.evaluation.names import chosen_metrics, default_metrics, require_
 from glean_ext.evaluation.pairs import Group, Pairing, pair_files
 from glean_ext.evaluation.results import Results, Row, stamp
 from glean_ext.utils.files import expand_homes, require_suffix
-from glean_ext.utils.image_io import read_rgb
+from glean_ext.utils.image_io import MAX_PIXELS, ImageTooLargeError, pixel_limit, read_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.processes import count_cores
 
@@ -43,6 +43,7 @@ class EvaluationOptions:
         report: The ``.html`` file to write; ``.json`` and ``.csv`` are written beside it. Values that the ``.json`` of
             an earlier run has of the same files are not measured again.
         device: Where networks run, in torch's words.
+        max_pixels: Images with more pixels are not read: small files may hold huge images.
     """
 
     outputs: tuple[Path, ...]
@@ -55,10 +56,12 @@ class EvaluationOptions:
     cases: int = 8
     report: Path = Path("evaluation.html")
     device: str = "cpu"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         expand_homes(self, "outputs", "reference", "inputs", "lpips", "report")
         require_at_least("cases", self.cases, 1)
+        require_at_least("max_pixels", self.max_pixels, 1)
         require_suffix(self.report, ".html")
 
 
@@ -125,15 +128,16 @@ def evaluate(
     measures = create_measures(names, options.lpips, options.device)
     require_given(measures, given)
     evaluation = Evaluation(_labels(options.outputs), measures, [])
-    with closing(Results(options.report.with_suffix(".json"))) as results:
-        _measure_all(pairing, evaluation, results, on_image)
-    if not evaluation.rows:
-        reason = next(iter(evaluation.failures.values()))
-        raise InputError(f"no image could be measured: {reason.message}", reason.parameter, reason.hint)
-    from glean_ext.evaluation.report import write_report
+    with pixel_limit(options.max_pixels):
+        with closing(Results(options.report.with_suffix(".json"))) as results:
+            _measure_all(pairing, evaluation, results, on_image)
+        if not evaluation.rows:
+            reason = next(iter(evaluation.failures.values()))
+            raise InputError(f"no image could be measured: {reason.message}", reason.parameter, reason.hint)
+        from glean_ext.evaluation.report import write_report
 
-    results.write(evaluation)
-    write_report(evaluation, options)
+        results.write(evaluation)
+        write_report(evaluation, options)
     return evaluation
 
 
@@ -143,6 +147,8 @@ def _measure_all(pairing: Pairing, evaluation: Evaluation, results: Results, on_
     def work(group: Group) -> Row | InputError:
         try:
             return _measure(group, evaluation.measures, results)
+        except ImageTooLargeError as error:
+            return InputError(error.message, "max_pixels", "Or give a larger {max_pixels}.")
         except InputError as error:
             return error
 

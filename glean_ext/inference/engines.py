@@ -6,7 +6,7 @@ They compute one batch at a time with as many threads as there are cores, or as 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from glean_ext.errors import InputError, first_line
 from glean_ext.utils.files import temporary_folder_beside
 from glean_ext.utils.optional_packages import import_optional, version_errors
 from glean_ext.utils.processes import thread_count
+from glean_ext.utils.stderr_filter import MEDIAPIPE, filter_stderr
 
 ENGINES = ("onnxruntime", "openvino", "tensorrt")
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
@@ -173,13 +174,15 @@ class _OpenVino:
             settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
             read, size = core.read_model, openvino.PartialShape
         try:
-            model = read(path)
+            model = _without_messages(read, path)
             self.names = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
             properties = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
             self.metadata: Mapping[str, str] = {key: str(value) for key, value in properties.items()}
             shape = list(model.input(0).get_partial_shape())
             model.reshape(size([1, *shape[1:]]))  # faster than any number of images
             compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+        except InputError:
+            raise
         except Exception as error:  # openvino's are RuntimeError and more
             raise _damaged(path, error) from error
         self.dtype: str | None = dtype
@@ -194,7 +197,16 @@ def _joined(results: list[np.ndarray]) -> np.ndarray:
     return results[0] if len(results) == 1 else np.concatenate(results)
 
 
+def _without_messages(read: Callable[[Path], Any], path: Path) -> Any:
+    """What ``read`` makes of a file. OpenVINO's readers of other formats write to stderr that it is none of theirs."""
+    with filter_stderr(MEDIAPIPE):
+        try:
+            return read(path)
+        except Exception as error:
+            raise _damaged(path, error) from error
+
+
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} is damaged or no ONNX model ({first_line(error)}). Export the network again with tools/export.py."
-    )
+    lines = [line for line in str(error).splitlines() if not line.startswith("Exception from ")]  # OpenVINO's places
+    reason = first_line(RuntimeError("\n".join(lines)))
+    return InputError(f"{path} is damaged or no ONNX model ({reason}). Export the network again with tools/export.py.")

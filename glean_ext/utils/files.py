@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows: nothing is locked, and nothing that was left behind is removed
     fcntl = None  # type: ignore[assignment]
 
-AnyPath = TypeVar("AnyPath", bound="str | os.PathLike")
+AnyPath = TypeVar("AnyPath", bound=str | os.PathLike)
 
 NAMED = 40  # characters
 TEMPORARY = re.compile(r"\..*\.partial-[0-9a-f]{8}")  # the stem of a temporary name
@@ -42,7 +42,7 @@ def expand_home(path: AnyPath) -> AnyPath:
     Raises:
         InputError: There is no such user, and nothing of that name.
     """
-    text = os.fspath(path)
+    text = str(path)
     if not text.startswith("~"):
         return path
     first = Path(text).parts[0]
@@ -52,7 +52,7 @@ def expand_home(path: AnyPath) -> AnyPath:
             return path
         problem = f"there is no user {first[1:]}" if first != "~" else "your home folder is not known"
         raise InputError(f"{text}: {problem}. Correct it, or write ./{text} where a name begins with ~.")
-    return cast(AnyPath, type(path)(expanded))
+    return cast(AnyPath, expanded if isinstance(path, str) else Path(expanded))
 
 
 def expand_homes(options: object, *names: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.restoring import needs_s3, restore, results, s3_bucket, write_images
 
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
+from glean_ext.batch.output_plan import Job, require_own_files
 from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
 from glean_ext.errors import InputError
 from glean_ext.utils.url_files import UrlPath, deliver, fetch, is_file_url, list_url
@@ -77,6 +78,19 @@ def test_files_of_urls_are_restored_like_local_ones(tmp_path, memory):
     assert mixed.done == 1 and results(tmp_path / "down") == {"00002.png": found["00/00002.png"]}
     assert restore_files(options(tmp_path / "in/00/00002.png", "memory://up")).done == 1
     assert memory.cat("/up/00002.png") == found["00/00002.png"]
+
+
+def test_names_that_differ_in_case_and_results_among_the_inputs(tmp_path, memory):
+    write_images(tmp_path, 1)
+    for name in "a.png", "A.png":
+        memory.put(f"{tmp_path}/00/00000.png", f"/case/{name}")
+    targets = [str(job.target) for job in plan_run(options("memory://case", "memory://out")).jobs]
+    assert targets == ["memory://out/A.png", "memory://out/a.png"]
+    with pytest.raises(InputError, match=r"A\.png and .*a\.png would both be written to sftp://host/out/a\.png"):
+        require_own_files([Job(tmp_path / name, UrlPath("sftp://host/out") / name) for name in ("A.png", "a.png")])
+    for source in "memory://case", "memory://case/*.png":
+        with pytest.raises(InputError, match=r"is in memory://case, where the results come\. Give another folder as "):
+            plan_run(options(source, "memory://case", suffix="_x"))
 
 
 def test_inputs_beside_urls_are_not_overwritten(tmp_path, memory):

@@ -83,10 +83,13 @@ def test_a_command_line_becomes_options():
     photo = (
         "net.onnx in -o out --photo --fidelity .5 --only-center-face --min-face 20 --max-faces 3 --when-no-face whole"
     )
-    photo += " --save-faces faces --aligned --background bg.py bg.pth"
+    photo += " --save-faces faces --background bg.py bg.pth"
     assert parse(photo.split()).photo == PhotoOptions(
-        0.5, True, True, 20, 3, "whole", Path("faces"), ModelSource("bg.py", "bg.pth")
+        0.5, True, False, 20, 3, "whole", Path("faces"), ModelSource("bg.py", "bg.pth")
     )
+    assert parse(
+        ["net.onnx", "in", "-o", "out", "--photo", "--aligned", "--background", "bicubic"]
+    ).photo == PhotoOptions(aligned=True)
     assert parse(["net.onnx", "in", "-o", "out", "--photo", "--background", "bicubic"]).photo == PhotoOptions()
     assert MAX_PIXELS == 200_000_000
 
@@ -105,6 +108,11 @@ def test_a_command_line_becomes_options():
         (lambda: options(overwrite=True, skip_existing=True), "overwrite and skip_existing exclude each other."),
         (lambda: options(max_pixels=0), "max_pixels is 0, but it must be at least 1."),
         (lambda: PhotoOptions(fidelity=-0.1), "fidelity is -0.1, but it must be between 0 (restores) and 1"),
+        (
+            lambda: PhotoOptions(aligned=True, save_faces=Path("a")),
+            "save_faces has no effect on aligned faces. ",
+        ),
+        (lambda: PhotoOptions(aligned=True, max_faces=3), "max_faces has no effect on aligned faces. Leave it out."),
         (lambda: PhotoOptions(min_face=0), "min_face is 0, but it must be a positive number of pixels."),
         (lambda: PhotoOptions(max_faces=0), "max_faces is 0, but it must be at least 1."),
         (lambda: PhotoOptions(when_no_face="x"), "when_no_face is 'x', but it must be one of keep, whole, error."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from support.preparation import content, fault, names, picture, run, save
 
+from glean_ext.data_preparation import readers
 from glean_ext.data_preparation.readers import _entries, open_source
 from glean_ext.data_preparation.selection import assign_names, find_listed
 from glean_ext.utils.file_lists import read_file_list
@@ -300,3 +302,12 @@ def test_lists_say_what_is_used_and_where(tmp_path, raw):
     assert fault(run, raw, tmp_path / "x", lists=lists) == (
         f"3.png is in both {tmp_path}/train.txt and {tmp_path}/test.txt. Take it out of one."
     )
+
+
+def test_a_member_that_is_packed_too_well_is_rejected_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "HARMLESS_BYTES", 100_000)
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bomb.png", bytes(200_000))
+    source = open_source(tmp_path / "raw.zip")
+    (entry,) = source.find()[0]
+    assert re.fullmatch(r"bomb\.png unpacks from \d+ to 200000 bytes, as no image\.", fault(source.read, entry))

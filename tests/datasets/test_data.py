@@ -373,13 +373,14 @@ def palette_without_colours(path: Path) -> None:
     path.write_bytes(content[:start] + content[start + 12 + length :])
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no palette"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "size", "no palette"])
 def test_only_damaged_files_are_skipped(folder, damage):
     path = folder / "GT/1.png"
     if damage == "no palette":
         palette_without_colours(path)
     else:
-        path.write_bytes({"cut": path.read_bytes()[:-60], "empty": b"", "text": b"text"}[damage])
+        contents = {"cut": path.read_bytes()[:-60], "empty": b"", "text": b"text", "size": b"P6 99999 99999 255\n"}
+        path.write_bytes(contents[damage])
     data = dataset(folder, unreadable="skip")
     sample = data[1]["data_samples"]
     assert sample.gt_path != str(path) and set(sample.skipped) == {str(path)}

@@ -31,6 +31,12 @@ def test_from_a_file(tmp_path):
     assert image_labels(["a.png", "b.png"], "classes.json", str(tmp_path)) == {"a.png": 0, "b.png": 1}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_from_windows(tmp_path, encoding):
+    (tmp_path / "classes.json").write_text(json.dumps({"a": "x"}), encoding=encoding)
+    assert image_labels(["a.png"], "classes.json", str(tmp_path)) == {"a.png": 0}
+
+
 def test_mistakes_are_named(tmp_path):
     file = tmp_path / "classes.json"
 
@@ -38,6 +44,7 @@ def test_mistakes_are_named(tmp_path):
         file.write_text(content)
         return fault(image_labels, list(names), "classes.json", str(tmp_path))
 
+    assert message("[" * 200_000).startswith(f"{file} cannot be read as JSON (maximum recursion depth exceeded")
     assert message("{").startswith(f"{file} cannot be read as JSON (")
     assert fault(image_labels, ["a.png"], "none.json", str(tmp_path)).startswith(f"{tmp_path / 'none.json'} cannot be ")
     assert message("[1]") == f"{file} must hold an object with the name of a class for each image. Correct it."

@@ -29,7 +29,7 @@ def numbers(dataset) -> dict[str, int]:
 
 
 def test_numbers_and_names(tmp_path):
-    counted = write(tmp_path / "a.tar", b"12", b"3\n", b" 0 ")
+    counted = write(tmp_path / "a.tar", b"12", b"\xef\xbb\xbf3\r\n", b" 0 ")
     assert numbers(shards(counted, labels="cls")) == numbers(shards(counted, labels="cls", classes=1000)) == {
         "00": 12, "01": 3, "02": 0
     }  # fmt: skip
@@ -68,6 +68,9 @@ def test_samples_and_urls(tmp_path):
         ((b'{"a": 1}',), "json", None, "/d/00.json has no class: it must hold a JSON object with the number or name "),
         ((b'{"label": [1]}',), "json", None, "/d/00.json has no class: it must hold a JSON object "),
         ((b'{"label": true}',), "json", None, "/d/00.json has no class: it must hold a JSON object "),
+        ((b"[" * 20_000,), "json", None, "/d/00.json has no class: it must hold a JSON object "),
+        ((b"a\0",), "cls", None, "/d/00.cls has no class: it must hold the number or name of a class. Correct it."),
+        ((b"1" * 70_000,), "cls", None, "/d/00.cls has 70000 bytes, too many for a class. Correct it or labels='cls'."),
         ((b"[1]",), "json", None, "/d/00.json has no class: it must hold a JSON object "),
     ],
 )

@@ -122,6 +122,22 @@ def test_restorers_are_compared_on_the_images_that_all_have(folders):
     assert "notes.txt" in named
 
 
+def test_images_that_are_too_large_are_refused_with_the_option_that_allows_them(folders):
+    message = fault(folders, max_pixels=10)
+    assert message.endswith("limit of 10 pixels. Crop it or scale it down. Or give a larger --max-pixels.")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own is less than what glean restore makes
+        assert len(evaluate(options(folders)).rows) == len(PHOTOGRAPHS)
+
+
+def test_results_of_a_folder_of_jpegs_have_partners(folders):
+    """``glean restore`` calls that of ``a.jpg`` ``a.jpg.png``, and with a suffix ``a_restored.jpg.png``."""
+    for path in (folders / "good").rglob("*.png"):
+        path.rename(path.with_name(f"{path.stem}_restored.JPG.png"))
+    found = evaluate(options(folders, suffix="_restored"))
+    assert [row.group.name for row in found.rows] == sorted(PHOTOGRAPHS)
+
+
 def test_cases_are_sorted_from_the_worst_on(folders):
     found = evaluate(options(folders, "good", metrics=("psnr", "niqe")))
     psnr = sorting_measure(found.measures, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,11 @@ class HighResBranch(nn.Module):
             UpsamplingBlock(bank, res, stage, dtype)
             for res, stage in zip(resolutions(first, last), stages, strict=True)
         )
+
+    @property
+    def stages(self) -> list[FullStage | SlimStage]:
+        """Those of the decoder."""
+        return [cast(UpsamplingBlock, block).stage for block in self.blocks]
 
     def forward(self, f_0: Tensor, features: Tensor, weights: Iterable[ModulatedWeight]) -> Tensor:
         """f_0 (N, C, h, w), the bank's features (N, C', h, w), its layers' weights -> image (N, 3, H, W)"""

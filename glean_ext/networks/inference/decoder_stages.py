@@ -105,9 +105,11 @@ def start_and_stages(decoder: nn.Module) -> tuple[nn.Module, Sequence[FullStage 
         *ups, last = decoder
         conv, activation, to_image = last.children()
         end = nn.Sequential(conv, activation, four_pixels_at_once(cast(nn.Conv2d, to_image)))
-        parts = zip(ups, [0, *decoder.bank_widths[:-1]], [*[None] * (len(ups) - 1), end], strict=True)
-        stages = [FullStage(cast(PixelShuffleUp, up), below, end) for up, below, end in parts]
-        return nn.Identity(), stages
+        widths = 0, *decoder.bank_widths[:-1]
+        return nn.Identity(), [
+            FullStage(cast(PixelShuffleUp, up), below, end if up is ups[-1] else None)
+            for up, below in zip(ups, widths, strict=True)
+        ]
     raise no_fast_form(decoder)
 
 

@@ -162,14 +162,14 @@ def with_fidelity(net: nn.Module, fidelity: float) -> nn.Module:
     """
     require_fidelity(fidelity)
     fast = isinstance(net, FastGLEAN | FastLightGLEAN)
-    decoder = [block.stage for block in net.high_res.blocks] if fast else [net.decoder]
-    own = {id(weight) for part in decoder for weight in cast(nn.Module, part).parameters()}
+    decoder = cast(HighResBranch, net.high_res).stages if fast else [cast(nn.Module, net.decoder)]
+    own = {id(weight) for part in decoder for weight in part.parameters()}
     other = copy.deepcopy(net, {id(x): x for x in (*net.parameters(), *net.buffers()) if id(x) not in own})
-    if not fast:
+    if isinstance(other, FastGLEAN | FastLightGLEAN):
+        for stage in other.high_res.stages:
+            stage.scale_bank(1 - fidelity)
+    else:
         fix_fidelity(other, fidelity)
-        return other
-    for block in other.high_res.blocks:
-        block.stage.scale_bank(1 - fidelity)
     return other
 
 
