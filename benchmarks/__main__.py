@@ -6,6 +6,7 @@ data     loading a training sample: decoding, making the low-resolution image, t
 degradations
          making inputs for blind restoration, by preset
 backends PyTorch beside onnxruntime and OpenVINO, and the last section of docs/performance.md
+conditions  memory of whole processes, a busy machine, many images, int8: the end of docs/performance.md
 page     docs/performance.md and its plot, from one run (about an hour)
 gpu      docs/performance_gpu.md: all of it on a GPU, in at most 8 minutes (make gpu)
 
@@ -20,10 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.options import (
+    CONDITIONS,
     GPU_BUDGETS,
     NETWORKS,
     BackendOptions,
     ComparisonOptions,
+    ConditionsOptions,
     DataOptions,
     DegradationOptions,
     GPUOptions,
@@ -56,7 +59,7 @@ def add_comparison_options(parser: argparse.ArgumentParser, task: str) -> None:
 def make_parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name in "infer", "train", "data", "backends", "page":
+    for name in "infer", "train", "data", "backends", "conditions", "page":
         command = commands.add_parser(name)
         command.add_argument("--repeats", type=int, default=3 if name == "page" else 5, help="default: %(default)s")
         command.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
@@ -66,14 +69,17 @@ def make_parser() -> cli.Parser:
     commands.choices["infer"].add_argument("--compile", metavar="MODE", help="a mode of torch.compile")
     commands.choices["data"].add_argument("--config", type=Path, default=CONFIGS["train"])
     backends = commands.choices["backends"]
-    backends.add_argument("--network", choices=list(NETWORKS), default="glean")
-    backends.add_argument("--in-size", type=int, default=64)
-    backends.add_argument("--out-size", type=int, default=1024)
+    conditions = commands.choices["conditions"]
+    conditions.add_argument("part", choices=CONDITIONS)
+    for command in backends, conditions:
+        command.add_argument("--network", choices=list(NETWORKS), default="glean")
+        command.add_argument("--in-size", type=int, default=64)
+        command.add_argument("--out-size", type=int, default=1024)
+        command.add_argument("--models", type=Path, metavar="FOLDER", help="keep what is made there, and use it")
+        command.add_argument("--results", type=Path, default=ROOT / f"docs/performance_{command.prog.split()[-1]}.json")
+        command.add_argument("--page", type=Path, default=ROOT / "docs/performance.md")
     backends.add_argument("--int8", action="store_true", help="also in int8")
     backends.add_argument("--no-memory", action="store_true", help="do not measure the peak memory")
-    backends.add_argument("--models", type=Path, metavar="FOLDER", help="keep the exported models there, and use them")
-    backends.add_argument("--results", type=Path, default=ROOT / "docs/performance_backends.json")
-    backends.add_argument("--page", type=Path, default=ROOT / "docs/performance.md")
     page = commands.choices["page"]
     page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
@@ -109,6 +115,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
     if args.command == "backends":
         names = ("network", "in_size", "out_size", "repeats", "int8", "models", "results", "page")
         return BackendOptions(memory=not args.no_memory, **{name: getattr(args, name) for name in names}), args.json
+    if args.command == "conditions":
+        names = ("part", "network", "in_size", "out_size", "repeats", "models", "results", "page")
+        return ConditionsOptions(**{name: getattr(args, name) for name in names}), args.json
     if args.command == "page":
         return PageOptions(tuple(args.batches), args.repeats, args.output), args.json
     comparison = ComparisonOptions(

@@ -19,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import measure
+from benchmarks import conditions_page, measure
 from benchmarks.cases import Case, build, shared_network, shared_weights, sides
 from benchmarks.options import NETWORKS, BackendOptions
-from glean_ext.inference.engines import installed
+from glean_ext.inference.engines import OPTIMIZED, installed, optimize_model
 from glean_ext.inference.export import export_network, write_metadata
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.quantization import quantize
@@ -30,6 +30,7 @@ from glean_ext.utils.files import atomic_path, write_json
 from glean_ext.utils.image_io import Picture, write_picture
 
 HEADING = "\n## Backends\n"
+RESULTS, CONDITIONS = "performance_backends.json", "performance_conditions.json"  # beside the page
 IMAGES = 8  # random ones, to calibrate int8 with: its speed does not depend on them
 
 
@@ -39,9 +40,23 @@ def cases_of(options: BackendOptions, folder: Path) -> list[Case]:
     plain = Case("infer", {"generator": generator}, False, "float32", "cpu", 1, prepared=False)
     engines = [engine for engine in ("onnxruntime", "openvino") if installed(engine)]
     models = exported(plain, folder, options.int8)
-    run = [replace(plain, onnx=str(path), dtype=dtype, engine=engine) for path, dtype in models for engine in engines]
+    run = [
+        replace(plain, onnx=str(_as_cached(path, dtype, engine)), dtype=dtype, engine=engine)
+        for path, dtype in models
+        for engine in engines
+    ]
     cases = [replace(plain, prepared=True), *run, plain]
     return [*cases, replace(plain, mmagic=True)] if options.network == "glean" else cases
+
+
+def _as_cached(model: Path, dtype: str, engine: str) -> Path:
+    """The form of a model that is run: onnxruntime's own in fp32."""
+    if engine != "onnxruntime" or dtype != "float32":
+        return model
+    optimized = model.with_suffix(OPTIMIZED)
+    if not optimized.exists():
+        optimize_model(model, optimized)
+    return optimized
 
 
 def exported(case: Case, folder: Path, with_int8: bool) -> list[tuple[Path, str]]:
@@ -104,10 +119,12 @@ def add(report: dict[str, Any], results: Path) -> list[dict[str, Any]]:
 
 
 def write_section(reports: Sequence[dict[str, Any]], page: Path) -> None:
-    """Replace the section of the performance page; it is the last one."""
+    """Replace the section of the performance page, the last one; what ``conditions`` measured comes after it."""
     before = page.read_text().partition(HEADING)[0] if page.exists() else ""
+    conditions = page.parent / CONDITIONS
+    further = conditions_page.lines(json.loads(conditions.read_text())) if conditions.exists() else ()
     with atomic_path(page) as partial:
-        partial.write_text(before.rstrip("\n") + "\n" + HEADING + "\n".join(lines(reports)) + "\n")
+        partial.write_text(before.rstrip("\n") + "\n" + HEADING + "\n".join([*lines(reports), *further]) + "\n")
 
 
 def lines(reports: Sequence[dict[str, Any]]) -> Iterator[str]:

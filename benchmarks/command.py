@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from benchmarks import backends, comparison, data_loading, degradation_speed, page
+from benchmarks import backends, comparison, conditions, data_loading, degradation_speed, page
 from benchmarks.cases import Case, sides
 from benchmarks.measure import as_json
 from benchmarks.options import (
     NETWORKS,
     BackendOptions,
     ComparisonOptions,
+    ConditionsOptions,
     DataOptions,
     DegradationOptions,
     Options,
@@ -159,10 +161,19 @@ def run_backends(options: BackendOptions, console: Console) -> dict[str, Any]:
     return report
 
 
+def run_conditions(options: ConditionsOptions, console: Console) -> dict[str, Any]:
+    """The command ``conditions``."""
+    report = conditions.measure_conditions(options, console)
+    conditions.add(report, options.results)
+    backends.write_section(json.loads((options.page.parent / backends.RESULTS).read_text()), options.page)
+    return report
+
+
 COMMANDS: dict[type, Callable[[Any, Console], dict[str, Any]]] = {
     ComparisonOptions: run_comparison,
     DataOptions: run_data,
     DegradationOptions: run_degradations,
     PageOptions: run_page,
     BackendOptions: run_backends,
+    ConditionsOptions: run_conditions,
 }

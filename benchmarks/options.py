@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CONDITIONS = ("memory", "busy", "batches", "folder", "int8")
 NETWORKS = {"glean": "GLEANStyleGANv2", "lightglean": "LightGLEANStyleGANv2"}
 
 GPU_BUDGETS = {  # part of the run on a GPU -> seconds, 480 in all
@@ -123,6 +124,27 @@ class BackendOptions:
 
 
 @dataclass(frozen=True)
+class ConditionsOptions:
+    """The command ``conditions``.
+
+    Args:
+        part: A key of :data:`benchmarks.conditions.PARTS`.
+        results: The JSON file that the results are added to.
+
+    The others are those of :class:`BackendOptions`.
+    """
+
+    part: str
+    network: str
+    in_size: int
+    out_size: int
+    repeats: int
+    models: Path | None
+    results: Path
+    page: Path
+
+
+@dataclass(frozen=True)
 class GPUOptions:
     """The command ``gpu``.
 
@@ -139,4 +161,6 @@ class GPUOptions:
     parts: tuple[str, ...] = ()
 
 
-Options = ComparisonOptions | DataOptions | DegradationOptions | PageOptions | BackendOptions | GPUOptions
+Options = (
+    ComparisonOptions | DataOptions | DegradationOptions | PageOptions | BackendOptions | ConditionsOptions | GPUOptions
+)

@@ -94,8 +94,9 @@ class _Storages:
         content = bytearray(nbytes)
         with self.archive.open(name) as stored:  # block by block, without a second copy in memory
             for start in range(0, nbytes, BLOCK):
-                block = memoryview(content)[start : start + BLOCK]
-                if stored.readinto(block) != len(block):
+                block = stored.read(min(BLOCK, nbytes - start))
+                content[start : start + len(block)] = block
+                if len(block) != min(BLOCK, nbytes - start):
                     raise EOFError("it ends in the middle of a storage")
         return content
 

@@ -89,6 +89,34 @@ def test_a_cached_model_needs_no_pytorch(home, cached, engine, monkeypatch):
     assert restorer(home, "light", engine).restore(pixels()).shape == (16, 16, 3)
 
 
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+from glean_ext.inference.image_restorer import ImageRestorer
+
+restorer = ImageRestorer(sys.argv[1], sys.argv[2], device="cpu", dtype="float32")
+print(restorer.network.engine, restorer.restore(np.zeros((8, 8, 3), np.uint8)).shape, "torch" in sys.modules)
+"""
+
+
+@needs_openvino
+def test_auto_takes_a_cached_model_without_loading_pytorch(home, cached):
+    cached("light", "openvino")
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(home / "light.py"), str(home / "light.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "openvino (16, 16, 3) False\n")
+
+
+def test_an_optimized_model_maps_its_weights_and_damaged_weights_are_made_again(home, cached, made):
+    path = cached("light", "onnxruntime")
+    weights = path.with_name(f"{path.name}.data")
+    assert weights.stat().st_size > path.stat().st_size / 10 and made == []
+    reference = restorer(home, "light", "onnxruntime").restore(pixels())
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert np.abs(restorer(home, "light", "onnxruntime").restore(pixels()).astype(int) - reference).max() <= 1
+    assert made == [path]
+
+
 @needs_openvino
 def test_openvino_runs_exported_files(exported):
     path = exported("light")

@@ -32,7 +32,6 @@ from glean_ext.networks.inference.frozen_copy import (
     no_fast_form,
 )
 from glean_ext.networks.lightglean import LightGLEANStyleGANv2, require_input
-from glean_ext.networks.precision import channels_last
 from glean_ext.networks.shapes import MIN_SIZE, resolutions
 from glean_ext.utils.dtypes import DTYPES
 
@@ -181,8 +180,8 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32, sh
         net: The trained network: GLEAN or LightGLEAN with a StyleGAN2 bank and a decoder. It is not changed.
         dtype: The precision in which the copy stores weights and computes. Inputs, outputs and the few weights that
             make modulations are fp32.
-        share: Both networks have the same tensors where dtypes agree, and ``net`` becomes channels-last: for one that
-            is not needed any more, of which no second copy shall be in memory.
+        share: Both networks have the same tensors where dtypes agree, for which ``net`` becomes channels-last. So there
+            is no second copy of most weights in memory.
 
     Returns:
         A frozen module in evaluation mode. In fp32 its output equals that of ``net`` within 1e-5 of the range.
@@ -192,8 +191,6 @@ def prepare_for_inference(net: nn.Module, dtype: torch.dtype = torch.float32, sh
     """
     if str(dtype).removeprefix("torch.") not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(f'torch.{name}' for name in DTYPES)}, but it is {dtype}.")
-    if share:
-        channels_last(net)  # weight by weight, where a copy of all would be made otherwise
     if isinstance(net, GLEANNetwork) and type(net).forward is GLEANNetwork.forward:
         if net.max_references or net.decoder is None:
             raise no_fast_form(net)

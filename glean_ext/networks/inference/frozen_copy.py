@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from glean_ext.errors import InputError
 from glean_ext.networks.encoder import StyleCodes
+from glean_ext.networks.precision import channels_last
 
 
 def constant(value: Tensor, dtype: torch.dtype = torch.float32, share: bool = False) -> nn.Parameter:
@@ -28,8 +29,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def converted(module: ModuleT, dtype: torch.dtype, share: bool = False) -> ModuleT:
     """A frozen copy in another precision, without a temporary copy in the module's own.
 
-    ``share`` is that of :func:`constant`.
+    ``share`` is that of :func:`constant`, for which ``module`` becomes channels-last.
     """
+    if share:
+        channels_last(module)  # weight by weight, so that none has to be copied below
     copies: dict[int, Any] = {}
     for part in module.modules():
         copies |= {id(param): constant(param, dtype, share) for param in part.parameters(recurse=False)}
