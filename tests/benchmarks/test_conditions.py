@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
+from rich.console import Console
 
 from benchmarks import backends, conditions, conditions_page
 from benchmarks.__main__ import parse
@@ -83,3 +85,24 @@ def test_options():
     assert isinstance(options, ConditionsOptions)
     assert (options.part, options.in_size, options.out_size) == ("busy", 16, 1024)
     assert options.results.name == backends.CONDITIONS
+
+
+class Work:
+    """A few milliseconds of a processor."""
+
+    def run(self) -> int:
+        return sum(range(100_000))
+
+
+def test_runs_beside_a_busy_process_and_in_batches(monkeypatch):
+    @contextmanager
+    def workloads(options, batch=1):
+        yield {"work": Work()}
+
+    monkeypatch.setattr(conditions, "_workloads", workloads)
+    options, _ = parse(["conditions", "busy", "--in-size", "16", "--out-size", "256", "--repeats", "2"])
+    busy = conditions.beside_a_busy_process(options, Console(quiet=True))
+    assert busy["in_size"] == 16 and busy["rows"][0]["wall"] > 0 and busy["rows"][0]["cpu"] > 0
+    batches = conditions.by_batch(options, Console(quiet=True))
+    (row,) = batches["rows"]
+    assert len(row["cpu"]) == len(row["wall"]) == len(conditions.BATCHES) and row["cpu"][0] > row["cpu"][-1] > 0
