@@ -135,6 +135,7 @@ MATCHED_TRUNK: dict[int, dict[str, Any]] = {
 }
 LIGHT: dict[str, dict[str, Any]] = {"lightglean": {"num_rrdbs": 3, "decoder_channels": 48}}
 WITH_BANK = {**GLEAN, **LIGHT}  # of StyleGAN2
+INVERSIONS = ("pulse", "pulse-z")  # of such a bank alone
 # GLEAN on a BigGAN of many classes.
 CLASSES: dict[str, dict[str, Any]] = {"biggan": SLIM, "biggan-random": {**SLIM, "bank_init": "random"}}
 CLASS_BANK = "emoji-classes"
@@ -188,6 +189,8 @@ def discriminator_bank(experiment: Experiment) -> Bank | BigGANBank:
 def bank_file(experiment: Experiment) -> str | None:
     """The weights of the bank; None for a system without a bank, or with a random one."""
     name = experiment.system
+    if name in INVERSIONS:
+        return bank_of(experiment).file
     changes = {**WITH_BANK, **CLASSES, **DIFFUSION}.get(name)
     if changes is None or not loads_bank(changes):
         return None

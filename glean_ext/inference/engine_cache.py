@@ -47,28 +47,29 @@ class EngineCache:
             with suppress(OSError):  # a folder that may only be read
                 os.utime(path)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
-            self._trim(path)
+            self._trim(key)
         return path
 
     def remove(self, key: str) -> None:
-        for path in files_of(self.path(key)):
-            path.unlink(missing_ok=True)
+        for suffix in ".onnx", ".onnx.data":
+            (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
 
-    def _trim(self, kept: Path) -> None:
-        sizes = {path: sum(file.stat().st_size for file in files_of(path)) for path in self.folder.glob("*.onnx")}
+    def _trim(self, kept: str) -> None:
+        sizes: dict[str, int] = {}
+        used: dict[str, float] = {}
+        for file in self.folder.glob("[!.]*.onnx*"):  # without those that processes are writing
+            with suppress(OSError):  # another process removed it
+                stat, key = file.stat(), file.name.partition(".onnx")[0]
+                sizes[key] = sizes.get(key, 0) + stat.st_size
+                used[key] = max(used.get(key, 0), stat.st_mtime)
         size = sum(sizes.values())
-        for path in sorted(sizes.keys() - {kept}, key=lambda path: path.stat().st_mtime):
+        for key in sorted(sizes.keys() - {kept}, key=lambda key: used[key]):
             if size <= self.limit:
                 return
-            size -= sizes[path]
-            self.remove(path.stem)
-
-
-def files_of(model: Path) -> list[Path]:
-    """The file of a model, and that of its weights where there is one."""
-    return [path for path in (model, model.with_name(f"{model.name}.data")) if path.exists()]
+            size -= sizes[key]
+            with suppress(OSError):  # on Windows: it is in use
+                self.remove(key)
 
 
 def model_key(generator: Mapping, weights: Path) -> str:

@@ -115,6 +115,9 @@ def optimize_model(model: Path, out: Path) -> None:
     Args:
         model: The model, in fp32.
         out: A name that ends with :data:`OPTIMIZED`. The weights come into ``<out>.data`` beside it.
+
+    Raises:
+        InputError: It cannot be read or written.
     """
     import onnxruntime
 
@@ -125,7 +128,10 @@ def optimize_model(model: Path, out: Path) -> None:
         options.optimized_model_filepath = str(written)
         for name, value in {"file_name": weights, "min_size_in_bytes": "1024"}.items():
             options.add_session_config_entry(f"session.optimized_model_external_initializers_{name}", value)
-        onnxruntime.InferenceSession(str(model), options, providers=[CPU])
+        try:
+            onnxruntime.InferenceSession(str(model), options, providers=[CPU])
+        except Exception as error:  # onnxruntime's have no common base
+            raise InputError(f"onnxruntime cannot make {out} ({first_line(error)}). Is the disk full?") from error
         if (folder / weights).exists():
             (folder / weights).replace(out.with_name(weights))
         written.replace(out)

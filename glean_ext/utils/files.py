@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
@@ -79,22 +79,10 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     Raises:
         InputError: The file cannot be written: no rights, no space, a file where a folder should be.
     """
-    target, partial = Path(target), None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target.parent, target.suffix)
-        partial, lock = _create(target)
-        try:
-            yield partial
-            partial.replace(target)
-        finally:
-            _unlock(lock)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
-    finally:
-        if partial is not None:
-            with suppress(OSError):  # it became the target
-                partial.unlink()
+    target = Path(target)
+    with _temporary(target, lambda partial: partial.touch(exist_ok=False)) as partial:
+        yield partial
+        partial.replace(target)
 
 
 def nearest_folder(folder: Path) -> tuple[Path, bool]:
@@ -126,15 +114,29 @@ def require_suffix(out: str | os.PathLike, suffix: str) -> None:
 
 @contextmanager
 def temporary_folder_beside(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` for files that it is made from; removed after the block, or as :func:`atomic_path`."""
-    folder = temporary_name(target)
-    folder.mkdir()
-    lock = _lock(folder)
-    try:
+    """A folder beside ``target`` for files that it is made from; removed after the block, or as :func:`atomic_path`.
+
+    Raises:
+        InputError: As :func:`atomic_path`.
+    """
+    with _temporary(target, Path.mkdir) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _unlock(lock)
+
+
+@contextmanager
+def _temporary(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new, locked file or folder beside ``target``, which is removed after the block where it is still there."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent, target.suffix)
+        path, lock = _create(target, make)
+        try:
+            yield path
+        finally:
+            _remove(path)
+            _unlock(lock)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror or error}). Choose another output.") from error
 
 
 def temporary_name(target: Path) -> Path:
@@ -161,24 +163,27 @@ def remove_leftovers(folder: Path, suffix: str) -> None:
 
 def _remove_unless_locked(path: Path) -> None:
     lock = _lock(path, wait=False)
-    if lock is None:
-        return
+    if lock is not None:
+        _remove(path)
+        _unlock(lock)
+
+
+def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):
+        with suppress(OSError):  # it is not there, or cannot be removed
             path.unlink()
-    _unlock(lock)
 
 
-def _create(target: Path) -> tuple[Path, int | None]:
-    """A new, empty, locked file, and the descriptor that holds the lock."""
+def _create(target: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """What ``make`` makes under a temporary name, and the descriptor that holds its lock."""
     while True:
-        partial = temporary_name(target)
-        partial.touch(exist_ok=False)
-        lock = _lock(partial)
-        if partial.exists():  # else another process took it for a leftover before it was locked
-            return partial, lock
+        path = temporary_name(target)
+        make(path)
+        lock = _lock(path)
+        if path.exists():  # else another process took it for a leftover before it was locked
+            return path, lock
         _unlock(lock)
 
 

@@ -143,9 +143,12 @@ def test_the_average_is_what_is_evaluated_and_the_bank_stays(domain: Domain, vgg
     assert all(torch.equal(value, bank[name]) for name, value in training.network.generator.state_dict().items())
 
 
-def test_a_result_counts_only_for_its_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("system", ["glean", "pulse"])
+def test_a_result_counts_only_for_its_own_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
     monkeypatch.setattr("experiments.experiment.RESULTS", tmp_path)
-    experiment = Experiment("glean")
+    experiment = Experiment(system)
     assert not finished(experiment)
     bank = weights.sha256("glean-ext://demo_bank.safetensors")
     write_json({"config": experiment.config(), "weights": {"bank": bank}}, experiment.result_file)

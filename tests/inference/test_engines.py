@@ -157,6 +157,7 @@ def made(exported, monkeypatch) -> list[Path]:
 
     def make(source, path, engine, notify):
         paths.append(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(exported(Path(source.config).stem), path)
 
     monkeypatch.setattr(engine_models, "make_model", make)
@@ -205,14 +206,39 @@ def test_the_cache_has_a_limit(tmp_path):
     def make(path: Path) -> None:
         path.write_bytes(b"x" * 40)
 
-    cache = EngineCache(tmp_path / "engines", limit=100)
+    cache = EngineCache(tmp_path, limit=100)
     for age, key in enumerate("ab"):
         os.utime(cache.get(key, make), (age, age))
     cache.get("a", make)  # used again: now b is the one not used for longest
     cache.get("c", make)
     assert [cache.has(key) for key in "abc"] == [True, False, True]
-    huge = EngineCache(tmp_path / "engines", limit=10).get("d", make)
+    huge = EngineCache(tmp_path, limit=10).get("d", make)
     assert huge.is_file() and not any(map(cache.has, "ac"))
+
+
+def test_the_limit_counts_weights_and_leaves_alone_what_is_being_written(tmp_path):
+    def make(path: Path) -> None:
+        path.write_bytes(b"x")
+        path.with_name(f"{path.name}.data").write_bytes(b"x" * 60)
+
+    (tmp_path / ".a.partial-0a1b2c3d.onnx").mkdir()  # another process makes a model
+    (tmp_path / "killed.optimized.onnx.data").write_bytes(b"x" * 60)
+    cache = EngineCache(tmp_path, limit=100)
+    for key in "1.27-a", "1.27-b":
+        cache.get(key, make)
+        assert sorted(path.name for path in tmp_path.iterdir())[1:] == [f"{key}.onnx", f"{key}.onnx.data"]
+    assert (tmp_path / ".a.partial-0a1b2c3d.onnx").is_dir()
+
+
+def test_an_optimized_model_that_cannot_be_written(tmp_path, exported):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/x\.optimized\.onnx cannot be written \("):
+        optimize_model(exported("light"), tmp_path / "file" / "x.optimized.onnx")
+    (tmp_path / ".x.partial-0a1b2c3d.onnx").mkdir()  # of a killed process
+    (damaged := tmp_path / "damaged.onnx").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"^onnxruntime cannot make .*x\.optimized\.onnx \("):
+        optimize_model(damaged, tmp_path / "x.optimized.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.onnx", "file"]
 
 
 def test_a_model_that_fails_leaves_no_file(home, cache, monkeypatch):

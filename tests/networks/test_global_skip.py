@@ -46,7 +46,9 @@ def test_the_enlarged_input_is_added(kind):
     expected = drawn + gain * F.interpolate(lq, size=drawn.shape[-2:], mode="bilinear", align_corners=False)
     assert largest_error(net(lq), expected) < 1e-6
     if kind in PLAIN:
+        fast, fast_plain = (prepare_for_inference(x, torch.bfloat16) for x in (net, plain))
         assert largest_error(prepare_for_inference(net)(lq), expected) < 1e-5
+        assert largest_error(fast(lq) - fast_plain(lq), expected - drawn) < 1e-6  # in fp32 always
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(kind):

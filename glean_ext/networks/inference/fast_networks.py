@@ -81,7 +81,7 @@ class FastGLEAN(nn.Module):
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
         self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype, share)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype, share)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, torch.float32, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -90,9 +90,9 @@ class FastGLEAN(nn.Module):
             InputError: The input is not of ``in_size``.
         """
         require_size(lq, self.lq_padding)
-        lq = self.lq_padding.pad(lq).to(self.dtype, memory_format=torch.channels_last)
+        lq = self.lq_padding.pad(lq)
         # The encoder: features {4: ..., h: f_0} of (N, C, res, res), style codes (N, K, S).
-        by_size, codes = self.encoder(lq)
+        by_size, codes = self.encoder(lq.to(self.dtype, memory_format=torch.channels_last))
         features = [by_size[res] for res in sorted(by_size)]
         # The bank up to the input's resolution: (N, C, h, h).
         x = self.low_res(features, codes)
@@ -100,10 +100,10 @@ class FastGLEAN(nn.Module):
         parts = features[-1], x, codes[:, -len(self.modulations) :]
         groups = zip(*(part.split(images_together(x)) for part in parts), strict=True)
         images = [self.high_res(f_0, x, self._weights(codes)) for f_0, x, codes in groups]
-        image = torch.cat(images)
+        image = torch.cat(images).float()
         if self.global_skip is not None:
             image = self.global_skip(image, lq)
-        return self.gt_padding.crop(image).float().contiguous()
+        return self.gt_padding.crop(image).contiguous()
 
     def _weights(self, codes: Tensor) -> Iterator[ModulatedWeight]:
         """The weights of the bank's layers above the input's resolution, (N, K, S); one image has weights of its own"""
@@ -130,7 +130,7 @@ class FastLightGLEAN(nn.Module):
             for layer, code in zip(layers, net.style_codes, strict=True)
         )
         self.high_res = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype, share)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, dtype, share)
+        self.global_skip = None if net.global_skip is None else converted(net.global_skip, torch.float32, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -140,15 +140,14 @@ class FastLightGLEAN(nn.Module):
         """
         require_input(lq, self.img_channels)
         # The encoder: f_0 (N, C, h, w).
-        lq = lq.to(self.dtype, memory_format=torch.channels_last)
-        f_0 = self.encoder(lq)
+        f_0 = self.encoder(lq.to(self.dtype, memory_format=torch.channels_last))
         # Bank and decoder: the image (N, 3, H, W).
         weights = [ModulatedWeight(weight) for weight in self.weights]
         images = [self.high_res(x, x, weights) for x in f_0.split(images_together(f_0))]
-        image = torch.cat(images)
+        image = torch.cat(images).float()
         if self.global_skip is not None:
             image = self.global_skip(image, lq)
-        return image.float().contiguous()
+        return image.contiguous()
 
 
 def with_fidelity(net: nn.Module, fidelity: float) -> nn.Module:
