@@ -83,7 +83,9 @@ def list_url(url: str) -> list[UrlFile]:
         else:
             found = system.find(path, detail=True)
     if not found:
-        raise InputError(f"{without_secrets(url)}: there is no such file, and no such folder with files. Correct the URL.")
+        raise InputError(
+            f"{without_secrets(url)}: there is no such file, and no such folder with files. Correct the URL."
+        )
     base = str(PurePosixPath(base).parent) if list(found) == [path] else base
     start = start_of(url.split("://")[0])
     return [
