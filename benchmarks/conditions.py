@@ -127,7 +127,7 @@ def by_batch(options: ConditionsOptions, console: Console) -> dict[str, Any]:
 
 def a_folder(options: ConditionsOptions, console: Console) -> dict[str, Any]:
     """``glean restore`` of a folder of small images: resident memory over time, and the share of the cores used."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8)
@@ -149,7 +149,8 @@ def _watch(command: list[str], out: Path) -> dict[str, Any]:
     """
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        process, memory = psutil.Process(running.pid), []
+        process = psutil.Process(running.pid)
+        memory: list[int] = []  # MiB
         times = process.cpu_times()
         while running.poll() is None:
             done = sum(1 for _ in out.glob("*")) if out.is_dir() else 0

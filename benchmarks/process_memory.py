@@ -46,7 +46,7 @@ def measure_memory(options: ConditionsOptions, console: Console) -> dict[str, An
         restore = [sys.executable, "-m", "glean_ext", "restore", "config.py", "weights.pth", "image.png", "--overwrite"]
         restore += ["-o", "restored.png", "--device", "cpu", "--dtype", "float32", "--backend"]
         engines = [engine for engine in ("onnxruntime", "openvino") if installed(engine)]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for backend in ("torch", *engines, "auto"):
             if backend in engines:
                 making = run_process([*restore, backend], folder)  # unless it is there from an earlier run
@@ -103,7 +103,9 @@ def restore_with_mmagic() -> None:
     generator = Config.fromfile("config.py").model.generator.to_dict()
     net = mmagic_generator(generator | {"type": "GLEANStyleGANv2"}).eval()
     load_checkpoint(net, "weights.pth", map_location="cpu")  # LightGLEAN's weights leave it as it is
-    pixels = cv2.cvtColor(cv2.imread("image.png"), cv2.COLOR_BGR2RGB)
+    image = cv2.imread("image.png")
+    assert image is not None
+    pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     lq = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         output = net(lq)[0].clamp(-1, 1).permute(1, 2, 0)
