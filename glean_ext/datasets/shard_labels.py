@@ -59,7 +59,9 @@ def shard_labels(
     for image, number in numbers.items():
         if number < 0 or (classes is not None and number >= classes):
             most = "on" if classes is None else f"to {classes - 1}"
-            raise InputError(f"{images[image]} has the class {number}; they count from 0 {most}. Correct it or classes.")
+            raise InputError(
+                f"{images[image]} has the class {number}; they count from 0 {most}. Correct it or classes."
+            )
     return numbers
 
 
