@@ -4,9 +4,7 @@
 #         --max-iters 1000
 _base_ = 'demo_glean_x8.py'
 
-model = dict(
-    generator=dict(
-        fidelity_gate=True, trunk='rrdb', rrdb_channels=32, num_rrdbs=1, global_skip=False, warm_start=False))
+model = dict(generator=dict(fidelity_gate=True))
 recipe = [
     dict(type='Blur', kinds=dict(iso=0.5, aniso=0.5), size=[13], sigma=[0.1, 2]),
     dict(type='Resize', scale=[4, 8], divide=True, interpolations=['bilinear']),
