@@ -30,6 +30,7 @@ from benchmarks.cases import Inference, Training, build, shared_weights
 from benchmarks.options import BackendOptions, ConditionsOptions
 from benchmarks.process_memory import measure_memory
 from demo.render_faces import render_face
+from glean_ext.errors import InputError
 from glean_ext.inference.backend import NetworkSource, resolve_model
 from glean_ext.inference.engine_models import make_model
 from glean_ext.inference.engines import open_session
@@ -141,11 +142,15 @@ def a_folder(options: ConditionsOptions, console: Console) -> dict[str, Any]:
 
 
 def _watch(command: list[str], out: Path) -> dict[str, Any]:
-    """Run a command; its memory in MiB when each twentieth of the images was there, and its use of the cores."""
+    """Run a command; its memory in MiB when each twentieth of the images was there, and its use of the cores.
+
+    Raises:
+        InputError: It failed.
+    """
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         process = psutil.Process(running.pid)
-        memory: list[float] = []
+        memory: list[int] = []  # MiB
         times = process.cpu_times()
         while running.poll() is None:
             done = sum(1 for _ in out.glob("*")) if out.is_dir() else 0
@@ -153,6 +158,8 @@ def _watch(command: list[str], out: Path) -> dict[str, Any]:
                 memory.append(process.memory_info().rss >> 20)
             times = process.cpu_times()
             time.sleep(0.2)
+    if running.returncode:
+        raise InputError(f"{' '.join(command)} failed.")
     seconds = time.perf_counter() - started
     cpu = times.user + times.system
     return {"memory": memory, "seconds": seconds, "cpu": cpu, "share": cpu / seconds / os.cpu_count()}

@@ -17,6 +17,8 @@ from glean_ext.models.feature_discriminator import FeatureDiscriminator
 from glean_ext.models.lpips_loss import LPIPSLoss
 from glean_ext.models.perceptual_loss import PerceptualLoss
 
+WITH_LPIPS = "glean-lpips"
+OTHER_DISCRIMINATORS = WITH_UNET, WITH_FEATURES = "glean-unet", "glean-features"
 # Sizes of the losses after bicubic enlargement, where the MSE is 0.056:
 LPIPS_WEIGHT = 0.04  # 0.023, as that of the loss that it replaces
 PYRAMID_WEIGHT = 0.1  # 0.024; in the first stage only
@@ -26,7 +28,7 @@ ALEXNET_LAYERS = ["1", "4", "7"]  # 15, 7 and 3 pixels a side
 
 def perceptual_loss(experiment: Experiment) -> nn.Module:
     """Images (N, 3, H, W) and originals in [-1, 1] -> the loss, and None"""
-    if experiment.system == "glean-lpips":
+    if experiment.system == WITH_LPIPS:
         return LPIPSLoss(LPIPS_WEIGHT, "alex", weights.ALEXNET)
     budget = experiment.budget
     return PerceptualLoss(
@@ -42,11 +44,11 @@ def perceptual_loss(experiment: Experiment) -> nn.Module:
 
 def discriminator(experiment: Experiment) -> nn.Module:
     """(N, 3, H, W) in [-1, 1] -> logits, of the image or of its places; random weights but for the bank's own."""
-    if experiment.system == "glean-unet":
+    if experiment.system == WITH_UNET:
         from mmagic.models.editors.real_esrgan import UNetDiscriminatorWithSpectralNorm
 
         return UNetDiscriminatorWithSpectralNorm(3, UNET_CHANNELS)
-    if experiment.system == "glean-features":
+    if experiment.system == WITH_FEATURES:
         backbone = {"type": "VGGFeatures", "layers": ALEXNET_LAYERS, "vgg_type": "alexnet", "use_input_norm": True}
         net = FeatureDiscriminator(backbone, weights.ALEXNET)
         net.init_weights()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments import attributes, domains, measure, people, training, weights
+from experiments import attributes, domains, measure, people, recipe, training, weights
 from experiments.domains import Domain, Part
 from experiments.emoji_data import CLASS_NAMES
 from experiments.experiment import Experiment
@@ -116,11 +116,11 @@ def bicubic(experiment: Experiment, domain: Domain, device: torch.device, report
 
 def hashes(experiment: Experiment) -> dict[str, str]:
     """SHA-256 of the weights that a run started from or was judged by."""
-    files: dict[str, str | Path] = {
-        "perceptual": weights.vgg16(),
-        "frechet": weights.lite0(),
-        "discriminator": discriminator_bank(experiment).file,
-    }
+    files: dict[str, str | Path] = {"frechet": weights.lite0()}
+    if experiment.system != recipe.WITH_LPIPS:
+        files["perceptual"] = weights.vgg16()
+    if experiment.system not in recipe.OTHER_DISCRIMINATORS:
+        files["discriminator"] = discriminator_bank(experiment).file
     if experiment.domain in attributes.FILES and (file := attributes.FILES[experiment.domain][0]).exists():
         files["attributes"] = file
     if experiment.system == "dfdnet":

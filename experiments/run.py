@@ -1,8 +1,8 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
 TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, skip-x16, remedies, recipe,
-diffusion, diffusion-x16, dictionary, references; all: all of these. quality, category and classes need banks that
-python -m experiments.train_banks trains. python -m experiments.report writes the page.
+diffusion, diffusion-x16, diffusion-ablation, dictionary, references; all: all of these. quality, category and classes
+need banks that python -m experiments.train_banks trains. python -m experiments.report writes the page.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from glean_ext.data_preparation.selection import REST, assign_names, choose_imag
 from glean_ext.data_preparation.train_test_split import assign_splits
 from glean_ext.data_preparation.writers import PreparedOutput
 from glean_ext.errors import InputError, Notice
+from glean_ext.utils.downloads import without_secrets
 from glean_ext.utils.files import expand_home
 from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
@@ -97,8 +98,8 @@ def prepare(
         raise InputError(f"{source} has no images ({' '.join(EXTENSIONS)}). Give a folder or zip of images.")
     wanted = choose_images(entries, lists, source)
     chosen = {entry.key: entry for entry in entries if entry.key in wanted}
-    place = source.resolve() if isinstance(source, Path) else source
-    described = {"source": str(place), **options.describe(), **_describe_lists(lists)}
+    place = str(source.resolve()) if isinstance(source, Path) else without_secrets(source)
+    described = {"source": place, **options.describe(), **_describe_lists(lists)}
     facts = {"options": described, "images": len(entries), "other files": len(left_out)}
     facts |= {"not listed": len(entries) - len(chosen), "left out": left_out}
     output = PreparedOutput(folder, options)

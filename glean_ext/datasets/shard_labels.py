@@ -58,8 +58,10 @@ def shard_labels(
         return class_numbers({image: str(name) for image, name in found.items()}, classes)
     for image, number in numbers.items():
         if number < 0 or (classes is not None and number >= classes):
-            most = "" if classes is None else f" to {classes - 1}"
-            raise InputError(f"{images[image]} has the class {number}, but they are 0{most}. Correct it or classes.")
+            most = "on" if classes is None else f"to {classes - 1}"
+            raise InputError(
+                f"{images[image]} has the class {number}; they count from 0 {most}. Correct it or classes."
+            )
     return numbers
 
 

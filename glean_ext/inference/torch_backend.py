@@ -85,6 +85,7 @@ class TorchBackend:
         self.gated = has_gate(net)
         self.max_references = max_references(net)
         self._references: Tensor | None = None  # (1, R, 3, H, W)
+        self._fixed = fidelity is not None
         if fidelity is not None:
             fix_fidelity(net, fidelity)
         self._latent = None if seed is None else draw_latent(net, seed).to(self.device)
@@ -109,9 +110,12 @@ class TorchBackend:
         """A network with the fidelity gate at another w, not compiled, with the same weights but for the decoder's.
 
         Raises:
-            InputError: w lies outside of [0, 1].
+            InputError: w lies outside of [0, 1], or the network has no gate, or one whose w was chosen already.
         """
+        if not self.gated or self._fixed:
+            raise InputError("This network has no gate that {fidelity} could set.", parameter="fidelity")
         other = copy.copy(self)
+        other._fixed = True
         other.net = other._network = with_fidelity(self.net, fidelity)
         return other
 

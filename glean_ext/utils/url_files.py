@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.downloads import without_secrets
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=.)", re.IGNORECASE)
 # Protocols of object stores, which show a file when all of it is there. On others it gets its name afterwards.
@@ -82,7 +83,9 @@ def list_url(url: str) -> list[UrlFile]:
         else:
             found = system.find(path, detail=True)
     if not found:
-        raise InputError(f"{url}: there is no such file, and no such folder with files. Correct the URL.")
+        raise InputError(
+            f"{without_secrets(url)}: there is no such file, and no such folder with files. Correct the URL."
+        )
     base = str(PurePosixPath(base).parent) if list(found) == [path] else base
     start = start_of(url.split("://")[0])
     return [
@@ -179,6 +182,8 @@ def url_errors(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # those of the stores' libraries have no common base
         kind = "" if isinstance(error, (OSError, ImportError)) else f"{type(error).__name__}: "
+        shown = without_secrets(url)
+        reason = first_line(error).replace(url, shown)
         raise InputError(
-            f"{url} cannot be used ({kind}{first_line(error)}). Correct the URL, or give its store's credentials."
+            f"{shown} cannot be used ({kind}{reason}). Correct the URL, or give its store's credentials."
         ) from error

@@ -15,10 +15,11 @@ from glean_ext.batch.restore_pictures import restore_pictures
 from glean_ext.errors import InputError, Notice
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer, RestoredFace, crop_size
-from glean_ext.inference.backend import Backend, NetworkOptions, load_backend
+from glean_ext.inference.backend import Backend, NetworkOptions, NetworkSource, load_backend, resolve_model
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.references import Reference, resized
 from glean_ext.inference.size_policy import LIGHT_OVERLAP, SizePolicy
+from glean_ext.network_settings import SEVERAL_RESULTS
 from glean_ext.size_requirements import SizeRequirements, format_size
 from glean_ext.utils.array_conversion import blend
 from glean_ext.utils.image_io import decode_picture, decode_rgb
@@ -62,13 +63,13 @@ class ModelWorker:
         self._limits, self._device = limits, device
         self._job: Job | None = None
         self._finder: FaceFinder | None = None  # made for the first photo: mediapipe takes seconds to load
-        self._variant: tuple[tuple[str, int | None, float | None], ImageRestorer] | None = (
-            None  # the last one, as one often tries several
-        )
         self.models = {spec.name: self._load(spec) for spec in specs}
 
     def _load(self, spec: ModelSpec) -> Model:
-        network = load_backend(spec.config, spec.checkpoint, NetworkOptions(self._device))
+        generator = NetworkSource(*resolve_model(spec.config, spec.checkpoint)).generator()
+        # Engines take no seed and no fidelity, which orders bring.
+        backend = "torch" if generator.get("fidelity_gate") or generator["type"] in SEVERAL_RESULTS else "auto"
+        network = load_backend(spec.config, spec.checkpoint, NetworkOptions(self._device, backend=backend))
         return Model(
             spec, self._at_work(network), f"{spec.about} {_sizes(network.takes)}".strip(), takes_squares(network.takes)
         )
@@ -92,15 +93,9 @@ class ModelWorker:
             return model.restorer
         from glean_ext.inference.torch_backend import TorchBackend  # loads torch, after the server's checks
 
-        if isinstance(network, TorchBackend):
-            network = network if order.seed is None else network.with_seed(order.seed)
-            return self._at_work(network if fidelity is None else network.with_fidelity(fidelity))
-        wish = order.model, order.seed, fidelity
-        if self._variant is None or self._variant[0] != wish:
-            self._variant = None  # before the next one takes memory
-            options = NetworkOptions(self._device, seed=order.seed, fidelity=fidelity)
-            self._variant = wish, self._at_work(load_backend(model.spec.config, model.spec.checkpoint, options))
-        return self._variant[1]
+        assert isinstance(network, TorchBackend)
+        network = network if order.seed is None else network.with_seed(order.seed)
+        return self._at_work(network if fidelity is None else network.with_fidelity(fidelity))
 
     def restore(self, job: Job) -> dict[str, Any]:
         """Restore and write ``before.png``, ``result.png`` and the faces into the job's folder.

@@ -101,6 +101,7 @@ def test_what_cannot_be_read_is_tried_again_by_the_next_run(memory, tmp_path, mo
     [
         ("memory://nothing", "memory://nothing: there is no such file, and no such folder with files. "),
         ("nothing://bucket", "nothing://bucket cannot be used (ValueError: Protocol not known: nothing). "),
+        ("https://me:secret@127.0.0.1:9/raw/", "https://127.0.0.1:9/raw/ cannot be used ("),
         ("memory://raw/notes.txt", "memory://raw/notes.txt has no images ("),
         ("memory://raw.zip", "memory://raw.zip is a zip behind a URL. Download it, or give a folder of images."),
     ],

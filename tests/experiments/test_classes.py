@@ -155,3 +155,14 @@ def test_each_part_of_a_recipe_trains(
     kinds = {"glean-unet": "UNetDiscriminatorWithSpectralNorm", "glean-features": "FeatureDiscriminator"}
     assert type(changed.discriminator).__name__ == kinds.get(system, "StyleGAN2Discriminator")
     assert isinstance(changed.perceptual, recipe.LPIPSLoss) == (system == "glean-lpips")
+
+
+def test_a_result_names_the_weights_that_its_run_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file := tmp_path / "weights").touch()
+    for name in "vgg16", "lite0":
+        monkeypatch.setattr(f"experiments.weights.{name}", lambda: file)
+    usual = {"frechet", "perceptual", "discriminator", "bank"}
+    unused = {"glean-lpips": "perceptual", "glean-unet": "discriminator", "glean-features": "discriminator"}
+    for system in ("glean", *unused):
+        used = set(restorer_run.hashes(Experiment(system))) - {"attributes"}
+        assert used == usual - {unused.get(system)}, system

@@ -16,6 +16,7 @@ from support.networks import TINY, randomize
 from support.web_server import EXAMPLES, FACE, LIMITS, STRIP, encode, noise, restorer, serving
 
 from glean_ext import checkpoints
+from glean_ext.errors import InputError
 from glean_ext.faces.detection import FaceFinder
 from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.inference.image_restorer import ImageRestorer
@@ -128,7 +129,9 @@ def test_another_fidelity_of_a_gated_model_loads_nothing(tmp_path, monkeypatch):
     (tmp_path / "gated.py").write_text(f"model = dict(type='GLEAN', generator={generator})\n")
     torch.manual_seed(0)
     checkpoints.save(randomize(build_network(generator)).state_dict(), files[1])
-    worker = ModelWorker([ModelSpec("Gated", *files)], "cpu", LIMITS)
+    with monkeypatch.context() as patch:
+        patch.setattr("glean_ext.inference.backend_choice.choose", lambda *_: pytest.fail("perhaps an engine"))
+        worker = ModelWorker([ModelSpec("Gated", *files)], "cpu", LIMITS)
     monkeypatch.setattr("glean_ext.web.worker.load_backend", lambda *_: pytest.fail("loaded again"))
     image = read_rgb(EXAMPLES / "face-1.png")
     orders = [Order("a.png", "Gated", "face", w, (8, 8)) for w in (0, 0.5, 1.0)]
@@ -137,6 +140,8 @@ def test_another_fidelity_of_a_gated_model_loads_nothing(tmp_path, monkeypatch):
         expected = ImageRestorer(*files, "cpu", fidelity=w).restore(image)
         assert np.abs(result.astype(int) - expected).max() <= 1
     assert not np.array_equal(results[0], results[1]) and not np.array_equal(results[1], results[2])
+    with pytest.raises(InputError, match="has no gate that fidelity could set"):
+        worker._restorer(orders[1]).network.with_fidelity(1)
 
 
 def test_colours(site, monkeypatch):

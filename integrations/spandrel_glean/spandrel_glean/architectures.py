@@ -127,7 +127,7 @@ def _descriptor(
         state,
         architecture=architecture,
         purpose="SR",
-        tags=[f"{arguments['in_size']}to{arguments['out_size']}", f"{arguments['num_rrdbs']}rrdb"],
+        tags=[f"{arguments['in_size']}to{arguments['out_size']}", f"{arguments['num_rrdbs']}{arguments['trunk']}"],
         supports_half=False,  # both networks compute lower precisions by autocast, with weights in fp32
         supports_bfloat16=False,
         scale=arguments["out_size"] // arguments["in_size"],

@@ -227,18 +227,17 @@ def test_nothing_is_shared_modulated_or_trainable(config):
 @torch.no_grad()
 @pytest.mark.parametrize("config", [GLEAN, LIGHT], ids=["glean", "light"])
 def test_weights_can_be_shared_with_the_plain_network(config):
-    net = network(config).eval()
-    lq = torch.rand(1, 3, 8, 8) * 2 - 1
-    with torch.no_grad():
-        expected = net(lq)
-        fast = prepare_for_inference(net, share=True)
-        torch.testing.assert_close(fast(lq), expected, atol=1e-4, rtol=0)
+    net, lq = network(config), pixels(1, 3, 8, 8)
+    expected = net(lq)
+    fast = prepare_for_inference(net, share=True)
+    torch.testing.assert_close(fast(lq), expected, atol=1e-4, rtol=0)
     own = {value.untyped_storage().data_ptr() for value in net.encoder.parameters()}
     shared = [value for value in fast.encoder.parameters() if value.untyped_storage().data_ptr() in own]
     assert len(shared) == len(list(fast.encoder.parameters()))
     assert not any(value.requires_grad for value in fast.parameters())
 
 
+@torch.no_grad()
 def test_what_reaches_no_output_is_dropped():
     net = network(GLEAN)
     for part in net.fusion_skip, net.generator.style_mapping, net.generator.to_rgb1, net.generator.to_rgbs:
