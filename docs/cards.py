@@ -44,8 +44,8 @@ WORDS = {  # what only people know: training data, limits, measurements of this 
     "demo_glean_x8": (
         CARTOON_DATA,
         CARTOON_LIMITS,
-        "On 200 held-out faces: PSNR 31.05 dB, SSIM 0.925 (bicubic: 19.16 dB, 0.479), after 1,500 iterations. Its encoder "
-        "has residual blocks, and its image is added to the enlarged input.",
+        "On 200 held-out faces: PSNR 31.05 dB, SSIM 0.925 (bicubic: 19.16 dB, 0.479), after 1,500 iterations. "
+        "Its encoder has residual blocks, and its image is added to the enlarged input.",
     ),
     "demo_lightglean_x8": (
         CARTOON_DATA,
