@@ -78,7 +78,7 @@ def trained(experiment: Experiment, domain: Domain, device: torch.device, report
 
 def bank_training(experiment: Experiment) -> dict[str, int]:
     """How many images the training of a diffusion bank showed."""
-    if experiment.system not in DIFFUSION:
+    if experiment.system not in DIFFUSION or bank_file(experiment) is None:
         return {}
     return {"images_shown": int(checkpoints.metadata(DIFFUSION_BANKS[experiment.domain])["images_shown"])}
 
