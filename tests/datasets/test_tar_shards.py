@@ -98,6 +98,14 @@ def drawn(dataset, count: int, start: int = 0, rank: int = 0, ranks: int = 1, wo
     return found
 
 
+@pytest.mark.slow
+def test_loading_processes_need_not_be_forks(home):
+    """They are none on Windows, on macOS, and from Python 3.14 on."""
+    dataset = SRFolderDataset(str(home), {"gt": "GT"}, 2, PIPELINE)
+    loader = DataLoader(dataset, 2, num_workers=1, collate_fn=list, multiprocessing_context="spawn")
+    assert len(list(loader)) == 6
+
+
 def test_samples_are_those_of_the_folder_in_any_order_on_any_worker_and_after_an_interruption(home, memory):
     folder = SRFolderDataset(str(home), {"gt": "GT"}, 2, PIPELINE)
     for path in home.glob("*.tar"):
