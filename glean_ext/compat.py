@@ -1,8 +1,8 @@
 """The one place that patches other libraries where they are broken, and that uses what mmengine keeps private.
 
-MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, an mmcv without
-compiled ops, libraries that its editors are too old for, a ``torch.load`` that refuses mmengine's training
-checkpoints, and a fault in mmengine.
+MMagic 1.2.0 is the last release. On a current Python stack it meets a numpy without ``bool8``, a pkgutil without
+``find_loader``, an mmcv without compiled ops, libraries that its editors are too old for, a ``torch.load`` that refuses
+mmengine's training checkpoints, and a fault in mmengine.
 ``apply()`` corrects these. It has to run before MMagic is imported; ``glean_ext.plugin`` does that.
 """
 
@@ -15,6 +15,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import pickle
+import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 def apply() -> None:
     """Make MMagic importable and usable on this machine's versions. A second call changes nothing."""
     name_numpy_bool8()
+    name_find_loader()
     hook_import(EDITORS, leave_out_broken_editors)
     hook_import(FACE_DRAWING, do_without_mediapipe)
     supply_mmcv_ops()
@@ -59,6 +61,18 @@ def name_numpy_bool8() -> None:
 
     if int(np.__version__.split(".")[0]) >= 2 and "bool8" not in vars(np):
         np.bool8 = np.bool_  # type: ignore[attr-defined]
+
+
+def name_find_loader() -> None:
+    """Python 3.14 dropped ``pkgutil.find_loader``, by which mmengine looks for mmcv's operators."""
+    if hasattr(pkgutil, "find_loader"):
+        return
+
+    def find_loader(fullname: str) -> importlib.abc.Loader | None:
+        spec = importlib.util.find_spec(fullname)
+        return spec.loader if spec else None
+
+    pkgutil.find_loader = find_loader
 
 
 def allow_training_checkpoints() -> None:

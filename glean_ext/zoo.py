@@ -155,7 +155,7 @@ CARDS = (
     _demo_model(
         "demo_glean_x8",
         "a demonstration on 8x8 cartoon faces; not for photographs",
-        "c69294ceacb714b551d8af7c2ea7965c5b1dba890178bf1486ce44ba37f8b26a",
+        "edfa19b0ff8e654b68273c9e98e8d1e818dc1a402eea417cd8e94d579a97d0a5",
         6,
         "8x8 -> 64x64",
     ),
@@ -169,7 +169,7 @@ CARDS = (
     _demo_model(
         "demo_glean_blind_x8",
         "a demonstration on blurred, noisy cartoon faces; not for photographs",
-        "8bb33e2644312aa29a309da974444ea8caa2a66899e241f497e25c77a547e6ae",
+        "a977923b0ffdf7c72958c7fae1cbaa5d1719d97a57ed0b605acb169b4d993c66",
         6,
         "8x8 -> 64x64",
     ),

@@ -31,7 +31,8 @@ def test_missing_file(source):
 
 def test_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
     name = "x" * 5000 + ".pth"
-    assert fault(checkpoints.read, name) == f"{name} cannot be read (File name too long). Give another file."
+    reasons = " cannot be read (File name too long)", ": there is no such file"  # the second from Python 3.14 on
+    assert fault(checkpoints.read, name).startswith(tuple(name + reason for reason in reasons))
     (tmp_path / "x.pth").write_bytes(b"PK")
 
     def refuse(*_: object) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import subprocess
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_applying_twice_changes_nothing() -> None:
 
 
 # numpy
+
+
+def test_pkgutil_finds_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.14 has no find_loader; the one of earlier versions stays."""
+    first = getattr(pkgutil, "find_loader", None)
+    compat.name_find_loader()
+    assert first is None or pkgutil.find_loader is first
+    monkeypatch.delattr(pkgutil, "find_loader")
+    compat.name_find_loader()
+    assert pkgutil.find_loader("json") is not None and pkgutil.find_loader("no_such_module") is None
 
 
 def test_numpy_2_gets_bool8_and_numpy_1_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_mistakes_are_named(tmp_path):
         file.write_text(content)
         return fault(image_labels, list(names), "classes.json", str(tmp_path))
 
-    assert message("[" * 200_000).startswith(f"{file} cannot be read as JSON (maximum recursion depth exceeded")
+    assert message("[" * 200_000).startswith(f"{file} cannot be read as JSON (")
     assert message("{").startswith(f"{file} cannot be read as JSON (")
     assert fault(image_labels, ["a.png"], "none.json", str(tmp_path)).startswith(f"{tmp_path / 'none.json'} cannot be ")
     assert message("[1]") == f"{file} must hold an object with the name of a class for each image. Correct it."
