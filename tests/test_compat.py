@@ -6,8 +6,8 @@ import collections
 import json
 import os
 import pickle
-import subprocess
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
