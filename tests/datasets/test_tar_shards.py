@@ -89,7 +89,10 @@ def drawn(dataset, count: int, start: int = 0, rank: int = 0, ranks: int = 1, wo
     """Names and pixels of so many batches of two, from the ``start``th on."""
     sampler = ResumableSampler(dataset, seed=3)
     sampler.rank, sampler.world_size, sampler.start = rank, ranks, 2 * start
-    loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers, collate_fn=list)
+    context = "fork" if workers else None  # only forks see the files in memory
+    loader = DataLoader(
+        dataset, 2, sampler=sampler, num_workers=workers, collate_fn=list, multiprocessing_context=context
+    )
     found = []
     for batch in islice(loader, count):
         for sample in batch:
