@@ -11,11 +11,8 @@ model = dict(
         encoder_size=16,
         rrdb_channels=32,
         num_rrdbs=1,
-        style_channels=64,
-        num_mlps=4,
-        channel_multiplier=0.125,
-        max_channels=80,
-        init_cfg=_base_.bank),
+        init_cfg=_base_.bank,
+        **_base_.bank_sizes),
     discriminator=None,  # the nearest of several answers has flat, saturated colours without one
     gan_loss=None,
     candidates=3,

@@ -16,13 +16,9 @@ model = dict(
         num_rrdbs=10,
         global_skip=True,
         warm_start=True,
-        style_channels=64,
-        num_mlps=4,
-        channel_multiplier=0.125,
-        max_channels=80,
-        init_cfg=_base_.bank),
-    discriminator=dict(
-        in_size=64, channel_multiplier=0.125, max_channels=80, init_cfg=_base_.bank_discriminator),
+        init_cfg=_base_.bank,
+        **_base_.bank_sizes),
+    discriminator=dict(in_size=64, init_cfg=_base_.bank_discriminator, **_base_.bank_widths),
     perceptual_loss=None,  # VGG's weights would have to be downloaded
     gan_loss=dict(loss_weight=1e-3),  # the paper's 1e-2 is four times the MSE on these flat pictures and adds speckle
 )

@@ -10,9 +10,6 @@ model = dict(
         rrdb_channels=32,
         num_rrdbs=3,
         decoder_channels=48,
-        style_channels=64,
-        num_mlps=4,
-        channel_multiplier=0.125,
-        max_channels=80,
-        init_cfg=_base_.bank))
+        init_cfg=_base_.bank,
+        **_base_.bank_sizes))
 optim_wrapper = dict(generator=dict(optimizer=dict(lr=2e-3)))
