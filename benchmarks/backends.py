@@ -31,6 +31,7 @@ from glean_ext.utils.image_io import Picture, write_picture
 
 HEADING = "\n## Backends\n"
 RESULTS, CONDITIONS = "performance_backends.json", "performance_conditions.json"  # beside the page
+SETTING = ("network", "in_size", "out_size", "int8")  # of a report
 IMAGES = 8  # random ones, to calibrate int8 with: its speed does not depend on them
 
 
@@ -109,11 +110,10 @@ def _ratio(times: Sequence[Sequence[float]], index: int) -> float:
     return median(last / own for own, last in zip(times[index], times[-1], strict=True))
 
 
-def add(report: dict[str, Any], results: Path) -> list[dict[str, Any]]:
-    """Put a report into the file of all of them, in place of an older one of the same network, sizes and dtypes."""
+def add(report: dict[str, Any], results: Path, keys: Sequence[str] = SETTING) -> list[dict[str, Any]]:
+    """Put a report into the file of all of them, in place of an older one whose ``keys`` have the same values."""
     known = json.loads(results.read_text()) if results.exists() else []
-    keys = ("network", "in_size", "out_size", "int8")
-    others = [old for old in known if any(old[key] != report[key] for key in keys)]
+    others = [old for old in known if any(old.get(key) != report.get(key) for key in keys)]
     write_json(all_of_them := [*others, report], results)
     return all_of_them
 

@@ -24,8 +24,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from benchmarks import measure
-from benchmarks.backends import cases_of
+from benchmarks import backends, measure
 from benchmarks.cases import Inference, Training, build, shared_weights
 from benchmarks.options import BackendOptions, ConditionsOptions
 from benchmarks.process_memory import measure_memory
@@ -36,7 +35,6 @@ from glean_ext.inference.engine_models import make_model
 from glean_ext.inference.engines import open_session
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.quantization import quantize
-from glean_ext.utils.files import write_json
 from glean_ext.utils.image_io import Picture, write_picture
 from glean_ext.utils.imresize import imresize
 
@@ -56,17 +54,17 @@ def measure_conditions(options: ConditionsOptions, console: Console) -> dict[str
 
 def add(report: dict[str, Any], results: Path) -> None:
     """Put a report into the file of all of them, in place of an older one of the same part and network."""
-    known = json.loads(results.read_text()) if results.exists() else []
-    keys = ("part", "network", "in_size")
-    write_json([*(old for old in known if any(old.get(key) != report.get(key) for key in keys)), report], results)
+    backends.add(report, results, ("part", "network", "in_size"))
 
 
 @contextmanager
 def _workloads(options: ConditionsOptions, batch: int = 1) -> Iterator[dict[str, Inference | Training]]:
     """The fast form and the engines, with the same weights."""
-    backends = BackendOptions(options.network, options.in_size, options.out_size, 1, False, False, None, Path(), Path())
+    candidates = BackendOptions(
+        options.network, options.in_size, options.out_size, 1, False, False, None, Path(), Path()
+    )
     with tempfile.TemporaryDirectory() as folder:
-        cases = [replace(case, batch=batch) for case in cases_of(backends, options.models or Path(folder))]
+        cases = [replace(case, batch=batch) for case in backends.cases_of(candidates, options.models or Path(folder))]
         weights = shared_weights(cases[0])
         yield {case.label: build(case, weights) for case in cases if case.prepared or case.onnx}
 
