@@ -135,7 +135,7 @@ class GLEANNetwork(nn.Module):
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
         self.max_references = MAX_REFERENCES if references else 0
         self.reference_features = self._make_reference_features(widths[low]) if references else None
-        self.global_skip = make_global_skip(self.decoder) if global_skip else None
+        self.global_skip = make_global_skip(self.decoder, global_skip)
 
     def _make_reference_features(self, channels: int) -> ReferenceFeatures:
         """For an encoder whose f_0 has so many ``channels``."""
@@ -184,8 +184,7 @@ class GLEANNetwork(nn.Module):
             bank_features |= {res: bank_features[res] + x for res, x in added.items()}
             # The decoder: the image (N, 3, H, H).
             image = self._image(features, bank_features, codes, shares, fidelity)
-            if self.global_skip is not None:
-                image = self.global_skip(image, lq)
+            image = self.global_skip(image, lq)
             image = self.gt_padding.crop(image).float()
         return (image, cast(Tensor, logits).float()) if with_logits else image
 

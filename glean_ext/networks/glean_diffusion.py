@@ -131,7 +131,7 @@ class GLEANDiffusion(nn.Module):
             stages = {res: spec.features.get(res, 0) for res in resolutions(2 * low, high)}
             start = {low: encoder_channels + decoder_channels * len(below)}
             self.decoder = SlimDecoder(low, high, start, stages, decoder_channels, self.img_channels)
-        self.global_skip = make_global_skip(self.decoder) if global_skip else None
+        self.global_skip = make_global_skip(self.decoder, global_skip)
 
     def forward(self, lq: Tensor, references: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -172,7 +172,7 @@ class GLEANDiffusion(nn.Module):
         none = codes.new_empty(lq.shape[0], 0, 1, 1)
         above = [bank_features[res] if res in bank_features else none.expand(-1, -1, res, res) for res in sides]
         image = self.decoder(torch.cat([features[low], *below], 1), above)
-        return image if self.global_skip is None else self.global_skip(image, lq)
+        return self.global_skip(image, lq)
 
     def _bank_features(self, features: Mapping[int, Tensor], codes: Tensor, x: Tensor) -> dict[int, Tensor]:
         """The U-Net's ascent: its features by side, after the encoder's have been added to those of the descent."""

@@ -26,12 +26,19 @@ class GlobalSkip(nn.Module):
         return image + self.gain * large
 
 
-def make_global_skip(decoder: nn.Module | None) -> GlobalSkip:
-    """The skip of a network with this decoder.
+class NoSkip(nn.Module):
+    """In place of the skip of a network without one."""
+
+    def forward(self, image: Tensor, lq: Tensor) -> Tensor:
+        return image
+
+
+def make_global_skip(decoder: nn.Module | None, skip: bool) -> GlobalSkip | NoSkip:
+    """The skip of a network with this decoder, or what stands in its place.
 
     Raises:
         ValueError: There is no decoder: the bank draws the whole image.
     """
-    if decoder is None:
+    if skip and decoder is None:
         raise ValueError("global_skip=True needs a decoder.")
-    return GlobalSkip()
+    return GlobalSkip() if skip else NoSkip()

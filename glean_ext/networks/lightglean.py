@@ -114,7 +114,7 @@ class LightGLEANStyleGANv2(nn.Module):
         self.fidelity_gate = require_gate(fidelity_gate, bank, decoder)
         self.pyramid = make_pyramid(self.decoder, img_channels) if pyramid else None
         self.pyramid_images: list[Tensor] = []  # of the last forward pass in training
-        self.global_skip = make_global_skip(self.decoder) if global_skip else None
+        self.global_skip = make_global_skip(self.decoder, global_skip)
 
     def forward(self, lq: Tensor, fidelity: Tensor | None = None) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -134,8 +134,7 @@ class LightGLEANStyleGANv2(nn.Module):
             bank_features = self.generator(f_0, codes)
             # The decoder: the image (N, 3, H, W).
             image = decode(self, f_0, bank_features, fidelity)
-            if self.global_skip is not None:
-                image = self.global_skip(image, lq)
+            image = self.global_skip(image, lq)
             return image.float()
 
     def init_weights(self) -> None:

@@ -81,7 +81,7 @@ class FastGLEAN(nn.Module):
             Modulation(bank.style_conv(i)) for res in resolutions(first, last) for i in style_layers(res)
         )
         self.high_res = HighResBranch(bank, cast(nn.Module, net.decoder), first, last, dtype, share)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, torch.float32, share)
+        self.global_skip = converted(net.global_skip, torch.float32, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1].
@@ -101,8 +101,7 @@ class FastGLEAN(nn.Module):
         groups = zip(*(part.split(images_together(x)) for part in parts), strict=True)
         images = [self.high_res(f_0, x, self._weights(codes)) for f_0, x, codes in groups]
         image = torch.cat(images).float()
-        if self.global_skip is not None:
-            image = self.global_skip(image, lq)
+        image = self.global_skip(image, lq)
         return self.gt_padding.crop(image).contiguous()
 
     def _weights(self, codes: Tensor) -> Iterator[ModulatedWeight]:
@@ -130,7 +129,7 @@ class FastLightGLEAN(nn.Module):
             for layer, code in zip(layers, net.style_codes, strict=True)
         )
         self.high_res = HighResBranch(bank, net.decoder, bank.resolutions[0], bank.resolutions[-1], dtype, share)
-        self.global_skip = None if net.global_skip is None else converted(net.global_skip, torch.float32, share)
+        self.global_skip = converted(net.global_skip, torch.float32, share)
 
     def forward(self, lq: Tensor) -> Tensor:
         """(N, 3, h, w), RGB in [-1, 1] -> (N, 3, H, W), fp32, about [-1, 1]; h and w from 8 on.
@@ -145,8 +144,7 @@ class FastLightGLEAN(nn.Module):
         weights = [ModulatedWeight(weight) for weight in self.weights]
         images = [self.high_res(x, x, weights) for x in f_0.split(images_together(f_0))]
         image = torch.cat(images).float()
-        if self.global_skip is not None:
-            image = self.global_skip(image, lq)
+        image = self.global_skip(image, lq)
         return image.contiguous()
 
 
