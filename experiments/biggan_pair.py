@@ -1,7 +1,10 @@
 """MMagic's BigGAN, small, for the training of banks; the averaged generator is a bank of ``GLEANBigGAN``.
 
-Two things differ from BigGAN's own (Brock et al., ICLR 2019): there is no self-attention, which on a CPU would double
-the time of a step, and no spectral norm in the generator.
+Three things differ from BigGAN's own (Brock et al., ICLR 2019): there is no self-attention, which on a CPU would double
+the time of a step, no spectral norm in the generator, and the discriminator judges AlexNet's features (Sauer et al.,
+"Projected GANs Converge Faster", NeurIPS 2021). In 11,000 images BigGAN's own discriminator had learned nothing, and
+StyleGAN2's little; this one tells real images from drawn ones after 800, in a sixth of the time. It does not see the
+class, which the drawn half of each batch teaches.
 """
 
 from __future__ import annotations
@@ -27,16 +30,15 @@ LPIPS_WEIGHT = 0.5
 
 
 class BigGANPair:
-    """BigGAN's generator and its projection discriminator.
+    """BigGAN's generator and the discriminator that trains it.
 
     Args:
         sizes: Those of the bank, without attention.
-        discriminator_channels: Width of the discriminator's first block.
         augment: Arguments of the augmentation of what the discriminator sees; None: images as they are.
     """
 
-    def __init__(self, sizes: BigGANSpec, discriminator_channels: int, augment: dict[str, Any] | None = None):
-        from mmagic.models.editors.biggan import BigGANDiscriminator, BigGANGenerator
+    def __init__(self, sizes: BigGANSpec, augment: dict[str, Any] | None = None):
+        from mmagic.models.editors.biggan import BigGANGenerator
 
         assert not sizes.deep and not sizes.attention
         layers = sizes.layers
@@ -57,10 +59,8 @@ class BigGANPair:
             auto_sync_bn=False,
             arch_cfg=blocks,
         )
-        self.discriminator: nn.Module = BigGANDiscriminator(
-            sizes.out_size, sizes.num_classes, base_channels=discriminator_channels, sn_style="torch"
-        )
         self.generator.init_weights()
+        self.discriminator: nn.Module = weights.alexnet_discriminator()
         self.augmentation = None if augment is None else Augmentation(**augment)
         self.latent_channels = sizes.num_codes * sizes.code_channels
 
@@ -76,7 +76,7 @@ class BigGANPair:
         return self.generator(codes, labels)
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        return self.discriminator(images if self.augmentation is None else self.augmentation(images), labels)
+        return self.discriminator(images if self.augmentation is None else self.augmentation(images))
 
     @torch.no_grad()
     def sheet(self, ema: nn.Module) -> Image.Image:

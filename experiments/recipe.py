@@ -13,7 +13,6 @@ from torch import nn
 from experiments import weights
 from experiments.experiment import Experiment
 from experiments.systems import discriminator_bank
-from glean_ext.models.feature_discriminator import FeatureDiscriminator
 from glean_ext.models.lpips_loss import LPIPSLoss
 from glean_ext.models.perceptual_loss import PerceptualLoss
 
@@ -23,7 +22,6 @@ OTHER_DISCRIMINATORS = WITH_UNET, WITH_FEATURES = "glean-unet", "glean-features"
 LPIPS_WEIGHT = 0.04  # 0.023, as that of the loss that it replaces
 PYRAMID_WEIGHT = 0.1  # 0.024; in the first stage only
 UNET_CHANNELS = 16
-ALEXNET_LAYERS = ["1", "4", "7"]  # 15, 7 and 3 pixels a side
 
 
 def perceptual_loss(experiment: Experiment) -> nn.Module:
@@ -49,8 +47,5 @@ def discriminator(experiment: Experiment) -> nn.Module:
 
         return UNetDiscriminatorWithSpectralNorm(3, UNET_CHANNELS)
     if experiment.system == WITH_FEATURES:
-        backbone = {"type": "VGGFeatures", "layers": ALEXNET_LAYERS, "vgg_type": "alexnet", "use_input_norm": True}
-        net = FeatureDiscriminator(backbone, weights.ALEXNET)
-        net.init_weights()
-        return net
+        return weights.alexnet_discriminator()
     return discriminator_bank(experiment).discriminator()

@@ -74,12 +74,11 @@ class BigGANBank:
 
     file: str
     sizes: BigGANSpec
-    discriminator_channels: int
 
     def discriminator(self) -> nn.Module:
         from experiments.biggan_pair import BigGANPair
 
-        net = BigGANPair(self.sizes, self.discriminator_channels).discriminator
+        net = BigGANPair(self.sizes).discriminator
         checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
         channels_last(net)
         return net
@@ -92,7 +91,6 @@ BIGGAN_BANKS = {
     "emoji-classes": BigGANBank(
         str(WORK / "emoji-classes_bank.safetensors"),
         BigGANSpec(SIZE, len(EMOJI_CLASSES), base_channels=8, noise_size=60, shared_dim=32, attention_at=()),
-        discriminator_channels=12,
     )
 }
 

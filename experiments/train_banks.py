@@ -49,7 +49,7 @@ PLANS = {
     "emoji": Plan("emoji", Recipe(24_000, 40_000, 336_000), {"target": 0.6, "ramp_images": 100_000}),
     "emoji-classes": Plan(
         "emoji",
-        Recipe(40_000, 16_000, 16_000, lr=1e-3, final_lr=1e-4, ema_half_life=2_000),
+        Recipe(40_000, 40_000, 8_000, lr=1e-3, final_lr=1e-4, r1_gamma=0.0, ema_half_life=2_000),
         {"target": 0.6, "ramp_images": 30_000},
         lpips=True,
     ),
@@ -91,7 +91,7 @@ class BankTraining(demo_bank.BankTraining):
 def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
     """The networks with random weights."""
     if isinstance(bank, BigGANBank):
-        return BigGANPair(bank.sizes, bank.discriminator_channels, augment)
+        return BigGANPair(bank.sizes, augment)
     return StyleGAN2Pair(bank.arguments, augment)
 
 

@@ -78,18 +78,16 @@ class Training:
         full = self.steps >= self.budget.pixel_steps and not self.pixel_loss_only
         image, losses = self._forward(lq, gt, given)
         seen = slice(self.budget.loss_images)  # by the other losses
-        label = given.get("label")
-        label = label if label is None else label[seen]
         if full:
             judged = image[seen]
             if "fidelity" in given:  # these losses ask for detail that the input does not have
                 judged = scaled_gradient(judged, 1 - given["fidelity"][seen])
-            losses |= self._other_losses(judged, gt[seen], label)
+            losses |= self._other_losses(judged, gt[seen])
         self.optim.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.optim.step()
         if full:
-            losses["d"] = self._discriminator_step(image.detach()[seen], label)
+            losses["d"] = self._discriminator_step(image.detach()[seen])
         decay = 0.5 ** (1 / self.budget.ema_half_life)
         for name, value in self.parameters.items():
             self.average[name].lerp_(value.detach(), 1 - decay)
@@ -140,25 +138,20 @@ class Training:
         references = to_references(self.gt[people.drawn(index, self.rng)], self.network, self.device)
         return lq, gt, {"references": torch.where(flip[..., None].to(self.device), references.flip(4), references)}
 
-    def _other_losses(self, image: Tensor, gt: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+    def _other_losses(self, image: Tensor, gt: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         with mixed_precision(self.device, True):
             perceptual, _ = self.perceptual(image, gt)
-            logits = self._judge(image, label)
+            logits = self.discriminator(image)
         return {"perceptual": perceptual, "gan": self.budget.gan_weight * F.softplus(-logits.float()).mean()}
 
-    def _judge(self, image: Tensor, label: Tensor | None) -> Tensor:
-        """The discriminator's logits; that of a BigGAN judges whether an image is one of its class."""
-        return self.discriminator(image) if label is None else self.discriminator(image, label)
-
-    def _discriminator_step(self, fakes: Tensor, label: Tensor | None) -> Tensor:
+    def _discriminator_step(self, fakes: Tensor) -> Tensor:
         """Real images are other ones than those just restored."""
         self.discriminator.requires_grad_(True)
         index = torch.randint(len(self.gt), (len(fakes),), generator=self.rng)
-        real_label = None if self.classes is None else self.classes[index].to(self.device)
         with mixed_precision(self.device, True):
-            real_logits = self._judge(to_network(self.gt[index], self.device), real_label)
-            fake_logits = self._judge(fakes, label)
+            real_logits = self.discriminator(to_network(self.gt[index], self.device))
+            fake_logits = self.discriminator(fakes)
         loss = F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
         self.d_optim.zero_grad()
         loss.backward()

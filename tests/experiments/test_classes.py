@@ -31,6 +31,14 @@ TINY = Budget(pixel_steps=1, full_steps=1, batch_size=2, loss_images=2)
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def surroundings(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for runs, and networks that judge images, with weights of the right shapes."""
+    monkeypatch.setattr("experiments.experiment.WORK", tmp_path / "runs")
+    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+    monkeypatch.setattr("experiments.weights.ALEXNET", str(weights / "alexnet.pth"))
+
+
 @pytest.fixture
 def domain() -> Domain:
     images = torch.randint(256, (20, 3, 64, 64), dtype=torch.uint8)
@@ -41,7 +49,7 @@ def domain() -> Domain:
 @pytest.fixture
 def bank(tmp_path: Path, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> BigGANBank:
     """A bank of one step of each stage, as a file that the systems know."""
-    bank = BigGANBank(str(tmp_path / "bank.safetensors"), SIZES, discriminator_channels=2)
+    bank = BigGANBank(str(tmp_path / "bank.safetensors"), SIZES)
     part = domain.parts["train"]
     trained = BankTraining(part.images, PLAN, bank, part.classes)
     assert [set(trained.step()) for _ in range(3)] == [{"drawing", "p"}, {"g", "d", "r1", "p"}, {"g", "d", "r1", "p"}]
@@ -54,7 +62,7 @@ def bank(tmp_path: Path, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> Big
 @torch.no_grad()
 def test_a_trained_bank_draws_the_same_frozen(bank: BigGANBank) -> None:
     """Batch norm's statistics are those of the averaged weights, and folded the bank draws what MMagic's class does."""
-    pair = BigGANPair(SIZES, 2)
+    pair = BigGANPair(SIZES)
     z, label = torch.randn(64, 20), torch.arange(64) % len(CLASS_NAMES)
     training_mode = pair.generator.train()(z, label)
     as_trained = pair.generator.eval()(z, label)  # with the running statistics of one batch
@@ -70,17 +78,14 @@ def test_a_trained_bank_draws_the_same_frozen(bank: BigGANBank) -> None:
 
 def test_classes_are_shown_by_the_root_of_their_size(domain: Domain) -> None:
     few = torch.zeros(20, dtype=torch.long).index_fill(0, torch.tensor([0, 1]), 1)  # 18 of class 0, 2 of class 1
-    bank = BigGANBank("", SIZES, discriminator_channels=2)
+    bank = BigGANBank("", SIZES)
     trained = BankTraining(domain.parts["train"].images, PLAN, bank, few)
     shown = few[trained._chosen(4000)]
     assert shown.float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize("system", ["biggan", "biggan-random"])
-def test_the_restorer_trains_with_labels(
-    system: str, bank: BigGANBank, domain: Domain, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+def test_the_restorer_trains_with_labels(system: str, bank: BigGANBank, domain: Domain) -> None:
     state = Training(Experiment(system, "emoji", budget=TINY), domain, CPU)
     frozen = {key: value.clone() for key, value in state.network.generator.state_dict().items()}
     losses = [set(state.step()) for _ in range(2)]
@@ -96,10 +101,7 @@ def test_the_restorer_trains_with_labels(
     assert 0 <= measure.top1(state.network, state.lq, part.classes, CPU) <= 1
 
 
-def test_a_run_measures_each_kind_of_label(
-    bank: BigGANBank, domain: Domain, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
+def test_a_run_measures_each_kind_of_label(bank: BigGANBank, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restorer_run, "hashes", lambda experiment: {})
     judge = SimpleNamespace(
         lpips_distance=lambda images, gt: [0.5],
@@ -138,12 +140,8 @@ def test_configs_have_the_sizes_of_the_bank() -> None:
 
 
 @pytest.mark.parametrize("system", RECIPE)
-def test_each_part_of_a_recipe_trains(
-    system: str, domain: Domain, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_part_of_a_recipe_trains(system: str, domain: Domain) -> None:
     """A part changes the losses of the stage that it belongs to, and nothing else."""
-    monkeypatch.setattr("experiments.weights.vgg16", lambda: weights / "vgg16.pth")
-    monkeypatch.setattr("experiments.weights.ALEXNET", str(weights / "alexnet.pth"))
     domain = replace(domain, name="cartoons")
     base, changed = (Training(Experiment(name, budget=TINY), domain, CPU) for name in ("glean", system))
     before, first, second = base.step(), changed.step(), changed.step()
