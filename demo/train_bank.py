@@ -135,8 +135,9 @@ class StyleGAN2Pair:
     def __init__(self, bank: dict[str, Any] = BANK, augment: dict | None = None):
         self.generator = StyleGAN2Generator(SIZE, **bank)
         widths = {name: bank[name] for name in WIDTHS}
-        self.discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
-        self.augmentation = self.discriminator.augmentation
+        discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
+        self.augmentation = discriminator.augmentation
+        self.discriminator: nn.Module = discriminator
         self.latent_channels = bank["style_channels"]
 
     def codes(self, latents: Tensor) -> Tensor:

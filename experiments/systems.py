@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from demo.train_bank import BANK, SIZE
-from experiments import relatives
+from experiments import relatives, weights
 from experiments.emoji_data import CLASS_NAMES as EMOJI_CLASSES
 from experiments.experiment import OTHER_TIMESTEPS, TIMESTEP, WORK, Experiment
 from glean_ext import checkpoints
@@ -38,6 +38,7 @@ class Bank:
 
     file: str
     arguments: dict[str, Any]  # of the generator, without its size
+    judges_features: bool = False  # the discriminator; else StyleGAN2's
 
     @property
     def widths(self) -> dict[str, Any]:
@@ -49,8 +50,10 @@ class Bank:
         channels_last(net)
         return net.requires_grad_(False).eval()
 
-    def discriminator(self) -> StyleGAN2Discriminator:
-        net = StyleGAN2Discriminator(SIZE, **self.widths)
+    def discriminator(self) -> nn.Module:
+        net: nn.Module = (
+            weights.alexnet_discriminator() if self.judges_features else StyleGAN2Discriminator(SIZE, **self.widths)
+        )
         checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
         channels_last(net)
         return net
@@ -63,7 +66,9 @@ BANKS = {  # the shipped one; experiments.train_banks trains the others
     **{name: Bank("glean-ext://demo_bank.safetensors", BANK) for name in ("cartoons", "people")},
     **{name: Bank(str(WORK / f"{name}_bank.safetensors"), BANK) for name in ("cartoons-30k", "cartoons-100k")},
     "emoji": Bank(
-        str(WORK / "emoji_bank.safetensors"), {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS}
+        str(WORK / "emoji_bank.safetensors"),
+        {**BANK, "style_channels": EMOJI_WIDTHS["max_channels"], **EMOJI_WIDTHS},
+        judges_features=True,
     ),
 }
 

@@ -1,9 +1,9 @@
 """Train the banks that the experiments need beside the shipped one. A killed run continues.
 
-emoji: the demo's recipe with a wider network. Emoji are fewer (3,000) and more various than the cartoon faces, so the
-discriminator would learn them by heart: it sees augmented images (Karras et al., "Training Generative Adversarial
-Networks with Limited Data", NeurIPS 2020).
-emoji-classes: a BigGAN of all nine classes of the emoji, for the table "classes".
+emoji: a wider StyleGAN2. Emoji are fewer (3,000) and more various than the cartoon faces: the discriminator judges
+AlexNet's features (Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021). It could learn the images by heart,
+so it sees augmented ones (Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020).
+emoji-classes: a BigGAN of all nine classes of the emoji, for the table "classes", with such a discriminator.
 cartoons-30k, cartoons-100k: banks of cartoon faces that were shown so many images, with the shipped bank's recipe in
 short, to measure what a bank's quality is worth.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,11 @@ from torch import Tensor
 
 import demo.train_bank as demo_bank
 from demo.train_bank import Pair, Recipe, StyleGAN2Pair
-from experiments import domains
+from experiments import domains, weights
 from experiments.biggan_pair import BigGANPair, l1_and_lpips
 from experiments.systems import BANKS, BIGGAN_BANKS, Bank, BigGANBank
 from glean_ext import checkpoints, cli
+from glean_ext.networks.augment import Augmentation
 from glean_ext.utils.files import atomic_path
 
 ADAPT_EVERY = 4  # steps
@@ -46,7 +48,12 @@ class Plan:
 
 
 PLANS = {
-    "emoji": Plan("emoji", Recipe(24_000, 40_000, 336_000), {"target": 0.6, "ramp_images": 100_000}),
+    "emoji": Plan(
+        "emoji",
+        Recipe(24_000, 48_000, 16_000, r1_gamma=0.0, ema_half_life=2_000),
+        {"target": 0.6, "ramp_images": 30_000},
+        lpips=True,
+    ),
     "emoji-classes": Plan(
         "emoji",
         Recipe(40_000, 40_000, 8_000, lr=1e-3, final_lr=1e-4, r1_gamma=0.0, ema_half_life=2_000),
@@ -88,11 +95,23 @@ class BankTraining(demo_bank.BankTraining):
             self.augmentation.p = state["augment_p"]
 
 
+class FeaturesPair(StyleGAN2Pair):
+    """StyleGAN2 with a discriminator that judges AlexNet's features."""
+
+    def __init__(self, bank: dict[str, Any], augment: dict | None = None):
+        super().__init__(bank)
+        self.discriminator = weights.alexnet_discriminator()
+        self.augmentation = None if augment is None else Augmentation(**augment)
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return self.discriminator(images if self.augmentation is None else self.augmentation(images))
+
+
 def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
     """The networks with random weights."""
     if isinstance(bank, BigGANBank):
         return BigGANPair(bank.sizes, augment)
-    return StyleGAN2Pair(bank.arguments, augment)
+    return (FeaturesPair if bank.judges_features else StyleGAN2Pair)(bank.arguments, augment)
 
 
 def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:
