@@ -9,8 +9,10 @@ model = dict(
         in_size=8,
         out_size=64,
         class_names=_base_.emoji_classes,
-        rrdb_channels=32,
-        num_rrdbs=1,
+        trunk='residual',
+        rrdb_channels=48,
+        num_rrdbs=10,
+        global_skip=True,
         max_channels=80,
         init_cfg=dict(
             type='Pretrained',
@@ -23,5 +25,5 @@ model = dict(
 train_dataloader = dict(dataset=_base_.emoji_train)
 val_dataloader = dict(dataset=_base_.emoji_test)
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=2000, val_interval=500)
-param_scheduler = dict(T_max=2000)
+train_cfg = dict(max_iters=1500, val_interval=500)
+param_scheduler = dict(T_max=1500)
