@@ -6,9 +6,10 @@ The idea is that of GLEAN's TPAMI 2022 paper, which was never released; the wiri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from glean_ext.networks.ablations import NoBank
 from glean_ext.networks.banks.biggan import BigGANGenerator
@@ -25,7 +26,8 @@ class GLEANBigGAN(GLEANNetwork):
     features, trained with the rest, gives the share of each class, and the bank gets the mean of their embeddings.
 
     Each fusion starts as the identity on the bank's features, to which training adds the encoder's: the bank's batch
-    norm has fixed statistics, those of its own features.
+    norm has fixed statistics, those of its own features. BigGAN's features grow from block to block, and no norm comes
+    before the decoder, so :meth:`init_weights` measures them: the decoder gets them with unit standard deviation.
 
     Args:
         out_size: 32, 64, 128, 256 or 512.
@@ -97,3 +99,24 @@ class GLEANBigGAN(GLEANNetwork):
         for fusion in self.fusion_out:
             if isinstance(fusion, nn.Conv2d):
                 start_as_identity(fusion)
+        self.bank_scale: Tensor | None
+        needed = self.decoder is not None and bank != "absent"
+        self.register_buffer("bank_scale", torch.ones(len(self.generator.spec.channels)) if needed else None)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.bank_scale is not None:
+            self.bank_scale.copy_(1 / cast(BigGANGenerator, self.generator).deviations())
+
+    def _image(
+        self,
+        features: dict[int, Tensor],
+        bank_features: dict[int, Tensor],
+        codes: Tensor,
+        label: Tensor | None,
+        fidelity: Tensor | None = None,
+    ) -> Tensor:
+        if self.bank_scale is not None:
+            scaled = zip(bank_features.items(), self.bank_scale, strict=True)
+            bank_features = {res: x * scale for (res, x), scale in scaled}
+        return super()._image(features, bank_features, codes, label, fidelity)

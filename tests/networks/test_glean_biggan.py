@@ -65,6 +65,24 @@ def test_fusions_start_as_the_identity():
 
 
 @pytest.mark.parametrize("deep", DEPTHS)
+@torch.no_grad()
+def test_the_decoder_gets_the_banks_features_with_unit_deviation(deep):
+    net, images, label = make(deep), lq(8), torch.arange(8) % CLASSES
+    net.generator.noise2feat.weight.mul_(50)
+    net.generator.noise2feat.bias.mul_(50)
+    taken: list[list[Tensor]] = []
+    net.decoder.register_forward_pre_hook(lambda _, given: taken.append(given[1]))
+    net(images, label)
+    net.init_weights()
+    scaled = net(images, label)
+    before, after = ([x.std().item() for x in features] for features in taken)
+    assert min(before) > 3 and all(0.4 < deviation < 2.5 for deviation in after)
+    again = make(deep)
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again(images, label), scaled)
+
+
+@pytest.mark.parametrize("deep", DEPTHS)
 def test_everything_but_the_bank_is_trained(deep):
     net = make(deep)
     image, logits = net(lq(), torch.tensor([0, 1, 2]), with_logits=True)

@@ -7,7 +7,7 @@ both these and spectral norm are part of the weights (:mod:`.biggan_file`). Keys
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from glean_ext.networks.banks.biggan_spec import DEEP_RATIO, BigGANSpec, Layer
 from glean_ext.networks.conv2d_gradfix import Conv2d
 from glean_ext.networks.labels import label_shares
 from glean_ext.networks.shapes import MIN_SIZE, assert_shape
+
+MEASURED_IMAGES = 8  # of the deviations of the features
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -201,8 +203,12 @@ class BigGANGenerator(nn.Module, Bank):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        used = self.spec.code_channels * (1 if self.arguments.deep else self.spec.num_codes)
-        return vars(self.arguments) | {"noise_size": used, "attention_at": self.arguments.attention}
+        return vars(self.arguments) | {"noise_size": self._noise_size, "attention_at": self.arguments.attention}
+
+    @property
+    def _noise_size(self) -> int:
+        """Channels of the latent code that are used."""
+        return self.spec.code_channels * (1 if self.arguments.deep else self.spec.num_codes)
 
     def codes(self, z: Tensor) -> Tensor:
         """The codes of latent codes: (N, noise_size), standard normal -> (N, K, S)"""
@@ -212,7 +218,23 @@ class BigGANGenerator(nn.Module, Bank):
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         """Latent codes (N, noise_size) and classes, whole numbers (N,) -> images (N, 3, H, H) in [-1, 1]"""
         codes, shares = self.codes(z), label_shares(label, self.spec.num_classes)
-        x = self.start(codes, shares)
+        return self.image(dict(self._features(codes, shares)), codes, shares)
+
+    def _features(self, codes: Tensor, label: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Those at every resolution: (res, (N, C, res, res))"""
+        x = self.start(codes, label)
+        yield MIN_SIZE, x
         for res in list(self.spec.channels)[1:]:
-            x = self.block(x, res, codes, shares)
-        return self.image({self.arguments.out_size: x}, codes, shares)
+            x = self.block(x, res, codes, label)
+            yield res, x
+
+    @torch.no_grad()
+    def deviations(self) -> Tensor:
+        """The standard deviation of the features at every resolution, over random codes and classes: (resolutions,)"""
+        rng = torch.Generator().manual_seed(0)
+        z = torch.randn(MEASURED_IMAGES, self._noise_size, generator=rng)
+        label = torch.randint(self.spec.num_classes, (MEASURED_IMAGES,), generator=rng)
+        weight = self.noise2feat.weight
+        codes = self.codes(z.to(weight))
+        shares = label_shares(label.to(weight.device), self.spec.num_classes)
+        return torch.stack([x.float().std() for _, x in self._features(codes, shares)])
