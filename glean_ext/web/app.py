@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
@@ -25,6 +25,7 @@ from glean_ext.network_settings import require_number_of_references
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.image_writer import OUTPUT_FORMATS, write_picture
 from glean_ext.utils.picture import Picture
+from glean_ext.web.download import Download
 from glean_ext.web.job_queue import Job, JobQueue, Kind, Order, QueueFull, as_control
 from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.request_guard import RequestGuard
@@ -235,7 +236,7 @@ def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.
         filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.{format}"
         kind = f"image/{OUTPUT_FORMATS[format].name.lower()}"
-        return FileResponse(
+        return Download(
             path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import time
@@ -15,6 +16,7 @@ import pytest
 from support.web_server import EXAMPLES, Site, serving
 
 from glean_ext.web import connection_timeouts
+from glean_ext.web.download import Download
 from glean_ext.web.limits import Limits
 
 LARGE = 55_000_000  # bytes; a result of 32 million pixels may have them
@@ -123,6 +125,24 @@ def test_new_clients_take_the_places_of_stalled_ones(site_with, monkeypatch):
             time.sleep(0.2)
         assert [site.get(path).status for path in ("/", f"/api/jobs/{job}", "/app.js")] == [200, 200, 200]
         assert 0 < rest(clients[0]) < LARGE  # the oldest one went first
+
+
+def test_a_file_is_read_no_further_for_a_client_that_has_left(tmp_path):
+    (tmp_path / "a.png").write_bytes(BLOCK)
+    left, sent = asyncio.Event(), []
+
+    async def receive():
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message["type"])
+        if len(sent) == 3:
+            left.set()
+
+    scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+    asyncio.run(Download(tmp_path / "a.png")(scope, receive, send))
+    assert sent == ["http.response.start", "http.response.body", "http.response.body"]  # of 16 parts
 
 
 def test_uploads_share_a_bounded_memory(site_with):
