@@ -143,7 +143,7 @@ def export_network(
     """
     require_place(out, format, engine)
     out = Path(out)
-    net.requires_grad_(False).eval()
+    net = without_own_autocast(net.requires_grad_(False).eval())
     metadata = describe(net, dtype, {**(others or {}), **_versions(format)})
 
     with atomic_path(out) as partial, temporary_folder_beside(out) as folder:
