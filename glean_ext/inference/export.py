@@ -30,6 +30,7 @@ from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import ModelMetadata, OnnxBackend
 from glean_ext.inference.torch_backend import load_network
 from glean_ext.networks.layers import EqualizedLinear
+from glean_ext.networks.precision import without_own_autocast
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path, expand_home, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
