@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import accumulate, pairwise
@@ -216,21 +214,22 @@ def _serve_jobs(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
 
 
 def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
-    converting = threading.Lock()  # one at a time: each has a whole picture in memory
+    # One at a time, since each has a whole picture in memory. Requests that wait for it hold no thread: all answers
+    # come from 40 of them.
+    converter = CapacityLimiter(1)
 
     @app.get("/api/jobs/{token}/{picture}.{format}")
-    def picture(token: str, picture: str, format: str) -> Response:
-        job = _find(jobs, token, limits)
+    async def picture(token: str, picture: str, format: str) -> Response:
+        job = await to_thread.run_sync(_find, jobs, token, limits)
         if (ending := _pictures(job).get(picture)) is None or format not in OUTPUT_FORMATS:
             raise HTTPException(404, "There is no such picture.")
         path = job.folder / f"{picture}.{format}"
         try:
             if format != STORED and not path.exists():
-                with converting:
-                    convert(path.with_suffix(f".{STORED}"), path, job.order.name)
-                jobs.count_files(job)
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
+                stored = path.with_suffix(f".{STORED}")
+                await to_thread.run_sync(convert, stored, path, job.order.name, limiter=converter)
+                await to_thread.run_sync(jobs.count_files, job)
+            status = path.stat()
         except FileNotFoundError:  # removed meanwhile
             raise HTTPException(404, GONE) from None
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -143,6 +144,22 @@ def test_a_file_is_read_no_further_for_a_client_that_has_left(tmp_path):
     scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
     asyncio.run(Download(tmp_path / "a.png")(scope, receive, send))
     assert sent == ["http.response.start", "http.response.body", "http.response.body"]  # of 16 parts
+
+
+def test_requests_that_wait_for_a_conversion_keep_nobody_out(site_with, monkeypatch):
+    """The page answers from 40 threads."""
+    site, done_converting = site_with(), threading.Event()
+    monkeypatch.setattr("glean_ext.web.app.convert", lambda stored, path, name: done_converting.wait(60))
+    job = done(site, "small.png")
+    with ExitStack() as stack:
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", site.port)))
+            client.sendall(f"GET /api/jobs/{job}/result.webp HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert [site.get(path).status for path in ("/", f"/api/jobs/{job}", f"/api/jobs/{job}/result.png")] == [200] * 3
+        assert time.monotonic() - started < 30
+        done_converting.set()
 
 
 def test_uploads_share_a_bounded_memory(site_with):
