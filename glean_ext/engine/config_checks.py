@@ -103,7 +103,9 @@ NUMBERS = {
 }
 # What ``clip_grad`` takes besides ``type``: arguments of torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
 CLIPPING = {
-    "norm": Signature(dict.fromkeys(("max_norm", "norm_type", "error_if_nonfinite", "foreach"), ""), frozenset({"max_norm"})),
+    "norm": Signature(
+        dict.fromkeys(("max_norm", "norm_type", "error_if_nonfinite", "foreach"), ""), frozenset({"max_norm"})
+    ),
     "value": Signature(dict.fromkeys(("clip_value", "foreach"), ""), frozenset({"clip_value"})),
 }
 RESTORERS = ("GLEAN", "GLEANColorizer")
@@ -270,7 +272,8 @@ def _check_checkpoint_hook(cfg: Config) -> None:
     folder = hook.get("out_dir")
     if isinstance(folder, str) and "://" not in folder and not nearest_folder(Path(folder))[1]:
         raise InputError(
-            f"config: default_hooks.checkpoint.out_dir is {folder}, where nothing can be written. Choose another folder."
+            f"config: default_hooks.checkpoint.out_dir is {folder}, where nothing can be written. Choose another "
+            "folder."
         )
 
 

@@ -141,9 +141,12 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     best = {key: _checkpoint_hook(cfg).get(key) for key in ("save_best", "rule")}
     saving = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
     cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "checkpoint": saving}
-    bar = "ProgressBarHook"
-    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or () if not (isinstance(hook, Mapping) and hook.get("type") == bar)]
+    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or () if not _is_bar(hook)]
     return train(cfg, hooks=[steps], progress=False)
+
+
+def _is_bar(hook: object) -> bool:
+    return isinstance(hook, Mapping) and hook.get("type") == "ProgressBarHook"
 
 
 def _checkpoint_hook(cfg: Config) -> Mapping:

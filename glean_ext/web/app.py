@@ -235,9 +235,7 @@ def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.
         filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.{format}"
         kind = f"image/{OUTPUT_FORMATS[format].name.lower()}"
-        return Download(
-            path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline"
-        )
+        return Download(path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline")
 
 
 def convert(stored: Path, path: Path, name: str) -> None:

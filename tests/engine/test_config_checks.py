@@ -129,9 +129,7 @@ OTHERS = {
         "cfg_options optim_wrapper.generator.clip_grad=dict(max_norm=1,norm_type=2): a value cannot be a dict. Give "
         "its settings one by one: optim_wrapper.generator.clip_grad.<name>=<value>."
     ),
-    "work_dir=runs(1,2)": (
-        "cfg_options work_dir=runs(1,2): a text with a comma in brackets cannot be given here."
-    ),
+    "work_dir=runs(1,2)": ("cfg_options work_dir=runs(1,2): a text with a comma in brackets cannot be given here."),
     "optim_wrapper=3": "config: optim_wrapper is 3, but it must be a dict. configs/_base_ has examples.",
     "train_dataloader.persistent_workers=True": (
         "train_dataloader.persistent_workers=True needs loading processes, but train_dataloader.num_workers is 0. Set "
