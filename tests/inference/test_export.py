@@ -98,6 +98,7 @@ def test_torch_program(exported, kind, dtype):
     assert facts.others == {"checkpoint": f"{kind}.pth", "glean_ext": glean_ext.__version__, "torch": version("torch")}
 
 
+@pytest.mark.slow  # an export takes seconds
 def test_a_network_in_mixed_precision_is_written_in_fp32(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     net = network("glean")
