@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ RUNNER_KEYS = {
     "param_scheduler", "randomness", "resume", "test_cfg", "test_dataloader", "test_evaluator", "train_cfg",
     "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
 }  # fmt: skip
+
+DICT = re.compile(r"\bdict\(|(^|[\[(,])\s*\{")  # the beginning of a dict in the value of an option
 
 
 def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = None) -> Config:
@@ -127,15 +130,19 @@ def merge_options(config: Config, cfg_options: Sequence[str] | None) -> None:
     if not cfg_options:
         return
     for option in cfg_options:
-        key, equals, _ = option.partition("=")
+        key, equals, value = option.partition("=")
         if not (equals and all(key.split("."))):
             raise _bad_option(option, "it must be key=value, e.g. model.generator.in_size=64.")
         if key.split(".")[0] not in config and key.split(".")[0] not in RUNNER_KEYS:
             raise _bad_option(option, f"the config has no {key.split('.')[0]!r}. Correct the key.")
+        if DICT.search(value):  # mmengine would take it for a text, or parse it without end
+            raise _bad_option(option, f"a value cannot be a dict. Give its settings one by one: {key}.<name>=<value>.")
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     try:
         config.merge_from_dict(parser.parse_args(["--cfg-options", *cfg_options]).cfg_options)
+    except RecursionError as error:
+        raise _bad_option(" ".join(cfg_options), "a text with a comma in brackets cannot be given here.") from error
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _bad_option(" ".join(cfg_options), first_line(error, keys=True)) from error
 

@@ -16,6 +16,7 @@ from glean_ext.batch.remote_files import LocalCopies, RemoteStages
 from glean_ext.batch.restore_pictures import PictureRestorer
 from glean_ext.errors import Notice
 from glean_ext.inference.image_restorer import ImageRestorer
+from glean_ext.inference.memory_budget import WEBP_BYTES
 from glean_ext.inference.references import Reference, read_references
 from glean_ext.utils.image_io import pixel_limit
 from glean_ext.utils.messages import log_notice, once
@@ -92,6 +93,8 @@ class Networks:
             fidelity=options.gate_weight(),
             references=options.references if options.photo is None else (),
         )
+        if options.format == "webp" or str(options.output).lower().endswith(".webp"):
+            self.restorer.writing = WEBP_BYTES
         self.background = None
         self.photo_stages: PhotoStages | None = None
         self._references: FaceReferences | None = None

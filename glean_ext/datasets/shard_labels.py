@@ -34,6 +34,7 @@ def shard_labels(
             has an object, whose ``label`` is that, or with ``'json:KEY'`` the value of another key.
         classes: The names of the classes in the order of their numbers. A number: how many there are. None: all.
             Without names, classes that are numbers in all files keep them; others are numbered in their sorted order.
+            Names are compared as they are written: 007 is not 7.
 
     Raises:
         InputError: An image has no class, or none that can be used, or there are no images of a class.
@@ -53,7 +54,7 @@ def shard_labels(
     for image, member in images.items():
         assert member is not None
         found[image] = _class_in(contents[member], member, (key or KEY) if ending == JSON else "")
-    numbers = {image: number for image, number in found.items() if isinstance(number, int)}
+    numbers = {image: int(name) for image, name in found.items() if _is_number(name)}
     if len(numbers) < len(found) or not isinstance(classes, int | None):
         return class_numbers({image: str(name) for image, name in found.items()}, classes)
     for image, number in numbers.items():
@@ -70,13 +71,16 @@ def _class_in(content: bytes, member: Member, key: str) -> int | str:
     try:
         if key:
             return _require_name(json.loads(content)[key])
-        text = content.decode("utf-8-sig").strip()
-        return int(text) if text.lstrip("-").isdecimal() else _require_name(text)
+        return _require_name(content.decode("utf-8-sig").strip())
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         what = (
             f"a JSON object with the number or name of a class as {key!r}" if key else "the number or name of a class"
         )
         raise InputError(f"{member} has no class: it must hold {what}. Correct it.") from error
+
+
+def _is_number(name: int | str) -> bool:
+    return isinstance(name, int) or name.removeprefix("-").isdecimal()
 
 
 def _require_name(value: object) -> int | str:

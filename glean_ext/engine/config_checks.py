@@ -5,6 +5,7 @@ Importing this module, and :func:`check_settings`, need no torch, so that a fron
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from mmengine import Config
 from glean_ext.engine.dataloader_check import check_dataloader
 from glean_ext.errors import InputError
 from glean_ext.network_settings import require_adversarial, require_bank_source, require_pretrained
+from glean_ext.utils.argument_checks import require_names
+from glean_ext.utils.class_sources import Signature
 from glean_ext.utils.files import nearest_folder
 
 
@@ -33,12 +36,16 @@ class Kind:
     above: bool = False
 
     def accepts(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.whole and value % 1):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        if self.whole and value % 1:
             return False
         return value > self.least if self.above else value >= self.least
 
     def __str__(self) -> str:
         name = "a whole number" if self.whole else "a number"
+        if self.least == -math.inf:
+            return name
         return f"{name} above {self.least:g}" if self.above else f"{name} of at least {self.least:g}"
 
 
@@ -47,6 +54,7 @@ COUNT_OR_ZERO = Kind(least=0)
 COUNT_OR_NEVER = Kind(least=-1)  # mmengine's -1
 WEIGHT = Kind(whole=False, least=0)
 POSITIVE = Kind(whole=False, least=0, above=True)
+ANY = Kind(whole=False, least=-math.inf)
 
 # Settings and what they take; * is any name or position. None is always allowed: it means that something is not used.
 NUMBERS = {
@@ -58,10 +66,15 @@ NUMBERS = {
     "test_dataloader.dataset.scale": COUNT,
     "model.pixel_loss.loss_weight": WEIGHT,
     "model.gan_loss.loss_weight": WEIGHT,
+    "model.gan_loss.real_label_val": ANY,
+    "model.gan_loss.fake_label_val": ANY,
     "model.perceptual_loss.perceptual_weight": WEIGHT,
     "model.perceptual_loss.style_weight": WEIGHT,
     "model.perceptual_loss.loss_weight": WEIGHT,
     "model.identity_loss.loss_weight": WEIGHT,
+    "model.label_weight": WEIGHT,
+    "model.adversarial_from": COUNT_OR_ZERO,
+    "model.data_preprocessor.std.*": POSITIVE,
     "model.pyramid_weight": WEIGHT,
     "model.pyramid_iters": COUNT_OR_ZERO,
     "model.r1_gamma": WEIGHT,
@@ -74,7 +87,10 @@ NUMBERS = {
     "optim_wrapper.optimizer.lr": POSITIVE,
     "optim_wrapper.*.accumulative_counts": COUNT,
     "optim_wrapper.*.optimizer.lr": POSITIVE,
+    "optim_wrapper.clip_grad.max_norm": POSITIVE,
+    "optim_wrapper.clip_grad.clip_value": POSITIVE,
     "optim_wrapper.*.clip_grad.max_norm": POSITIVE,
+    "optim_wrapper.*.clip_grad.clip_value": POSITIVE,
     "param_scheduler.T_max": COUNT,
     "param_scheduler.*.T_max": COUNT,
     "param_scheduler.*.*.T_max": COUNT,
@@ -84,6 +100,13 @@ NUMBERS = {
     "custom_hooks.*.interval": COUNT_OR_NEVER,
     "auto_scale_lr.base_batch_size": COUNT,
     "log_processor.window_size": COUNT,
+}
+# What ``clip_grad`` takes besides ``type``: arguments of torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
+CLIPPING = {
+    "norm": Signature(
+        dict.fromkeys(("max_norm", "norm_type", "error_if_nonfinite", "foreach"), ""), frozenset({"max_norm"})
+    ),
+    "value": Signature(dict.fromkeys(("clip_value", "foreach"), ""), frozenset({"clip_value"})),
 }
 RESTORERS = ("GLEAN", "GLEANColorizer")
 CHOICES = {
@@ -134,6 +157,9 @@ def check_settings(cfg: Config) -> None:
     _refuse_strategies(cfg)
     _check_numbers(cfg)
     _check_choices(cfg)
+    _check_clipping(cfg)
+    _check_start(cfg)
+    _check_checkpoint_hook(cfg)
     _check_best(cfg)
     if cfg.model.get("type") in RESTORERS:
         require_adversarial(cfg.model)
@@ -213,6 +239,42 @@ def _check_choices(cfg: Config) -> None:
                 raise InputError(
                     f"config: {name} is {value!r}, but it must be one of {', '.join(choices)}. Correct it."
                 )
+
+
+def _check_start(cfg: Config) -> None:
+    for name, kind, what in ("load_from", str, "a path or URL"), ("resume", bool, "True or False"):
+        if (value := cfg.get(name)) is not None and not isinstance(value, kind):
+            raise InputError(f"config: {name} is {value!r}, but it must be {what}. Correct it.")
+
+
+def _check_clipping(cfg: Config) -> None:
+    """Refuse settings of ``clip_grad`` that PyTorch's functions do not have, which the first step would find."""
+    for pattern in "optim_wrapper.clip_grad", "optim_wrapper.*.clip_grad":
+        for name, given in find_settings(cfg.to_dict(), pattern.split(".")):
+            if not isinstance(given, Mapping):
+                continue  # mmengine says what it must be
+            known = CLIPPING.get(given.get("type", "norm"))
+            if known is None:
+                raise InputError(f"config: {name}.type is {given['type']!r}, but it must be one of norm, value.")
+            require_names(f"config: {name}", {key: value for key, value in given.items() if key != "type"}, known)
+
+
+def _check_checkpoint_hook(cfg: Config) -> None:
+    """Refuse a hook that counts epochs, which saves nothing before the end, and a folder that cannot be written to."""
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if not isinstance(hook, Mapping):
+        return
+    if "max_iters" in (cfg.get("train_cfg") or {}) and hook.get("by_epoch", True):
+        raise InputError(
+            "config: default_hooks.checkpoint counts epochs, but training counts iterations, so nothing would be saved "
+            "before its end. Set default_hooks.checkpoint.by_epoch=False."
+        )
+    folder = hook.get("out_dir")
+    if isinstance(folder, str) and "://" not in folder and not nearest_folder(Path(folder))[1]:
+        raise InputError(
+            f"config: default_hooks.checkpoint.out_dir is {folder}, where nothing can be written. Choose another "
+            "folder."
+        )
 
 
 def _check_best(cfg: Config) -> None:

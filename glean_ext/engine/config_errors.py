@@ -74,6 +74,8 @@ def _explain(error: Exception, built: str) -> str:
             f"there is no {unknown['kind']} {unknown['name']!r}. Correct the type, or name the module that has it in "
             "custom_imports."
         )
+    if isinstance(error, KeyError) and " " not in text:
+        text = f"there is no {text!r}"
     named = text.startswith(built) or f"{built}." in text.split("(")[0]
     return f"{text[:MAX_LENGTH]} (in {built})" if not named else text[:MAX_LENGTH]
 

@@ -7,7 +7,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,10 +138,20 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     cfg.train_cfg.val_begin = STEPS + 1  # everything that a validation needs is built, but it is not run
     for key in "test_cfg", "test_dataloader", "test_evaluator":
         cfg[key] = None
-    best = {key: cfg.default_hooks.get("checkpoint", {}).get(key) for key in ("save_best", "rule")}
-    cfg.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
-    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks", ()) if hook["type"] != "ProgressBarHook"]
+    best = {key: _checkpoint_hook(cfg).get(key) for key in ("save_best", "rule")}
+    saving = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
+    cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "checkpoint": saving}
+    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or () if not _is_bar(hook)]
     return train(cfg, hooks=[steps], progress=False)
+
+
+def _is_bar(hook: object) -> bool:
+    return isinstance(hook, Mapping) and hook.get("type") == "ProgressBarHook"
+
+
+def _checkpoint_hook(cfg: Config) -> Mapping:
+    """Its settings; {} where the config has none."""
+    return (cfg.get("default_hooks") or {}).get("checkpoint") or {}
 
 
 @torch.no_grad()
@@ -188,7 +198,7 @@ def _disk(cfg: Config, size: int) -> str:
     folder = require_writable_work_dir(cfg)
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
-    kept = max(1, cfg.default_hooks.checkpoint.get("max_keep_ckpts", -1)) + 3
+    kept = max(1, _checkpoint_hook(cfg).get("max_keep_ckpts", -1)) + 3
     if kept * size > free:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB left, but {kept} checkpoints of {size / 1e9:.2f} GB are kept there.",

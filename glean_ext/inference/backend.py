@@ -203,7 +203,12 @@ def load_backend(
     if backend in ENGINES:
         from glean_ext.inference.engine_models import load_engine
 
-        return load_engine(source, backend, options, notify)
+        try:
+            return load_engine(source, backend, options, notify)
+        except InputError as error:
+            if options.backend != "auto":
+                raise
+            notify(Notice(f"PyTorch runs the network instead of {backend}: {error}"))
     from glean_ext.inference.torch_backend import TorchBackend
 
     return TorchBackend(

@@ -21,7 +21,7 @@ VERSIONS = ("torch", "onnx", "onnxscript")  # of what makes the models
 
 @dataclass(frozen=True)
 class EngineCache:
-    """A folder of ONNX models, one file each, or two with the weights in ``<model>.data``.
+    """A folder of ONNX models, one file each, or two with the weights in ``<model>*.data``.
 
     A model appears whole or not at all (:func:`~glean_ext.inference.export.export_network`). Those that were not used
     for longest are removed when all take more than ``limit`` bytes; a process that has one open may still read it.
@@ -52,8 +52,8 @@ class EngineCache:
         return path
 
     def remove(self, key: str) -> None:
-        for suffix in ".onnx", ".onnx.data":
-            (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
+        for path in self.folder.glob(f"{key}.onnx*"):  # the model and its weights
+            path.unlink(missing_ok=True)
 
     def _trim(self, kept: str) -> None:
         sizes: dict[str, int] = {}

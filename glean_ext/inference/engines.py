@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from glean_ext.errors import InputError, first_line
+from glean_ext.utils.downloads import file_hash
 from glean_ext.utils.files import temporary_folder_beside
 from glean_ext.utils.optional_packages import import_optional, version_errors
 from glean_ext.utils.processes import thread_count
@@ -114,15 +115,17 @@ def optimize_model(model: Path, out: Path) -> None:
 
     Args:
         model: The model, in fp32.
-        out: A name that ends with :data:`OPTIMIZED`. The weights come into ``<out>.data`` beside it.
+        out: A name that ends with :data:`OPTIMIZED`. The weights come beside it into ``<out>.<hash>.data``, of the hash
+            of ``model``: while one pair of files replaces another, no process reads parts of both.
 
     Raises:
         InputError: It cannot be read or written.
     """
     import onnxruntime
 
+    hash_ = file_hash(model)[:8]
     with temporary_folder_beside(out) as folder:
-        written, weights = folder / out.name, f"{out.name}.data"
+        written, weights = folder / out.name, f"{out.name}.{hash_}.data"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = str(written)

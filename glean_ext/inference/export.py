@@ -30,6 +30,7 @@ from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import ModelMetadata, OnnxBackend
 from glean_ext.inference.torch_backend import load_network
 from glean_ext.networks.layers import EqualizedLinear
+from glean_ext.networks.precision import without_own_autocast
 from glean_ext.size_requirements import MIN_INPUT, SizeRequirements
 from glean_ext.utils.files import atomic_path, expand_home, temporary_folder_beside
 from glean_ext.utils.messages import log_notice
@@ -143,7 +144,7 @@ def export_network(
     """
     require_place(out, format, engine)
     out = Path(out)
-    net.requires_grad_(False).eval()
+    net = without_own_autocast(net.requires_grad_(False).eval())
     metadata = describe(net, dtype, {**(others or {}), **_versions(format)})
 
     with atomic_path(out) as partial, temporary_folder_beside(out) as folder:

@@ -174,6 +174,7 @@ class ImageRestorer:
         self.notify = notify
         self.on_tile = on_tile
         self.tile_sizes = tile_sizes
+        self.writing = 0  # bytes a pixel of a result that writing it takes in addition; who writes files sets it
         self._spent = [0.0]  # seconds in the network, shared with those that have other references
 
     @property
@@ -279,7 +280,7 @@ class ImageRestorer:
             return Prepared(rgb, size, self.size_policy.tiling(self.takes, tile), name)
 
         def memory() -> Memory:
-            return replace(self.network.memory(), depth=rgb.itemsize)
+            return replace(self.network.memory(), depth=rgb.itemsize, writing=self.writing)
 
         plan, notice = self.size_policy.plan(size, self.takes, memory, name)
         if self.tile_sizes is not None and isinstance(plan, Tiling):

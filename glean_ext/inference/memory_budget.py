@@ -22,6 +22,7 @@ RESERVE = 256 * 2**20
 # A pixel of a result of 8 and 16 bits, by bytes of its values: itself, with transparency, resized, and written with a
 # before/after picture (measured: up to 21.7 and 34 in all).
 RESULT_BYTES = {1: 22, 2: 36}
+WEBP_BYTES = 28  # the same, in addition, where it is written as WebP (measured: up to 27.8)
 JOINED_BYTES = 36  # a pixel of the rows that are being joined: fp32 RGB, and two temporaries of its conversion
 FAKE_SIDE = 64  # of the input to count with; so large that borders do not count
 GIB = 2**30
@@ -59,11 +60,13 @@ class Memory:
     ram: int  # at hand
     gpu: int | None = None  # at hand; None: the network runs on the CPU
     depth: int = 1  # bytes of the result's values
+    writing: int = 0  # bytes a pixel of the result, in addition to RESULT_BYTES
 
     def needs(self, tile: Size, image: Size, scale: int) -> tuple[float, float]:
         """RAM and GPU memory for an image (height, width) in tiles (height, width)."""
         height, width = min(tile[0], image[0]), min(tile[1], image[1])
-        result = scale**2 * image[1] * (RESULT_BYTES[self.depth] * image[0] + JOINED_BYTES * height)
+        pixel = RESULT_BYTES[self.depth] + self.writing
+        result = scale**2 * image[1] * (pixel * image[0] + JOINED_BYTES * height)
         forward = self.per_pixel * height * width / USABLE + RESERVE
         return (result + forward, 0) if self.gpu is None else (result, forward)
 

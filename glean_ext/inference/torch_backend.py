@@ -24,7 +24,7 @@ from glean_ext.network_settings import require_number_of_references, require_sev
 from glean_ext.networks import GLEANColorization, Restorer, build_network, prepare_for_inference
 from glean_ext.networks.fidelity import fix_fidelity, has_gate
 from glean_ext.networks.inference import with_fidelity
-from glean_ext.networks.precision import fast_dtype
+from glean_ext.networks.precision import fast_dtype, without_own_autocast
 from glean_ext.networks.references import max_references
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.array_conversion import from_tensor, upload
@@ -253,7 +253,7 @@ def prepared(
         fast = prepare_for_inference(net, getattr(torch, fast_dtype), share)
         return fast.to(device), fast_dtype, nullcontext()
     except InputError:  # it has no fast form: it stays in fp32, and its operations may be in another dtype
-        net, dtype = net.to(device), dtype or "float32"
+        net, dtype = without_own_autocast(net).to(device), dtype or "float32"
         return net, dtype, torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 

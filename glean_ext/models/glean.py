@@ -127,7 +127,7 @@ class GLEAN(SRGAN):
         """One step of the generator, and one of the discriminator if the model has one.
 
         Raises:
-            InputError: A network without an optimiser, or images of different sizes.
+            InputError: A network without an optimiser, images that are missing, or of different sizes.
         """
         for part in "generator", "discriminator":
             if getattr(self, part) is not None and part not in getattr(optim_wrapper, "optim_wrappers", ()):
@@ -135,6 +135,7 @@ class GLEAN(SRGAN):
                     f"optim_wrapper has no {part!r}. Set optim_wrapper=dict({part}=dict(optimizer=...), ..., "
                     "constructor='MultiOptimWrapperConstructor')."
                 )
+        require_images(data, "gt_img")
         refuse_mixed_sizes(data)
         return super().train_step(data, optim_wrapper)
 
@@ -142,8 +143,9 @@ class GLEAN(SRGAN):
         """Restore a batch.
 
         Raises:
-            InputError: Images of different sizes.
+            InputError: Images that are missing, or of different sizes.
         """
+        require_images(data)
         refuse_mixed_sizes(data)
         return super().val_step(data)
 
@@ -286,6 +288,15 @@ class GLEAN(SRGAN):
 
     def _losses_on_fake(self, image: Tensor) -> dict[str, Tensor]:
         return {"loss_d_fake": self.gan_loss(self.discriminator(image), target_is_real=False, is_disc=True)}
+
+
+def require_images(data: dict, *others: str) -> None:
+    """Raise InputError for a batch without low-resolution images, or without ``others`` in its samples."""
+    if not len(data.get("inputs", ())) or not all(name in sample for sample in data["data_samples"] for name in others):
+        raise InputError(
+            "The batch lacks images. The dataset's pipeline must make 'img' and, to train, 'gt', and end in "
+            "dict(type='PackInputs'); configs/_base_/data.py has one."
+        )
 
 
 def refuse_mixed_sizes(data: dict) -> None:

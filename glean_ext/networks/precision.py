@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,6 +47,15 @@ def full_precision(net: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for module in switched_on:
             module.fp16_enabled = True  # type: ignore[assignment]
+
+
+def without_own_autocast(net: nn.Module) -> nn.Module:
+    """The network, or a copy that shares its parts, which runs in no other precision than that around it."""
+    if not getattr(net, "fp16_enabled", False):
+        return net
+    net = copy.copy(net)
+    net.fp16_enabled = False  # type: ignore[assignment]
+    return net
 
 
 @cache

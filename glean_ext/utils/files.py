@@ -154,6 +154,7 @@ def remove_leftovers(folder: Path, suffix: str) -> None:
         if fcntl is None or key in _searched:
             return
         _searched.add(key)
+        found: list[Path] = []
         with suppress(OSError), os.scandir(folder) as entries:
             found = [Path(entry.path) for entry in entries if entry.name.endswith(suffix)]
     for path in found:

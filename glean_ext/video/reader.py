@@ -90,8 +90,7 @@ class VideoSource:
             self.stream = self._select_stream()
             self.time_base: Fraction = self.stream.time_base or Fraction(1, 1000)
             self.offset = self._find_offset()
-            rate = self.stream.average_rate or self.stream.guessed_rate or FALLBACK_RATE
-            self.rate = rate if 0 < rate <= 1000 else FALLBACK_RATE
+            self.rate = frame_rate(self.stream, self.time_base)
             self.pixel_aspect = self.stream.sample_aspect_ratio or Fraction(1)
             self.display_size = self._with_square_pixels(self.stream.width, self.stream.height)
             self._check_size(*self.display_size)
@@ -290,6 +289,23 @@ class VideoSource:
         except av.FFmpegError as error:
             raise VideoError(f"{self.path}: its pixels ({frame.format.name}) cannot be read. Convert it.") from error
         return reorient(converted.to_ndarray(), self.orientation)
+
+
+def frame_rate(stream: VideoStream, tick: Fraction) -> Fraction:
+    """Frames per second, on average.
+
+    Where a file gives no rate, FFmpeg adds up durations of frames that are rounded to ticks: 1000 / 33 for 29.97 in
+    milliseconds. The rate that fits the time stamps counts then, if rounding explains the difference.
+
+    Args:
+        stream: Of a file that is open for reading.
+        tick: Seconds of a tick.
+    """
+    average, guessed = stream.average_rate, stream.guessed_rate
+    if average and guessed and abs(1 / average - 1 / guessed) < tick:
+        average = guessed
+    rate = average or guessed or FALLBACK_RATE
+    return rate if 0 < rate <= 1000 else FALLBACK_RATE
 
 
 def open_container(path: Path) -> InputContainer:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import accumulate, pairwise
@@ -15,7 +13,7 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
@@ -25,6 +23,7 @@ from glean_ext.network_settings import require_number_of_references
 from glean_ext.utils.image_io import read_rgb
 from glean_ext.utils.image_writer import OUTPUT_FORMATS, write_picture
 from glean_ext.utils.picture import Picture
+from glean_ext.web.download import Download
 from glean_ext.web.job_queue import Job, JobQueue, Kind, Order, QueueFull, as_control
 from glean_ext.web.limits import Limits, check_image, clean_name
 from glean_ext.web.request_guard import RequestGuard
@@ -215,29 +214,28 @@ def _serve_jobs(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
 
 
 def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
-    converting = threading.Lock()  # one at a time: each has a whole picture in memory
+    # One at a time, since each has a whole picture in memory. Requests that wait for it hold no thread: all answers
+    # come from 40 of them.
+    converter = CapacityLimiter(1)
 
     @app.get("/api/jobs/{token}/{picture}.{format}")
-    def picture(token: str, picture: str, format: str) -> Response:
-        job = _find(jobs, token, limits)
+    async def picture(token: str, picture: str, format: str) -> Response:
+        job = await to_thread.run_sync(_find, jobs, token, limits)
         if (ending := _pictures(job).get(picture)) is None or format not in OUTPUT_FORMATS:
             raise HTTPException(404, "There is no such picture.")
         path = job.folder / f"{picture}.{format}"
         try:
             if format != STORED and not path.exists():
-                with converting:
-                    convert(path.with_suffix(f".{STORED}"), path, job.order.name)
-                jobs.count_files(job)
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
+                stored = path.with_suffix(f".{STORED}")
+                await to_thread.run_sync(convert, stored, path, job.order.name, limiter=converter)
+                await to_thread.run_sync(jobs.count_files, job)
+            status = path.stat()
         except FileNotFoundError:  # removed meanwhile
             raise HTTPException(404, GONE) from None
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.
         filename = f"{EXTENSION.sub('', job.order.name)}-{ending}.{format}"
         kind = f"image/{OUTPUT_FORMATS[format].name.lower()}"
-        return FileResponse(
-            path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline"
-        )
+        return Download(path, media_type=kind, stat_result=status, filename=filename, content_disposition_type="inline")
 
 
 def convert(stored: Path, path: Path, name: str) -> None:

@@ -37,6 +37,11 @@ def test_numbers_and_names(tmp_path):
     assert numbers(shards(named, labels="cls")) == {"00": 2, "01": 1, "02": 2, "03": 0}
     assert numbers(shards(named, labels="CLS", classes=["dog", "bee"])) == {"00": 0, "02": 0, "03": 1}
     assert numbers(shards(counted, labels="cls", classes=["3", "12"])) == {"00": 1, "01": 0}
+    zeros = write(tmp_path / "z.tar", b"010", b"002")
+    assert numbers(shards(zeros, labels="cls")) == {"00": 10, "01": 2}
+    assert numbers(shards(zeros, labels="cls", classes=["002", "010"])) == {"00": 1, "01": 0}
+    mixed = write(tmp_path / "m.tar", b"02", b"2", b"cat")
+    assert numbers(shards(mixed, labels="cls")) == {"00": 0, "01": 1, "02": 2}
     objects = write(tmp_path / "c.tar", b'{"label": 2, "kind": "x"}', b'{"label": 0, "kind": "a"}', ending="json")
     assert numbers(shards(objects, labels="json")) == {"00": 2, "01": 0}
     assert numbers(shards(objects, labels="json:kind")) == {"00": 1, "01": 0}

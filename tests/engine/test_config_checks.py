@@ -88,6 +88,10 @@ NUMBERS = {
         "train_dataloader.dataset.scale is 0, but it must be a whole number of at least 1."
     ),
     "model.gan_loss.loss_weight=-1": "model.gan_loss.loss_weight is -1, but it must be a number of at least 0.",
+    "model.gan_loss.real_label_val=yes": "model.gan_loss.real_label_val is 'yes', but it must be a number.",
+    "model.data_preprocessor.std=[0,1,1]": "model.data_preprocessor.std.0 is 0, but it must be a number above 0.",
+    "model.adversarial_from=1.5": "model.adversarial_from is 1.5, but it must be a whole number of at least 0.",
+    "model.label_weight=inf": "model.label_weight is inf, but it must be a number of at least 0.",
     "param_scheduler.T_max=0": "param_scheduler.T_max is 0, but it must be a whole number of at least 1.",
 }
 
@@ -102,6 +106,30 @@ OTHERS = {
         "config: param_scheduler counts epochs, but training counts iterations, so the learning rate would never "
         "change. Set param_scheduler.by_epoch=False."
     ),
+    "optim_wrapper.generator.clip_grad.norm_typ=2": (
+        "config: optim_wrapper.generator.clip_grad: there is no argument 'norm_typ'. Did you mean norm_type?"
+    ),
+    "default_hooks.checkpoint.by_epoch=True": (
+        "config: default_hooks.checkpoint counts epochs, but training counts iterations, so nothing would be saved "
+        "before its end. Set default_hooks.checkpoint.by_epoch=False."
+    ),
+    "default_hooks.checkpoint.out_dir=config.py/below": (
+        "config: default_hooks.checkpoint.out_dir is config.py/below, where nothing can be written. Choose another "
+        "folder."
+    ),
+    "train_dataloader.dataset.pipeline=[]": (
+        "The batch lacks images. The dataset's pipeline must make 'img' and, to train, 'gt', and end in "
+        "dict(type='PackInputs'); configs/_base_/data.py has one."
+    ),
+    "load_from=5": "config: load_from is 5, but it must be a path or URL. Correct it.",
+    "custom_hooks.0.type=EMAHook custom_hooks.0.interval=0": (
+        "config: EMAHook.interval is 0, but it must be a whole number of at least 1. Correct it."
+    ),
+    "optim_wrapper.generator.clip_grad=dict(max_norm=1,norm_type=2)": (
+        "cfg_options optim_wrapper.generator.clip_grad=dict(max_norm=1,norm_type=2): a value cannot be a dict. Give "
+        "its settings one by one: optim_wrapper.generator.clip_grad.<name>=<value>."
+    ),
+    "work_dir=runs(1,2)": ("cfg_options work_dir=runs(1,2): a text with a comma in brackets cannot be given here."),
     "optim_wrapper=3": "config: optim_wrapper is 3, but it must be a dict. configs/_base_ has examples.",
     "train_dataloader.persistent_workers=True": (
         "train_dataloader.persistent_workers=True needs loading processes, but train_dataloader.num_workers is 0. Set "
@@ -116,7 +144,13 @@ OTHERS = {
 
 @pytest.mark.parametrize(("option", "message"), OTHERS.items(), ids=OTHERS)
 def test_other_settings(home, option, message):
-    assert fault(home, option) == message
+    assert fault(home, *option.split()) == message
+
+
+def test_a_dry_run_without_hooks(home):
+    cfg = load_config("config.py", [*NO_VALIDATION, "custom_hooks=None", "default_hooks.checkpoint=None"])
+    cfg.work_dir = "work"
+    assert dry_run(cfg).steps == 3
 
 
 def test_schedules_that_count_iterations_are_needed_in_lists_too():

@@ -109,7 +109,7 @@ def test_auto_takes_a_cached_model_without_loading_pytorch(home, cached):
 
 def test_an_optimized_model_maps_its_weights_and_damaged_weights_are_made_again(home, cached, made):
     path = cached("light", "onnxruntime")
-    weights = path.with_name(f"{path.name}.data")
+    (weights,) = path.parent.glob(f"{path.name}.*.data")  # named after what it was made from
     assert weights.stat().st_size > path.stat().st_size / 10 and made == []
     reference = restorer(home, "light", "onnxruntime").restore(pixels())
     weights.write_bytes(weights.read_bytes()[:100])
@@ -316,6 +316,19 @@ def test_the_fastest_engine_for_which_memory_is_free(monkeypatch, tmp_path, size
 def test_small_networks_are_too_quick_to_make_a_model(home, cache, made):
     many = {"images": 10 * backend_choice.WORTH_MAKING}
     assert not hasattr(restorer(home, "light", "auto", **many).network, "engine") and made == []
+
+
+def test_auto_takes_pytorch_where_the_cache_cannot_be_written(home, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(backend_choice, "choose", lambda source, options: "onnxruntime")
+    lines = []
+    network = restorer(home, "light", "auto", notify=lambda notice: lines.append(str(notice))).network
+    assert not hasattr(network, "engine")
+    assert lines[-1].startswith("PyTorch runs the network instead of onnxruntime: ")
+    assert lines[-1].endswith(".optimized.onnx cannot be written (Not a directory). Choose another output.")
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        restorer(home, "light", "onnxruntime")
 
 
 def test_auto_takes_pytorch_where_bfloat16_is_faster(monkeypatch, tmp_path):

@@ -32,7 +32,7 @@ from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.size_policy import SizePolicy
-from glean_ext.networks import build_network
+from glean_ext.networks import build_network, precision
 from glean_ext.utils.array_conversion import to_tensor, to_uint8
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
@@ -96,6 +96,17 @@ def test_torch_program(exported, kind, dtype):
         assert largest_difference(net, run, noise(*shape)) <= {"float32": 2e-6, "float16": 5e-3}[dtype]
     assert (facts.network, facts.dtype, facts.any_size) == (type(net).__name__, dtype, kind == "light")
     assert facts.others == {"checkpoint": f"{kind}.pth", "glean_ext": glean_ext.__version__, "torch": version("torch")}
+
+
+@pytest.mark.slow  # an export takes seconds
+def test_a_network_in_mixed_precision_is_written_in_fp32(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    net = network("glean")
+    expected = net(noise(2, 3, 8, 8))
+    net.fp16_enabled = True
+    exporting.export_network(net, tmp_path / "net.pt2", "torch")
+    run, facts = load_torch(tmp_path / "net.pt2")
+    assert (run(noise(2, 3, 8, 8)) - expected).abs().max() < 2e-6 and facts.dtype == "float32"
 
 
 @pytest.mark.slow  # an export to ONNX takes 7 s

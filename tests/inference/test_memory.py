@@ -28,6 +28,8 @@ def test_needs_by_hand():
     result, forward = 16 * 50 * (22 * 100 + 36 * 20), 70 * 20 * 30 / USABLE + RESERVE
     assert Memory(70, 0).needs(tile, image, 4) == (result + forward, 0)
     assert Memory(70, 0, 0).needs(tile, image, 4) == (result, forward)
+    webp = Memory(70, 0, writing=28).needs(tile, image, 4)[0] - Memory(70, 0).needs(tile, image, 4)[0]
+    assert webp == pytest.approx(16 * 100 * 50 * 28)
     assert Memory(70, 0).needs((999, 999), image, 4) == Memory(70, 0).needs(image, image, 4)
     needed = int(result + forward) + 1
     assert Memory(70, needed).suffices(tile, image, 4) and not Memory(70, needed - 2).suffices(tile, image, 4)

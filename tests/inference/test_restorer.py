@@ -270,6 +270,26 @@ def test_a_network_without_fast_form_is_run_as_it_is(tmp_path, dtype):
     assert difference == 0 if dtype is None else 0 < difference < 0.1
 
 
+def test_a_config_in_mixed_precision_is_run_in_the_dtype_that_is_reported(tmp_path, monkeypatch):
+    """On a machine with bf16, or on a GPU, ``fp16_enabled`` makes a network open an autocast of its own."""
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    generator = TINY | {"bank": "absent", "fp16_enabled": True}
+    net = randomize(build_network(generator)).eval()
+    checkpoints.save(net.state_dict(), tmp_path / "net.safetensors")
+    network = TorchBackend({"model": {"generator": generator}}, tmp_path / "net.safetensors", "cpu", dtype="float32")
+    given = TorchBackend(net, device="cpu", dtype="float32")
+    lq = torch.from_numpy(to_floats(noise()))
+    with torch.inference_mode():
+        half = net(lq).numpy()
+        net.fp16_enabled = False
+        single = net(lq).numpy()
+        net.fp16_enabled = True
+    assert np.abs(half - single).max() > 1e-3
+    for backend in network, given:
+        np.testing.assert_array_equal(backend(lq.numpy()), single)
+    assert net.fp16_enabled, "the caller's network stays as it is"
+
+
 def test_a_mode_that_torch_compile_does_not_know(home):
     with pytest.raises(
         InputError,

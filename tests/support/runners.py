@@ -107,12 +107,16 @@ def in_signed_range(images: list[Tensor]) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def hooks() -> None:
+def hooks() -> Iterator[None]:
     """A config may name the hooks of this module."""
     from mmagic.registry import HOOKS
 
-    for hook in Recorder, Tamper:
+    own = Recorder, Tamper
+    for hook in own:
         HOOKS.register_module(module=hook, force=True)
+    yield
+    for hook in own:
+        del HOOKS.module_dict[hook.__name__]
 
 
 @pytest.fixture

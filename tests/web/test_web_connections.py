@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from support.web_server import EXAMPLES, Site, serving
 
 from glean_ext.web import connection_timeouts
+from glean_ext.web.download import Download
 from glean_ext.web.limits import Limits
 
 LARGE = 55_000_000  # bytes; a result of 32 million pixels may have them
@@ -123,6 +126,40 @@ def test_new_clients_take_the_places_of_stalled_ones(site_with, monkeypatch):
             time.sleep(0.2)
         assert [site.get(path).status for path in ("/", f"/api/jobs/{job}", "/app.js")] == [200, 200, 200]
         assert 0 < rest(clients[0]) < LARGE  # the oldest one went first
+
+
+def test_a_file_is_read_no_further_for_a_client_that_has_left(tmp_path):
+    (tmp_path / "a.png").write_bytes(BLOCK)
+    left, sent = asyncio.Event(), []
+
+    async def receive():
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message["type"])
+        if len(sent) == 3:
+            left.set()
+
+    scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+    asyncio.run(Download(tmp_path / "a.png")(scope, receive, send))
+    assert sent == ["http.response.start", "http.response.body", "http.response.body"]  # of 16 parts
+
+
+def test_requests_that_wait_for_a_conversion_keep_nobody_out(site_with, monkeypatch):
+    """The page answers from 40 threads."""
+    site, done_converting = site_with(), threading.Event()
+    monkeypatch.setattr("glean_ext.web.app.convert", lambda stored, path, name: done_converting.wait(60))
+    job = done(site, "small.png")
+    with ExitStack() as stack:
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", site.port)))
+            client.sendall(f"GET /api/jobs/{job}/result.webp HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert [site.get(path).status for path in ("/", f"/api/jobs/{job}", f"/api/jobs/{job}/result.png")] == [200] * 3
+        assert time.monotonic() - started < 30
+        done_converting.set()
 
 
 def test_uploads_share_a_bounded_memory(site_with):
