@@ -8,6 +8,7 @@ large 3x3 convolutions are trained by matrix products, mostly by Winograd's algo
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -18,10 +19,11 @@ from torch.nn.grad import conv2d_weight
 
 from glean_ext.networks.winograd import TILE, convolution_3x3, weight_gradient_3x3
 
-# From which on convolutions are trained by matrix products. With AVX2 and one thread, Winograd's algorithm takes 0.25
-# of oneDNN's time for forward pass and both gradients at 512 channels and two images of 64x64, 0.9 at 64 channels, and
-# 1.1 at 512 channels and 16x16. The gradient of a weight with stride 2 takes 0.2 to 0.3.
-MIN_CHANNELS, MIN_PIXELS = 64, 2 * 32**2
+# From which size on convolutions are trained by matrix products. With one thread and AVX2 (AVX-512), Winograd's algorithm
+# takes this share of oneDNN's time for forward pass and both gradients: 0.42 (0.86) at 512 channels and two images of
+# 32x32, 0.32 (0.76) at 256 channels and 64x64, 0.40 (0.90) at 128 channels and 128x128, 0.87 (1.38) at 64 channels and
+# two images of 64x64; at 512 channels and 16x16 1.1. The gradient of a weight with stride 2 takes 0.2 to 0.3 (0.7).
+MIN_PIXELS = 2 * 32**2
 
 
 class Conv2d(nn.Conv2d):
@@ -76,10 +78,15 @@ def _by_products(x: Tensor, weight: Tensor, settings: _Settings) -> bool:
         and fp32
         and (_by_winograd(x, settings) or settings[:-1] == (2, 0, 1, False))
         and weight.shape[2:] == (3, 3)
-        and min(weight.shape[:2]) >= MIN_CHANNELS
+        and min(weight.shape[:2]) >= _min_channels()
         and x.numel() >= MIN_PIXELS * x.shape[1]
         and not x.is_contiguous()
     )
+
+
+@cache
+def _min_channels() -> int:
+    return 64 if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") else 128
 
 
 def _by_winograd(x: Tensor, settings: _Settings) -> bool:

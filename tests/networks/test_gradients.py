@@ -93,6 +93,7 @@ def test_frozen_convolution_is_pytorchs(side, kernel, stride, padding, groups, t
 def test_large_convolutions_by_matrix_products_are_pytorchs(monkeypatch, trainable, side, stride):
     """Values, first and second derivatives; computed in several parts."""
     monkeypatch.setattr(conv2d_gradfix, "MIN_PIXELS", 1)
+    monkeypatch.setattr(conv2d_gradfix, "_min_channels", lambda: 64)
     monkeypatch.setattr(winograd, "TILES_AT_ONCE", 8)
     monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 36 * 64 * 30)
     torch.manual_seed(0)
@@ -146,6 +147,7 @@ def test_depthwise_filters_on_a_gpu_get_channels_first_memory(monkeypatch, dtype
 
 def test_matrix_products_are_only_used_where_they_pay(monkeypatch):
     monkeypatch.setattr(conv2d_gradfix, "MIN_PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(conv2d_gradfix, "_min_channels", lambda: 64)
     used: list[Tensor] = []
     monkeypatch.setattr(conv2d_gradfix, "convolution_3x3", lambda x, *rest: used.append(x) or x)
     weight = torch.randn(64, 64, 3, 3)
