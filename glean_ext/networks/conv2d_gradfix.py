@@ -19,10 +19,10 @@ from torch.nn.grad import conv2d_weight
 
 from glean_ext.networks.winograd import TILE, convolution_3x3, weight_gradient_3x3
 
-# From which size on convolutions are trained by matrix products. With one thread and AVX2 (AVX-512), Winograd's algorithm
-# takes this share of oneDNN's time for forward pass and both gradients: 0.42 (0.86) at 512 channels and two images of
-# 32x32, 0.32 (0.76) at 256 channels and 64x64, 0.40 (0.90) at 128 channels and 128x128, 0.87 (1.38) at 64 channels and
-# two images of 64x64; at 512 channels and 16x16 1.1. The gradient of a weight with stride 2 takes 0.2 to 0.3 (0.7).
+# From which size on convolutions are trained by matrix products. With one thread and AVX2 (AVX-512), Winograd's
+# algorithm takes this share of oneDNN's time for forward pass and both gradients: 0.42 (0.86) at 512 channels and two
+# images of 32x32, 0.32 (0.76) at 256 channels and 64x64, 0.40 (0.90) at 128 channels and 128x128, 0.87 (1.38) at 64
+# channels and two images of 64x64; at 512 channels and 16x16 1.1. The gradient of a weight with stride 2: 0.3 (0.7).
 MIN_PIXELS = 2 * 32**2
 
 
