@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from glean_ext import checkpoints
 from glean_ext.errors import InputError
+from glean_ext.networks.conv2d_gradfix import convolution
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 CRITERIA = {"l1": F.l1_loss, "mse": F.mse_loss}
@@ -49,8 +50,7 @@ class VGGFeatures(nn.Module):
             x = (x - self.mean) / self.std
         features = {}
         for name, layer in self.vgg_layers.named_children():
-            # Not torchvision's own ReLU, which works in place and would overwrite a kept feature.
-            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            x = _apply(layer, x)
             if name in self.layers:
                 features[name] = x
         return features
@@ -95,6 +95,13 @@ class VGGFeatures(nn.Module):
                 nn.init.constant_(cast(Tensor, layer.bias), 0)
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.reset_parameters()
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer of torchvision's, but convolutions are this package's, and ReLU does not overwrite a kept feature."""
+    if isinstance(layer, nn.Conv2d):
+        return convolution(x, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]))
+    return F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
 
 
 class PerceptualLoss(nn.Module):
@@ -160,8 +167,7 @@ class PerceptualLoss(nn.Module):
         if not self._has_weights:
             self.init_weights()
         features = self.vgg((x - self.low) / (self.high - self.low))
-        with torch.no_grad():
-            targets = self.vgg((gt - self.low) / (self.high - self.low))
+        targets = self.vgg((gt.detach() - self.low) / (self.high - self.low))
         perceptual = style = None
         if self.perceptual_weight > 0:
             perceptual = self.perceptual_weight * self._distance(features, targets, self.layer_weights)

@@ -1,24 +1,29 @@
-"""Convolutions whose gradients take less memory and time than PyTorch's; values and derivatives are equal.
+"""Convolutions whose gradients take less memory and time than PyTorch's; derivatives of any order exist.
 
 PyTorch's convolution keeps its input for the weight's gradient even where the weight is frozen. While GLEAN is trained,
-the bank, every FIR filter and, in the generator's step, the discriminator are frozen. And on a CPU without AVX-512,
-oneDNN takes longer for the gradient of a weight when large images are stored channels-last, the layout in which
-everything else is faster.
+the bank, every FIR filter and, in the generator's step, the discriminator are frozen. And on CPUs, oneDNN is slow at
+the gradient of a weight where images are stored channels-last, the layout in which everything else is faster. There,
+large 3x3 convolutions are trained by matrix products, mostly by Winograd's algorithm (``winograd.py``).
 """
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
-# Numbers in an image from which on a weight's gradient is computed on channels-first copies. With AVX2 and one thread,
-# forward and backward pass of such a convolution take 0.57 to 0.84 of PyTorch's time (64 channels at 256x256, 512 at
-# 32x32), those of a smaller image 0.99 to 1.5 (64 channels at 64x64, 160 at 16x16).
-LARGE_IMAGE = 2**19
+from glean_ext.networks.winograd import TILE, convolution_3x3, weight_gradient_3x3
+
+# From which size on convolutions are trained by matrix products. With one thread and AVX2 (AVX-512), Winograd's
+# algorithm takes this share of oneDNN's time for forward pass and both gradients: 0.42 (0.86) at 512 channels and two
+# images of 32x32, 0.32 (0.76) at 256 channels and 64x64, 0.40 (0.90) at 128 channels and 128x128, 0.87 (1.38) at 64
+# channels and two images of 64x64; at 512 channels and 16x16 1.1. The gradient of a weight with stride 2: 0.3 (0.7).
+MIN_PIXELS = 2 * 32**2
 
 
 class Conv2d(nn.Conv2d):
@@ -60,20 +65,32 @@ def convolution(
     """
     settings = _Settings(stride, padding, groups, transposed, scale)
     frozen = x.requires_grad and not weight.requires_grad
-    if torch.is_grad_enabled() and (frozen or (weight.requires_grad and _weight_gradient_is_slow(x))):
+    if torch.is_grad_enabled() and (frozen or _by_products(x, weight, settings)):
         return _Convolution.apply(x, weight, bias, settings)
     return _convolution(x, weight, bias, settings)
 
 
-def _weight_gradient_is_slow(x: Tensor) -> bool:
-    half = x.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type)
-    large = x[0].numel() >= LARGE_IMAGE
-    return x.device.type == "cpu" and not half and large and not x.is_contiguous() and _no_avx512()
+def _by_products(x: Tensor, weight: Tensor, settings: _Settings) -> bool:
+    """Whether to train by matrix products: on a CPU, in fp32, with large images that are stored channels-last."""
+    fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    return (
+        x.device.type == "cpu"
+        and fp32
+        and (_by_winograd(x, settings) or settings[:-1] == (2, 0, 1, False))
+        and weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= _min_channels()
+        and x.numel() >= MIN_PIXELS * x.shape[1]
+        and not x.is_contiguous()
+    )
 
 
 @cache
-def _no_avx512() -> bool:
-    return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+def _min_channels() -> int:
+    return 64 if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") else 128
+
+
+def _by_winograd(x: Tensor, settings: _Settings) -> bool:
+    return settings[:-1] == (1, 1, 1, False) and x.shape[2] % TILE == x.shape[3] % TILE == 0
 
 
 def prefers_channels_first(x: Tensor) -> bool:
@@ -102,6 +119,9 @@ class _Convolution(torch.autograd.Function):
         # The weight is kept without its scale, so it is not copied.
         ctx.save_for_backward(weight, x if ctx.needs_input_grad[1] else None)
         ctx.settings, ctx.size, ctx.dtype = settings, x.shape[2:], x.dtype
+        ctx.by_products = _by_products(x, weight, settings)
+        if ctx.by_products and _by_winograd(x, settings):
+            return convolution_3x3(x, weight * settings.scale, bias)
         return _convolution(x, weight, bias, settings)
 
     @staticmethod
@@ -109,15 +129,18 @@ class _Convolution(torch.autograd.Function):
         (weight, x), (grad,) = ctx.saved_tensors, grads
         weight = weight.to(grad.dtype)  # The forward pass may have run under autocast.
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        by_products = ctx.by_products and not torch.is_grad_enabled()  # Derivatives of derivatives are PyTorch's.
         return (
-            _input_gradient(grad, weight, ctx.size, ctx.settings).to(ctx.dtype) if of_x else None,
-            _weight_gradient(grad, weight, x, ctx.settings) if of_weight else None,
+            _input_gradient(grad, weight, ctx.size, ctx.settings, by_products).to(ctx.dtype) if of_x else None,
+            _weight_gradient(grad, weight, x, ctx.settings, by_products) if of_weight else None,
             grad.sum((0, 2, 3)) if of_bias else None,
             None,
         )
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, size: torch.Size, settings: _Settings) -> Tensor:
+def _input_gradient(grad: Tensor, weight: Tensor, size: torch.Size, settings: _Settings, by_products: bool) -> Tensor:
+    if by_products and _by_winograd(grad, settings):
+        return convolution_3x3(grad, weight.flip(2, 3).transpose(0, 1) * settings.scale)
     if settings.transposed:
         return convolution(grad, weight, None, settings.stride, settings.padding, settings.groups, scale=settings.scale)
     if settings.groups == len(weight) > 1 and settings.stride == 1:  # depthwise, for which GPUs have fast kernels
@@ -131,10 +154,20 @@ def _input_gradient(grad: Tensor, weight: Tensor, size: torch.Size, settings: _S
     )
 
 
-def _weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, settings: _Settings) -> Tensor:
-    grad, x, weight = (t.contiguous() for t in (grad, x, weight))
-    pairs = [[value, value] for value in (settings.stride, settings.padding, 1)]  # the last is the dilation
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *pairs, settings.transposed, [0, 0], settings.groups, [False, True, False]
-    )
-    return gradient * settings.scale
+def _weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, settings: _Settings, by_products: bool) -> Tensor:
+    if not by_products:
+        return settings.scale * conv2d_weight(x, weight.shape, grad, settings.stride, settings.padding)
+    if _by_winograd(grad, settings):
+        return weight_gradient_3x3(x, grad).mul_(settings.scale)
+    return _valid_weight_gradient(grad, weight, x, settings.stride).mul_(settings.scale)
+
+
+def _valid_weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, stride: int) -> Tensor:
+    """That of a convolution without padding: a matrix product for each pixel of the kernel."""
+    (outputs, channels, *kernel), (height, width) = weight.shape, grad.shape[2:]
+    pixels = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (P, O)
+    gradient = grad.new_empty(outputs, *kernel, channels)
+    for i, j in product(*map(range, kernel)):
+        seen = x[:, :, i : i + stride * height : stride, j : j + stride * width : stride][:, :, :height, :width]
+        gradient[:, i, j] = pixels.t() @ seen.permute(0, 2, 3, 1).flatten(0, 2)  # (O, P) @ (P, C)
+    return gradient.permute(0, 3, 1, 2)

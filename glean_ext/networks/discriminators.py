@@ -33,10 +33,12 @@ class ConvLayer(nn.Sequential):
         blur_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the blur
     ):
         layers: list[nn.Module] = []
+        stride, padding = (2, 0) if downsample else (1, kernel_size // 2)
         if downsample:
             surplus = len(blur_kernel) - 2 + kernel_size - 1
-            layers.append(Blur(blur_kernel, pad=((surplus + 1) // 2, surplus // 2)))
-        stride, padding = (2, 0) if downsample else (1, kernel_size // 2)
+            # A convolution of single pixels skips what the filter need not compute.
+            down, stride = (2, 1) if kernel_size == 1 else (1, stride)
+            layers.append(Blur(blur_kernel, pad=((surplus + 1) // 2, surplus // 2), down=down))
         layers.append(_Wrapped(EqualizedConv2d(in_channels, out_channels, kernel_size, stride, padding)))
         if activation:
             layers.append(BiasLeakyReLU(out_channels))

@@ -96,11 +96,12 @@ class Blur(nn.Module):
         pad: tuple[int, int],  # zeros before and after, on both axes
         gain: float = 1.0,  # sum of the filter
         up: int = 1,  # zero-insertion factor
+        down: int = 1,  # decimation factor
     ):
         super().__init__()
         self.register_buffer("kernel", ops.fir_kernel(taps, gain))
         self.pad = pad
-        self.up = up
+        self.up, self.down = up, down
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.upfirdn2d(x, self.kernel, up=self.up, pad=self.pad)
+        return ops.upfirdn2d(x, self.kernel, up=self.up, down=self.down, pad=self.pad)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case, Training, shared_weights
 from glean_ext.errors import InputError
 from glean_ext.models.losses import backprop_early, r1_penalty
-from glean_ext.networks import StyleGAN2Discriminator, build_network, ops, precision
+from glean_ext.networks import StyleGAN2Discriminator, build_network, conv2d_gradfix, ops, precision, winograd
 from glean_ext.networks.conv2d_gradfix import convolution
 
 ADAM = {"optimizer": {"type": "Adam", "lr": 1e-3, "betas": (0.9, 0.99), "fused": True}}
@@ -66,36 +66,57 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("trainable", [False, True], ids=["frozen", "weight gradient apart"])
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding", "groups", "transposed"), SHAPES)
-def test_convolution_is_pytorchs(monkeypatch, side, kernel, stride, padding, groups, transposed, trainable):
-    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
-    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix.LARGE_IMAGE", 1)
+def test_frozen_convolution_is_pytorchs(side, kernel, stride, padding, groups, transposed):
     torch.manual_seed(0)
-    shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel), (4,)
-    x, weight, bias = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-    if trainable:
-        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-        inputs, fixed = [x, weight, bias], []
-    else:
-        bias = None
-        inputs, fixed = [x], [weight, None]
-    for tensor in inputs:
-        tensor.requires_grad_()
+    shapes = (2, 4, *side), (4, 4 // groups, kernel, kernel)
+    x, weight = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    x.requires_grad_()
 
-    def ours(*inputs: Tensor) -> Tensor:
-        return convolution(*inputs, *fixed, stride, padding, groups, transposed, 0.5)
+    def ours(x: Tensor) -> Tensor:
+        return convolution(x, weight, None, stride, padding, groups, transposed, 0.5)
 
-    y = ours(*inputs)
+    y = ours(x)
     assert "_Convolution" in type(y.grad_fn).__name__
     function = F.conv_transpose2d if transposed else F.conv2d
-    expected = function(x, 0.5 * weight, bias, stride=stride, padding=padding, groups=groups)
+    expected = function(x, 0.5 * weight, stride=stride, padding=padding, groups=groups)
     torch.testing.assert_close(y, expected, rtol=0, atol=0)
     direction = torch.randn_like(y)
-    for grad, right in zip(*(torch.autograd.grad(out, inputs, direction) for out in (y, expected)), strict=True):
-        torch.testing.assert_close(grad, right, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(ours, inputs)
-    assert torch.autograd.gradgradcheck(lambda *inputs: ours(*inputs).square(), inputs)
+    found, right = (torch.autograd.grad(out, x, direction) for out in (y, expected))
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(ours, x)
+    assert torch.autograd.gradgradcheck(lambda x: ours(x).square(), x)
+
+
+@pytest.mark.parametrize(("side", "stride"), [((12, 8), 1), ((13, 9), 2), ((12, 8), 2)])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_large_convolutions_by_matrix_products_are_pytorchs(monkeypatch, trainable, side, stride):
+    """Values, first and second derivatives; computed in several parts."""
+    monkeypatch.setattr(conv2d_gradfix, "MIN_PIXELS", 1)
+    monkeypatch.setattr(conv2d_gradfix, "_min_channels", lambda: 64)
+    monkeypatch.setattr(winograd, "TILES_AT_ONCE", 8)
+    monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 36 * 64 * 30)
+    torch.manual_seed(0)
+    padding = 2 - stride
+    x, weight, bias = torch.randn(2, 64, *side), torch.randn(80, 64, 3, 3) / 24, torch.randn(80)
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    inputs = [x.requires_grad_(), *(t.requires_grad_(trainable) for t in (weight, bias) if trainable)]
+    y = convolution(x, weight, bias, stride, padding, scale=0.5)
+    assert "_Convolution" in type(y.grad_fn).__name__
+    exact = F.conv2d(x.double(), 0.5 * weight.double(), bias.double(), stride, padding)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+    def derivatives(y: Tensor, order: int) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(y.pow(3).sum() / y.numel(), inputs, create_graph=order == 2)
+        return first if order == 1 else torch.autograd.grad(first[0].square().sum(), inputs, allow_unused=True)
+
+    for order in 1, 2:
+        y = convolution(x, weight, bias, stride, padding, scale=0.5)
+        exact = F.conv2d(x.double(), 0.5 * weight.double(), bias.double(), stride, padding)
+        for found, right in zip(derivatives(y, order), derivatives(exact, order), strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5 * right.abs().max().item())
+            assert order == 2 or found.ndim == 1 or found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -124,21 +145,29 @@ def test_depthwise_filters_on_a_gpu_get_channels_first_memory(monkeypatch, dtype
         torch.testing.assert_close(found, expected)
 
 
-def test_weight_gradient_is_apart_only_where_it_pays(monkeypatch):
-    weight = torch.randn(4, 4, 3, 3, requires_grad=True)
-    plain = torch.randn(2, 4, 6, 6)
-    last = plain.contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix.LARGE_IMAGE", 4 * 6 * 6)
+def test_matrix_products_are_only_used_where_they_pay(monkeypatch):
+    monkeypatch.setattr(conv2d_gradfix, "MIN_PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(conv2d_gradfix, "_min_channels", lambda: 64)
+    used: list[Tensor] = []
+    monkeypatch.setattr(conv2d_gradfix, "convolution_3x3", lambda x, *rest: used.append(x) or x)
+    weight = torch.randn(64, 64, 3, 3)
 
-    def apart(x: Tensor) -> bool:
-        return "_Convolution" in type(convolution(x, weight).grad_fn).__name__
+    def uses(x: Tensor, weight: Tensor = weight, **settings: int) -> bool:
+        used.clear()
+        convolution(x, weight, **{"padding": 1, **settings})
+        return bool(used)
 
-    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: True)
-    assert apart(last) and not apart(plain) and not apart(last[:, :, 1:])
+    first = torch.randn(2, 64, 8, 8)
+    x = first.contiguous(memory_format=torch.channels_last)
+    assert uses(x)
+    for other in first, x[:1], x[:, :, :6], x.double(), x.repeat(1, 1, 3, 1)[:, :, :10]:
+        assert not uses(other, weight.to(other.dtype))
+    assert not uses(x, weight[:32]) and not uses(x, weight[:, :, :1, :1], padding=0)
+    assert not uses(x, stride=2) and not uses(x, padding=0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not apart(last)
-    monkeypatch.setattr("glean_ext.networks.conv2d_gradfix._no_avx512", lambda: False)
-    assert not apart(last)
+        assert not uses(x)
+    with torch.no_grad():  # inference and exports compute as before
+        assert not uses(x)
 
 
 def test_frozen_convolution_keeps_its_weight_only():
@@ -396,7 +425,7 @@ def test_no_gradient_that_nobody_uses(kind, dtype):
         wrapper.step = noted
     subject.run()
     assert len(generator.grad_enabled) == 1  # the discriminator's step takes the same images
-    assert vgg.grad_enabled == [True, False] and vgg.input_needs_grad == [True, False]  # output, ground truth
+    assert vgg.input_needs_grad == [True, False]  # output, ground truth
     assert discriminator.input_needs_grad == [True, False, False]  # for the generator, ground truth, output
     assert graded["generator"] == [parameter.requires_grad for parameter in restorer.generator.parameters()]
     assert all(graded["discriminator"])
