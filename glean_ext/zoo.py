@@ -178,7 +178,7 @@ CARDS = (
         "a demonstration: colours for gray cartoon faces; not for photographs",
         "839fe00a8679f63c1324d720704aa3543a9cf076c7cd8ed558e03c90321db12d",
         6,
-        "8x8 or more; it stays",
+        "8x8 or more, unchanged",
     ),
     _published_bank(
         "stylegan2_ffhq_1024",

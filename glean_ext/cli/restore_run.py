@@ -50,10 +50,10 @@ def run(options: RestoreOptions) -> None:
 
 
 def download_line(options: RestoreOptions) -> str:
-    """What is downloaded before a model of the zoo can run; empty where nothing is."""
+    """What is downloaded before a model of the zoo can run; empty where nothing is, or nodes of a cluster do so."""
     weights = options.model.checkpoint or ""
     card = card_of(weights)
-    if card is None or not options.model.is_missing:
+    if card is None or not options.model.is_missing or options.cluster is not None:
         return ""
     what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
     return (

@@ -82,6 +82,7 @@ def test_what_is_downloaded_is_said_once(face, monkeypatch):
         f"{DEFAULT} finds the faces of photographs and restores them; downloading its weights, 697 MB or more "
         f"({card.licence}), to {path}"
     )
+    assert download_line(parse(["face.png", "-o", "out.png", "--cluster", "auto"])) == ""  # its nodes download
     path.parent.mkdir(parents=True)
     path.touch()
     assert download_line(parse(["face.png", "-o", "out.png"])) == ""

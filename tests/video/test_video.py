@@ -199,7 +199,8 @@ def test_rate_and_time_stamps(run, tmp_path, name, rate):
     assert shown.times == [number / rate for number in range(50)]
     if name == "out.mkv":  # has milliseconds
         assert content.times == [Fraction(int(1000 * time + Fraction(1, 2)), 1000) for time in shown.times]
-        assert abs(content.rate - rate) < 0.001
+        # PyAV before 18, the last for Python 3.10, writes no nominal rate; the time stamps are exact all the same.
+        assert abs(content.rate - rate) < (0.001 if int(av.__version__.split(".")[0]) >= 18 else 0.5)
     else:
         assert (content.times, content.rate, content.end) == (shown.times, rate, shown.end)
 

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -112,6 +113,11 @@ def test_slow_clients_that_read_get_everything(site_with, monkeypatch):
     assert got >= LARGE
 
 
+@pytest.mark.xfail(
+    tuple(map(int, version("starlette").split(".")[:2])) < (1, 10),
+    reason="before, as for Python 3.10, it reads a file to its end for a client that is gone, which counts meanwhile",
+    strict=False,
+)
 def test_new_clients_take_the_places_of_stalled_ones(site_with, monkeypatch):
     monkeypatch.setattr("glean_ext.web.server.CONNECTIONS", 6)
     site = site_with()
