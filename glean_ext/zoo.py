@@ -267,6 +267,20 @@ def find_model(name: str) -> ModelCard:
     raise InputError(f"no model is called {name!r}.", "model", f"{hint}{{model=list}} shows all of them.")
 
 
+def find_restorer(name: str) -> ModelCard:
+    """The card of a model that restores images, by its name or by an alias.
+
+    Raises:
+        InputError: No model has that name, or it is a bank.
+    """
+    card = find_model(name)
+    if card.kind != "restorer":
+        raise InputError(
+            f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
+        )
+    return card
+
+
 def card_of(weights: str | os.PathLike) -> ModelCard | None:
     """The card of the model whose file of weights this is, by its name; None for other files.
 

@@ -249,6 +249,8 @@ MISTAKES = {
     "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
     "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
     "web --model a=demo_glean_x8,no.pth": "no.pth: there is no such file.",
+    "web --model glean_x8_cut": "no model is called 'glean_x8_cut'. Did you mean glean_x8_cat",
+    "web --model glean_x8_cat": f"{find_model('glean_x8_cat').weights} could not be downloaded (",
     "web --port 70000": "--port 70000: ports go from 0 to 65535.",
 }
 
