@@ -9,17 +9,35 @@ A repository holds ``model.safetensors``, ``config.json`` with the network's arg
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
-from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.utils import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from glean_ext.checkpoints import load_network_weights
 from glean_ext.errors import InputError, first_line
-from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2
+from glean_ext.networks import (
+    GLEANBigGAN,
+    GLEANColorization,
+    GLEANDiffusion,
+    GLEANStyleGANv2,
+    LightGLEANStyleGANv2,
+)
 from glean_ext.utils.files import expand_home
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ACCESS = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # what the mixin says of a download
+OURS = "Name a repository or folder that save_pretrained or push_to_hub wrote."
 CARD = """\
 ---
 {{ card_data }}
@@ -40,6 +58,49 @@ Trained on: {{ training_data | default("say what images, their licence, and how 
 """
 
 
+@contextmanager
+def _one_line(repository: str | Path) -> Iterator[None]:
+    """Raise what the hub and its client say as InputError."""
+    try:
+        yield
+    except RepositoryNotFoundError as error:  # or it is private, or gated
+        raise InputError(
+            f"{repository}: the hub shows no such repository. Correct the name; if it is not public, log in as one who "
+            "may see it (hf auth login)."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{repository}: the hub does not answer, and the files are not in its cache. Check the connection."
+        ) from error
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"{repository}: the hub refuses ({first_line(error)}). Log in (hf auth login), or try it later."
+        ) from error
+    except HFValidationError as error:
+        raise InputError(f"{repository} is neither a folder nor the name of a repository. {OURS}") from error
+    except JSONDecodeError as error:
+        raise InputError(f"{repository}: {CONFIG} is no JSON ({first_line(error)}). {OURS}") from error
+
+
+def _file(place: str, name: str, access: Mapping[str, Any]) -> Path:
+    """A file of a folder or of a repository.
+
+    Raises:
+        InputError: It has no such file.
+    """
+    path = Path(place, name)
+    if path.is_file():
+        return path
+    try:
+        if not Path(place).is_dir():
+            return Path(hf_hub_download(place, name, **access))
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        pass
+    raise InputError(f"{place} has no {name}. {OURS}")
+
+
 class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's own keywords
     PyTorchModelHubMixin, library_name="glean-ext", tags=["super-resolution"], model_card_template=CARD
 ):
@@ -50,10 +111,15 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **arguments: Any) -> Any:
-        return super().from_pretrained(expand_home(pretrained_model_name_or_path), **arguments)
+        with _one_line(pretrained_model_name_or_path):
+            return super().from_pretrained(expand_home(pretrained_model_name_or_path), **arguments)
 
     def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
         return super().save_pretrained(expand_home(save_directory), **arguments)
+
+    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+        with _one_line(repo_id):
+            return super().push_to_hub(repo_id, **arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         arguments = self._hub_mixin_config
@@ -62,35 +128,48 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
         super()._save_pretrained(save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> Any:
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **arguments: Any
+    ) -> Any:
+        access = {name: arguments.pop(name) for name in ACCESS}
         if "in_size" not in arguments:
-            raise InputError(
-                f"{model_id} has no config.json with the arguments of {cls.__name__}. Name a repository or folder that "
-                "save_pretrained or push_to_hub wrote."
-            )
+            _file(model_id, CONFIG, access)  # says why, where it cannot be had
+            raise InputError(f"{model_id}: {CONFIG} has no arguments of {cls.__name__}. {OURS}")
         try:
-            return super()._from_pretrained(model_id=model_id, **arguments)
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-            reason = first_line(error)
-            raise InputError(
-                f"{model_id}: model.safetensors cannot be had ({reason}). Check the repository."
-            ) from error
-
-    @classmethod
-    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
-        load_network_weights(model, model_file)
-        return model.to(map_location)
-
-    _load_as_pickle = _load_as_safetensor  # the same reader takes both, and runs no code of a file
+            network = cls(**arguments)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{model_id}: {cls.__name__} refuses the arguments ({first_line(error)}).") from error
+        load_network_weights(network, _file(model_id, WEIGHTS, access))  # type: ignore[arg-type]
+        return network.to(map_location).eval()  # type: ignore[attr-defined]
 
 
 class HubGLEAN(_HubNetwork, GLEANStyleGANv2):
     """GLEAN with ``from_pretrained(repository or folder)``, ``save_pretrained(folder)``, ``push_to_hub(repository)``.
 
     Raises:
-        InputError: By ``from_pretrained``: a repository without the files of such a network.
+        InputError: By ``from_pretrained``: a repository without the files of such a network, or one that cannot be
+            had; by ``push_to_hub``: one that this user cannot write to.
     """
 
 
 class HubLightGLEAN(_HubNetwork, LightGLEANStyleGANv2):
     """LightGLEAN with the methods of :class:`HubGLEAN`."""
+
+
+class HubGLEANBigGAN(_HubNetwork, GLEANBigGAN):
+    """GLEAN for many classes, with the methods of :class:`HubGLEAN`."""
+
+
+class HubGLEANColorization(_HubNetwork, GLEANColorization):
+    """The colorizer, with the methods of :class:`HubGLEAN`."""
+
+
+class HubGLEANDiffusion(_HubNetwork, GLEANDiffusion):
+    """GLEAN with a diffusion bank, and the methods of :class:`HubGLEAN`."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        assert isinstance(self._hub_mixin_config, dict)
+        self._hub_mixin_config["pipeline"] = self.generator.configs  # in place of a folder of this machine
+        super()._save_pretrained(save_directory)

@@ -178,7 +178,7 @@ CARDS = (
         "a demonstration: colours for gray cartoon faces; not for photographs",
         "839fe00a8679f63c1324d720704aa3543a9cf076c7cd8ed558e03c90321db12d",
         6,
-        "8x8 or more; it stays",
+        "8x8 or more, unchanged",
     ),
     _published_bank(
         "stylegan2_ffhq_1024",
@@ -265,6 +265,20 @@ def find_model(name: str) -> ModelCard:
         return _BY_NAME[name]
     hint = did_you_mean(name, _BY_NAME, most=3, cutoff=0.5)
     raise InputError(f"no model is called {name!r}.", "model", f"{hint}{{model=list}} shows all of them.")
+
+
+def find_restorer(name: str) -> ModelCard:
+    """The card of a model that restores images, by its name or by an alias.
+
+    Raises:
+        InputError: No model has that name, or it is a bank.
+    """
+    card = find_model(name)
+    if card.kind != "restorer":
+        raise InputError(
+            f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
+        )
+    return card
 
 
 def card_of(weights: str | os.PathLike) -> ModelCard | None:

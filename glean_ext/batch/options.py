@@ -28,7 +28,7 @@ from glean_ext.utils.image_writer import OUTPUT_FORMATS
 from glean_ext.utils.shard import Shard
 from glean_ext.utils.weight_files import local_path, require_weights
 from glean_ext.workers import AUTO
-from glean_ext.zoo import find_model
+from glean_ext.zoo import find_restorer
 
 ALPHAS = ("upsample", "restore")
 # Options of photographs in which faces are found
@@ -72,11 +72,7 @@ class ModelSource:
         Raises:
             InputError: No model has that name, or it is a bank.
         """
-        card = find_model(name)
-        if card.kind != "restorer":
-            raise InputError(
-                f"{name} is {card.purpose}: it restores no images.", "model", "{model=list} shows those that do."
-            )
+        card = find_restorer(name)
         return cls(card.config, card.weights)
 
     def check(

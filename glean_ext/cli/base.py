@@ -44,6 +44,7 @@ EXTRAS = {  # package -> the extra that brings it
 CHATTY = "PIL|albumentations|controlnet_aux|diffusers|mmagic|mmcv|mmengine|timm|transformers"
 DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 OPENCV = "cv2"
+UNIX = ("fcntl", "resource")  # modules that Python does not have on Windows
 LIBRARY = re.compile(r"lib[\w.+-]+: cannot open shared object file")
 ONE_BY_ONE = {"references": "reference"}  # options that name one of several
 MAY_BE_EMPTY = ("--suffix",)  # options whose value may be
@@ -189,6 +190,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
                 f"OpenCV does not work here ({first_line(error)}). Install what it needs, on Debian and Ubuntu by "
                 "apt-get install libgl1 libglib2.0-0"
             )
+        if error.name in UNIX:
+            fail("This needs Linux or macOS. On Windows run it in its subsystem for Linux (WSL).")
         package = package_at_fault(error)
         if package is None:
             raise

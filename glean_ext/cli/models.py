@@ -57,6 +57,25 @@ def show_model(name: str) -> None:
         console.print(f"{key:11}  {value}")
 
 
+def download_line(weights: str, purpose: str = "") -> str:
+    """What is downloaded before a model of the zoo can run; empty where nothing is.
+
+    Args:
+        weights: Its URL.
+        purpose: What is going to be done with it.
+    """
+    from glean_ext.utils.downloads import cache_folder, cached_name
+    from glean_ext.zoo import card_of
+
+    card = card_of(weights)
+    if card is None or where(weights) != "not downloaded":
+        return ""
+    return (
+        f"{card.name} {purpose or f'restores {card.purpose}'}; downloading its weights, {card.megabytes} MB or more "
+        f"({card.licence}), to {cache_folder() / cached_name(weights)}"
+    )
+
+
 def where(weights: str) -> str:
     """``'shipped'``, ``'downloaded'`` or ``'not downloaded'``."""
     from glean_ext.utils.downloads import cache_folder, cached_name, is_url

@@ -10,13 +10,12 @@ from glean_ext.batch.options import RestoreOptions
 from glean_ext.batch.output_plan import Job, Plan
 from glean_ext.batch.run import RunCallbacks, RunPlan, RunReport, plan_run, restore_files
 from glean_ext.cli.base import as_option
+from glean_ext.cli.models import download_line
 from glean_ext.cli.plain_console import PlainConsole
 from glean_ext.errors import InputError, Notice
-from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.utils.image_io import opened, pixel_limit
 from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.progress import ProgressBar
-from glean_ext.zoo import card_of
 
 if TYPE_CHECKING:  # PyAV, which images do not need
     from glean_ext.batch.video_stages import RestoredVideo
@@ -41,7 +40,7 @@ def run(options: RestoreOptions) -> None:
     if not plan.jobs:
         console.show(f"all {plan.skipped} outputs exist; there is nothing to do")
         return
-    if line := download_line(options):
+    if line := model_line(options):
         console.show(line)
     alone = plan.outputs.alone
     with ProgressBar(console, transient=alone, disable=alone and not console.is_terminal) as bar:
@@ -49,17 +48,12 @@ def run(options: RestoreOptions) -> None:
     summarize(console, plan, report)
 
 
-def download_line(options: RestoreOptions) -> str:
-    """What is downloaded before a model of the zoo can run; empty where nothing is."""
-    weights = options.model.checkpoint or ""
-    card = card_of(weights)
-    if card is None or not options.model.is_missing:
+def model_line(options: RestoreOptions) -> str:
+    """What is downloaded before a model of the zoo can run; empty where nothing is, or nodes of a cluster do so."""
+    if options.cluster is not None:
         return ""
-    what = "finds the faces of photographs and restores them" if options.photo else f"restores {card.purpose}"
-    return (
-        f"{card.name} {what}; downloading its weights, {card.megabytes} MB or more ({card.licence}), to "
-        f"{cache_folder() / cached_name(weights)}"
-    )
+    purpose = "finds the faces of photographs and restores them" if options.photo else ""
+    return download_line(options.model.checkpoint or "", purpose)
 
 
 def left_out(plan: Plan) -> list[str]:

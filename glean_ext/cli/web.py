@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model",
         action="append",
         default=[],
-        metavar="NAME=CONFIG,CHECKPOINT",
-        help="offer this model, too; the first one given is the default",
+        metavar="MODEL",
+        help="offer it, too: a name of glean models, or NAME=CONFIG,CHECKPOINT; the first one given is the default",
     )
     parser.add_argument(
         "--device", type=cli.device_name, help="cpu, cuda, cuda:1 ... (default: the GPU when there is one)"
@@ -29,12 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from glean_ext.cli.early_checks import require_model, require_packages
+    from glean_ext.cli.models import download_line
     from glean_ext.web.model_specs import offered
 
     specs = offered(args.model)
     for spec in specs:
         require_model(spec.config, spec.checkpoint)
     require_packages("fastapi", "uvicorn")
+    for spec in specs:
+        if line := download_line(spec.checkpoint):
+            print(line, flush=True)
 
     from glean_ext.web.server import serve
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glean_ext.errors import InputError
 from glean_ext.utils.files import expand_home
-from glean_ext.zoo import CARTOONS
+from glean_ext.zoo import CARTOONS, find_restorer
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,23 @@ SHIPPED = (
 
 
 def parse_model(argument: str) -> ModelSpec:
-    """The model of ``NAME=CONFIG,CHECKPOINT``.
+    """The model of ``NAME=CONFIG,CHECKPOINT``, or of a name of the zoo.
 
     Raises:
-        InputError: The argument has another form, or an unknown home folder.
+        InputError: The argument has another form, or an unknown home folder; no model has that name, or it is a bank.
     """
+    if not set(argument) & set("=,"):
+        card = find_restorer(argument)
+        about = CARTOONS if card.demo else f"For {card.purpose}."
+        return ModelSpec(card.name, card.config, card.weights, about)
     name, equals, paths = argument.partition("=")
     config, comma, checkpoint = paths.partition(",")
     parts = [part.strip() for part in (name, config, checkpoint)]
     if not (equals and comma and all(parts)):
         raise InputError(
-            f"{{model}} {argument}: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.",
-            parameter="model",
+            f"{{model}} {argument}: it must be the name of a model, or read NAME=CONFIG,CHECKPOINT, say "
+            "Faces=configs/a.py,a.pth.",
+            "model",
         )
     return ModelSpec(parts[0], *map(expand_home, parts[1:]))
 

@@ -46,9 +46,16 @@ class RestoreImage(_Restoring):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("GLEAN_MODEL",), "image": ("IMAGE",)}}
+        return {
+            "required": {"model": ("GLEAN_MODEL",), "image": ("IMAGE",)},
+            "optional": {"references": ("IMAGE",)},
+        }
 
-    def restore(self, model: glean_ext.ImageRestorer, image: Tensor) -> tuple[Tensor]:
+    def restore(
+        self, model: glean_ext.ImageRestorer, image: Tensor, references: Tensor | None = None
+    ) -> tuple[Tensor]:
+        if references is not None:
+            model = glean_ext.ImageRestorer(model.network, references=_to_arrays(references))
         return (_to_images(model.restore_batch(_to_arrays(image))),)
 
 
@@ -63,11 +70,20 @@ class RestoreFaces(_Restoring):
                 "image": ("IMAGE",),
                 "outscale": ("FLOAT", {"default": 2.0, "min": 0.1, "max": 16.0, "step": 0.1}),
                 "fidelity": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05}),
-            }
+            },
+            "optional": {"references": ("IMAGE",)},
         }
 
-    def restore(self, model: glean_ext.ImageRestorer, image: Tensor, outscale: float, fidelity: float) -> tuple[Tensor]:
-        photographs = glean_ext.PhotoRestorer(model, outscale, fidelity=fidelity)
+    def restore(
+        self,
+        model: glean_ext.ImageRestorer,
+        image: Tensor,
+        outscale: float,
+        fidelity: float,
+        references: Tensor | None = None,
+    ) -> tuple[Tensor]:
+        others = [] if references is None else _to_arrays(references)
+        photographs = glean_ext.PhotoRestorer(model, outscale, fidelity=fidelity, references=others)
         return (_to_images(photographs.restore(pixels).image for pixels in _to_arrays(image)),)
 
 

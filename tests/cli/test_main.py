@@ -17,7 +17,7 @@ from PIL import Image
 import glean_ext
 from glean_ext import cli
 from glean_ext.cli import base
-from glean_ext.cli.main import COMMANDS
+from glean_ext.cli.main import COMMANDS, main
 from glean_ext.cli.train import print_report
 from glean_ext.utils import hardware
 from glean_ext.utils.downloads import cache_folder, cached_name
@@ -164,6 +164,21 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, missing, a
     assert missing.replace("_", "-") in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["web", "--port", "0"], ["prepare-data", ".", "out", "--size", "8"]])
+def test_what_windows_lacks_is_one_line(tmp_path, monkeypatch, capsys, arguments):
+    """Images are restored there without it."""
+    for name in "glean_ext.web.server", "glean_ext.data_preparation.record_log", "glean_ext.data_preparation.prepare":
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: main(arguments))
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: This needs Linux or macOS. On Windows run it in its subsystem for Linux (WSL).\n"
+    )
+
+
 SHARDS = """_base_ = ['{config}']
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='SRShardDataset', shards='no-{{0..3}}.tar', scale=8, pipeline=_base_.train_pipeline))
@@ -234,6 +249,8 @@ MISTAKES = {
     "restore face.png -o out.png": f"{find_model(DEFAULT).weights} could not be downloaded (",
     "web --device gpu": "argument --device: 'gpu' is no device; give cpu, cuda,",
     "web --model a=demo_glean_x8,no.pth": "no.pth: there is no such file.",
+    "web --model glean_x8_cut": "no model is called 'glean_x8_cut'. Did you mean glean_x8_cat",
+    "web --model glean_x8_cat": f"{find_model('glean_x8_cat').weights} could not be downloaded (",
     "web --port 70000": "--port 70000: ports go from 0 to 65535.",
 }
 

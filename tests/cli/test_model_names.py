@@ -13,7 +13,7 @@ from PIL import Image
 import glean_ext
 from glean_ext.cli.restore import main
 from glean_ext.cli.restore_options import parse
-from glean_ext.cli.restore_run import download_line
+from glean_ext.cli.restore_run import model_line
 from glean_ext.errors import InputError
 from glean_ext.utils.downloads import cache_folder, cached_name
 from glean_ext.zoo import DEFAULT, find_model
@@ -77,15 +77,16 @@ def test_what_is_downloaded_is_said_once(face, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(face.parent / "cache"))
     card = find_model(DEFAULT)
     path = cache_folder() / cached_name(card.weights)
-    line = download_line(parse(["face.png", "-o", "out.png"]))
+    line = model_line(parse(["face.png", "-o", "out.png"]))
     assert line == (
         f"{DEFAULT} finds the faces of photographs and restores them; downloading its weights, 697 MB or more "
         f"({card.licence}), to {path}"
     )
+    assert model_line(parse(["face.png", "-o", "out.png", "--cluster", "auto"])) == ""  # its nodes download
     path.parent.mkdir(parents=True)
     path.touch()
-    assert download_line(parse(["face.png", "-o", "out.png"])) == ""
-    assert download_line(parse(["--model", "demo_glean_x8", "face.png", "-o", "out.png"])) == ""
+    assert model_line(parse(["face.png", "-o", "out.png"])) == ""
+    assert model_line(parse(["--model", "demo_glean_x8", "face.png", "-o", "out.png"])) == ""
 
 
 def test_the_python_door(face):

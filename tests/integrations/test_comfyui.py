@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support.references import noise, save_network
 
 import glean_ext
 
-FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui_glean"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "integrations" / "comfyui_glean"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,11 @@ def run(node, **inputs):
     return outputs[0]
 
 
+def as_batch(*images: np.ndarray) -> torch.Tensor:
+    """(h, w, 3) uint8 each -> (N, h, w, 3) in [0, 1], as ComfyUI has images."""
+    return torch.from_numpy(np.stack(images) / 255).float()
+
+
 def test_models_are_offered_by_name(nodes):
     (names,) = nodes["LoadGLEAN"].INPUT_TYPES()["required"]["model"]
     assert names == glean_ext.list_models()
@@ -55,6 +63,31 @@ def test_photographs_keep_their_range(nodes, model):
     enlarged = run(nodes["RestoreFacesWithGLEAN"], model=model, image=ramp, outscale=2.0, fidelity=0.0)
     assert enlarged.shape == (1, 128, 192, 3)  # no face in it: enlarged only
     assert 0 <= enlarged.min() < 0.01 and 0.99 < enlarged.max() <= 1
+
+
+def test_references(nodes, tmp_path):
+    save_network(tmp_path)
+    model = run(
+        nodes["LoadGLEAN"],
+        model="demo_glean_x8",
+        config=str(tmp_path / "net.py"),
+        checkpoint=str(tmp_path / "net.safetensors"),
+    )
+    others = [noise(seed=1), noise(seed=2)]
+    images, references = as_batch(noise(8)), as_batch(*others)
+    restored = run(nodes["RestoreWithGLEAN"], model=model, image=images, references=references)
+    pixels = (images[0] * 65535).round().numpy().astype(np.uint16)
+    expected = model.with_references(others).restore(pixels)
+    assert np.array_equal((restored[0] * 65535).round().numpy().astype(np.uint16), expected)
+    assert not torch.equal(restored, run(nodes["RestoreWithGLEAN"], model=model, image=images)), "the model keeps none"
+
+    portrait = np.asarray(Image.open(ROOT / "glean_ext/web/static/examples/astronaut.jpg"))
+    photo = {"model": model, "image": as_batch(portrait), "outscale": 1.0, "fidelity": 0.0}
+    plain = run(nodes["RestoreFacesWithGLEAN"], **photo)
+    seen = run(nodes["RestoreFacesWithGLEAN"], **photo, references=as_batch(portrait[:, ::-1]))
+    assert (seen - plain).abs().max() > 5 / 255
+    with pytest.raises(glean_ext.InputError, match="no face was found in this reference"):
+        run(nodes["RestoreFacesWithGLEAN"], **photo, references=references)
 
 
 def test_a_config_with_weights(nodes):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from glean_ext.errors import InputError
-from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2
+from glean_ext.networks import GLEANColorization, GLEANStyleGANv2, LightGLEANStyleGANv2
 
 spandrel = pytest.importorskip("spandrel")
 sys.path.insert(0, str(Path(__file__).parents[2] / "integrations" / "spandrel_glean"))
@@ -30,6 +30,10 @@ NETWORKS = {
     "LightGLEAN, width falling": lambda: LightGLEANStyleGANv2(
         32, 128, decoder_channels=6, **SMALL, channel_multiplier=0.0625
     ),
+    "GLEAN with all options": lambda: GLEANStyleGANv2(
+        8, 32, **SMALL, **NARROW, fidelity_gate=True, pyramid=True, references=True
+    ),
+    "LightGLEAN with the gate": lambda: LightGLEANStyleGANv2(8, 32, **SMALL, **NARROW, fidelity_gate=True),
     "LightGLEAN of wide layers": lambda: LightGLEANStyleGANv2(16, 128, decoder_channels=6, **SMALL, **WIDE_AT_64),
 }
 
@@ -90,6 +94,18 @@ def test_it_computes_in_fp32(loader):
 def test_other_networks_stay_other_networks(loader):
     with pytest.raises(spandrel.UnsupportedModelError):
         loader.load_from_state_dict({"style_codes": torch.zeros(2, 2), "encoder.0.weight": torch.zeros(2)})
+
+
+@pytest.mark.parametrize(
+    ("variant", "key"),
+    [
+        (lambda: GLEANColorization(32, 32, 8, **SMALL, **NARROW), "variation"),
+        (lambda: GLEANStyleGANv2(8, 32, **SMALL, **NARROW, inject_at=(4,)), "fusion_out.1.bias"),
+    ],
+)
+def test_variants_that_only_a_config_describes_are_refused(loader, variant, key):
+    with pytest.raises(InputError, match=rf"variant of GLEAN that only its config describes \({key}.*glean restore"):
+        loader.load_from_state_dict(variant().state_dict())
 
 
 def test_widths_of_no_stylegan2(loader):

@@ -21,14 +21,22 @@ from glean_ext.errors import InputError
 from glean_ext.web.model_specs import SHIPPED, ModelSpec, offered, parse_model
 from glean_ext.web.request_guard import allowed_names, is_loopback
 from glean_ext.web.server import address, end_cleanly_on_signals, listen, max_connections, results_folder, write_line
+from glean_ext.zoo import find_model
 
 
 def test_models_to_offer():
     spec = parse_model(" Faces = configs/a.py , https://host/a.pth?x=1 ")
     assert spec == ModelSpec("Faces", "configs/a.py", "https://host/a.pth?x=1")
     assert offered(["Faces=a.py,a.pth"]) == [ModelSpec("Faces", "a.py", "a.pth"), *SHIPPED]
-    for bad in ("Faces", "Faces=a.py", "=a.py,a.pth", "Faces=,a.pth", "Faces=a.py,"):
-        with pytest.raises(InputError, match=rf"^model {bad}: it must read NAME=CONFIG,CHECKPOINT, say"):
+    card = find_model("glean_x8_cat")
+    cats = ModelSpec(card.name, card.config, card.weights, "For small, clean photographs of cats.")
+    assert offered(["glean_x8_2xb8_cat"]) == [cats, *SHIPPED]
+    with pytest.raises(InputError, match="no model is called 'glean_x8_cut'"):
+        parse_model("glean_x8_cut")
+    with pytest.raises(InputError, match="it restores no images"):
+        parse_model("demo_bank")
+    for bad in ("Faces=a.py", "=a.py,a.pth", "Faces=,a.pth", "Faces=a.py,"):
+        with pytest.raises(InputError, match=rf"^model {bad}: it must be the name of a model, or read NAME=CONFIG"):
             parse_model(bad)
     with pytest.raises(InputError, match=r"^model: the name Demo GLEAN is taken\. Give each model a name of its own"):
         offered(["Demo GLEAN=a.py,a.pth"])
@@ -99,10 +107,13 @@ def test_the_extra_is_asked_for(monkeypatch, capsys):
 
 
 def test_bad_arguments_are_reported():
-    process = tool("--model", "x")
+    process = tool("--model", "x=1")
     output, error = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, "")
-    assert error == "error: --model x: it must read NAME=CONFIG,CHECKPOINT, say Faces=configs/a.py,a.pth.\n"
+    assert error == (
+        "error: --model x=1: it must be the name of a model, or read NAME=CONFIG,CHECKPOINT, say "
+        "Faces=configs/a.py,a.pth.\n"
+    )
 
 
 # --- the environment ---

@@ -95,6 +95,7 @@ class DiffusionBank(nn.Module):
         num_codes: K, where the U-Net has cross-attention; otherwise one code is added to the embedding of the time.
 
     Attributes:
+        configs: Of the parts of the pipeline.
         spec: What a restorer has to know of it.
         side: Pixels: side of what the U-Net works on, images or latents.
 
@@ -106,7 +107,7 @@ class DiffusionBank(nn.Module):
         self, pipeline: str | os.PathLike | Mapping[str, Mapping], out_size: int, timestep: int, num_codes: int
     ):
         super().__init__()
-        configs = read_pipeline(pipeline)
+        self.configs = configs = read_pipeline(pipeline)
         self.folder = None if isinstance(pipeline, Mapping) else Path(pipeline)
         self.timestep = timestep
         self.unet = _build(configs["unet"])

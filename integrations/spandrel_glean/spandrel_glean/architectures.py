@@ -14,6 +14,7 @@ from glean_ext.errors import InputError
 from glean_ext.networks import GLEANStyleGANv2, LightGLEANStyleGANv2
 from glean_ext.networks.shapes import channels_by_resolution
 from glean_ext.size_requirements import MIN_INPUT
+from glean_ext.utils.messages import summarize_names
 
 NOISE = "generator.injected_noise_"
 GLEAN_KEYS = KeyCondition.has_all(
@@ -33,12 +34,13 @@ class GLEANArch(Architecture[GLEANStyleGANv2]):
 
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[GLEANStyleGANv2]:
         """Raises:
-        InputError: The widths are those of no StyleGAN2.
+        InputError: The widths are those of no StyleGAN2, or it is a variant that only its config describes.
         """
         state = _network(state_dict)
         pyramid = get_seq_len(state, "encoder")  # resolutions from in_size to 4, and the style codes
         arguments = _arguments(state, in_size=2**pyramid, trunk="encoder.0.0")
         arguments["num_mlps"] = sum(key.startswith("generator.style_mapping.") for key in state) // 2
+        arguments["references"] = "reference_features.sharpness" in state
         size = SizeRequirements(minimum=arguments["in_size"], square=True)
         network = GLEANStyleGANv2(**arguments)
         return _descriptor(self, network, state, arguments, size, ModelTiling.DISCOURAGED)
@@ -52,7 +54,7 @@ class LightGLEANArch(Architecture[LightGLEANStyleGANv2]):
 
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[LightGLEANStyleGANv2]:
         """Raises:
-        InputError: The widths are those of no StyleGAN2.
+        InputError: The widths are those of no StyleGAN2, or it is a variant that only its config describes.
         """
         state = _network(state_dict)
         arguments = _arguments(state, in_size=min(_noise_sides(state)) // 2, trunk="encoder.0")
@@ -86,6 +88,8 @@ def _arguments(state: Mapping[str, Tensor], in_size: int, trunk: str) -> dict[st
         "style_channels": modulation.shape[1],
         "channel_multiplier": multiplier,
         "max_channels": limit,
+        "fidelity_gate": "fidelity_gate.trained" in state,
+        "pyramid": "pyramid.0.weight" in state,
         "global_skip": "global_skip.gain" in state,
         "trunk": "residual" if f"{trunk}.body.0.conv1.weight" in state else "rrdb",
         "bank_init": "random",  # the weights follow
@@ -122,6 +126,11 @@ def _descriptor(
     size_requirements: SizeRequirements,
     tiling: ModelTiling,
 ) -> ImageModelDescriptor:
+    if others := sorted(network.state_dict().keys() ^ state.keys()):
+        raise InputError(
+            f"this is a variant of {architecture.name} that only its config describes ({summarize_names(others)}). Use "
+            "`glean restore`."
+        )
     return ImageModelDescriptor(
         network,
         state,
