@@ -51,9 +51,7 @@ class RestoreImage(_Restoring):
             "optional": {"references": ("IMAGE",)},
         }
 
-    def restore(
-        self, model: glean_ext.ImageRestorer, image: Tensor, references: Tensor | None = None
-    ) -> tuple[Tensor]:
+    def restore(self, model: glean_ext.ImageRestorer, image: Tensor, references: Tensor | None = None) -> tuple[Tensor]:
         if references is not None:
             model = glean_ext.ImageRestorer(model.network, references=_to_arrays(references))
         return (_to_images(model.restore_batch(_to_arrays(image))),)
