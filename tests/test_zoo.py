@@ -65,7 +65,7 @@ def test_a_card_describes_its_config(card):
     in_size, out_size = generator.in_size, generator.out_size
     assert sizes_of(generator) == (None if net.size_requirements.any_size else net.size_requirements)
     if net.size_requirements.any_size:
-        grows = f", {out_size // in_size} times larger" if out_size > in_size else "; it stays"
+        grows = f", {out_size // in_size} times larger" if out_size > in_size else ", unchanged"
         assert card.sizes == f"{MIN_INPUT}x{MIN_INPUT} or more{grows}"
     else:
         assert card.sizes == f"{in_size}x{in_size} -> {out_size}x{out_size}"

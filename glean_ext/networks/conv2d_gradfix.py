@@ -71,7 +71,12 @@ def convolution(
 
 
 def _by_products(x: Tensor, weight: Tensor, settings: _Settings) -> bool:
-    """Whether to train by matrix products: on a CPU, in fp32, with large images that are stored channels-last."""
+    """Whether to train by matrix products: on a CPU, in fp32, with large images that are stored channels-last.
+
+    Never in graphs that are compiled or exported: these would be bound to the sizes that are asked for here.
+    """
+    if torch.compiler.is_compiling():
+        return False
     fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
     return (
         x.device.type == "cpu"

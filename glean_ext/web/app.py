@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -229,7 +230,8 @@ def _serve_pictures(app: FastAPI, jobs: JobQueue, limits: Limits) -> None:
                 stored = path.with_suffix(f".{STORED}")
                 await to_thread.run_sync(convert, stored, path, job.order.name, limiter=converter)
                 await to_thread.run_sync(jobs.count_files, job)
-            status = path.stat()
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
         except FileNotFoundError:  # removed meanwhile
             raise HTTPException(404, GONE) from None
         # Sent in small parts as the client reads them, so that a slow client needs neither memory nor a thread.

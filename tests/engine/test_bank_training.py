@@ -209,7 +209,7 @@ def test_augmented_training_is_resumed_bit_for_bit(home, monkeypatch):
 
 
 def test_augmentation_is_for_banks(home):
-    cfg = load_config("config.py", ["model.discriminator.augment={}"])
+    cfg = load_config("config.py")
     cfg.model.discriminator.augment = {}
     cfg.work_dir = "work"
     with pytest.raises(InputError, match=r"model.discriminator.augment is for the training of banks. Remove it."):
