@@ -25,7 +25,9 @@ RUNNER_KEYS = {
     "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
 }  # fmt: skip
 
-DICT = re.compile(r"\bdict\(|(^|[\[(,])\s*\{")  # the beginning of a dict in the value of an option
+DICT = re.compile(
+    r"\bdict\(|(^|[\[(,])\s*\{\s*(\}\s*$|['\"][^'\"]*['\"]\s*:|\w+\s*:\s)"
+)  # the beginning of a dict in the value of an option
 
 
 def load_config(path: str | os.PathLike, cfg_options: Sequence[str] | None = None) -> Config:

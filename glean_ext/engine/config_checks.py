@@ -34,9 +34,12 @@ class Kind:
     whole: bool = True
     least: float = 1
     above: bool = False
+    infinite: bool = False  # inf is a value
 
     def accepts(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            return False
+        if math.isinf(value) and not self.infinite:
             return False
         if self.whole and value % 1:
             return False
@@ -54,6 +57,7 @@ COUNT_OR_ZERO = Kind(least=0)
 COUNT_OR_NEVER = Kind(least=-1)  # mmengine's -1
 WEIGHT = Kind(whole=False, least=0)
 POSITIVE = Kind(whole=False, least=0, above=True)
+LIMIT = Kind(whole=False, least=0, above=True, infinite=True)
 ANY = Kind(whole=False, least=-math.inf)
 
 # Settings and what they take; * is any name or position. None is always allowed: it means that something is not used.
@@ -87,10 +91,10 @@ NUMBERS = {
     "optim_wrapper.optimizer.lr": POSITIVE,
     "optim_wrapper.*.accumulative_counts": COUNT,
     "optim_wrapper.*.optimizer.lr": POSITIVE,
-    "optim_wrapper.clip_grad.max_norm": POSITIVE,
-    "optim_wrapper.clip_grad.clip_value": POSITIVE,
-    "optim_wrapper.*.clip_grad.max_norm": POSITIVE,
-    "optim_wrapper.*.clip_grad.clip_value": POSITIVE,
+    "optim_wrapper.clip_grad.max_norm": LIMIT,
+    "optim_wrapper.clip_grad.clip_value": LIMIT,
+    "optim_wrapper.*.clip_grad.max_norm": LIMIT,
+    "optim_wrapper.*.clip_grad.clip_value": LIMIT,
     "param_scheduler.T_max": COUNT,
     "param_scheduler.*.T_max": COUNT,
     "param_scheduler.*.*.T_max": COUNT,

@@ -195,13 +195,9 @@ class ImageRestorer:
 
     def with_tile_sizes(self, tile_sizes: TileSizes) -> ImageRestorer:
         """Another restorer of the same network, whose images are cut as ``tile_sizes`` says."""
-        return ImageRestorer(
-            self.network,
-            size_policy=self.size_policy,
-            notify=self.notify,
-            on_tile=self.on_tile,
-            tile_sizes=tile_sizes,
-        )
+        other = copy(self)
+        other.tile_sizes = tile_sizes
+        return other
 
     def with_references(self, references: Sequence[Array]) -> ImageRestorer:
         """Another restorer of the same network, with these references: (H, W, 3) uint8 RGB of :attr:`output_size`.

@@ -75,12 +75,11 @@ def _by_products(x: Tensor, weight: Tensor, settings: _Settings) -> bool:
 
     Never in graphs that are compiled or exported: these would be bound to the sizes that are asked for here.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
     fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
     return (
-        x.device.type == "cpu"
-        and fp32
+        fp32
         and (_by_winograd(x, settings) or settings[:-1] == (2, 0, 1, False))
         and weight.shape[2:] == (3, 3)
         and min(weight.shape[:2]) >= _min_channels()

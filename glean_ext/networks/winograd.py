@@ -36,12 +36,12 @@ class _Transforms(NamedTuple):
 def _transforms() -> _Transforms:
     def evaluate(terms: int) -> Tensor:  # of polynomials: (6, terms)
         powers = [[point**power for power in range(terms)] for point in POINTS]
-        return torch.tensor([*powers, [0] * (terms - 1) + [1]], dtype=torch.float64)
+        return torch.tensor([*powers, [0] * (terms - 1) + [1]], dtype=torch.float64, device="cpu")
 
     kernel, tile = evaluate(KERNEL), evaluate(TILE)
     # Pixel i of a tile is the sum of kernel[k] * window[i + k]; this determines the transform of the window.
     products = (tile[:, :, None] * kernel[:, None]).flatten(1).t()  # (4 3, 6)
-    wanted = torch.zeros(TILE, KERNEL, WINDOW, dtype=torch.float64)
+    wanted = torch.zeros(TILE, KERNEL, WINDOW, dtype=torch.float64, device="cpu")
     for i in range(TILE):
         wanted[i, range(KERNEL), range(i, i + KERNEL)] = 1
     window = torch.linalg.lstsq(products, wanted.flatten(0, 1)).solution  # (6, 6)
@@ -60,7 +60,7 @@ def convolution_3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         (N, O, H, W)
     """
     n, _, height, width = x.shape
-    y = torch.empty(n, len(weight), height, width, dtype=x.dtype, memory_format=torch.channels_last)
+    y = torch.empty(n, len(weight), height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     first = 0
     for kernels in weight.chunk(_parts(*weight.shape[:2])):
         outputs = slice(first, first := first + len(kernels))
