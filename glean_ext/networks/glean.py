@@ -225,9 +225,11 @@ class GLEANNetwork(nn.Module):
         """The decoder's image; without a decoder the bank's own: (N, 3, H, H)"""
         if self.decoder is None:
             return self.generator.image(bank_features, codes, label)
-        in_size = self.lq_padding.side
-        high_res = [x for res, x in bank_features.items() if res > in_size]
-        return decode(self, features[in_size], high_res, fidelity)
+        return decode(self, features[self.lq_padding.side], self._for_decoder(bank_features), fidelity)
+
+    def _for_decoder(self, bank_features: dict[int, Tensor]) -> list[Tensor]:
+        """The bank's features that the decoder gets: those of higher resolutions than the input's."""
+        return [x for res, x in bank_features.items() if res > self.lq_padding.side]
 
     def init_weights(self) -> None:
         """Fill the bank from ``init_cfg`` before training; mmengine's runner calls this.

@@ -108,15 +108,8 @@ class GLEANBigGAN(GLEANNetwork):
         if self.bank_scale is not None:
             self.bank_scale.copy_(1 / cast(BigGANGenerator, self.generator).deviations())
 
-    def _image(
-        self,
-        features: dict[int, Tensor],
-        bank_features: dict[int, Tensor],
-        codes: Tensor,
-        label: Tensor | None,
-        fidelity: Tensor | None = None,
-    ) -> Tensor:
-        if self.bank_scale is not None:
-            scaled = zip(bank_features.items(), self.bank_scale, strict=True)
-            bank_features = {res: x * scale for (res, x), scale in scaled}
-        return super()._image(features, bank_features, codes, label, fidelity)
+    def _for_decoder(self, bank_features: dict[int, Tensor]) -> list[Tensor]:
+        features = super()._for_decoder(bank_features)
+        if self.bank_scale is None:
+            return features
+        return [x * scale for x, scale in zip(features, self.bank_scale[-len(features) :], strict=True)]
