@@ -93,3 +93,15 @@ def test_a_config_that_cannot_be_used(config, text, message):
         load_config(config)
     assert str(caught.value).removeprefix(str(config)).strip().startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{}x4", "{:08d}.png", "{x:02d}", "{}.pth"])
+def test_a_template_is_a_text(template):
+    cfg = load_config("demo_glean_x8", [f"val_dataloader.dataset.filename_tmpl.img={template}"])
+    assert cfg.val_dataloader.dataset.filename_tmpl.img == template
+
+
+@pytest.mark.parametrize("value", ["{'a': 1}", "{'a':1}", "dict(a=1)", "{}", "[{'a': 1}]"])
+def test_a_dict_is_refused(value):
+    with pytest.raises(InputError, match="a value cannot be a dict"):
+        load_config("demo_glean_x8", [f"model.pixel_loss={value}"])

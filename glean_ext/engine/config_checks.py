@@ -263,10 +263,16 @@ def _check_clipping(cfg: Config) -> None:
             require_names(f"config: {name}", {key: value for key, value in given.items() if key != "type"}, known)
 
 
+def checkpoint_hook(cfg: Config) -> Mapping | None:
+    """The settings of the hook that saves checkpoints; None without one."""
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint")
+    return hook if isinstance(hook, Mapping) else None
+
+
 def _check_checkpoint_hook(cfg: Config) -> None:
     """Refuse a hook that counts epochs, which saves nothing before the end, and a folder that cannot be written to."""
-    hook = (cfg.get("default_hooks") or {}).get("checkpoint")
-    if not isinstance(hook, Mapping):
+    hook = checkpoint_hook(cfg)
+    if hook is None:
         return
     if "max_iters" in (cfg.get("train_cfg") or {}) and hook.get("by_epoch", True):
         raise InputError(
@@ -283,7 +289,7 @@ def _check_checkpoint_hook(cfg: Config) -> None:
 
 def _check_best(cfg: Config) -> None:
     """Check the rule of the best checkpoint, where one is given for one metric."""
-    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    hook = checkpoint_hook(cfg) or {}
     if isinstance(best := hook.get("save_best"), str) and isinstance(rule := hook.get("rule"), str):
         check_rule(best, rule)
 

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from glean_ext.compat import end_workers
 from glean_ext.datasets.sr_transforms import read_image
-from glean_ext.engine.config_checks import require_writable_work_dir
+from glean_ext.engine.config_checks import checkpoint_hook, require_writable_work_dir
 from glean_ext.engine.config_errors import config_mistakes_as_input_errors
 from glean_ext.engine.hooks.evaluation_check_hook import evaluations
 from glean_ext.engine.hooks.start_summary_hook import describe_bank
@@ -138,7 +138,7 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
     cfg.train_cfg.val_begin = STEPS + 1  # everything that a validation needs is built, but it is not run
     for key in "test_cfg", "test_dataloader", "test_evaluator":
         cfg[key] = None
-    best = {key: _checkpoint_hook(cfg).get(key) for key in ("save_best", "rule")}
+    best = {key: (checkpoint_hook(cfg) or {}).get(key) for key in ("save_best", "rule")}
     saving = {"type": "CheckpointHook", "interval": STEPS, "by_epoch": False, **best}
     cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "checkpoint": saving}
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or () if not _is_bar(hook)]
@@ -147,11 +147,6 @@ def _train_steps(cfg: Config, scratch: str, steps: _StepsHook) -> Runner:
 
 def _is_bar(hook: object) -> bool:
     return isinstance(hook, Mapping) and hook.get("type") == "ProgressBarHook"
-
-
-def _checkpoint_hook(cfg: Config) -> Mapping:
-    """Its settings; {} where the config has none."""
-    return (cfg.get("default_hooks") or {}).get("checkpoint") or {}
 
 
 @torch.no_grad()
@@ -198,7 +193,7 @@ def _disk(cfg: Config, size: int) -> str:
     folder = require_writable_work_dir(cfg)
     free = shutil.disk_usage(folder).free
     # Besides these: one that is being written, the best one, and its successor before the best one is deleted.
-    kept = max(1, _checkpoint_hook(cfg).get("max_keep_ckpts", -1)) + 3
+    kept = max(1, (checkpoint_hook(cfg) or {}).get("max_keep_ckpts", -1)) + 3
     if kept * size > free:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB left, but {kept} checkpoints of {size / 1e9:.2f} GB are kept there.",

@@ -10,6 +10,7 @@ from support.runners import NO_VALIDATION, ROOT, Recorder, train
 
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from glean_ext.config import load_config
+from glean_ext.engine import config_checks
 from glean_ext.engine import runner as runners
 from glean_ext.engine.config_checks import RULES, _check_schedules, check_training
 from glean_ext.engine.dry_run import dry_run
@@ -242,3 +243,9 @@ def test_metrics_that_cannot_measure_the_validation_set(home, inception_file):
     change(home, "val_dataloader['dataset'] = dict(data, ann_file='one.txt')\n")
     Path("data/one.txt").write_text("0.png\n")
     assert fault(home) == "FID needs at least 2 images, but the dataset has 1. Remove RestorationFID."
+
+
+def test_a_norm_without_limit_is_only_logged():
+    kind = config_checks.NUMBERS["optim_wrapper.*.clip_grad.max_norm"]
+    assert kind.accepts(float("inf")) and not kind.accepts(float("nan")) and not kind.accepts(0)
+    assert not config_checks.NUMBERS["model.r1_gamma"].accepts(float("inf"))
