@@ -29,7 +29,6 @@ from glean_ext.engine.bank_samples import sample_sheet
 from glean_ext.errors import InputError
 from glean_ext.models.stylegan2_trainer_bank import mixed_codes
 from glean_ext.networks import StyleGAN2Discriminator, StyleGAN2Generator, channels_last
-from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.progress import ProgressBar
@@ -97,7 +96,6 @@ class Pair(Protocol):
     """A generator and its discriminator, as the training uses them. Labels are None where there are no classes."""
 
     latent_channels: int
-    augmentation: Augmentation | None  # of what the discriminator sees
 
     @property
     def generator(self) -> nn.Module: ...
@@ -129,15 +127,13 @@ class StyleGAN2Pair:
 
     Args:
         bank: Arguments of the generator; those of the shipped one.
-        augment: Arguments of the discriminator's augmentation; None: it sees the images as they are.
+        discriminator: Makes it; None: StyleGAN2's, of the same widths.
     """
 
-    def __init__(self, bank: dict[str, Any] = BANK, augment: dict | None = None):
+    def __init__(self, bank: dict[str, Any] = BANK, discriminator: Callable[[], nn.Module] | None = None):
         self.generator = StyleGAN2Generator(SIZE, **bank)
         widths = {name: bank[name] for name in WIDTHS}
-        discriminator = StyleGAN2Discriminator(SIZE, **widths, augment=augment)
-        self.augmentation = discriminator.augmentation
-        self.discriminator: nn.Module = discriminator
+        self.discriminator = discriminator() if discriminator else StyleGAN2Discriminator(SIZE, **widths)
         self.latent_channels = bank["style_channels"]
 
     def codes(self, latents: Tensor) -> Tensor:

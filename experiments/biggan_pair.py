@@ -10,7 +10,7 @@ class, which the drawn half of each batch teaches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 import glean_ext.plugin  # noqa: F401  (makes MMagic importable)
 from experiments import weights
 from glean_ext.engine.bank_samples import image_sheet, to_uint8
-from glean_ext.networks.augment import Augmentation
 from glean_ext.networks.banks.biggan_spec import BigGANSpec
 from glean_ext.networks.lpips_network import load_lpips
 
@@ -34,10 +33,10 @@ class BigGANPair:
 
     Args:
         sizes: Those of the bank, without attention.
-        augment: Arguments of the augmentation of what the discriminator sees; None: images as they are.
+        discriminator: Makes that of images without their classes.
     """
 
-    def __init__(self, sizes: BigGANSpec, augment: dict[str, Any] | None = None):
+    def __init__(self, sizes: BigGANSpec, discriminator: Callable[[], nn.Module]):
         from mmagic.models.editors.biggan import BigGANGenerator
 
         assert not sizes.deep and not sizes.attention
@@ -60,8 +59,7 @@ class BigGANPair:
             arch_cfg=blocks,
         )
         self.generator.init_weights()
-        self.discriminator: nn.Module = weights.alexnet_discriminator()
-        self.augmentation = None if augment is None else Augmentation(**augment)
+        self.discriminator = discriminator()
         self.latent_channels = sizes.num_codes * sizes.code_channels
 
     def codes(self, latents: Tensor) -> Tensor:
@@ -76,7 +74,7 @@ class BigGANPair:
         return self.generator(codes, labels)
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        return self.discriminator(images if self.augmentation is None else self.augmentation(images))
+        return self.discriminator(images)
 
     @torch.no_grad()
     def sheet(self, ema: nn.Module) -> Image.Image:

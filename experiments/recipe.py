@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments import weights
 from experiments.experiment import Experiment
-from experiments.systems import discriminator_bank
+from experiments.systems import discriminator_bank, trained_discriminator
 from glean_ext.models.lpips_loss import LPIPSLoss
 from glean_ext.models.perceptual_loss import PerceptualLoss
 
@@ -48,4 +48,4 @@ def discriminator(experiment: Experiment) -> nn.Module:
         return UNetDiscriminatorWithSpectralNorm(3, UNET_CHANNELS)
     if experiment.system == WITH_FEATURES:
         return weights.alexnet_discriminator()
-    return discriminator_bank(experiment).discriminator()
+    return trained_discriminator(discriminator_bank(experiment))

@@ -50,13 +50,10 @@ class Bank:
         channels_last(net)
         return net.requires_grad_(False).eval()
 
-    def discriminator(self) -> nn.Module:
-        net: nn.Module = (
-            weights.alexnet_discriminator() if self.judges_features else StyleGAN2Discriminator(SIZE, **self.widths)
-        )
-        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
-        channels_last(net)
-        return net
+    def untrained_discriminator(self, augment: dict | None = None) -> nn.Module:
+        if self.judges_features:
+            return weights.alexnet_discriminator(augment)
+        return StyleGAN2Discriminator(SIZE, **self.widths, augment=augment)
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
         return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
@@ -80,13 +77,8 @@ class BigGANBank:
     file: str
     sizes: BigGANSpec
 
-    def discriminator(self) -> nn.Module:
-        from experiments.biggan_pair import BigGANPair
-
-        net = BigGANPair(self.sizes).discriminator
-        checkpoints.load_pretrained(net, self.init_cfg("discriminator"))
-        channels_last(net)
-        return net
+    def untrained_discriminator(self, augment: dict | None = None) -> nn.Module:
+        return weights.alexnet_discriminator(augment)
 
     def init_cfg(self, prefix: str) -> dict[str, str]:
         return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
@@ -182,6 +174,14 @@ class Enlarged(nn.Module):
 
 def bank_of(experiment: Experiment) -> Bank:
     return BANKS[experiment.bank or experiment.domain]
+
+
+def trained_discriminator(bank: Bank | BigGANBank) -> nn.Module:
+    """That of the bank's own training."""
+    net = bank.untrained_discriminator()
+    checkpoints.load_pretrained(net, bank.init_cfg("discriminator"))
+    channels_last(net)
+    return net
 
 
 def discriminator_bank(experiment: Experiment) -> Bank | BigGANBank:

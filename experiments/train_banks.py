@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor
 
 import demo.train_bank as demo_bank
 from demo.train_bank import Pair, Recipe, StyleGAN2Pair
-from experiments import domains, weights
+from experiments import domains
 from experiments.biggan_pair import BigGANPair, l1_and_lpips
 from experiments.systems import BANKS, BIGGAN_BANKS, Bank, BigGANBank
 from glean_ext import checkpoints, cli
@@ -71,7 +72,7 @@ class BankTraining(demo_bank.BankTraining):
     def __init__(self, images: Tensor, plan: Plan, bank: Bank | BigGANBank, labels: Tensor | None = None):
         loss = l1_and_lpips() if plan.lpips else F.l1_loss
         super().__init__(images, plan.recipe, lambda: pair_of(bank, plan.augment), labels, loss)
-        self.augmentation = self.pair.augmentation
+        self.augmentation = cast(Augmentation | None, self.discriminator.augmentation)
         self.signs: list[float] = []  # the last measurements
 
     def step(self) -> dict[str, float]:
@@ -95,23 +96,12 @@ class BankTraining(demo_bank.BankTraining):
             self.augmentation.p = state["augment_p"]
 
 
-class FeaturesPair(StyleGAN2Pair):
-    """StyleGAN2 with a discriminator that judges AlexNet's features."""
-
-    def __init__(self, bank: dict[str, Any], augment: dict | None = None):
-        super().__init__(bank)
-        self.discriminator = weights.alexnet_discriminator()
-        self.augmentation = None if augment is None else Augmentation(**augment)
-
-    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        return self.discriminator(images if self.augmentation is None else self.augmentation(images))
-
-
 def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
     """The networks with random weights."""
+    discriminator = partial(bank.untrained_discriminator, augment)
     if isinstance(bank, BigGANBank):
-        return BigGANPair(bank.sizes, augment)
-    return (FeaturesPair if bank.judges_features else StyleGAN2Pair)(bank.arguments, augment)
+        return BigGANPair(bank.sizes, discriminator)
+    return StyleGAN2Pair(bank.arguments, discriminator)
 
 
 def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:

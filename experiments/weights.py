@@ -25,6 +25,7 @@ from glean_ext import checkpoints
 from glean_ext.errors import InputError
 from glean_ext.models.feature_discriminator import FeatureDiscriminator
 from glean_ext.models.perceptual_loss import IMAGENET_MEAN, IMAGENET_STD
+from glean_ext.networks.augment import Augmentation
 from glean_ext.utils.files import atomic_path
 
 CACHE = Path("data/weights")
@@ -44,11 +45,20 @@ VGG_LAYERS = {
 }
 
 
-def alexnet_discriminator() -> FeatureDiscriminator:
-    """With random heads."""
+def alexnet_discriminator(augment: dict | None = None) -> FeatureDiscriminator:
+    """Judges AlexNet's features of images, with random heads at first.
+
+    Args:
+        augment: Arguments of the augmentation of the images in training, which becomes the attribute ``augmentation``;
+            None: they are judged as they are.
+    """
     backbone = {"type": "VGGFeatures", "layers": ALEXNET_LAYERS, "vgg_type": "alexnet", "use_input_norm": True}
     net = FeatureDiscriminator(backbone, ALEXNET)
     net.init_weights()
+    augmentation = None if augment is None else Augmentation(**augment)
+    net.register_module("augmentation", augmentation)
+    if augmentation is not None:
+        net.register_forward_pre_hook(lambda net, given: augmentation(*given) if net.training else given)
     return net
 
 

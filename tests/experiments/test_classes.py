@@ -62,7 +62,7 @@ def bank(tmp_path: Path, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> Big
 @torch.no_grad()
 def test_a_trained_bank_draws_the_same_frozen(bank: BigGANBank) -> None:
     """Batch norm's statistics are those of the averaged weights, and folded the bank draws what MMagic's class does."""
-    pair = BigGANPair(SIZES)
+    pair = BigGANPair(SIZES, bank.untrained_discriminator)
     z, label = torch.randn(64, 20), torch.arange(64) % len(CLASS_NAMES)
     training_mode = pair.generator.train()(z, label)
     as_trained = pair.generator.eval()(z, label)  # with the running statistics of one batch
