@@ -197,6 +197,7 @@ class ImageRestorer:
         """Another restorer of the same network, whose images are cut as ``tile_sizes`` says."""
         other = copy(self)
         other.tile_sizes = tile_sizes
+        other._spent = [0.0]
         return other
 
     def with_references(self, references: Sequence[Array]) -> ImageRestorer:
