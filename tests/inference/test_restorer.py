@@ -57,7 +57,9 @@ def test_options_and_a_label_change_a_config_that_is_a_dict(home):
     )
     assert np.array_equal(by_name, by_number) and not np.array_equal(by_name, estimated)
     assert "label" not in config["model"]["generator"]
-    assert fault(make, home, label=1) == ("label has no effect: this network has a bank without classes. Leave it out.")
+    assert fault(lambda: make(home, label=1)) == (
+        "label has no effect: this network has a bank without classes. Leave it out."
+    )
 
 
 # ---------------------------------------------------------------- bits
