@@ -39,9 +39,7 @@ def label_shares(label: Tensor, num_classes: int) -> Tensor:
     return (label[:, None] == torch.arange(num_classes, device=label.device)).float()
 
 
-def class_shares(
-    label: Tensor | None, default: int | None, logits: Tensor | None, num_classes: int
-) -> Tensor | None:
+def class_shares(label: Tensor | None, default: int | None, logits: Tensor | None, num_classes: int) -> Tensor | None:
     """The share of each class in each image, as a bank takes it: (N, classes), fp32; None for a bank without classes.
 
     Args:
