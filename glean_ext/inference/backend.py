@@ -208,7 +208,7 @@ def load_backend(
         except InputError as error:
             if options.backend != "auto":
                 raise
-            notify(Notice(f"PyTorch runs the network instead of {backend}: {error}"))
+            notify(Notice(f"PyTorch runs the network instead of {backend}: {error.message}", error.parameter))
     from glean_ext.inference.torch_backend import TorchBackend
 
     return TorchBackend(
