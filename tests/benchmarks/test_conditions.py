@@ -74,6 +74,8 @@ def test_a_report_replaces_an_older_one_and_stays_when_backends_are_measured(tmp
     backends.write_section([SIZES | {"results": []}], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert text.index("## Backends") < text.index("### Peak memory") and text.count("| torch | 600 | 0.60 | 3 |") == 2
+    backends.write_section(backends.known(tmp_path / "none.json"), tmp_path / "page.md")
+    assert "### Peak memory" in (tmp_path / "page.md").read_text()
 
 
 def test_the_peak_of_a_process_is_its_own(tmp_path):
