@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ import glean_ext
 from glean_ext.utils.downloads import cache_folder, file_hash
 from glean_ext.utils.hardware import processor
 from glean_ext.utils.optional_packages import installed_version
+
+logger = logging.getLogger(__name__)
 
 LIMIT = 6 * 2**30  # bytes of all models; GLEAN at 1024x1024 has 0.7e9
 VERSIONS = ("torch", "onnx", "onnxscript")  # of what makes the models
@@ -63,12 +66,16 @@ class EngineCache:
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Nothing where the folder cannot be written to: ``make`` says so."""
-        from filelock import FileLock  # torch needs it, too
+        from filelock import FileLock, Timeout  # torch needs it, too
 
         lock = FileLock(self.folder / f".{key}.lock")
-        with suppress(OSError):
+        with suppress(OSError, NotImplementedError):  # the latter: a file system without locks
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                logger.warning("another process makes this engine's model; this one waits for it")
+                lock.acquire()
         try:
             yield
         finally:
