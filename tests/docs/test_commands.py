@@ -1,7 +1,7 @@
 """Every command of README, docs and integrations: the real parsers take it, and it is run as it stands.
 
-Those that need what is not in the repository say so on their page, in a comment ``# needs WHAT``. One that needs weights
-alone is run with another model.
+Those that need what is not in the repository say so on their page, in a comment ``# needs WHAT``. One that needs
+nothing but weights is run with another model.
 """
 
 from __future__ import annotations
