@@ -124,7 +124,7 @@ def existing_below(url: str) -> frozenset[str]:
 
 
 def answers(url: str, missing: bool = True) -> bool:
-    """Whether the store of a URL answers, and shows it to its user; ``missing``: what one that is not there counts as."""
+    """Whether the store of a URL answers, and shows it to its user; ``missing``: the answer where it is not there."""
     try:
         system, path = open_url(url)
         system.invalidate_cache()
