@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.networks import TINY
 from support.tools import load_tool, only_error, run_main
 
 from glean_ext.errors import InputError
 from glean_ext.inference.export import write_metadata
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.onnx_backend import OnnxBackend
-from glean_ext.inference.quantization import LEAST_PSNR, layers_to_keep, quantize, to_mse, to_psnr
+from glean_ext.inference.quantization import LEAST_PSNR, layers_to_keep, quantize, read_images, to_mse, to_psnr
+from glean_ext.inference.torch_backend import TorchBackend
+from glean_ext.networks import build_network
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 pytest.importorskip("onnxruntime")
@@ -31,6 +34,14 @@ def folder(tmp_path_factory) -> str:
         image = colours[0] + (colours[1] - colours[0]) * rows * columns + (colours[2] - colours[0]) * (1 - rows) / 2
         write_picture(Picture(image.clip(0, 255).astype(np.uint8)), folder / f"{number}.png")
     return str(folder)
+
+
+def test_every_fourth_image_is_for_the_check_alone(folder):
+    """And all of them at the network's size."""
+    images = read_images(folder, TorchBackend(build_network(TINY), dtype="float32"))
+    assert {lq.shape for lq in (*images.calibration, *images.check)} == {(1, 3, 8, 8)}
+    calibration, check = ({lq.tobytes() for lq in part} for part in (images.calibration, images.check))
+    assert (len(calibration), len(check)) == (6, 2) and not calibration & check
 
 
 @pytest.mark.slow

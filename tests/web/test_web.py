@@ -85,6 +85,20 @@ def test_a_format_that_has_no_place_for_the_result(tmp_path):
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["result.png"]
 
 
+def test_a_job_that_is_cancelled_after_its_last_report_leaves_no_result(tmp_path):
+    def work(job: Job) -> dict:
+        (job.folder / "result.png").write_bytes(b"12345")
+        jobs.cancel(job)
+        return {}
+
+    jobs = JobQueue(work, tmp_path, LIMITS)
+    job = jobs.add(Order("a.png", "Demo GLEAN", "face", 0, (8, 8)), b"")
+    while (state := jobs.status(job)["state"]) in ("waiting", "running"):
+        time.sleep(0.01)
+    assert state == "cancelled" and not job.folder.exists()
+    jobs.close()
+
+
 def test_files_of_a_result_that_is_forgotten_meanwhile_are_removed(tmp_path):
     jobs = JobQueue(lambda job: {}, tmp_path, LIMITS)
     job = jobs.add(Order("a.png", "Demo GLEAN", "face", 0, (8, 8)), b"")
