@@ -294,7 +294,7 @@ def test_waiting_jobs_show_when_it_is_their_turn(site):
 
 def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     """The first step may take longer than the others; what came before them does."""
-    left, times = [], []
+    left, later, times = [], [], []
 
     def work(job):
         job.report("looking")
@@ -304,6 +304,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
             times.append(time.monotonic())
             left.append(jobs.estimate(job)[1])
             time.sleep(0.2)
+            later.append(jobs.estimate(job)[1])
         return {}
 
     jobs = JobQueue(work, tmp_path, Limits())
@@ -314,6 +315,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     second, third = times[1] - times[0], (times[2] - times[0]) / 2
     assert left[0] is None
     assert left[1:] == pytest.approx([2 * second, third, 0], abs=0.05)
+    assert 0 <= later[1] < left[1] - 0.19, "it also falls between two reports"
 
 
 def test_a_full_queue_is_reported(site_with):
