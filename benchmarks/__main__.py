@@ -83,6 +83,7 @@ def make_parser() -> cli.Parser:
     page = commands.choices["page"]
     page.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     page.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    page.add_argument("--only", choices=["training"], help="replace this section only (minutes)")
     degradations = commands.add_parser("degradations")
     degradations.add_argument("--size", type=int, default=512, help="side of the images (default: %(default)s)")
     degradations.add_argument("--images", type=int, default=50, help="for each preset (default: %(default)s)")
@@ -119,7 +120,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Path | None]:
         names = ("part", "network", "in_size", "out_size", "repeats", "models", "results", "page")
         return ConditionsOptions(**{name: getattr(args, name) for name in names}), args.json
     if args.command == "page":
-        return PageOptions(tuple(args.batches), args.repeats, args.output), args.json
+        return PageOptions(tuple(args.batches), args.repeats, args.output, args.only), args.json
     comparison = ComparisonOptions(
         task=args.command,
         config=args.config,

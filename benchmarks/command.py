@@ -148,8 +148,12 @@ def run_degradations(options: DegradationOptions, console: Console) -> dict[str,
 
 def run_page(options: PageOptions, console: Console) -> dict[str, Any]:
     """The command ``page``."""
-    report = page.measure_page(options.batches, options.repeats, console)
-    page.write(report, options.output)
+    if options.only == "training":
+        report = page.measure_training(options.repeats, console)
+        page.write_training(report, options.output)
+    else:
+        report = page.measure_page(options.batches, options.repeats, console)
+        page.write(report, options.output)
     console.print(f"{options.output}")
     return report
 

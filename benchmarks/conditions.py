@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,14 +27,14 @@ import psutil
 from rich.console import Console
 
 from benchmarks import backends, measure
-from benchmarks.cases import Inference, Training, build, shared_weights
+from benchmarks.cases import Inference, shared_weights
 from benchmarks.options import BackendOptions, ConditionsOptions
 from benchmarks.process_memory import measure_memory
 from demo.render_faces import render_face
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import NetworkSource, resolve_model
-from glean_ext.inference.engine_models import make_model
 from glean_ext.inference.engines import open_session
+from glean_ext.inference.model_maker import make_model
 from glean_ext.inference.onnx_backend import OnnxBackend
 from glean_ext.inference.quantization import quantize
 from glean_ext.utils.image_io import Picture, write_picture
@@ -58,34 +60,47 @@ def add(report: dict[str, Any], results: Path) -> None:
 
 
 @contextmanager
-def _workloads(options: ConditionsOptions, batch: int = 1) -> Iterator[dict[str, Inference | Training]]:
-    """The fast form and the engines, with the same weights."""
+def _workloads(options: ConditionsOptions, batch: int = 1) -> Iterator[dict[str, Inference]]:
+    """The fast form and the engines, with the same weights, which have run once with one image."""
     candidates = BackendOptions(
         options.network, options.in_size, options.out_size, 1, False, False, None, Path(), Path()
     )
     with tempfile.TemporaryDirectory() as folder:
-        cases = [replace(case, batch=batch) for case in backends.cases_of(candidates, options.models or Path(folder))]
+        cases = backends.cases_of(candidates, options.models or Path(folder))
         weights = shared_weights(cases[0])
-        yield {case.label: build(case, weights) for case in cases if case.prepared or case.onnx}
+        chosen = [replace(case, batch=batch) for case in cases if case.prepared or case.onnx]
+        workloads = {case.label: Inference(case, weights) for case in chosen}
+        for workload in workloads.values():
+            with_images(workload, 1).run()
+        yield workloads
+
+
+def with_images(workload: Inference, number: int) -> Inference:
+    """The same network and the first images of its batch."""
+    other = copy(workload)
+    other.lq = workload.lq[:number]
+    return other
 
 
 def beside_a_busy_process(options: ConditionsOptions, console: Console) -> dict[str, Any]:
-    """How many times as long each candidate takes beside an endless loop: medians of pairs of runs."""
+    """How many times as long each candidate takes beside an endless loop: medians of pairs of runs, in turn."""
     busy = subprocess.Popen([sys.executable, "-S", "-c", BUSY])
-    rows = []
+    pairs: dict[str, list[tuple[list[float], list[float]]]] = {}
     try:
         busy.send_signal(signal.SIGSTOP)
         with _workloads(options) as workloads:
-            for label, workload in workloads.items():
-                workload.run()
-                pairs = [_quiet_and_busy(workload.run, busy) for _ in range(options.repeats)]
-                ratios = [[b / q for q, b in zip(quiet, loaded, strict=True)] for quiet, loaded in pairs]
-                wall, cpu = (median(values) for values in zip(*ratios, strict=True))
-                rows.append({"label": label, "wall": wall, "cpu": cpu, "quiet": pairs[0][0][0]})
-                console.print(rows[-1])
+            for _ in range(options.repeats):
+                for label, workload in workloads.items():
+                    pairs.setdefault(label, []).append(_quiet_and_busy(workload.run, busy))
+                    console.print(label, *pairs[label][-1])
     finally:
         busy.kill()
         busy.wait()
+    rows = []
+    for label, measured in pairs.items():
+        ratios = [[b / q for q, b in zip(quiet, loaded, strict=True)] for quiet, loaded in measured]
+        wall, cpu = (median(values) for values in zip(*ratios, strict=True))
+        rows.append({"label": label, "wall": wall, "cpu": cpu, "quiet": median(quiet[0] for quiet, _ in measured)})
     return {"network": options.network, "in_size": options.in_size, "out_size": options.out_size, "rows": rows}
 
 
@@ -106,19 +121,19 @@ def _timed(run: Callable[[], object]) -> list[float]:
 
 
 def by_batch(options: ConditionsOptions, console: Console) -> dict[str, Any]:
-    """Processor seconds an image by batch; batches are measured in turn."""
-    measured: dict[str, list[list[float]]] = {}
-    for batch in BATCHES:
-        with _workloads(options, batch) as workloads:
-            for label, workload in workloads.items():
-                workload.run()
-                runs = [_timed(workload.run) for _ in range(options.repeats)]
-                measured.setdefault(label, []).append([median(x) / batch for x in zip(*runs, strict=True)])
-                console.print(label, batch, measured[label][-1])
-    rows = [
-        {"label": label, "wall": [wall for wall, _ in values], "cpu": [cpu for _, cpu in values]}
-        for label, values in measured.items()
-    ]
+    """Seconds an image, of the clock and of a processor, by batch: medians of runs in turn."""
+    measured: dict[str, dict[int, list[list[float]]]] = {}  # candidate -> batch -> runs
+    with _workloads(options, max(BATCHES)) as workloads:
+        for _, batch, (label, workload) in product(range(options.repeats), BATCHES, workloads.items()):
+            runs = measured.setdefault(label, {}).setdefault(batch, [])
+            runs.append([seconds / batch for seconds in _timed(with_images(workload, batch).run)])
+            console.print(label, batch, runs[-1])
+    rows = []
+    for label, by_size in measured.items():
+        wall, cpu = zip(
+            *([median(values) for values in zip(*runs, strict=True)] for runs in by_size.values()), strict=True
+        )
+        rows.append({"label": label, "wall": wall, "cpu": cpu})
     sizes = {"network": options.network, "in_size": options.in_size, "out_size": options.out_size}
     return {**sizes, "batches": list(BATCHES), "rows": rows}
 

@@ -33,18 +33,18 @@ def _memory(report: Report) -> Iterator[str]:
 
 
 def _busy(report: Report) -> Iterator[str]:
-    yield from (_sizes(report), "", "| | wall-clock time | processor time |", "|---|---|---|")
+    yield from (_sizes(report), "", "| | wall-clock time | processor time | quiet (s) |", "|---|---|---|---|")
     for row in report["rows"]:
-        yield f"| {row['label']} | {row['wall']:.2f} | {row['cpu']:.2f} |"
+        yield f"| {row['label']} | {row['wall']:.2f} | {row['cpu']:.2f} | {row['quiet']:.2f} |"
 
 
 def _batches(report: Report) -> Iterator[str]:
-    yield f"{_sizes(report)}: processor seconds an image (wall-clock seconds)"
+    yield f"{_sizes(report)}: images a second (processor seconds an image)"
     yield ""
     yield f"| | {' | '.join(f'batch {n}' for n in report['batches'])} |"
     yield "|---" * (len(report["batches"]) + 1) + "|"
     for row in report["rows"]:
-        cells = [f"{cpu:.2f} ({wall:.2f})" for cpu, wall in zip(row["cpu"], row["wall"], strict=True)]
+        cells = [f"{1 / wall:.3g} ({cpu:.2f})" for cpu, wall in zip(row["cpu"], row["wall"], strict=True)]
         yield f"| {row['label']} | {' | '.join(cells)} |"
 
 

@@ -89,11 +89,19 @@ class DegradationOptions:
 
 @dataclass(frozen=True)
 class PageOptions:
-    """The command ``page``: batch sizes at the smallest output, timed runs of each candidate, and the page's path."""
+    """The command ``page``.
+
+    Args:
+        batches: Batch sizes at the smallest output.
+        repeats: Timed runs of each candidate.
+        output: The page's path.
+        only: ``'training'``: measure and replace that section only; None: the whole page.
+    """
 
     batches: tuple[int, ...]
     repeats: int
     output: Path
+    only: str | None = None
 
 
 @dataclass(frozen=True)

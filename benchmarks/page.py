@@ -15,6 +15,7 @@ from benchmarks.cases import Case, shared_network
 from benchmarks.comparison import GIB, Result, compare, machine_line, print_report, summary_lines
 from benchmarks.options import MeasureOptions
 from glean_ext.config import load_config
+from glean_ext.errors import InputError
 from glean_ext.inference.export import export_network
 from glean_ext.inference.torch_backend import default_dtype
 from glean_ext.utils.files import atomic_path
@@ -22,6 +23,7 @@ from glean_ext.utils.files import atomic_path
 ROOT = Path(__file__).parents[1]
 SCALE = 16
 SIZES = (256, 512, 1024)  # of the output
+TRAINING = "## Training, "  # how its heading begins
 TRAIN_CONFIG, TRAIN_BATCH = ROOT / "configs/glean_x8_cat.py", 2
 COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red")
 
@@ -80,17 +82,26 @@ def measure_page(batches: Sequence[int], repeats: int, console: Console) -> dict
         for each; ``training``: one.
     """
 
-    def measure(cases: Sequence[Case], peak: bool) -> dict[str, Any]:
-        report = compare(cases, MeasureOptions(repeats, peak=peak), console)
-        print_report(report, console)
-        return report
-
     cells = cells_of(batches)
     with tempfile.TemporaryDirectory() as folder:
-        inference = [measure(inference_cases(size, n, Path(folder)), size == SIZES[-1]) for size, n in cells]
-    training = measure(training_cases(), False)
+        inference = [
+            _measure(inference_cases(size, n, Path(folder)), repeats, size == SIZES[-1], console) for size, n in cells
+        ]
+    training = _measure(training_cases(), repeats, False, console)
     command = f"python -m benchmarks page --batches {' '.join(map(str, batches))} --repeats {repeats}"
     return {"command": command, "cells": cells, "inference": inference, "training": training}
+
+
+def measure_training(repeats: int, console: Console) -> dict[str, Any]:
+    """Measure the training section alone: a report of :func:`compare` with the ``command`` that reproduces it."""
+    command = f"python -m benchmarks page --only training --repeats {repeats}"
+    return {**_measure(training_cases(), repeats, False, console), "command": command}
+
+
+def _measure(cases: Sequence[Case], repeats: int, peak: bool, console: Console) -> dict[str, Any]:
+    report = compare(cases, MeasureOptions(repeats, peak=peak), console)
+    print_report(report, console)
+    return report
 
 
 def write(report: dict[str, Any], path: Path) -> None:
@@ -111,12 +122,32 @@ def write(report: dict[str, Any], path: Path) -> None:
         partial.write_text("\n".join(lines(report, plot.name)) + "\n" + "".join(backends))
 
 
+def write_training(report: dict[str, Any], path: Path) -> None:
+    """Replace the training section of a page that is there.
+
+    Args:
+        report: From :func:`measure_training`.
+        path: The Markdown file.
+
+    Raises:
+        InputError: There is no such page, or it cannot be written.
+    """
+    text = path.read_text() if path.exists() else ""
+    before, heading, section = text.partition(f"\n{TRAINING}")
+    if not heading:
+        raise InputError(f"{path} has no section on training. Run python -m benchmarks page first.")
+    with atomic_path(path) as partial:
+        partial.write_text(
+            "\n".join([before, *training_section(report)]) + "\n" + "".join(section.partition(HEADING)[1:])
+        )
+
+
 def lines(report: dict[str, Any], plot: str) -> Iterator[str]:
     """The page, line by line."""
     largest = report["inference"][-1]
     yield "# Performance"
     yield ""
-    yield "All numbers on this page are from one run of"
+    yield "Numbers of sections that name no other command are from one run of"
     yield ""
     yield f"    {report['command']}"
     yield ""
@@ -167,8 +198,10 @@ def shares_of_peak(report: dict[str, Any]) -> Iterator[str]:
 def training_section(report: dict[str, Any]) -> Iterator[str]:
     """The training step as a table and in sentences."""
     generator = report["results"][0].case["model"]["generator"]
-    yield f"## Training, {generator['in_size']} -> {generator['out_size']}, batch {TRAIN_BATCH}, perceptual loss on"
+    yield f"{TRAINING}{generator['in_size']} -> {generator['out_size']}, batch {TRAIN_BATCH}, perceptual loss on"
     yield ""
+    if command := report.get("command"):
+        yield from (f"Made by `{command}` on {machine_line(report)}", "")
     yield "| | s per step | images/s | GiB | speed / MMagic's | memory / MMagic's |"
     yield "|---|---|---|---|---|---|"
     for result in report["results"]:

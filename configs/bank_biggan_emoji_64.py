@@ -1,6 +1,6 @@
 # A narrow BigGAN of nine classes of emoji, by MMagic's trainer, without self-attention. On a CPU
 # python -m experiments.train_banks emoji-classes is faster: it learns to draw the images first. The average is a bank for
-# glean_biggan_x8_emoji.py: init_cfg=dict(type='Pretrained', checkpoint=<iter_N.pth>, prefix='generator_ema').
+# demo_glean_biggan_x8.py: init_cfg=dict(type='Pretrained', checkpoint=<iter_N.pth>, prefix='generator_ema').
 _base_ = ['_base_/runtime.py', '_base_/emoji.py']
 
 model = dict(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+from mmengine import Config
 
 import glean_ext
 from demo.render_faces import make_demo_data
@@ -18,7 +19,10 @@ from glean_ext.utils.files import atomic_path, write_json
 
 ASSETS = Path(glean_ext.__file__).parent / "assets"
 HASHES = ASSETS / "SHA256.json"
-SOURCE = "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/"
+SOURCES = {  # of the images of a domain
+    "cartoons": "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
+    "emoji": "Derived from @lobehub/fluent-emoji-3d 1.1.0, MIT",
+}
 
 
 def make_bank(data: Path, work_dir: Path, sheet: Path, init: str | None = None) -> Path:
@@ -57,8 +61,9 @@ def make_glean(config: Path, data: Path, work_dir: Path, max_iters: int, init: s
     from glean_ext.config import generator_config, load_config
     from glean_ext.engine.runner import train
 
-    make_demo_data(data)
     cfg = load_config(config)
+    if domain_of(cfg) == "cartoons":
+        make_demo_data(data)
     cfg.work_dir = str(work_dir)
     cfg.train_cfg.max_iters = cfg.param_scheduler.T_max = max_iters
     cfg.train_cfg.val_interval = max(1, max_iters // 4)
@@ -88,13 +93,29 @@ def ship_glean(config: Path, checkpoint: Path) -> Path:
     checkpoints.load_network_weights(net, checkpoint)
     iterations = checkpoint.stem.removeprefix("iter_")
     facts = {"config": config.name, "iterations": iterations, "seed": str(cfg.randomness.seed)}
-    return ship(net.state_dict(), config.stem, facts)
+    return ship(net.state_dict(), config.stem, facts, domain_of(cfg))
 
 
-def ship(tensors: dict[str, torch.Tensor], name: str, facts: dict[str, str]) -> Path:
+def domain_of(cfg: Config) -> str:
+    """Which images a demo config trains on, by their folder."""
+    return "emoji" if "emoji" in Path(cfg.train_dataloader.dataset.data_root).parts else "cartoons"
+
+
+def save_half(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, str], domain: str) -> None:
+    """Write a file of weights in fp16, with the source of the images that they were trained on."""
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    checkpoints.save(halves, path, {"source": SOURCES[domain], **facts})
+
+
+def ship(tensors: dict[str, torch.Tensor], name: str, facts: dict[str, str], domain: str = "cartoons") -> Path:
     """Write ``assets/<name>.safetensors`` in fp16 and record its hash."""
     path = ASSETS / f"{name}.safetensors"
-    checkpoints.save({k: v.half() for k, v in tensors.items()}, path, {"source": SOURCE, **facts})
+    save_half(tensors, path, facts, domain)
+    return record(path)
+
+
+def record(path: Path) -> Path:
+    """Note the hash of a file in the assets."""
     hashes = json.loads(HASHES.read_text()) if HASHES.exists() else {}
     hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     write_json(dict(sorted(hashes.items())), HASHES)

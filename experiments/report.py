@@ -222,6 +222,7 @@ def readme_part(summary: Summary) -> str:
         "metrics": len(SHORT),
         "seeds": min(len(bank), len(twin)),
         "skip": skip_part(summary, bank),
+        "diffusion": diffusion_part(summary),
     }
     before, after = (
         fill(text.format(**facts), 120, break_on_hyphens=False) for text in (README_INTRODUCTION, README_SENTENCES)
@@ -250,6 +251,15 @@ def skip_part(summary: Summary, glean: Group) -> str:
     return README_SKIP.format(gain=best.mean("PSNR") - glean.mean("PSNR"), changes=", ".join(facts))
 
 
+def diffusion_part(summary: Summary) -> str:
+    """What a diffusion model does in the bank's place, where there are results."""
+    bank, twin = summary.of("diffusion"), summary.of("diffusion-random")
+    if not bank or not twin:
+        return ""
+    facts = (f"{group.mean('PSNR'):.2f} dB and LPIPS {group.mean('LPIPS'):.3f}" for group in (bank, twin))
+    return README_DIFFUSION.format(*facts)
+
+
 def replaced(text: str, part: str) -> str:
     """A text whose marked part is replaced.
 
@@ -264,11 +274,14 @@ README_INTRODUCTION = """Does the bank help? On cartoon faces, 8×8 to 64×64 pi
 {budget.batch_size} images for every system (mean ± spread over {seeds} seeds):"""
 README_SENTENCES = """With its pre-trained bank, GLEAN differs from the same network with a random bank by
 {psnr:+.2f} dB PSNR, {lpips:+.0%} LPIPS, {frechet:+.0%} Fréchet distance and {attributes:+.1f} points of attribute
-accuracy: better by more than the spread over the seeds in {wins} of these {metrics} metrics.{skip}
+accuracy: better by more than the spread over the seeds in {wins} of these {metrics} metrics.{skip}{diffusion}
 [docs/evidence.md](docs/evidence.md) has the papers' claims with a verdict on each, GAN inversion, costs, failures."""
 README_SKIP = """ A global skip, a trunk of residual blocks and the paper's full decoder give a GLEAN that is trained so
 briefly more than its bank does, {gain:+.1f} dB ("with skip"). The pre-trained bank then differs from the random one by
 {changes}."""
+README_DIFFUSION = """ A small diffusion model in the bank's place, asked in one pass
+([docs/tasks.md](docs/tasks.md#a-diffusion-model-as-the-bank-and-reference-images)), reaches {} with its
+weights, {} with random ones."""
 README_FIGURE = "![the first test images: input, every system, original](docs/evidence/x8.png)"
 
 VAE_HEADING = "### What leaving through a VAE costs, 256×256"

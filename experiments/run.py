@@ -1,7 +1,7 @@
 """Run the experiments of a table; finished ones are read from experiments/results, killed ones continue.
 
 TABLES: headline-x8, headline-x16, decoder, inversion, encoder, pairs, start, skip, skip-x16, remedies, recipe,
-diffusion, diffusion-x16, diffusion-ablation, dictionary, references; all: all of these. quality, category and classes
+diffusion, diffusion-x16, diffusion-ablation, dictionary, references, classes; all: all of these. quality and category
 need banks that python -m experiments.train_banks trains. python -m experiments.report writes the page.
 """
 

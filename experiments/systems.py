@@ -84,9 +84,9 @@ class BigGANBank:
         return {"type": "Pretrained", "checkpoint": self.file, "prefix": prefix}
 
 
-BIGGAN_BANKS = {
+BIGGAN_BANKS = {  # the shipped one, of experiments.train_banks
     "emoji-classes": BigGANBank(
-        str(WORK / "emoji-classes_bank.safetensors"),
+        "glean-ext://demo_biggan_bank.safetensors",
         BigGANSpec(SIZE, len(EMOJI_CLASSES), base_channels=8, noise_size=60, shared_dim=32, attention_at=()),
     )
 }

@@ -14,7 +14,7 @@ REMEDIES = {"no_gan": Budget(gan_weight=0.0)}  # tried when the bank does not he
 NO_EMA = Budget(ema_half_life=1e-3)  # steps: the weights as they are
 RECIPE = ("glean-lpips", "glean-unet", "glean-features", "glean-pyramid", "glean-gate")
 CLASSES = ("biggan", "biggan-random")
-NEED_BANKS = ("quality", "category", "classes")  # of experiments.train_banks
+NEED_BANKS = ("quality", "category")  # of experiments.train_banks
 
 
 def seeds(*systems: str, **settings: Any) -> list[Experiment]:

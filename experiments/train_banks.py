@@ -3,7 +3,7 @@
 emoji: a wider StyleGAN2. Emoji are fewer (3,000) and more various than the cartoon faces: the discriminator judges
 AlexNet's features (Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021). It could learn the images by heart,
 so it sees augmented ones (Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020).
-emoji-classes: a BigGAN of all nine classes of the emoji, for the table "classes", with such a discriminator.
+emoji-classes: the shipped BigGAN of all nine classes of the emoji, with such a discriminator.
 cartoons-30k, cartoons-100k: banks of cartoon faces that were shown so many images, with the shipped bank's recipe in
 short, to measure what a bank's quality is worth.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,20 +23,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import demo.train_bank as demo_bank
+from demo import assets
 from demo.train_bank import Pair, Recipe, StyleGAN2Pair
 from experiments import domains
 from experiments.biggan_pair import BigGANPair, l1_and_lpips
+from experiments.experiment import WORK
 from experiments.systems import BANKS, BIGGAN_BANKS, Bank, BigGANBank
-from glean_ext import checkpoints, cli
+from glean_ext import cli
+from glean_ext.errors import InputError
 from glean_ext.networks.augment import Augmentation
 from glean_ext.utils.files import atomic_path
 
 ADAPT_EVERY = 4  # steps
 MEASUREMENTS = 16  # of the discriminator's signs, that are averaged
-SOURCES = {
-    "cartoons": "Derived from ToonHead by Johan Melin, CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
-    "emoji": "Derived from @lobehub/fluent-emoji-3d 1.1.0, MIT",
-}
+SHIPPED = {"emoji-classes": "demo_biggan_bank.safetensors"}  # in glean_ext/assets
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,16 @@ def pair_of(bank: Bank | BigGANBank, augment: dict | None) -> Pair:
     return StyleGAN2Pair(bank.arguments, discriminator)
 
 
-def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:
+def save(training: demo_bank.BankTraining, target: Path, domain: str) -> None:
     """Write the averaged generator and the discriminator as a bank file, and a sheet of samples beside it."""
     sheet = training.pair.sheet(training.ema)
     tensors = {
-        f"{prefix}.{key}": value.half() if value.is_floating_point() else value
+        f"{prefix}.{key}": value
         for prefix, net in (("generator_ema", training.ema), ("discriminator", training.discriminator))
         for key, value in net.state_dict().items()
     }
     facts = {"images_shown": str(training.images_shown), "recipe": json.dumps(vars(training.recipe))}
-    checkpoints.save(tensors, target, {"source": source, **facts})
+    assets.save_half(tensors, target, facts, domain)
     with atomic_path(target.with_suffix(".png")) as partial:
         sheet.save(partial, "PNG")
 
@@ -121,8 +122,11 @@ def save(training: demo_bank.BankTraining, target: Path, source: str) -> None:
 def main() -> None:
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("banks", nargs="+", choices=list(PLANS), metavar="BANK")
+    parser.add_argument("--ship", action="store_true", help="emoji-classes only: write it to glean_ext/assets, too")
     parser.add_argument("--threads", type=int, help="default: all cores")
     args = parser.parse_args()
+    if args.ship and not set(args.banks) <= set(SHIPPED):
+        raise InputError("{ship} is for emoji-classes: the package ships that bank.", "ship", "Leave it out.")
     if args.threads:
         torch.set_num_threads(args.threads)
     known: dict[str, Bank | BigGANBank] = {**BANKS, **BIGGAN_BANKS}
@@ -132,7 +136,9 @@ def main() -> None:
         part = domains.load(plan.domain).parts["train"]
         training = BankTraining(part.images, plan, bank, part.classes if isinstance(bank, BigGANBank) else None)
         demo_bank.run_training(training, Path("work_dirs") / f"{name}_bank")
-        save(training, Path(bank.file), SOURCES[plan.domain])
+        save(training, target := WORK / f"{name}_bank.safetensors", plan.domain)
+        if args.ship:
+            assets.record(Path(shutil.copy(target, assets.ASSETS / SHIPPED[name])))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from demo import assets
 from experiments import domains
 from experiments.experiment import WORK
 from experiments.systems import PIPELINE
-from experiments.train_banks import SOURCES
 from glean_ext import checkpoints, cli
 from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path
@@ -133,7 +132,7 @@ def run_training(training: DiffusionTraining, folder: Path) -> None:
 def export(training: DiffusionTraining, domain: str) -> None:
     """Write the bank's file, and a sheet of samples beside it."""
     target = WORK / f"{domain}_diffusion_bank.safetensors"
-    facts = {"source": SOURCES[domain], "images_shown": str(training.images_shown)}
+    facts = {"source": assets.SOURCES[domain], "images_shown": str(training.images_shown)}
     checkpoints.save(training.bank(), target, facts)
     with atomic_path(target.with_suffix(".png")) as partial:
         training.sheet().save(partial, "PNG")

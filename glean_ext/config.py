@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -120,6 +121,19 @@ def load_run_config(
     config.launcher = launcher
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs") / Path(path).stem)
     return config
+
+
+def with_options(config: Mapping, cfg_options: Sequence[str]) -> Mapping:
+    """A config that is given as a dict, changed by ``key=value`` options; the dict stays as it is.
+
+    Raises:
+        InputError: As :func:`merge_options`.
+    """
+    if not cfg_options:
+        return config
+    changed = Config(copy.deepcopy(dict(config)))
+    merge_options(changed, cfg_options)
+    return changed.to_dict()
 
 
 def merge_options(config: Config, cfg_options: Sequence[str] | None) -> None:

@@ -20,8 +20,10 @@ BANK_SOURCE = "MMEditing's conversion of NVIDIA's StyleGAN2, CVPR 2020"
 FFHQ_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on FFHQ (CC BY-NC-SA 4.0)"
 LSUN_LICENCE = "Apache-2.0; trained from NVIDIA's StyleGAN2 (non-commercial) on LSUN"
 BANK_LICENCE = "NVIDIA Source Code License-NC (non-commercial)"
-DEMO_LICENCE = "Apache-2.0; drawn after ToonHead by Johan Melin, CC BY 4.0"
+CARTOONS_LICENCE = "Apache-2.0; drawn after ToonHead by Johan Melin, CC BY 4.0"
+EMOJI_LICENCE = "Apache-2.0; trained on Microsoft's Fluent emoji (@lobehub/fluent-emoji-3d), MIT"
 CARTOONS = "A small demonstration that was trained on cartoon faces only: photographs become cartoons."
+EMOJI = "A small demonstration that was trained on emoji only: photographs become emoji."
 DEFAULT = "glean_in128out1024_ffhq"  # for photographs of faces: trained on blur, noise and JPEG
 
 
@@ -41,7 +43,7 @@ class ModelCard:
         source: Who published it.
         sizes: Input and output size in pixels.
         kind: ``'restorer'`` or ``'bank'``.
-        demo: Trained on cartoons, to show that the machine works: photographs are out of its domain.
+        warning: What people must know who restore photographs with a demonstration; empty for other models.
         aliases: Other names, such as MMagic's for the config.
     """
 
@@ -55,8 +57,13 @@ class ModelCard:
     source: str
     sizes: str
     kind: str = "restorer"
-    demo: bool = False
+    warning: str = ""
     aliases: tuple[str, ...] = ()
+
+    @property
+    def demo(self) -> bool:
+        """Whether it shows that the machine works, and nothing more: photographs are out of its domain."""
+        return bool(self.warning)
 
     @property
     def file(self) -> str:
@@ -81,7 +88,14 @@ def _published_bank(name: str, subject: str, config: str, file: str, megabytes: 
 
 
 def _demo_model(
-    name: str, purpose: str, sha256: str, megabytes: int, sizes: str, config: str | None = None, kind: str = "restorer"
+    name: str,
+    purpose: str,
+    sha256: str,
+    megabytes: int,
+    sizes: str,
+    config: str | None = None,
+    kind: str = "restorer",
+    warning: str = CARTOONS,
 ) -> ModelCard:
     """A model that is shipped; its config has its name unless said otherwise."""
     return ModelCard(
@@ -91,11 +105,11 @@ def _demo_model(
         weights=f"glean-ext://{name}.safetensors",
         sha256=sha256,
         megabytes=megabytes,
-        licence=DEMO_LICENCE,
+        licence=EMOJI_LICENCE if warning == EMOJI else CARTOONS_LICENCE,
         source="this package",
         sizes=sizes,
         kind=kind,
-        demo=True,
+        warning=warning,
     )
 
 
@@ -180,6 +194,14 @@ CARDS = (
         6,
         "8x8 or more, unchanged",
     ),
+    _demo_model(
+        "demo_glean_biggan_x8",
+        "a demonstration on emoji of nine classes; not for photographs",
+        "4d5637614deed5f314610d6890cbbeabe0a57f4aba261dfd43eeb8e5992cb163",
+        4,
+        "8x8 -> 64x64",
+        warning=EMOJI,
+    ),
     _published_bank(
         "stylegan2_ffhq_1024",
         "faces",
@@ -241,6 +263,16 @@ CARDS = (
         "64x64",
         config="bank_demo_64",
         kind="bank",
+    ),
+    _demo_model(
+        "demo_biggan_bank",
+        "the bank of nine classes of emoji that demo_glean_biggan_x8 stands on",
+        "b2881b6c87e66325baea50bae244e9ebee0ad1da6fc673b0c756b75f5b8c69c1",
+        3,
+        "64x64",
+        config="bank_biggan_emoji_64",
+        kind="bank",
+        warning=EMOJI,
     ),
 )
 _BY_NAME = {name: card for card in CARDS for name in (card.name, *card.aliases)}

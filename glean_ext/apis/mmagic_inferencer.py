@@ -114,8 +114,6 @@ class GLEANInferencer:
         if not model_ckpt:
             raise InputError(f"{source} has no released weights. Give model_ckpt, the path or URL of a checkpoint.")
         self.cfg = _config(model_config, model_name, source)
-        if "label" in extra:
-            self.cfg = _labelled(self.cfg, extra["label"])
         self.restorer = ImageRestorer(
             self.cfg,
             model_ckpt,
@@ -124,6 +122,7 @@ class GLEANInferencer:
             seed=extra.get("seed"),
             fidelity=extra.get("fidelity"),
             references=extra.get("references", ()),
+            label=extra.get("label"),
         )
 
     def get_extra_parameters(self) -> list[str]:
@@ -258,12 +257,6 @@ def _config(given: str | os.PathLike | Mapping | Config, model_name: str, source
     if other.get(kind, model_name) != model_name:
         raise InputError(f"{source} is of a {kind}. Give model_name={other[kind]!r}, or another config.")
     return config
-
-
-def _labelled(config: Mapping, label: int | str) -> Mapping:
-    """A config whose network restores all images as of one class."""
-    model = dict(config["model"])
-    return {**config, "model": {**model, "generator": {**model["generator"], "label": label}}}
 
 
 def to_rgb(img: Img, name: str) -> np.ndarray:

@@ -75,10 +75,10 @@ class NetworkSource:
         Raises:
             InputError: The config cannot be used.
         """
-        from glean_ext.config import generator_config, load_config
+        from glean_ext.config import generator_config, load_config, with_options
 
         if isinstance(self.config, Mapping):
-            return generator_config(self.config, "config")
+            return generator_config(with_options(self.config, self.cfg_options), "config")
         return generator_config(load_config(self.config, self.cfg_options), self.config)
 
     @cached_property
@@ -208,7 +208,7 @@ def load_backend(
         except InputError as error:
             if options.backend != "auto":
                 raise
-            notify(Notice(f"PyTorch runs the network instead of {backend}: {error}"))
+            notify(Notice(f"PyTorch runs the network instead of {backend}: {error.message}", error.parameter))
     from glean_ext.inference.torch_backend import TorchBackend
 
     return TorchBackend(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,15 +41,34 @@ class EngineCache:
         return self.path(key).is_file()
 
     def get(self, key: str, make: Callable[[Path], object]) -> Path:
-        """The model with this key, which ``make`` writes to the path that it is given where it is not there yet."""
+        """The model with this key, which ``make`` writes to the path that it is given where it is not there yet.
+
+        One process or thread makes it; the others wait for it.
+        """
         path = self.path(key)
         if path.is_file():
             with suppress(OSError):  # a folder that may only be read
                 os.utime(path)
-        else:
-            make(path)
-            self._trim(key)
+            return path
+        with self._locked(key):
+            if not path.is_file():
+                make(path)
+                self._trim(key)
         return path
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Nothing where the folder cannot be written to: ``make`` says so."""
+        from filelock import FileLock  # torch needs it, too
+
+        lock = FileLock(self.folder / f".{key}.lock")
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def remove(self, key: str) -> None:
         for path in self.folder.glob(f"{key}.onnx*"):  # the model and its weights

@@ -10,12 +10,10 @@ from pathlib import Path
 from glean_ext.errors import InputError, Notice
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache
-from glean_ext.inference.engines import EXTRAS, OPTIMIZED, PACKAGES, optimize_model
+from glean_ext.inference.engines import EXTRAS, OPTIMIZED, PACKAGES
+from glean_ext.inference.model_maker import MAKERS, make_model
 from glean_ext.inference.onnx_backend import OnnxBackend
-from glean_ext.utils.files import temporary_folder_beside
 from glean_ext.utils.optional_packages import import_optional, installed_version
-
-MAKERS = ("onnx", "onnxscript")  # packages that write ONNX
 
 
 def load_engine(
@@ -67,25 +65,3 @@ def is_cached(source: NetworkSource, engine: str) -> bool:
 def can_make() -> bool:
     """Whether the packages that make models are installed; none is imported."""
     return all(find_spec(name) is not None for name in MAKERS)
-
-
-def make_model(source: NetworkSource, path: Path, engine: str, notify: Callable[[Notice], None]) -> None:
-    """Write the network as the ONNX model that an engine runs.
-
-    Raises:
-        InputError: The network cannot be used, a package is missing, or the results differ from the network's.
-    """
-    for package in MAKERS:
-        import_optional(package, f"{{backend={engine}}}", EXTRAS[engine], "backend")
-    from glean_ext.inference.export import export_network
-    from glean_ext.inference.torch_backend import load_network
-
-    notify(Notice(f"making the model for {engine}, which takes a minute or more; later runs find it in a cache"))
-    net = load_network(source.config, source.checkpoint, source.cfg_options)
-    others = {"checkpoint": Path(source.checkpoint).name}
-    if not path.name.endswith(OPTIMIZED):
-        export_network(net, path, others=others, notify=notify, engine=engine)
-        return
-    with temporary_folder_beside(path) as folder:
-        export_network(net, plain := folder / "plain.onnx", others=others, notify=notify, engine=engine)
-        optimize_model(plain, path)

@@ -116,14 +116,15 @@ def optimize_model(model: Path, out: Path) -> None:
     Args:
         model: The model, in fp32.
         out: A name that ends with :data:`OPTIMIZED`. The weights come beside it into ``<out>.<hash>.data``, of the hash
-            of ``model``: while one pair of files replaces another, no process reads parts of both.
+            of those of ``model``: while one pair of files replaces another, no process reads parts of both.
 
     Raises:
         InputError: It cannot be read or written.
     """
     import onnxruntime
 
-    hash_ = file_hash(model)[:8]
+    own = weights_of(model)
+    hash_ = file_hash(own if own.exists() else model)[:8]
     with temporary_folder_beside(out) as folder:
         written, weights = folder / out.name, f"{out.name}.{hash_}.data"
         options = onnxruntime.SessionOptions()
@@ -138,6 +139,11 @@ def optimize_model(model: Path, out: Path) -> None:
         if (folder / weights).exists():
             (folder / weights).replace(out.with_name(weights))
         written.replace(out)
+
+
+def weights_of(model: Path) -> Path:
+    """The file beside a model that has its weights, where it is there."""
+    return model.with_name(f"{model.name}.data")
 
 
 def tensorrt_providers(onnxruntime: Any, path: Path, dtype: str | None) -> list[Any]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import glean_ext
 from glean_ext.errors import InputError, Notice, first_line
-from glean_ext.inference.engines import EXTRA, INPUT, OUTPUT
+from glean_ext.inference.engines import EXTRA, INPUT, OUTPUT, weights_of
 from glean_ext.inference.export_formats import PACKAGES, require_suffix
 from glean_ext.inference.memory_budget import bytes_per_pixel
 from glean_ext.inference.onnx_backend import ModelMetadata, OnnxBackend
@@ -109,10 +109,10 @@ def export_int8(
 
 
 def write_metadata(path: Path, metadata: ModelMetadata) -> None:
-    """Replace the metadata of an ONNX model."""
+    """Replace the metadata of an ONNX model; its weights stay where they are."""
     import onnx
 
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     onnx.helper.set_model_props(model, metadata.to_metadata())
     onnx.save(model, path)
 
@@ -155,8 +155,8 @@ def export_network(
             metadata = _write_onnx(program, net, metadata, written, notify, engine)
         else:
             metadata = _write_torch(program, net, metadata, written, notify)
-        if (weights := _weights_of(written)).exists():
-            weights.replace(_weights_of(out))
+        if (weights := weights_of(written)).exists():
+            weights.replace(weights_of(out))
         written.replace(partial)
     return metadata
 
@@ -200,7 +200,10 @@ class Cast(nn.Module):
 
     def __init__(self, net: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.net, self.dtype = copy.deepcopy(net).to(dtype), dtype
+        tensors = (*net.parameters(), *net.buffers())
+        if dtype != torch.float32 or any(t.is_floating_point() and t.dtype != dtype for t in tensors):
+            net = copy.deepcopy(net).to(dtype)  # of the same dtype, weights are in memory once
+        self.net, self.dtype = net, dtype
         for module in self.net.modules():
             if isinstance(module, EqualizedLinear):  # computes in fp32 always
                 module.float()
@@ -227,16 +230,17 @@ def _write_onnx(
     for node in onnx_program.model.graph.all_nodes():
         node.metadata_props.clear()  # where in the Python code it comes from
     size = sum(value.const_value.nbytes for value in onnx_program.model.graph.initializers.values())
-
-    def save(metadata: ModelMetadata) -> None:
-        onnx_program.model.metadata_props.update(metadata.to_metadata())
-        onnx_program.save(path, external_data=size > LARGEST_PROTOBUF)
-
-    save(metadata)
+    # One file takes three copies of the weights in memory; engines map those in a file of their own.
+    onnx_program.save(path, external_data=size > LARGEST_PROTOBUF or engine is not None)
+    write_metadata(path, metadata)
     notify(Notice("comparing it with PyTorch"))
-    session = OnnxBackend(path, engine=engine or "onnxruntime", dtype="float32" if engine else None)
-    metadata = _checked(metadata, net, lambda lq: torch.from_numpy(session(lq.numpy())), alone=engine is not None)
-    save(metadata)
+
+    def load() -> Run:
+        session = OnnxBackend(path, engine=engine or "onnxruntime", dtype="float32" if engine else None)
+        return lambda lq: torch.from_numpy(session(lq.numpy()))
+
+    metadata = _checked(metadata, net, load, alone=engine is not None)
+    write_metadata(path, metadata)
     return metadata
 
 
@@ -249,7 +253,7 @@ def _write_torch(
 ) -> ModelMetadata:
     torch.export.save(program, path)
     notify(Notice("comparing it with the network"))
-    metadata = _checked(metadata, net, torch.export.load(path).module())
+    metadata = _checked(metadata, net, lambda: torch.export.load(path).module())
     torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata.to_metadata())})
     return metadata
 
@@ -274,10 +278,15 @@ def load_torch(path: str | os.PathLike) -> tuple[nn.Module, ModelMetadata]:
 
 
 @torch.inference_mode()
-def _checked(metadata: ModelMetadata, net: nn.Module, run: Run, alone: bool = False) -> ModelMetadata:
-    """The metadata with the largest difference of ``run`` from the network on random images, or one ``alone``."""
+def _checked(metadata: ModelMetadata, net: Run, load: Callable[[], Run], alone: bool = False) -> ModelMetadata:
+    """The metadata with the largest difference of what ``load`` loads from ``net``.
+
+    It is that of random images, or of one image ``alone``.
+    """
     images = random_images(metadata)[: 1 if alone else None]
-    difference = max(largest_difference(net, run, lq) for lq in images)
+    expected = [net(lq) for lq in images]  # before the other one takes memory, too
+    run = load()
+    difference = max(largest_difference(y, run(lq)) for y, lq in zip(expected, images, strict=True))
     if not difference <= (most := TOLERANCE[metadata.dtype]):  # NaN, too
         half = metadata.dtype == "float16"
         raise InputError(
@@ -299,13 +308,9 @@ def random_images(metadata: ModelMetadata) -> list[Tensor]:
     return [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]
 
 
-def largest_difference(net: Run, run: Run, lq: Tensor) -> float:
+def largest_difference(image: Tensor, other: Tensor) -> float:
     """Between the results of two networks, as a share of the value range: 0 none, 1 black became white."""
-    return (net(lq) - run(lq)).abs().max().item() / 2
-
-
-def _weights_of(model: Path) -> Path:
-    return model.with_name(f"{model.name}.data")
+    return (image - other).abs().max().item() / 2
 
 
 def _versions(format: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ from glean_ext.utils.imresize import imresize
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.outcome import Outcome
 from glean_ext.utils.picture import Picture
-from glean_ext.zoo import CARTOONS, card_of
+from glean_ext.zoo import card_of
 
 if TYPE_CHECKING:  # takes seconds to load
     import torch
@@ -109,7 +109,7 @@ class ImageRestorer:
             ``.onnx`` file.
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; None takes the GPU when there is one.
         size_policy: What happens to images of other sizes than the network takes: a :class:`SizePolicy` or its name.
-        cfg_options: ``key=value`` changes to a config file.
+        cfg_options: ``key=value`` changes to the config.
         notify: Gets a notice when an image is not restored as it is; any thread may call it.
         on_tile: Is called with (done, all) after each tile of an image.
         dtype: What the network computes in: ``'float32'``, ``'bfloat16'`` or ``'float16'``. None: bfloat16 where the
@@ -125,6 +125,7 @@ class ImageRestorer:
             three an ONNX model is made, which takes a minute or more, and cached.
         cache: Use and keep cached models of engines; without it one is made for this restorer alone.
         images: How many are going to be restored, as far as is known: ``'auto'`` makes a model only where that pays.
+        label: Of a network for many classes: the class of all images, by name or number; None: each is estimated.
         references: One or several other images of what all images show, or folders of them, in high resolution: for
             networks that take references, as many as those take. Others than of the network's output size are resized.
 
@@ -135,8 +136,8 @@ class ImageRestorer:
         card: What the zoo knows of the network; None for others.
 
     Raises:
-        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity, backend or references that cannot
-            be used.
+        InputError: A config, checkpoint, device, policy, dtype, mode, seed, fidelity, backend, references or label that
+            cannot be used.
     """
 
     def __init__(
@@ -157,7 +158,10 @@ class ImageRestorer:
         cache: bool = True,
         images: int = 1,
         references: ImageLike | Sequence[ImageLike] = (),
+        label: int | str | None = None,
     ):
+        if label is not None:
+            cfg_options = (*cfg_options, f"model.generator.label={label}")
         read = read_references(references)  # before the network, which may take long
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
         self.network = load_backend(
@@ -189,9 +193,9 @@ class ImageRestorer:
         return height * self.takes.scale, width * self.takes.scale
 
     def warn_of_photographs(self) -> None:
-        """Give a notice where the network is a demonstration that makes cartoons of photographs."""
-        if self.card is not None and self.card.demo:
-            self.notify(Notice(f"{self.card.name}: {CARTOONS}", "model", "{model=list} shows others.", logging.WARNING))
+        """Give a notice where the network is a demonstration that makes cartoons or emoji of photographs."""
+        if self.card is not None and (warning := self.card.warning):
+            self.notify(Notice(f"{self.card.name}: {warning}", "model", "{model=list} shows others.", logging.WARNING))
 
     def with_tile_sizes(self, tile_sizes: TileSizes) -> ImageRestorer:
         """Another restorer of the same network, whose images are cut as ``tile_sizes`` says."""

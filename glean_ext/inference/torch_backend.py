@@ -42,7 +42,7 @@ class TorchBackend:
         config: A config file, a dict with ``model.generator``, or a network with its weights.
         checkpoint: The network's state dict or a training checkpoint, as path or URL.
         device: ``'cpu'``, ``'cuda'``, ...; None takes the GPU when there is one.
-        cfg_options: ``key=value`` changes to a config file.
+        cfg_options: ``key=value`` changes to the config.
         dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``; None is :func:`default_dtype`.
         compile: A mode of ``torch.compile``, ``'default'`` say; None leaves that out.
         seed: Of a colorizer: which of its possible answers is given; None: the one in the middle.
@@ -220,7 +220,7 @@ def load_network(
     Args:
         config: A model's name (:func:`glean_ext.list_models`), a config file, or a dict with ``model.generator``.
         checkpoint: The network's weights or a training checkpoint, as path or URL; None: those of the named model.
-        cfg_options: ``key=value`` changes to a config file.
+        cfg_options: ``key=value`` changes to the config.
 
     Raises:
         InputError: A config or checkpoint that cannot be used.

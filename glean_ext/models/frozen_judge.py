@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from glean_ext.networks.precision import channels_last
+
 
 class FrozenJudge(nn.Module, ABC):
     """A loss that a frozen network computes, which is read when training starts and is no part of checkpoints."""
@@ -22,6 +24,7 @@ class FrozenJudge(nn.Module, ABC):
     def init_weights(self) -> None:
         """Load the network. mmengine's runner calls this; otherwise the first forward does."""
         self._loaded = [self.load().requires_grad_(False).eval()]
+        channels_last(self._loaded[0])  # as the images are
 
     def network(self, device: torch.device) -> nn.Module:
         """The network, on a device."""

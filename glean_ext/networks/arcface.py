@@ -87,6 +87,6 @@ def load_arcface(source: str) -> ArcFaceResNet18:
 
 def gray_faces(image: Tensor) -> Tensor:
     """What the network takes of aligned faces: (N, 3, H, W), RGB in [-1, 1] -> (N, 1, 128, 128)"""
-    weights = torch.tensor(LUMA, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
-    gray = (image * weights).sum(1, keepdim=True)
+    red, green, blue = image.split(1, 1)
+    gray = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue  # not a tensor of weights: a GPU would be waited for
     return F.interpolate(gray, (SIDE, SIDE), mode="bilinear", align_corners=False)

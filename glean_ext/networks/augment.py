@@ -47,7 +47,7 @@ class Augmentation(nn.Module):
         angles = torch.randint(4, (n,)) if h == w else 2 * torch.randint(2, (n,))
         offsets = ((torch.rand(n, 2) * 2 - 1) * MAX_SHIFT * torch.tensor([h, w])).round().long()
         moves = flips & (torch.rand(n) < 0.5), angles * turns, offsets * shifts[:, None]
-        images = move(images, *(value.to(images.device) for value in moves))
+        images = move(images, *(value.to(images.device, non_blocking=True) for value in moves))
         return recolour(images, self._colours(n))
 
     def adapt(self, sign: float, images: int) -> None:
@@ -127,6 +127,6 @@ def colour_maps(brightness: Tensor, contrast: Tensor, inverted: Tensor, hue: Ten
 def recolour(images: Tensor, maps: Tensor) -> Tensor:
     """(N, 3, H, W) and (N, 3, 4) -> (N, 3, H, W)"""
     assert_shape(maps, (images.shape[0], 3, 4))
-    maps = maps.to(images)
+    maps = maps.to(images.device, images.dtype, non_blocking=True)
     colours = torch.baddbmm(maps[:, :, 3:], maps[:, :, :3], images.flatten(2))  # (N, 3, HW)
     return colours.reshape(images.shape)

@@ -30,7 +30,7 @@ from glean_ext.networks.builder import (
 from glean_ext.networks.encoder import Encoder, set_checkpointing
 from glean_ext.networks.fidelity import require_gate
 from glean_ext.networks.global_skip import make_global_skip
-from glean_ext.networks.labels import LabelHead, class_shares, default_label, find_label, require_names
+from glean_ext.networks.labels import LabelHead, class_shares, find_label, require_names
 from glean_ext.networks.precision import mixed_precision
 from glean_ext.networks.pyramid import decode
 from glean_ext.networks.reference_features import ReferenceFeatures
@@ -178,7 +178,7 @@ class GLEANNetwork(nn.Module):
             codes, added = self._see(lq, features, codes, references)
             # The class of each image, as shares (N, classes), where the bank has classes.
             logits = self.label_head(features[MIN_SIZE]) if self.label_head else None
-            shares = class_shares(default_label(label, self.label, lq), logits, self.num_classes)
+            shares = class_shares(label, self.label, logits, self.num_classes)
             # The latent bank: its features at every resolution, {4: ..., H: ...} of (N, C, res, res).
             bank_features = self._bank_features(features, codes, shares)
             bank_features |= {res: bank_features[res] + x for res, x in added.items()}

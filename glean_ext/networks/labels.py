@@ -33,17 +33,18 @@ def label_shares(label: Tensor, num_classes: int) -> Tensor:
     Raises:
         InputError: A label below 0, or not below the number of classes.
     """
-    if not torch.compiler.is_compiling() and len(label) and not 0 <= int(label.min()) <= int(label.max()) < num_classes:
-        wrong = next(value for value in label.tolist() if not 0 <= value < num_classes)
-        raise unknown_label(wrong, num_classes)
+    if not torch.compiler.is_compiling():  # a GPU is waited for once
+        for wrong in (value for value in label.tolist() if not 0 <= value < num_classes):
+            raise unknown_label(wrong, num_classes)
     return (label[:, None] == torch.arange(num_classes, device=label.device)).float()
 
 
-def class_shares(label: Tensor | None, logits: Tensor | None, num_classes: int) -> Tensor | None:
+def class_shares(label: Tensor | None, default: int | None, logits: Tensor | None, num_classes: int) -> Tensor | None:
     """The share of each class in each image, as a bank takes it: (N, classes), fp32; None for a bank without classes.
 
     Args:
         label: The classes, whole numbers (N,); None: they are unknown.
+        default: The class of all images where they are unknown; None: that is unknown, too.
         logits: (N, classes), what the encoder estimates where they are unknown.
         num_classes: Of the bank.
 
@@ -54,14 +55,9 @@ def class_shares(label: Tensor | None, logits: Tensor | None, num_classes: int) 
         raise InputError("This network has a bank without classes, but got labels. Leave them out.")
     if label is not None:
         return label_shares(label, num_classes)
+    if logits is not None and default is not None:  # which is known to be a class: a GPU is not waited for
+        return (torch.arange(num_classes, device=logits.device) == default).float().expand(logits.shape[0], -1)
     return None if logits is None else logits.float().softmax(1)
-
-
-def default_label(label: Tensor | None, default: int | None, lq: Tensor) -> Tensor | None:
-    """The classes (N,) that are given with images (N, 3, h, w), or else the one of all of them, if there is one."""
-    if label is None and default is not None:
-        return lq.new_full((lq.shape[0],), default, dtype=torch.long)
-    return label
 
 
 def find_label(label: int | str, num_classes: int, names: Sequence[str] = ()) -> int:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from itertools import chain
 
 import torch
 from torch import nn
@@ -84,10 +85,10 @@ def log_fp32_fallback() -> None:
 
 
 def channels_last(net: nn.Module) -> None:
-    """Store the convolution weights of ``net`` channels-last, the layout that CPUs and tensor cores use.
+    """Store the convolution weights of ``net``, buffers too, channels-last: the layout of CPUs and tensor cores.
 
     Activations follow the weights, so nothing is converted in between.
     """
-    for param in net.parameters():
-        if param.ndim == 4:
-            param.data = param.data.contiguous(memory_format=torch.channels_last)
+    for weight in chain(net.parameters(), net.buffers()):
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)

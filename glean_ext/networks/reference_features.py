@@ -73,7 +73,9 @@ class ReferenceFeatures(nn.Module):
         pixels = torch.cat([own_value, with_statistics(value, own_value)], 1)  # (N, (R + 1) H H, V)
         patches = self._patches(pixels.unflatten(1, (-1, side, side)))  # (N, (R + 1) h h, V s s)
         query = (self.sharpness * query).to(patches.dtype)
-        fetched = F.scaled_dot_product_attention(query, key.to(patches.dtype), patches, scale=1.0)  # (N, h h, V s s)
+        # With an axis of heads, without which GPUs keep all weights, (N, h h, (R + 1) h h), in memory.
+        query, key, patches = query[:, None], key.to(patches.dtype)[:, None], patches[:, None]
+        fetched = F.scaled_dot_product_attention(query, key, patches, scale=1.0)[:, 0]  # (N, h h, V s s)
         x = F.pixel_shuffle(fetched.transpose(1, 2).unflatten(2, f_0.shape[-2:]), self.scale)  # (N, V, H, H)
         return {int(res): conv(F.adaptive_avg_pool2d(x, int(res))) for res, conv in self.to_bank.items()}
 

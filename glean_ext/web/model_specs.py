@@ -40,7 +40,7 @@ def parse_model(argument: str) -> ModelSpec:
     """
     if not set(argument) & set("=,"):
         card = find_restorer(argument)
-        about = CARTOONS if card.demo else f"For {card.purpose}."
+        about = card.warning or f"For {card.purpose}."
         return ModelSpec(card.name, card.config, card.weights, about)
     name, equals, paths = argument.partition("=")
     config, comma, checkpoint = paths.partition(",")

@@ -335,6 +335,21 @@ def test_measuring_the_page(tmp_path, monkeypatch):
     assert "    python -m benchmarks page --batches 1 4 --repeats 3\n" in (tmp_path / "page.md").read_text()
 
 
+def test_the_training_section_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "compare", lambda cases, options, console: fake_report([5.0, 10.0, 20.0]))
+    report = page.measure_training(2, Console(quiet=True))
+    (path := tmp_path / "page.md").write_text("# Page\n\n## Training, old\n\n| old |\n\n## Backends\n\nas before\n")
+    page.write_training(report, path)
+    text = path.read_text()
+    assert text.startswith("# Page\n\n## Training, 32 -> 256, batch 2") and text.endswith(
+        "\n\n## Backends\n\nas before\n"
+    )
+    assert "Made by `python -m benchmarks page --only training --repeats 2` on " in text and "old" not in text
+    assert "| light | 20 | 0.05 | 1.00 | 1 | 1 |\n" in text
+    with pytest.raises(InputError, match="has no section on training"):
+        page.write_training(report, tmp_path / "other.md")
+
+
 @pytest.mark.parametrize(
     ("fast", "dtypes"), [("bfloat16", ["bfloat16", "float32", "bfloat16"]), ("float32", ["float32", "float32"])]
 )
@@ -382,6 +397,7 @@ def test_options_of_the_commands():
     assert tool.parse(["train"])[0].batch == 2 and tool.parse(["train"])[0].checkpoint is None
     assert tool.parse(["data", "--repeats", "2"]) == (DataOptions(ROOT / "configs/glean_x8_cat.py", 2), None)
     assert tool.parse(["page", "--batches", "1", "8"])[0] == PageOptions((1, 8), 3, ROOT / "docs/performance.md")
+    assert tool.parse(["page", "--only", "training"])[0].only == "training"
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def place(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).symlink_to(ROOT / name)
     examples = ROOT / "glean_ext/web/static/examples"
     face, photo = Image.open(examples / "face-1.png").convert("RGB"), Image.open(examples / "astronaut.jpg")
-    for name in "face.png", "noisy_cartoon.png":
+    for name in "face.png", "noisy_cartoon.png", "emoji.png":
         face.save(tmp_path / name)
     face.convert("L").resize((64, 64)).save(tmp_path / "gray_cartoon.png")
     for name in "photo.jpg", "group.jpg":

@@ -47,7 +47,7 @@ def test_a_trained_biggan_becomes_the_bank(emoji):
     cfg.model.generator.arch_cfg.update(in_channels=[64, 64, 32, 16], out_channels=[64, 32, 16, 8])
     cfg.model.discriminator.base_channels = 4
     trained = runners.train(cfg).model.generator_ema.module
-    cfg = config("glean_biggan_x8_emoji", emoji)
+    cfg = config("demo_glean_biggan_x8", emoji)
     cfg.model.generator.update(rrdb_channels=8, max_channels=16)
     cfg.model.generator.init_cfg.checkpoint = str(emoji / "bank_biggan_emoji_64/iter_2.pth")
     cfg.train_cfg.val_interval = cfg.param_scheduler.T_max = 2
@@ -57,7 +57,7 @@ def test_a_trained_biggan_becomes_the_bank(emoji):
     with torch.no_grad():
         expected = trained.eval()(z, label)
         torch.testing.assert_close(net.generator.eval()(z, label), expected, rtol=0, atol=1e-4)
-    (log,) = (emoji / "glean_biggan_x8_emoji").glob("*/*.log")
+    (log,) = (emoji / "demo_glean_biggan_x8").glob("*/*.log")
     text = log.read_text()
     assert "The latent bank is bit-identical to what training started with." in text
     assert "loss_label: " in text and "label_top1: " in text and "PSNR: " in text
@@ -65,7 +65,7 @@ def test_a_trained_biggan_becomes_the_bank(emoji):
 
 @pytest.mark.usefixtures("mmagic_models", "fast")
 def test_training_needs_labels(emoji):
-    cfg = config("glean_biggan_x8_emoji", emoji)
+    cfg = config("demo_glean_biggan_x8", emoji)
     cfg.model.generator.update(rrdb_channels=8, max_channels=16, bank_init="random", init_cfg=None)
     cfg.train_dataloader.dataset.update(labels="", classes=None)
     assert fault(runners.train, cfg) == (

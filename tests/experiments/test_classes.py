@@ -54,7 +54,7 @@ def bank(tmp_path: Path, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> Big
     trained = BankTraining(part.images, PLAN, bank, part.classes)
     assert [set(trained.step()) for _ in range(3)] == [{"drawing", "p"}, {"g", "d", "r1", "p"}, {"g", "d", "r1", "p"}]
     assert trained.finished
-    save(trained, Path(bank.file), "MIT")
+    save(trained, Path(bank.file), "emoji")
     monkeypatch.setitem(systems.BIGGAN_BANKS, systems.CLASS_BANK, bank)
     return bank
 
@@ -132,7 +132,7 @@ def test_table_of_labels() -> None:
 
 def test_configs_have_the_sizes_of_the_bank() -> None:
     sizes = vars(BIGGAN_BANKS["emoji-classes"].sizes)
-    cfg = load_config("configs/glean_biggan_x8_emoji.py")
+    cfg = load_config("configs/demo_glean_biggan_x8.py")
     assert {key: cfg.model.generator[key] for key in ("base_channels", "noise_size", "shared_dim", "num_classes")} == {
         key: sizes[key] for key in ("base_channels", "noise_size", "shared_dim", "num_classes")
     }

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from support.exports import KINDS
 from support.tools import load_tool, only_error, run_main
 
 from glean_ext.errors import InputError
-from glean_ext.inference import backend_choice, engine_cache, engine_models, torch_backend
+from glean_ext.inference import backend_choice, engine_cache, engine_models, model_maker, torch_backend
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache, model_key
 from glean_ext.inference.engine_models import engine_key
@@ -226,7 +228,8 @@ def test_the_limit_counts_weights_and_leaves_alone_what_is_being_written(tmp_pat
     cache = EngineCache(tmp_path, limit=100)
     for key in "1.27-a", "1.27-b":
         cache.get(key, make)
-        assert sorted(path.name for path in tmp_path.iterdir())[1:] == [f"{key}.onnx", f"{key}.onnx.data"]
+        names = sorted(path.name for path in tmp_path.glob("[!.]*"))
+        assert names == [f"{key}.onnx", f"{key}.onnx.data"]
     assert (tmp_path / ".a.partial-0a1b2c3d.onnx").is_dir()
 
 
@@ -246,9 +249,23 @@ def test_a_model_that_fails_leaves_no_file(home, cache, monkeypatch):
         raise TypeError("no such argument")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
+    source = NetworkSource(home / "light.py", home / "light.pth")
     with pytest.raises(InputError, match="does not work with torch"):
-        restorer(home, "light", "onnxruntime")
-    assert not [path for path in cache.folder.rglob("*") if path.is_file()]
+        model_maker.write_model(source, cache.path("key"), "onnxruntime", lambda notice: None)
+    assert not list(cache.folder.iterdir())
+
+
+def test_several_threads_make_a_model_once(tmp_path):
+    made = []
+
+    def make(path: Path) -> None:
+        made.append(path)
+        time.sleep(0.1)
+        path.touch()
+
+    with ThreadPoolExecutor(4) as threads:
+        paths = set(threads.map(lambda _: EngineCache(tmp_path).get("key", make), range(4)))
+    assert paths == {tmp_path / "key.onnx"} and len(made) == 1
 
 
 @pytest.mark.slow  # makes a model

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.checkpoint_files import fault
 from support.fake_gpu import FakeGPUTensor
 from support.networks import TINY, randomize
 
 from glean_ext import checkpoints
+from glean_ext.config import load_config
 from glean_ext.errors import InputError
 from glean_ext.inference.backend import OutOfMemory
 from glean_ext.inference.image_restorer import ImageRestorer, TileSizes
@@ -43,6 +45,22 @@ def make(home: Path, name: str = "glean", **arguments) -> ImageRestorer:
     generator = {"glean": TINY, "light": LIGHT}[name]
     arguments = {"device": "cpu", "dtype": "float32", "notify": lambda line: None, **arguments}
     return ImageRestorer({"model": {"generator": generator}}, home / f"{name}.safetensors", **arguments)
+
+
+def test_options_and_a_label_change_a_config_that_is_a_dict(home):
+    config = {"model": {"generator": {**load_config("demo_glean_biggan_x8").model.generator}}}
+    weights, image = "glean-ext://demo_glean_biggan_x8.safetensors", noise()
+    label = config["model"]["generator"]["class_names"].index("food")
+    options = {"cfg_options": [f"model.generator.label={label}"]}
+    by_name, by_number, estimated = (
+        ImageRestorer(config, weights, device="cpu", notify=lambda notice: None, **given).restore(image)
+        for given in ({"label": "food"}, options, {})
+    )
+    assert np.array_equal(by_name, by_number) and not np.array_equal(by_name, estimated)
+    assert "label" not in config["model"]["generator"]
+    assert fault(lambda: make(home, label=1)) == (
+        "label has no effect: this network has a bank without classes. Leave it out."
+    )
 
 
 # ---------------------------------------------------------------- bits

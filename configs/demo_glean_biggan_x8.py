@@ -1,5 +1,5 @@
-# 8x8 -> 64x64 emoji of nine classes in one model, at the size of the demonstration. Its bank comes from
-# python -m experiments.train_banks emoji-classes, or bank_biggan_emoji_64.py.
+# 8x8 -> 64x64 emoji of nine classes in one model, at the size of the demonstration. Its bank is shipped; the images
+# come from python -m experiments.emoji_data.
 _base_ = ['demo_glean_x8.py', '_base_/emoji.py']
 
 model = dict(
@@ -16,7 +16,7 @@ model = dict(
         max_channels=80,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/evidence/emoji-classes_bank.safetensors',
+            checkpoint='glean-ext://demo_biggan_bank.safetensors',
             prefix='generator_ema'),
         attention_at=[],
         **_base_.emoji_bank),
