@@ -327,6 +327,7 @@ def test_the_command_makes_a_model_and_says_so(home, cache, tmp_path, capsys, en
         ({"dtype": "bfloat16"}, True, True, "torch"),
         ({"compile": "default"}, True, True, "torch"),
         ({"seed": 1}, True, True, "torch"),
+        ({"fidelity": 0.0}, True, True, "torch"),
         ({"device": "cuda"}, True, True, "torch"),
     ],
 )
