@@ -27,7 +27,8 @@ def _sizes(report: Report) -> str:
 
 
 def _memory(report: Report) -> Iterator[str]:
-    yield f"{_sizes(report)}; in brackets: without mapped files, which the system can drop"
+    brackets = any(row.get("unmapped") for row in report["rows"])
+    yield _sizes(report) + "; in brackets: without mapped files, which the system can drop" * brackets
     yield from ("", "| | peak (MiB) | of MMagic's | processor time (s) |", "|---|---|---|---|")
     for row in report["rows"]:
         size, share = f"{row['peak'] / MIB:.0f}", f"{row['ratio']:.2f}"
