@@ -20,10 +20,14 @@ Array = np.ndarray
 
 
 def face_mask(face: Face) -> Array:
-    """(256, 256) float32 in [0, 1] over the aligned crop: 1 in the face, 0 outside, soft at its outline."""
-    inside = cover(face, face.oval)
-    inside[[0, -1]] = inside[:, [0, -1]] = 0  # the crop has no pixels to paste beyond its border
-    return smoothstep(signed_distance(inside) / (FEATHER * MASK_SIZE) + 0.5)
+    """(256, 256) float32 in [0, 1] over the aligned crop: 1 in the face, 0 outside, soft at its outline.
+
+    Where a face reaches the border of the crop, beyond which there is nothing to paste, it is 0 there, and soft, too.
+    """
+    mask = smoothstep(signed_distance(cover(face, face.oval)) / (FEATHER * MASK_SIZE) + 0.5)
+    column = np.arange(MASK_SIZE, dtype=np.float32)
+    ramp = smoothstep(np.minimum(column, column[::-1]) / (FEATHER * MASK_SIZE))
+    return np.minimum(mask, np.minimum(ramp, ramp[:, None]))
 
 
 def cover(face: Face, polygon: Array) -> Array:

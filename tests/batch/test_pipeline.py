@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 
@@ -116,11 +117,14 @@ def test_writes_that_wait_are_bounded():
         assert max(behind) <= most
 
 
-def test_a_full_disk_stops_all():
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_stops_all(number):
+    """And so does a full quota, or one that became read-only."""
+
     class Full(Letters):
         def finish(self, prepared, result):
             if prepared == "c":
-                raise InputError("c cannot be written.") from OSError(errno.ENOSPC, "No space left on device")
+                raise InputError("c cannot be written.") from OSError(number, os.strerror(number))
             super().finish(prepared, result)
 
     letters = Full(seconds={"restore": 0.005})

@@ -30,6 +30,20 @@ def options(source: object, output: object, **changes) -> RestoreOptions:
     return RestoreOptions(MODEL, (str(source),), str(output), device="cpu", dtype="float32", **changes)
 
 
+def test_a_result_arrives_after_its_comparison(tmp_path, memory, monkeypatch):
+    """A run that is killed in between restores the file again: --skip-existing asks for the result alone."""
+    arrived: list[str] = []
+
+    def record(path: Path, url: UrlPath) -> None:
+        deliver(path, url)
+        arrived.append(url.name)
+
+    monkeypatch.setattr("glean_ext.batch.remote_files.deliver", record)
+    write_images(tmp_path / "in", 1)
+    restore_files(options(tmp_path / "in", "memory://data/out", compare=True))
+    assert arrived == ["00000_compare.png", "00000.png"]
+
+
 def test_urls_are_paths():
     url = UrlPath("s3://bucket/in/a.png")
     assert str(url / "b") == "s3://bucket/in/a.png/b" and url.parent == UrlPath("s3://bucket/in")

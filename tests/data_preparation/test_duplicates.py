@@ -149,6 +149,18 @@ def test_the_largest_copy_stays_and_listed_test_images_always(tmp_path):
         assert names(tmp_path / mode / "train/GT") == ["b.png"]
 
 
+@pytest.mark.parametrize("mode", ["drop", "exact", "keep"])
+def test_what_shows_the_same_as_a_listed_test_image_is_no_training_image(tmp_path, mode):
+    raw, image = tmp_path / "raw", picture(1, 48)
+    save(image, raw / "a.png")
+    save(image, raw / "a_jpeg.jpg", quality=90)
+    save(np.ascontiguousarray(image[:, ::-1]), raw / "a_mirrored.png")
+    save(picture(2, 48), raw / "b.png")
+    (tmp_path / "test.txt").write_text("a.png\n")
+    run(raw, tmp_path / "out", lists={"test": str(tmp_path / "test.txt"), "train": "rest"}, duplicates=mode)
+    assert names(tmp_path / "out/test/GT") == ["a.png"] and names(tmp_path / "out/train/GT") == ["b.png"]
+
+
 def test_the_split_depends_on_pixels_and_seed_alone(tmp_path, raw):
     run(raw, tmp_path / "one", split=0.7)
     (tmp_path / "moved/sub").mkdir(parents=True)

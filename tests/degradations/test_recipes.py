@@ -63,6 +63,14 @@ def test_a_stage_does_not_depend_on_those_before_it():
     assert np.array_equal(*results)
 
 
+def test_stages_of_one_kind_draw_other_numbers():
+    """Two stages with the same noise would double its deviation."""
+    stages = [{"type": "Noise", "sigma": (10, 10)}] * 2
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    once, twice = (Recipe(stages[:count]).degrade(gray, (64, 64), 1).astype(float).std() for count in (1, 2))
+    assert twice / once == pytest.approx(2**0.5, rel=0.05)
+
+
 def test_one_of():
     choices = [[{"type": "JPEG", "quality": (5, 5)}], [{"type": "Bicubic"}, {"type": "Gray"}]]
     recipe = Recipe([{"type": "OneOf", "choices": choices}])
@@ -85,7 +93,8 @@ def test_training_follows_the_seed_of_the_sample():
 
 def test_validation_depends_on_the_image_only():
     first, second = (BlindDegradation(preset="glean", seed=0)(sample())["img"] for _ in range(2))
-    assert np.array_equal(first, second)
+    elsewhere = BlindDegradation(preset="glean", seed=0)(sample() | {"gt_path": "/another/folder/a.png"})["img"]
+    assert np.array_equal(first, second) and np.array_equal(first, elsewhere)
     for other in (
         BlindDegradation(preset="glean", seed=1)(sample()),
         BlindDegradation(preset="glean", seed=0)(sample("b")),

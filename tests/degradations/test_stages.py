@@ -53,6 +53,15 @@ def test_round_kernels_are_round(kind):
     np.testing.assert_allclose(kernel, kernel[::-1], atol=1e-12)
 
 
+@pytest.mark.parametrize(("size", "lowest"), [(11, np.pi / 3), (13, np.pi / 5)])
+def test_large_sinc_kernels_also_have_low_cutoffs(monkeypatch, size, lowest):
+    cutoffs = []
+    monkeypatch.setattr(stages.kernels, "sinc", lambda size, cutoff: cutoffs.append(cutoff))
+    for seed in range(100):
+        stages.Blur(kinds={"sinc": 1.0}, size=[size]).kernel(rng(seed))
+    assert lowest <= min(cutoffs) < 1.1 * lowest and 0.95 * np.pi < max(cutoffs) <= np.pi
+
+
 def scales(count: int = 300, **arguments) -> Array:
     resize = stages.Resize(**arguments)
     return np.array([resize.draw_scale(rng(seed)) for seed in range(count)])
@@ -124,9 +133,10 @@ def test_gray_is_luminance():
 def test_colour_adjustments_are_torchvisions(name, value):
     from torchvision.transforms import functional
 
-    tensor = torch.from_numpy(noise() / 255).permute(2, 0, 1)
+    image = noise() * np.array([1, 0.6, 0.2], np.float32)  # its luminance is not its mean
+    tensor = torch.from_numpy(image / 255).permute(2, 0, 1)
     expected = getattr(functional, f"adjust_{name}")(tensor, value).permute(1, 2, 0).numpy() * 255
-    adjusted = getattr(colours, f"adjust_{name}")(noise(), value)
+    adjusted = getattr(colours, f"adjust_{name}")(image, value)
     np.testing.assert_allclose(adjusted, expected, atol=0.2)  # torchvision's luminance has other digits
 
 

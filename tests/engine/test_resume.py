@@ -32,6 +32,7 @@ from glean_ext.datasets.resumable_sampler import seeded
 from glean_ext.engine import runner as runners
 from glean_ext.engine.checkpoint_resume import AtomicBackend, newest_whole_checkpoint
 from glean_ext.engine.hooks.checkpoint_hook import DeferredRemoval
+from glean_ext.engine.hooks.random_state_hook import generator_states, set_generator_states
 from glean_ext.errors import InputError
 from glean_ext.metrics.base import SavedImageMetric
 from glean_ext.utils.files import temporary_name
@@ -130,6 +131,21 @@ def test_seeded_leaves_the_random_states_alone():
     with seeded(7):
         assert draw() == inside
     assert [first, draw()] == expected
+
+
+def test_random_numbers_continue_where_their_states_were_taken():
+    """Also the second one of two normal numbers, which Python and NumPy draw in pairs."""
+
+    def draw() -> tuple[float, ...]:
+        python, numpy = (random.random(), random.gauss(0, 1)), (np.random.rand(), np.random.normal())
+        return *python, *numpy, torch.rand(()).item()
+
+    with seeded(3):
+        draw()
+        states = generator_states()
+        expected = [draw() for _ in range(3)]
+        set_generator_states(states)
+        assert [draw() for _ in range(3)] == expected
 
 
 def test_flips_depend_on_the_position_alone(home):

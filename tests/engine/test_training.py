@@ -114,7 +114,7 @@ def test_the_callers_config_stays_as_it_is(home):
 
 @pytest.mark.parametrize(("interval", "noticed"), [(1, 2), (2, 2), (100, 4)])
 def test_a_changed_bank_stops_the_training(home, interval, noticed):
-    names = "style_mapping.1.bias", "conv1.conv.weight_orig", "to_rgb1.bias", "convs.0.activate.bias"
+    names = "style_mapping.1.bias", "conv1.conv.weight_orig", "to_rgb1.bias", "injected_noise_2"
     options = f"custom_hooks.0.interval={interval}", "train_cfg.max_iters=4"
     tamper = f"[dict(type='Tamper', iteration=1, names={names[:1]})]"
     config = home / "config.py"

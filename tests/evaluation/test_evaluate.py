@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -202,6 +203,10 @@ def test_unchanged_files_are_not_measured_again(folders, monkeypatch):
     save(astronaut(), folders / "good/astronaut.png")
     changed = evaluate(options(folders))
     assert read == ["astronaut.png"] * 2 and changed.rows[0].values == [{"psnr": np.inf}]
+    read.clear()
+    os.utime(folders / "good/astronaut.png", (1, 1))  # another file of the same length has another time
+    evaluate(options(folders))
+    assert read == ["astronaut.png"] * 2
 
 
 def test_an_interrupted_run_keeps_what_it_measured(folders):

@@ -88,6 +88,21 @@ def test_an_embedder_gives_each_face_its_own(restorer, home, finder, two):
     assert restorer.network_seconds > 0, "theirs count"
 
 
+def test_faces_of_a_photograph_are_restored_with_their_own(restorer, home, finder, portrait):
+    """Whatever their order: the nearer one, on the left, is restored last."""
+    small = np.pad(imresize(portrait[:, ::-1] // 2, size=(192, 192)), ((0, 64), (0, 0), (0, 0)), mode="edge")
+    photo = np.hstack([portrait, small])
+    left, right = faces = finder.find(photo)
+    assert left.size > right.size
+    found = [Reference(align(photo, face.quad, 128), "") for face in faces]
+    references = FaceReferences(restorer, found, str(home / "arcface.safetensors"))
+    assert references.choose(photo, faces) == [(0,), (1,)]
+    photos = PhotoRestorer(restorer, save_faces=True, match_colours=False, finder=finder, references=references)
+    for number, face in enumerate(photos.restore(photo).faces):
+        own, other = (references.restore([face.crop], [(which,)])[0].astype(int) for which in (number, 1 - number))
+        assert np.abs(face.restored - own).max() <= 1 < np.abs(own - other).max()
+
+
 def test_aligned_faces_get_all(restorer):
     references = [noise(seed=1), noise(seed=2)]
     result = PhotoRestorer(restorer, aligned=True, references=references, match_colours=False).restore(noise(8))

@@ -13,7 +13,7 @@ from support.faces import GROUP, group_photo, head_map
 
 from glean_ext.faces.alignment import align, ffhq_quad, from_crop, inverse, side, transform, warp
 from glean_ext.faces.detection import FaceFinder, overlap, suppress, unturned, views
-from glean_ext.faces.face_networks import LiteRTNetworks, MediapipeNetworks
+from glean_ext.faces.face_networks import LiteRTNetworks, MediapipeNetworks, RawDetection
 from glean_ext.utils.imresize import imresize
 
 # Read off the enlarged photograph by eye, to about 2 pixels: eyes, nose tip, corners of the mouth.
@@ -137,6 +137,24 @@ def test_no_face_where_there_is_none(finder, name):
     photo = data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
     photo = photo if photo.ndim == 3 else np.repeat(photo[..., None], 3, axis=-1)
     assert finder.find(photo) == []
+
+
+def test_what_turns_with_its_crop_is_no_face():
+    """The mesh network fits a mesh to any round object, upright in the crop that it gets, however that is turned."""
+    upright = FaceFinder(LiteRTNetworks()).find(data.astronaut()[:256, 100:356], min_face=64)[0].mesh
+    low, high = upright.min(axis=0), upright.max(axis=0)
+
+    class AnyObject:
+        name, landmarks = "none", 468
+
+        def detect(self, image: np.ndarray) -> list[RawDetection]:
+            eyes = np.array([[0.4, 0.4], [0.6, 0.4], *[[0.5, 0.5]] * 4])
+            return [RawDetection(0.9, np.array([[0.25, 0.25], [0.75, 0.75]]), eyes)]
+
+        def meshes(self, image: np.ndarray) -> list[np.ndarray]:
+            return [0.25 + (upright - low) / (high - low) / 2]
+
+    assert FaceFinder(AnyObject()).find(np.zeros((64, 64, 3), np.uint8)) == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 2), (64, 64)])

@@ -12,7 +12,7 @@ from support.faces import Identity
 from glean_ext.faces import photo_restorer
 from glean_ext.faces.alignment import align, from_crop, inverse, transform
 from glean_ext.faces.colour_matching import to_gray
-from glean_ext.faces.detection import Face
+from glean_ext.faces.detection import OVAL, Face
 from glean_ext.faces.face_mask import MASK_SIZE, cover, face_mask, scaled_oval
 from glean_ext.faces.head_mask import with_hair_and_ears
 from glean_ext.faces.photo_restorer import PhotoRestorer
@@ -53,6 +53,16 @@ def test_the_mask_has_hair_and_ears(face, portrait, colours):
     assert at(mask, face, BACKGROUND).max() < 0.02 and at(mask, face, NECK).max() < 0.1
     assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
     assert max(np.abs(np.diff(mask, axis=axis)).max() for axis in (0, 1)) < 0.16  # soft
+
+
+def test_a_face_larger_than_its_crop_ends_softly_at_the_border(face, portrait):
+    mesh, centre = face.mesh.copy(), face.oval.mean(axis=0)
+    mesh[list(OVAL)] = centre + 3 * (face.oval - centre)
+    large = replace(face, mesh=mesh)
+    for mask in face_mask(large), with_hair_and_ears(face_mask(large), large, [large], portrait):
+        assert mask.dtype == np.float32 and mask.max() == 1 and (mask > 0.5).mean() > 0.8
+        assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
+        assert max(np.abs(np.diff(mask, axis=axis)).max() for axis in (0, 1)) < 0.16
 
 
 def painted(portrait: np.ndarray, face: Face, head: str, background: tuple) -> tuple[np.ndarray, np.ndarray]:

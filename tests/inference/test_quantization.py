@@ -7,13 +7,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.networks import TINY
 from support.tools import load_tool, only_error, run_main
 
 from glean_ext.errors import InputError
+from glean_ext.inference.engines import INPUT, OUTPUT
 from glean_ext.inference.export import write_metadata
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.onnx_backend import OnnxBackend
-from glean_ext.inference.quantization import LEAST_PSNR, layers_to_keep, quantize, to_mse, to_psnr
+from glean_ext.inference.quantization import (
+    LEAST_PSNR,
+    Images,
+    Quantizer,
+    layers_to_keep,
+    quantize,
+    read_images,
+    to_mse,
+    to_psnr,
+)
+from glean_ext.inference.torch_backend import TorchBackend
+from glean_ext.networks import build_network
 from glean_ext.utils.image_io import Picture, read_rgb, write_picture
 
 pytest.importorskip("onnxruntime")
@@ -31,6 +44,14 @@ def folder(tmp_path_factory) -> str:
         image = colours[0] + (colours[1] - colours[0]) * rows * columns + (colours[2] - colours[0]) * (1 - rows) / 2
         write_picture(Picture(image.clip(0, 255).astype(np.uint8)), folder / f"{number}.png")
     return str(folder)
+
+
+def test_every_fourth_image_is_for_the_check_alone(folder):
+    """And all of them at the network's size."""
+    images = read_images(folder, TorchBackend(build_network(TINY), dtype="float32"))
+    assert {lq.shape for lq in (*images.calibration, *images.check)} == {(1, 3, 8, 8)}
+    calibration, check = ({lq.tobytes() for lq in part} for part in (images.calibration, images.check))
+    assert (len(calibration), len(check)) == (6, 2) and not calibration & check
 
 
 @pytest.mark.slow
@@ -52,6 +73,26 @@ def test_int8_is_close_to_fp32(exported, folder, tmp_path):
     assert 0 < error <= 4 * 255**2 / 10 ** (LEAST_PSNR / 10)
 
 
+@pytest.mark.parametrize(("instructions", "largest"), [("avx2", 64), ("avx512_vnni", 127)])
+def test_weights_are_of_7_bits_where_sums_might_overflow(monkeypatch, tmp_path, instructions, largest):
+    """Processors without VNNI add two products of 8 bits in 16 bits."""
+    random = np.random.default_rng(0)
+    weight = onnx.numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), "weight")
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1, None, None, None]) for name in (INPUT, OUTPUT)]
+    conv = onnx.helper.make_node("Conv", [INPUT, "weight"], [OUTPUT], name="conv", pads=[1, 1, 1, 1])
+    graph = onnx.helper.make_graph([conv], "one layer", ends[:1], ends[1:], [weight])
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "a"
+    )
+    monkeypatch.setattr("glean_ext.inference.quantization.processor", lambda: instructions)
+    lq = [random.uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)]
+    quantizer = Quantizer(tmp_path / "a", tmp_path, Images(lq, lq))
+    quantizer.error(quantizer.layers)
+    values = onnx.load(quantizer.trial).graph.initializer
+    (quantized,) = (onnx.numpy_helper.to_array(value) for value in values if len(value.dims) == 4)
+    assert quantized.dtype == np.int8 and np.abs(quantized.astype(int)).max() == largest
+
+
 def test_layers_that_cost_much_are_found():
     cost = {f"layer{i}": 1e-6 for i in range(20)} | {"layer3": 3e-4, "layer11": 2e-3}
     asked = []
@@ -64,6 +105,16 @@ def test_layers_that_cost_much_are_found():
     assert layers_to_keep(layers, error, to_mse(40)) == {"layer3": 3e-4, "layer11": 2e-3}
     assert len(asked) < 20
     assert layers_to_keep(layers, error, allowed=1) == {}
+
+
+def test_errors_that_add_up_to_more_than_their_sum_stay_within_what_is_allowed():
+    layers = [f"layer{i}" for i in range(4)]
+
+    def error(chosen):
+        return 0.2 * len(chosen) * (1.6 if len(chosen) == 4 else 1)
+
+    kept = layers_to_keep(layers, error, allowed=1)
+    assert error([name for name in layers if name not in kept]) <= 1
 
 
 def test_psnr():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoint_files import fault
+from support.fake_gpu import FakeGPUTensor
 from support.networks import TINY, randomize
 
 from glean_ext import checkpoints
@@ -20,7 +21,7 @@ from glean_ext.inference.size_policy import SizePolicy
 from glean_ext.inference.torch_backend import TorchBackend, default_dtype
 from glean_ext.networks import build_network, precision
 from glean_ext.size_requirements import SizeRequirements
-from glean_ext.utils.array_conversion import from_floats, to_floats, upload
+from glean_ext.utils.array_conversion import from_floats, from_tensor, to_floats, upload
 
 LIGHT = {**TINY, "type": "LightGLEANStyleGANv2"}
 
@@ -249,6 +250,20 @@ def test_integers_are_uploaded_and_become_the_same_floats(monkeypatch, dtype):
     monkeypatch.undo()
     assert uploaded.is_contiguous() and uploaded.shape == (2, 3, 3, 5)
     np.testing.assert_array_equal(uploaded, np.concatenate([to_floats(image) for image in images]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_results_become_the_same_integers_on_a_device_as_on_the_cpu(dtype):
+    class OnGPU(FakeGPUTensor):
+        device = property(lambda tensor: torch.device("cuda"))
+
+    half = np.iinfo(dtype).max / 2
+    between = (np.arange(1000, dtype=np.float32) + np.float32(0.5)) / np.float32(half) - 1  # two integers each
+    values = np.concatenate([between, np.linspace(-1.5, 1.5, 800, dtype=np.float32)]).reshape(1, 3, 20, 30)
+    expected = from_floats(values, dtype)
+    result = from_tensor(torch.from_numpy(values).as_subclass(OnGPU), dtype)
+    assert result.dtype == dtype and result.flags.c_contiguous and {0, np.iinfo(dtype).max} <= {*expected.flat}
+    np.testing.assert_array_equal(result, expected)
 
 
 # ---------------------------------------------------------------- how the network is run

@@ -228,6 +228,14 @@ def test_crop_takes_the_middle_and_resizes_as_matlab():
     np.testing.assert_array_equal(Resize((8, 16), "crop").prepare(rgb), imresize(rgb[:20], size=(8, 16)))
 
 
+@pytest.mark.parametrize(("size", "axis"), [((16, 7), 1), ((7, 16), 0)])
+def test_what_is_cut_off_is_the_padding(size, axis):
+    """Of 9 lines 4 come before the image: 32 pixels of 128, and 40 after it."""
+    result = np.moveaxis(np.tile(np.arange(128)[:, None, None], (1, 128, 3)), 0, axis)
+    kept = np.moveaxis(Resize((8, 8), "pad").finish(result, size), axis, 0)
+    assert kept.shape == (56, 128, 3) and (kept[0, 0, 0], kept[-1, 0, 0]) == (32, 87)
+
+
 def test_padding_has_the_aspect_of_the_network():
     rgb = np.full((24, 64, 3), 200, np.uint8)
     rgb[0], rgb[-1] = 10, 90

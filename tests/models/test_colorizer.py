@@ -28,11 +28,12 @@ def build(**changes):
 
 
 def test_the_nearest_answer_is_trained():
+    """Whichever it is, and however near those are that are drawn after it."""
     model = build(candidates=3)
-    inputs = torch.rand(4, 1, 64, 64).expand(-1, 3, -1, -1) * 2 - 1
+    inputs = torch.rand(6, 1, 64, 64).expand(-1, 3, -1, -1) * 2 - 1
     torch.manual_seed(5)
-    candidates = torch.stack([torch.zeros(4, 64), torch.randn(4, 64), torch.randn(4, 64)])  # (3, N, S)
-    wanted = candidates[[0, 1, 2, 1], torch.arange(4)]
+    candidates = torch.stack([torch.zeros(6, 64), torch.randn(6, 64), torch.randn(6, 64)])  # (3, N, S)
+    wanted = candidates[[0, 1, 2, 0, 0, 0], torch.arange(6)]
     with torch.no_grad():
         gt = model.generator(inputs, wanted) + 0.001
     torch.manual_seed(5)

@@ -70,7 +70,7 @@ class Recorder(Hook):
 
 
 class Tamper(Hook):
-    """Changes one number of each tensor by its last bit, before an iteration."""
+    """Changes one number of each parameter or buffer of the bank by its last bit, before an iteration."""
 
     def __init__(self, iteration: int, names: list[str]) -> None:
         self.iteration, self.names = iteration, names
@@ -78,7 +78,7 @@ class Tamper(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter == self.iteration:
             for name in self.names:
-                value = runner.model.generator.generator.get_parameter(name).data.view(-1)[:1]
+                value = runner.model.generator.generator.state_dict()[name].view(-1)[:1]
                 value.copy_(torch.nextafter(value, torch.tensor(torch.inf)))
 
 

@@ -58,7 +58,17 @@ def test_a_folder_that_is_hidden_itself_or_a_link(tree):
     assert list_files("link", [".png"]).files == [Path("link/er/c.png")]
 
 
-def test_links_are_followed_on_request_and_each_folder_is_listed_once(tree):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_links_are_followed_on_request_and_each_folder_is_listed_once(tree, monkeypatch, reverse):
+    """In whatever order the disk has them: under its own name, not that of a link."""
+    walk = os.walk
+
+    def in_order(*arguments, **options):
+        for root, folders, files in walk(*arguments, **options):
+            folders.sort(reverse=reverse)
+            yield root, folders, files
+
+    monkeypatch.setattr(os, "walk", in_order)
     (tree / "elsewhere").mkdir()
     (tree / "elsewhere/i.png").touch()
     (tree / "in/link").symlink_to("../elsewhere")

@@ -66,6 +66,12 @@ def test_a_storage_that_ends_too_early(path):
     assert refusal(path, content[:-1]) == "it ends in the middle of a storage"
 
 
+def test_storages_that_are_together_larger_than_the_file(path):
+    """Each alone would fit; all of them are allocated before the first one is read."""
+    content = saved({name: torch.zeros(1000) for name in "abc"}, _use_new_zipfile_serialization=False)
+    assert refusal(path, content[:-8000]).endswith(" has 4000 bytes, more than the file")
+
+
 def test_a_storage_with_a_wrong_checksum(path):
     content = bytearray(saved({"w": torch.tensor([1234.5])}))
     at = content.index(torch.tensor([1234.5]).numpy().tobytes())

@@ -1,17 +1,20 @@
-"""Containers of videos: every extension that is listed is read, and every demuxer's extensions are listed."""
+"""Containers of videos: every extension that is listed is read, and every demuxer's are listed. The place of chroma."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from av.format import ContainerFormat
 from support.videos import doubled, read_video, worst, write_video
 
 from glean_ext.errors import InputError
 from glean_ext.utils.image_io import EXTENSIONS
+from glean_ext.video.encoder import YuvConverter
 from glean_ext.video.formats import DEMUXERS, VIDEOS
+from glean_ext.video.frame_properties import Colour
 from glean_ext.video.reader import open_container
 from glean_ext.video.restore_video import restore_video
 
@@ -80,6 +83,15 @@ def test_videos_of_all_containers_are_restored(tmp_path, extension):
     moved = [time - content.times[0] for time in content.times]
     expected = [time - whole.times[0] for time in whole.times]
     assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(moved, expected, strict=True))
+
+
+def test_chroma_lies_on_the_left_pixel_of_each_pair():
+    """As players of H.264 take it. Red grows by 8 levels a pixel, so Cr, of BT.709 in full range, by 4."""
+    rgb = np.zeros((16, 32, 3), np.uint8)
+    rgb[..., 0] = 8 * np.arange(32)
+    frame = YuvConverter(32, 16, Colour(matrix=1, full=True, primaries=1, transfer=1), Fraction(25))(rgb, 0)
+    cr = np.frombuffer(frame.planes[2], np.uint8).reshape(8, -1)[:, 2:14]  # without the border
+    np.testing.assert_allclose(cr, np.tile(128 + 8.0 * np.arange(2, 14), (8, 1)), atol=1)
 
 
 def test_a_transport_stream_is_no_target(tmp_path):

@@ -85,6 +85,20 @@ def test_a_format_that_has_no_place_for_the_result(tmp_path):
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["result.png"]
 
 
+def test_a_job_that_is_cancelled_after_its_last_report_leaves_no_result(tmp_path):
+    def work(job: Job) -> dict:
+        (job.folder / "result.png").write_bytes(b"12345")
+        jobs.cancel(job)
+        return {}
+
+    jobs = JobQueue(work, tmp_path, LIMITS)
+    job = jobs.add(Order("a.png", "Demo GLEAN", "face", 0, (8, 8)), b"")
+    while (state := jobs.status(job)["state"]) in ("waiting", "running"):
+        time.sleep(0.01)
+    assert state == "cancelled" and not job.folder.exists()
+    jobs.close()
+
+
 def test_files_of_a_result_that_is_forgotten_meanwhile_are_removed(tmp_path):
     jobs = JobQueue(lambda job: {}, tmp_path, LIMITS)
     job = jobs.add(Order("a.png", "Demo GLEAN", "face", 0, (8, 8)), b"")
@@ -280,7 +294,7 @@ def test_waiting_jobs_show_when_it_is_their_turn(site):
 
 def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     """The first step may take longer than the others; what came before them does."""
-    left, times = [], []
+    left, later, times = [], [], []
 
     def work(job):
         job.report("looking")
@@ -290,6 +304,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
             times.append(time.monotonic())
             left.append(jobs.estimate(job)[1])
             time.sleep(0.2)
+            later.append(jobs.estimate(job)[1])
         return {}
 
     jobs = JobQueue(work, tmp_path, Limits())
@@ -300,6 +315,7 @@ def test_time_left_is_that_of_the_steps_to_come(tmp_path):
     second, third = times[1] - times[0], (times[2] - times[0]) / 2
     assert left[0] is None
     assert left[1:] == pytest.approx([2 * second, third, 0], abs=0.05)
+    assert 0 <= later[1] < left[1] - 0.19, "it also falls between two reports"
 
 
 def test_a_full_queue_is_reported(site_with):
