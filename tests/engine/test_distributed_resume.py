@@ -152,6 +152,19 @@ def test_one_process_resumes_what_two_have_saved(home, children):
     assert same(resumed["ema_state_dict"], saved(4)["ema_state_dict"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [RESTORER], indirect=True, ids=["restorer"])
+def test_two_processes_resume_what_one_has_saved(home, children):
+    """With half the batch each they also end like it."""
+    train(children, 1, "train_dataloader.batch_size=2")
+    straight = saved(4)
+    Path("work/iter_4.pth").unlink()
+    train(children, 2, resume=True)
+    resumed = saved(4)
+    for part in "state_dict", "ema_state_dict":
+        torch.testing.assert_close(resumed[part], straight[part], rtol=1e-9, atol=1e-12)
+
+
 def test_processes_that_the_interrupted_run_did_not_have_get_seeds_of_their_own(monkeypatch):
     saved = generator_states() | {"sampler": 5}
 
