@@ -112,23 +112,28 @@ def _ratio(times: Sequence[Sequence[float]], index: int) -> float:
 
 def add(report: dict[str, Any], results: Path, keys: Sequence[str] = SETTING) -> list[dict[str, Any]]:
     """Put a report into the file of all of them, in place of an older one whose ``keys`` have the same values."""
-    known = json.loads(results.read_text()) if results.exists() else []
-    others = [old for old in known if any(old.get(key) != report.get(key) for key in keys)]
+    others = [old for old in known(results) if any(old.get(key) != report.get(key) for key in keys)]
     write_json(all_of_them := [*others, report], results)
     return all_of_them
+
+
+def known(results: Path) -> list[dict[str, Any]]:
+    """The reports in a file; [] where there is none."""
+    return json.loads(results.read_text()) if results.exists() else []
 
 
 def write_section(reports: Sequence[dict[str, Any]], page: Path) -> None:
     """Replace the section of the performance page, the last one; what ``conditions`` measured comes after it."""
     before = page.read_text().partition(HEADING)[0] if page.exists() else ""
-    conditions = page.parent / CONDITIONS
-    further = conditions_page.lines(json.loads(conditions.read_text())) if conditions.exists() else ()
+    further = conditions_page.lines(known(page.parent / CONDITIONS))
     with atomic_path(page) as partial:
         partial.write_text(before.rstrip("\n") + "\n" + HEADING + "\n".join([*lines(reports), *further]) + "\n")
 
 
 def lines(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The section, line by line."""
+    if not reports:
+        return
     machine = reports[-1]["machine"]
     yield ""
     yield f"Made by `python -m benchmarks backends` on {machine['cpu']}, {machine['threads']} threads, batch 1, random"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -169,7 +168,7 @@ def run_conditions(options: ConditionsOptions, console: Console) -> dict[str, An
     """The command ``conditions``."""
     report = conditions.measure_conditions(options, console)
     conditions.add(report, options.results)
-    backends.write_section(json.loads((options.page.parent / backends.RESULTS).read_text()), options.page)
+    backends.write_section(backends.known(options.page.parent / backends.RESULTS), options.page)
     return report
 
 

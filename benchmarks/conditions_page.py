@@ -27,9 +27,13 @@ def _sizes(report: Report) -> str:
 
 
 def _memory(report: Report) -> Iterator[str]:
-    yield from (_sizes(report), "", "| | peak (MiB) | of MMagic's | processor time (s) |", "|---|---|---|---|")
+    yield f"{_sizes(report)}; in brackets: without mapped files, which the system can drop"
+    yield from ("", "| | peak (MiB) | of MMagic's | processor time (s) |", "|---|---|---|---|")
     for row in report["rows"]:
-        yield f"| {row['label']} | {row['peak'] / MIB:.0f} | {row['ratio']:.2f} | {row['cpu_seconds']:.0f} |"
+        size, share = f"{row['peak'] / MIB:.0f}", f"{row['ratio']:.2f}"
+        if row.get("unmapped"):
+            size, share = f"{size} ({row['unmapped'] / MIB:.0f})", f"{share} ({row['unmapped_ratio']:.2f})"
+        yield f"| {row['label']} | {size} | {share} | {row['cpu_seconds']:.0f} |"
 
 
 def _busy(report: Report) -> Iterator[str]:

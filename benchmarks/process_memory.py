@@ -28,13 +28,16 @@ from glean_ext.utils.image_io import Picture, write_picture
 # The peak of a child is that of its parent where the parent was larger when it forked: so a small one starts it.
 SMALL_PARENT = """
 import resource, subprocess, sys, json, time
-own, process = 0, subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+most = {"VmHWM": 0, "RssAnon": 0}
 while process.poll() is None:
     with open(f"/proc/{process.pid}/status") as file:
-        own = max([own] + [int(line.split()[1]) for line in file if line.startswith("VmHWM:")])
+        values = dict(line.split(":") for line in file)
+    for name in most:
+        most[name] = max(most[name], int(values.get(name, "0").split()[0]) * 1024)
     time.sleep(0.02)
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([process.returncode, usage.ru_maxrss * 1024, own * 1024, usage.ru_utime + usage.ru_stime]))
+print(json.dumps([process.returncode, usage.ru_maxrss * 1024, *most.values(), usage.ru_utime + usage.ru_stime]))
 """
 MAKING = 40  # seconds of a processor, which no run takes that has its model
 MMAGIC = "from benchmarks.process_memory import restore_with_mmagic; restore_with_mmagic()"
@@ -55,12 +58,13 @@ def measure_memory(options: ConditionsOptions, console: Console) -> dict[str, An
             if backend in engines:
                 making = run_process([*restore, backend], folder)  # unless it is there from an earlier run
                 if making["cpu_seconds"] > MAKING:
-                    rows.append({"label": f"{backend}, the process that makes its model", **making})
-                    rows.append({"label": f"{backend}, meanwhile", **making, "peak": making["own"]})
+                    maker = {"label": f"{backend}, the process that makes its model", **making, "unmapped": None}
+                    rows += [maker, {"label": f"{backend}, meanwhile", **making, "peak": making["own"]}]
             rows.append({"label": backend, **run_process([*restore, backend], folder)})
         rows.append({"label": "MMagic GLEAN", **run_process([sys.executable, "-c", MMAGIC], folder)})
     for row in rows:
         row["ratio"] = row["peak"] / rows[-1]["peak"]
+        row["unmapped_ratio"] = row["unmapped"] and row["unmapped"] / rows[-1]["unmapped"]
         console.print(row)
     return {**network, "network": options.network, "rows": rows}
 
@@ -78,7 +82,8 @@ def write_inputs(network: dict[str, Any], folder: Path) -> None:
 def run_process(command: Sequence[str], folder: Path) -> dict[str, float]:
     """Run a command in ``folder``: peaks in bytes, and its processor time in seconds, with that of its children.
 
-    ``own`` is the peak of its process, ``peak`` that of the largest one that it starts, or its own.
+    ``own`` is the peak of its process, ``peak`` that of the largest one that it starts, or its own. ``unmapped`` is its
+    own without the pages of files that it maps, which the system can drop.
 
     Raises:
         InputError: It failed.
@@ -93,10 +98,10 @@ def run_process(command: Sequence[str], folder: Path) -> dict[str, float]:
         capture_output=True,
         text=True,
     )
-    code, peak, own, seconds = json.loads(done.stdout.splitlines()[-1])
+    code, peak, own, unmapped, seconds = json.loads(done.stdout.splitlines()[-1])
     if code:
         raise InputError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
-    return {"peak": peak, "own": own, "cpu_seconds": round(seconds, 2)}
+    return {"peak": peak, "own": own, "unmapped": unmapped, "cpu_seconds": round(seconds, 2)}
 
 
 def restore_with_mmagic() -> None:

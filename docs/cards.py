@@ -130,6 +130,8 @@ def card(model: ModelCard, metafile: dict) -> str:
         if result.get("Metrics") and model.kind == "restorer"
     ]
     restores = f"glean restore --model {model.name} INPUT -o OUTPUT"
+    if not model.demo:
+        restores += f"    # needs weights: {model.megabytes} MB, fetched once"
     return SKETCH.format(
         name=model.name,
         purpose=model.purpose[0].upper() + model.purpose[1:],

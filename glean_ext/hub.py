@@ -9,6 +9,7 @@ A repository holds ``model.safetensors``, ``config.json`` with the network's arg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -78,7 +79,7 @@ def _one_line(repository: str | Path) -> Iterator[None]:
         ) from error
     except HFValidationError as error:
         raise InputError(f"{repository} is neither a folder nor the name of a repository. {OURS}") from error
-    except JSONDecodeError as error:
+    except (JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{repository}: {CONFIG} is no JSON ({first_line(error)}). {OURS}") from error
 
 
@@ -111,8 +112,14 @@ class _HubNetwork(  # type: ignore[call-arg]  # mypy does not see the mixin's ow
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **arguments: Any) -> Any:
+        place = expand_home(pretrained_model_name_or_path)
         with _one_line(pretrained_model_name_or_path):
-            return super().from_pretrained(expand_home(pretrained_model_name_or_path), **arguments)
+            try:
+                return super().from_pretrained(place, **arguments)
+            except AttributeError as error:  # of the mixin, which takes a dict for granted
+                if isinstance(json.loads(_file(str(place), CONFIG, {}).read_text()), dict):
+                    raise
+                raise InputError(f"{place}: {CONFIG} has no arguments of {cls.__name__}. {OURS}") from error
 
     def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
         return super().save_pretrained(expand_home(save_directory), **arguments)

@@ -86,10 +86,13 @@ def test_what_a_folder_lacks(tmp_path):
         HubGLEAN.from_pretrained(tmp_path)
     for content, fault in [
         ("{", "config.json is no JSON"),
+        (b"\xff{}", "config.json is no JSON"),
+        ("[]", "config.json has no arguments of HubGLEAN"),
+        ("5", "config.json has no arguments of HubGLEAN"),
         ('{"layers": 3}', "config.json has no arguments of HubGLEAN"),
         ('{"in_size": 8, "out_size": 7}', "HubGLEAN refuses the arguments (out_size must be a power of two"),
     ]:
-        (tmp_path / "config.json").write_text(content)
+        (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(InputError) as error:
             HubGLEAN.from_pretrained(tmp_path)
         assert fault in str(error.value)

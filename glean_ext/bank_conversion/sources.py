@@ -80,8 +80,9 @@ def read_source(path: Path) -> Source:
     held = summarize_names(sorted(map(str, entries))) if entries else f"a {type(content).__name__}"
     if plain_pickle:
         raise InputError(f"{path} holds no StyleGAN2 of NVIDIA's: G_ema, G or D, but {held}. Take a network pickle.")
-    held = summarize_names(source.others or sorted(map(str, entries)))
-    raise InputError(f"{path} holds no StyleGAN2 or BigGAN that is known: its entries are {held}. {ENTRY_NAMES}")
+    names = source.others or sorted(map(str, entries))
+    held = f"its entries are {summarize_names(names)}" if names else "it is empty"
+    raise InputError(f"{path} holds no StyleGAN2 or BigGAN that is known: {held}. {ENTRY_NAMES}")
 
 
 # ---------------------------------------------------------------- state dicts

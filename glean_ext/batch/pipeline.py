@@ -12,11 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from glean_ext.errors import InputError
-from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.outcome import Outcome, Report
 
 JobT = TypeVar("JobT")
@@ -29,8 +27,12 @@ HELD = 512 * 2**20  # bytes of results that may wait to be written
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # after these no other file can be written either
 
 
+class EndsRun(InputError):
+    """What no other file of a run would escape either."""
+
+
 class Stages(Protocol[GivenT, PreparedT, ResultT]):
-    """What is done with each file. An InputError is that file's failure, any other exception stops all.
+    """What is done with each file. An InputError is that file's failure; EndsRun and any other exception stop all.
 
     ``str(job)`` is what messages call it.
     """
@@ -53,19 +55,21 @@ def run(
     stages: Stages[JobT, PreparedT, ResultT],
     batch: int = 1,
     on_done: Callable[[JobT], None] = lambda job: None,
+    report: Report[JobT] | None = None,
 ) -> Report[JobT]:
     """Do all jobs, up to ``batch`` of them at once in the network; one that fails does not stop the others.
 
     Args:
         jobs: Hashable.
         on_done: Is called after each, whether it failed or not.
+        report: Is filled in, and returned; None makes one.
 
     Raises:
-        InputError: The disk is full.
+        EndsRun: The disk is full, or a stage raised it.
         RuntimeError: A fault of the program while a file was read or written; it is the cause.
         KeyboardInterrupt: Files that are being written are finished first, so none is partial.
     """
-    report: Report[JobT] = Report()
+    report = Report() if report is None else report
     started = time.monotonic()
     reading, writing = ThreadPoolExecutor(READERS, "read"), ThreadPoolExecutor(WRITERS, "write")
     try:
@@ -75,6 +79,8 @@ def run(
             for job, future in group:
                 try:
                     ready.append((job, future.result()))
+                except EndsRun:
+                    raise
                 except InputError as error:
                     writes.fail(job, error)
                 except Exception as error:
@@ -134,20 +140,17 @@ class _Writes(Generic[JobT]):
             self.pending.popleft()
             try:
                 future.result()
+            except EndsRun:
+                raise
             except InputError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
-                    raise InputError(f"{error.message} {self._before()}", error.parameter, error.hint) from error
+                    raise EndsRun(error.message, error.parameter, error.hint) from error
                 self.fail(job, error)
             except Exception as error:
                 raise _fault(job, error) from error
             else:
                 self.report.done += 1
                 self.on_done(job)
-
-    def _before(self) -> str:
-        failed = [Path(str(job)).name for job in self.report.failures]
-        others = f", and {len(failed)} had failed ({summarize_names(failed)})" if failed else ""
-        return f"{self.report.done} files were written before{others}."
 
     def fail(self, job: JobT, error: InputError) -> None:
         self.report.failures[job] = error

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from glean_ext.batch.output_plan import READABLE, Job, Naming, Plan, add_comparisons, require_own_files
+from glean_ext.batch.pipeline import EndsRun
 from glean_ext.errors import InputError
 from glean_ext.utils.file_listing import list_files
 from glean_ext.utils.image_writer import OutputFormat
 from glean_ext.utils.outcome import Outcome
-from glean_ext.utils.url_files import UrlPath, deliver, existing_below, fetch, is_file_url, list_url
+from glean_ext.utils.url_files import IN_A_ROW, UrlPath, answers, deliver, existing_below, fetch, is_file_url, list_url
 
 
 def plan_remote_outputs(
@@ -72,12 +73,15 @@ class LocalCopies:
         self._folder: tempfile.TemporaryDirectory | None = None
         self._making = threading.Lock()
         self._urls: dict[str, str] = {}  # of the copies
+        self._counting = threading.Lock()
+        self._failed = {"read": 0, "write": 0}  # files in a row
 
     def fetch(self, job: Job) -> Job:
         """The job with local files, of which the source is copied here.
 
         Raises:
             InputError: It cannot be read.
+            EndsRun: Nor can others.
         """
         if not any(isinstance(path, UrlPath) for path in (job.source, job.target)):
             return job
@@ -97,7 +101,8 @@ class LocalCopies:
         try:
             if isinstance(job.source, UrlPath):
                 copied.source.parent.mkdir()
-                fetch(job.source, copied.source)
+                with self._counted("read", job.source):
+                    fetch(job.source, copied.source)
         except BaseException:
             self.drop(copied)
             raise
@@ -108,10 +113,28 @@ class LocalCopies:
 
         Raises:
             InputError: They cannot be written.
+            EndsRun: Nor can others.
         """
         for url, path in reversed(list(zip(job.outputs, copied.outputs, strict=True))):
             if isinstance(url, UrlPath) and path.exists():
-                deliver(path, url)
+                with self._counted("write", url):
+                    deliver(path, url)
+
+    @contextmanager
+    def _counted(self, kind: str, url: UrlPath) -> Iterator[None]:
+        """A run ends where its store takes no file any more, or gives neither files nor their folder."""
+        try:
+            yield
+        except InputError as error:
+            with self._counting:
+                self._failed[kind] = (self._failed[kind] + 1) % IN_A_ROW
+                check = self._failed[kind] == 0
+            if check and (kind == "write" or not answers(str(url.parent))):
+                raise EndsRun(error.message, error.parameter, error.hint) from error
+            raise
+        else:
+            with self._counting:
+                self._failed[kind] = 0
 
     def drop(self, copied: Job) -> None:
         """Remove the copies of a job."""

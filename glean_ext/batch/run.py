@@ -125,22 +125,27 @@ def restore_files(
         plan: Of :func:`plan_run`; None makes it.
 
     Raises:
-        InputError: The options or the networks cannot be used, or the disk is full.
+        InputError: The options or the networks cannot be used, the disk is full, or a store fails.
     """
     plan, callbacks = plan or plan_run(options), callbacks or RunCallbacks()
-    if not plan.jobs:
-        return RunReport(skipped=plan.skipped)
+    report = RunReport(skipped=plan.skipped)
+    try:
+        if plan.jobs:
+            _restore(options, callbacks, plan, report)
+    except pipeline.EndsRun as error:
+        raise InputError(f"{error.message} {report.until_now()}", error.parameter, error.hint) from error
+    return report
+
+
+def _restore(options: RestoreOptions, callbacks: RunCallbacks, plan: RunPlan, report: RunReport) -> None:
+    root = output_root(options, plan.outputs)
     if options.workers is not None or options.cluster is not None:
         from glean_ext.batch.workers import restore_jobs
 
-        root = output_root(options, plan.outputs)
-        report = restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan))
+        restore_jobs(options, callbacks, plan.jobs, root, expected_images(plan), report)
     else:
         with quiet_reading(options.max_pixels):
-            networks = Networks(options, callbacks, output_root(options, plan.outputs), expected_images(plan))
-            report = _restore_here(networks, plan)
-    report.skipped = plan.skipped
-    return report
+            _restore_here(Networks(options, callbacks, root, expected_images(plan)), plan, report)
 
 
 def expected_images(plan: RunPlan) -> int:
@@ -148,12 +153,11 @@ def expected_images(plan: RunPlan) -> int:
     return len(plan.images) + FRAMES * len(plan.videos)
 
 
-def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
+def _restore_here(networks: Networks, plan: RunPlan, report: RunReport) -> None:
     started, callbacks = time.monotonic(), networks.callbacks
-    images = pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file)
-    report = RunReport(images.done, images.failures)
+    pipeline.run(plan.images, networks.stages, networks.options.batch, callbacks.on_file, report)
     if plan.images:
-        report.images_per_second = len(plan.images) / images.seconds
+        report.images_per_second = len(plan.images) / report.seconds
     for job in plan.videos:
         try:
             video = networks.restore_video(job)
@@ -167,4 +171,3 @@ def _restore_here(networks: Networks, plan: RunPlan) -> RunReport:
         callbacks.on_file(job)
     report.faces, report.network_seconds = networks.faces, networks.network_seconds
     report.seconds = time.monotonic() - started
-    return report

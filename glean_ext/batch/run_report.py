@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glean_ext.batch.output_plan import Job
+from glean_ext.utils.messages import summarize_names
 from glean_ext.utils.outcome import Report
 
 
@@ -25,3 +26,9 @@ class RunReport(Report[Job]):
     network_seconds: float = 0.0
     images_per_second: float | None = None
     workers: int | None = None
+
+    def until_now(self) -> str:
+        """A sentence for one whose run ended early."""
+        failed = [job.source.name for job in self.failures]
+        others = f", and {len(failed)} had failed ({summarize_names(failed)})" if failed else ""
+        return f"{self.done} files were written before{others}."

@@ -32,8 +32,8 @@ JobGroup = tuple[Job, ...]  # images that go through the network together, or on
 
 
 def restore_jobs(
-    options: RestoreOptions, callbacks: RunCallbacks, jobs: Sequence[Job], root: Path, images: int
-) -> RunReport:
+    options: RestoreOptions, callbacks: RunCallbacks, jobs: Sequence[Job], root: Path, images: int, report: RunReport
+) -> None:
     """Restore files by the workers that the options ask for.
 
     Args:
@@ -42,16 +42,17 @@ def restore_jobs(
         jobs: The files.
         root: The folder that all outputs are in.
         images: How many images and frames that is, as far as is known.
+        report: Is filled in.
 
     Raises:
-        InputError: The cluster or the networks cannot be used, no worker is left, or the disk is full.
+        InputError: The cluster or the networks cannot be used, or no worker is left.
+        EndsRun: The disk is full, or a store fails.
         RuntimeError: A fault of the program in a worker.
     """
     if options.cluster is None:
         for model in options.model, options.background:
             if model is not None:
                 model.fetch()  # once, before all workers need it
-    report = RunReport()
 
     def add(group: JobGroup, part: GroupReport) -> None:
         work: Work = part.content
@@ -72,7 +73,6 @@ def restore_jobs(
     report.network_seconds /= report.workers
     if count := sum(not job.is_video for job in jobs):
         report.images_per_second = count / report.seconds
-    return report
 
 
 def grouped(jobs: Sequence[Job], batch: int) -> list[JobGroup]:

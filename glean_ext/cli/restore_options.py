@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,7 +319,10 @@ def _workers(text: str) -> int | str:
 
 def whole_number(text: str) -> int:
     """A whole number, also written as 300e6."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not number.is_integer():
         raise argparse.ArgumentTypeError(f"{text} is no whole number")
     return int(number)

@@ -40,7 +40,7 @@ from glean_ext.utils.image_io import EXTENSIONS, decode_rgb
 from glean_ext.utils.messages import log_notice
 from glean_ext.utils.progress import ProgressBar
 from glean_ext.utils.shard import Shard
-from glean_ext.utils.url_files import local_part
+from glean_ext.utils.url_files import IN_A_ROW, answers, is_file_url, local_part
 from glean_ext.workers.ray_pool import require_cluster
 
 Notify = Callable[[Notice], None]
@@ -83,8 +83,8 @@ def prepare(
         The content of ``report.json``; of a shard the number of its ``images``, and how many it made ``now``.
 
     Raises:
-        InputError: No image of the source can be used, the output folder belongs to something else, files cannot be
-            written, or the cluster cannot be used.
+        InputError: No image of the source can be used, its store fails, the output folder belongs to something else,
+            files cannot be written, or the cluster cannot be used.
     """
     start = time.perf_counter()
     source, out = local_part(expand_home(source)), local_part(expand_home(out))
@@ -178,8 +178,14 @@ class Preparation:
         if not tasks:
             return
         progress = self.bar.add_task(what, total=len(tasks))
+        source, unread = self.processor.source.path, 0
 
         def keep(record: ImageRecord) -> None:
+            nonlocal unread
+            if not record.stamp and is_file_url(source):
+                if unread % IN_A_ROW == 0 and not answers(str(source)):
+                    raise InputError(f"{record.reason} The same command continues from here.")
+                unread += 1
             self.log.append(record)
             self.bar.advance(progress)
 

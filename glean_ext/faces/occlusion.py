@@ -1,11 +1,13 @@
 """Faces that hide each other: the mask of each face covers only what is visible of it.
 
-Where the faces themselves overlap, the nearer one is visible. The mesh does not contain the hair around a nearer face:
-there the colours decide whether a pixel belongs to the face behind or to the hair in front of it.
+Where the faces themselves overlap, the nearer one is visible: the larger one, unless the colours show the opposite. The
+mesh does not contain the hair around a nearer face: there the colours decide whether a pixel belongs to the face behind
+or to the hair in front of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -30,6 +32,7 @@ SAME_SIZE = 1.1  # ratio of sizes up to which the detector's score decides which
 MIN_PIXELS = 200  # of the mask's pixels, to know the colours of a face or of hair
 HAIR_PRIOR = 2.0  # log-odds; in gray photographs, whose hair and skin overlap, fewer than that leaves spills
 COLOUR_NOISE = 5.0  # levels; added to the deviation of colours
+SEEN, HIDDEN = 0.3, 0.8  # shares of a face that are hair: most of it is seen, or hidden
 SMOOTHING = 5.0  # pixels of the mask; deviation of the Gaussian that averages decisions of single pixels
 
 Array = np.ndarray
@@ -57,12 +60,9 @@ def visible_mask(face: Face, faces: Sequence[Face], photo: Array) -> Array:
     """
     mask, hidden = face_mask(face), np.zeros((MASK_SIZE, MASK_SIZE), bool)
     for other in faces:
-        if other is face or not is_nearer(other, face) or not _may_reach(other, face):
-            continue
-        head, oval = cover(face, head_outline(other)) > 0, cover(face, other.oval) > 0
-        if (head & (mask > 0)).any():
-            crop = align(to_8_bits(photo), face.quad, MASK_SIZE)
-            hidden |= oval | _hair(crop, head & ~oval, mask)
+        if other is not face and _may_reach(other, face) and _is_in_front(other, face, photo):
+            oval, _, hair = _covered(face, other, photo, mask)
+            hidden |= oval | hair
     if not (hidden & (mask > 0)).any():
         return mask
     return np.minimum(mask, smoothstep(-signed_distance(hidden.astype(np.uint8)) / (FEATHER * MASK_SIZE)))
@@ -77,6 +77,36 @@ def _may_reach(other: Face, face: Face) -> bool:
     """Whether the head of ``other`` may lie over the face."""
     outline = head_outline(other)
     return bool((outline.max(axis=0) > face.box[:2]).all() and (outline.min(axis=0) < face.box[2:]).all())
+
+
+def _is_in_front(face: Face, other: Face, photo: Array) -> bool:
+    """As :func:`is_nearer`, but a smaller face is in front where the photograph shows it: a child before an adult.
+
+    Then the part of the smaller face that the larger head would hide has the colours of that face, and the part of
+    the larger one has not. In gray photographs, and where colours are alike, that does not show.
+    """
+    smaller, larger = sorted((face, other), key=lambda one: one.size)
+    if larger.size <= SAME_SIZE * smaller.size:
+        return is_nearer(face, other)
+    shown = _hair_share(smaller, larger, photo) < SEEN and _hair_share(larger, smaller, photo) > HIDDEN
+    return face is (smaller if shown else larger)
+
+
+def _hair_share(face: Face, other: Face, photo: Array) -> float:
+    """How much of the face within the other's head is no face; nan where too little is within it."""
+    mask = face_mask(face)
+    _, around, hair = _covered(face, other, photo, mask)
+    within = around & (mask > 0.5)
+    return float((hair & within).sum() / within.sum()) if within.sum() >= MIN_PIXELS else math.nan
+
+
+def _covered(face: Face, other: Face, photo: Array, mask: Array) -> tuple[Array, Array, Array]:
+    """(M, M) bool each, in the face's crop: the other's face, its head without that, and what of this is its hair."""
+    head, oval = cover(face, head_outline(other)) > 0, cover(face, other.oval) > 0
+    around = head & ~oval
+    if not (head & (mask > 0)).any():
+        return oval & head, around, np.zeros_like(oval)
+    return oval, around, _hair(align(to_8_bits(photo), face.quad, MASK_SIZE), around, mask)
 
 
 def _hair(crop: Array, around: Array, mask: Array) -> Array:

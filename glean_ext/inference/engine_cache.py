@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from glean_ext.utils.downloads import cache_folder, file_hash
 from glean_ext.utils.hardware import processor
 from glean_ext.utils.optional_packages import installed_version
 
+logger = logging.getLogger(__name__)
+
 LIMIT = 6 * 2**30  # bytes of all models; GLEAN at 1024x1024 has 0.7e9
 VERSIONS = ("torch", "onnx", "onnxscript")  # of what makes the models
 
 
 @dataclass(frozen=True)
 class EngineCache:
-    """A folder of ONNX models, one file each, or two with the weights in ``<model>*.data``.
+    """A folder of ONNX models: a file each, perhaps its weights in ``<model>*.data``, and what an engine compiled.
 
     A model appears whole or not at all (:func:`~glean_ext.inference.export.export_network`). Those that were not used
     for longest are removed when all take more than ``limit`` bytes; a process that has one open may still read it.
@@ -37,6 +40,10 @@ class EngineCache:
     def path(self, key: str) -> Path:
         return self.folder / f"{key}.onnx"
 
+    def compiled(self, key: str) -> Path:
+        """The folder where an engine may keep what it compiled of a model."""
+        return self.folder / f"{key}.onnx.compiled"
+
     def has(self, key: str) -> bool:
         return self.path(key).is_file()
 
@@ -48,7 +55,7 @@ class EngineCache:
         path = self.path(key)
         if path.is_file():
             with suppress(OSError):  # a folder that may only be read
-                os.utime(path)
+                path.with_name(f"{path.name}.used").touch()  # what was compiled is of a model of its own time
             return path
         with self._locked(key):
             if not path.is_file():
@@ -59,27 +66,34 @@ class EngineCache:
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Nothing where the folder cannot be written to: ``make`` says so."""
-        from filelock import FileLock  # torch needs it, too
+        from filelock import FileLock, Timeout  # torch needs it, too
 
         lock = FileLock(self.folder / f".{key}.lock")
-        with suppress(OSError):
+        with suppress(OSError, NotImplementedError):  # the latter: a file system without locks
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                logger.warning("another process makes this engine's model; this one waits for it")
+                lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
     def remove(self, key: str) -> None:
+        shutil.rmtree(self.compiled(key), ignore_errors=True)
         for path in self.folder.glob(f"{key}.onnx*"):  # the model and its weights
-            path.unlink(missing_ok=True)
+            if path != self.compiled(key):
+                path.unlink(missing_ok=True)
 
     def _trim(self, kept: str) -> None:
         sizes: dict[str, int] = {}
         used: dict[str, float] = {}
-        for file in self.folder.glob("[!.]*.onnx*"):  # without those that processes are writing
+        # without those that processes are writing
+        for file in [*self.folder.glob("[!.]*.onnx*"), *self.folder.glob("[!.]*.onnx.compiled/*")]:
             with suppress(OSError):  # another process removed it
-                stat, key = file.stat(), file.name.partition(".onnx")[0]
+                stat, key = file.stat(), file.relative_to(self.folder).parts[0].partition(".onnx")[0]
                 sizes[key] = sizes.get(key, 0) + stat.st_size
                 used[key] = max(used.get(key, 0), stat.st_mtime)
         size = sum(sizes.values())

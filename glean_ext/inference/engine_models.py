@@ -29,8 +29,8 @@ def load_engine(
     def make(path: Path) -> None:
         make_model(source, path, engine, notify)
 
-    def load(path: Path) -> OnnxBackend:
-        return OnnxBackend(path, engine=engine, dtype=options.dtype, weights=source.weights.name)
+    def load(path: Path, compiled: Path | None = None) -> OnnxBackend:
+        return OnnxBackend(path, None, engine, options.dtype, source.weights.name, compiled)
 
     if not options.cache:
         folder = tempfile.TemporaryDirectory(prefix="glean-ext-")  # lives as long as the backend: engines map the file
@@ -42,12 +42,12 @@ def load_engine(
     cache, key = EngineCache(), engine_key(source, engine)
     known = cache.has(key)
     try:
-        return load(cache.get(key, make))
+        return load(cache.get(key, make), cache.compiled(key))
     except InputError:
         if not known:
             raise
     cache.remove(key)  # damaged
-    return load(cache.get(key, make))
+    return load(cache.get(key, make), cache.compiled(key))
 
 
 def engine_key(source: NetworkSource, engine: str) -> str:

@@ -5,6 +5,7 @@ They compute one batch at a time with as many threads as there are cores, or as 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -30,6 +31,7 @@ DTYPES = {
 }  # fmt: skip
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 INPUT, OUTPUT = "lq", "output"
+COMPILED = 2  # files that are kept of a model that OpenVINO compiled: for one number of threads and one dtype each
 OPTIMIZED = ".optimized.onnx"  # the end of the name of a model that optimize_model wrote
 
 
@@ -45,7 +47,11 @@ class Session(Protocol):
 
 
 def open_session(
-    path: Path, engine: str = "onnxruntime", threads: int | None = None, dtype: str | None = None
+    path: Path,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    dtype: str | None = None,
+    compiled: Path | None = None,
 ) -> Session:
     """Load an ONNX model.
 
@@ -55,6 +61,7 @@ def open_session(
         threads: Of the computation; None: :func:`~glean_ext.utils.processes.thread_count`.
         dtype: What an fp32 model is computed in, of :data:`DTYPES`; None: with OpenVINO bfloat16 where the processor
             has instructions for it, else what the file says.
+        compiled: A folder where OpenVINO keeps what it compiled, for later sessions; made if missing.
 
     Raises:
         InputError: The engine is not installed or lacks what it needs; the file is missing, damaged or no ONNX.
@@ -65,7 +72,7 @@ def open_session(
         raise InputError(f"{path}: {what}. Give the path of a model that tools/export.py wrote.")
     threads = threads or thread_count()
     if engine == "openvino":
-        return _OpenVino(package, path, threads, dtype)
+        return _OpenVino(package, path, threads, dtype, compiled)
     return _OnnxRuntime(package, path, threads, dtype, tensorrt=engine == "tensorrt")
 
 
@@ -179,7 +186,7 @@ def _openvino_core(openvino: Any) -> Any:
 
 
 class _OpenVino:
-    def __init__(self, openvino: Any, path: Path, threads: int, dtype: str | None):
+    def __init__(self, openvino: Any, path: Path, threads: int, dtype: str | None, compiled: Path | None):
         with version_errors(("openvino",), str(path), EXTRAS["openvino"]):
             core = _openvino_core(openvino)
             if dtype is None:
@@ -193,19 +200,34 @@ class _OpenVino:
             self.names = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
             properties = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
             self.metadata: Mapping[str, str] = {key: str(value) for key, value in properties.items()}
-            shape = list(model.input(0).get_partial_shape())
-            model.reshape(size([1, *shape[1:]]))  # faster than any number of images
-            compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+            source, shape = model, list(model.input(0).get_partial_shape())
+            if compiled is not None and shape[0].is_static and _can_use(compiled):
+                source, settings = str(path), settings | {"CACHE_DIR": str(compiled)}
+            else:
+                model.reshape(size([1, *shape[1:]]))  # faster than any number of images
+            net = core.compile_model(source, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
         except InputError:
             raise
         except Exception as error:  # openvino's are RuntimeError and more
             raise _damaged(path, error) from error
         self.dtype: str | None = dtype
-        self._request, self._busy = compiled.create_infer_request(), threading.Lock()
+        self._request, self._busy = net.create_infer_request(), threading.Lock()
 
     def run(self, lq: np.ndarray) -> np.ndarray:
         with self._busy:  # the request owns its output
             return _joined([self._request.infer([image])[0].copy() for image in lq[:, None]])
+
+
+def _can_use(folder: Path) -> bool:
+    """Whether files can be kept there; those of other versions and numbers of threads are removed, but for a few."""
+    try:
+        folder.mkdir(exist_ok=True)
+        newest_last = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+        for file in newest_last[:-COMPILED]:
+            file.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _joined(results: list[np.ndarray]) -> np.ndarray:

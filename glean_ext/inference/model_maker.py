@@ -35,6 +35,7 @@ MAKERS = ("onnx", "onnxscript")  # packages that write ONNX
 START = "import sys; sys.path[:] = sys.argv[1:]; from glean_ext.inference.model_maker import serve; serve()"
 NOTICE, ERROR = "notice", "error"
 HINT = "{backend=torch} needs no such model."
+KILLED = -9  # what ended by SIGKILL returns
 MESSAGE = 500  # characters of an unexpected error
 SCORE = Path("/proc/self/oom_score_adj")  # of Linux; 1000: to be ended first
 
@@ -69,8 +70,7 @@ def _run(order: bytes, engine: str, notify: Callable[[Notice], None]) -> None:
         assert process.stdin is not None and process.stdout is not None
         try:
             with suppress(OSError):  # it has failed already
-                process.stdin.write(order)
-                process.stdin.flush()
+                os.write(process.stdin.fileno(), order)
             error = _listen(process.stdout, notify)
         except BaseException:  # Ctrl-C, too
             process.kill()
@@ -82,8 +82,8 @@ def _run(order: bytes, engine: str, notify: Callable[[Notice], None]) -> None:
     if error is not None:
         raise error
     if code:
-        hint = f"Free some memory. {HINT}" if code < 0 else HINT
-        raise InputError(f"{{backend={engine}}}: the process that makes its model {_end(code, said)}.", "backend", hint)
+        hint = f"Free some memory. {HINT}" if code == KILLED else HINT
+        raise InputError(f"The process that makes the model for {engine} {_end(code, said)}.", "backend", hint)
 
 
 def _started(engine: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -93,7 +93,7 @@ def _started(engine: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     except (OSError, TypeError) as error:  # too little memory; Python is embedded, and nobody has said where it is
         reason = first_line(error)
         raise InputError(
-            f"{{backend={engine}}}: the process that makes its model cannot be started ({reason}).", "backend", HINT
+            f"The process that makes the model for {engine} cannot be started ({reason}).", "backend", HINT
         ) from error
 
 
@@ -103,7 +103,7 @@ def _listen(answers: IO[bytes], notify: Callable[[Notice], None]) -> InputError 
     for line in answers:
         kind: str | None = None
         arguments: list[Any] = []
-        with suppress(ValueError):  # something that is loaded at its start writes lines, too
+        with suppress(ValueError, TypeError):  # something that is loaded at its start writes lines, too
             kind, arguments = json.loads(line)
         if kind == NOTICE:
             notify(Notice(*arguments))
@@ -114,9 +114,10 @@ def _listen(answers: IO[bytes], notify: Callable[[Notice], None]) -> InputError 
 
 def _end(code: int, said: str) -> str:
     """How a process has ended, as part of a sentence."""
-    if code < 0:
-        return f"was killed ({signal.Signals(-code).name}), as happens when memory is short"
-    return f"failed ({(said.splitlines() or [f'exit code {code}'])[-1][:MESSAGE].rstrip('.')})"
+    if code == KILLED:
+        return "was killed, as happens when memory is short"
+    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    return f"failed ({(said.splitlines() or [how])[-1][:MESSAGE].rstrip('.')})"
 
 
 def serve() -> None:

@@ -102,6 +102,7 @@ class OnnxBackend:
         engine: Of :data:`~glean_ext.inference.engines.ENGINES`.
         dtype: What an fp32 model is computed in, see :func:`~glean_ext.inference.engines.open_session`.
         weights: The name of the file of weights; None: what the file says that it was exported from.
+        compiled: As in :func:`~glean_ext.inference.engines.open_session`.
 
     Attributes:
         takes: The sizes that the network takes.
@@ -118,10 +119,11 @@ class OnnxBackend:
         engine: str = "onnxruntime",
         dtype: str | None = None,
         weights: str | None = None,
+        compiled: Path | None = None,
     ):
         self.path, self.engine = Path(expand_home(path)), engine
         self.keep_alive: object = None  # what may not end before: the folder of the file
-        self._session = open_session(self.path, engine, threads, dtype)
+        self._session = open_session(self.path, engine, threads, dtype, compiled)
         self.metadata = ModelMetadata.from_metadata(self._session.metadata, self.path)
         if (names := self._session.names) != [INPUT, OUTPUT]:
             raise InputError(

@@ -82,7 +82,7 @@ def read_images(folder: str, network: OnnxBackend) -> Images:
         )
     restorer = ImageRestorer(network, size_policy="resize", notify=lambda notice: None)
     step = max(1, len(files) // (CALIBRATION + CHECK))
-    chosen = [Path(folder, file) for file in files[::step][: CALIBRATION + CHECK]]
+    chosen = [Path(file) for file in files[::step][: CALIBRATION + CHECK]]
     inputs = [to_floats(restorer.prepare(read_rgb(path), str(path)).pixels) for path in chosen]
     return Images([lq for i, lq in enumerate(inputs) if i % 4], inputs[::4])
 

@@ -19,6 +19,7 @@ OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "r2
 LOCAL = ("file", "local")  # protocols of files on this machine
 TRIES = 3  # to read a file
 PAUSE = 1.0  # seconds after the first of them
+IN_A_ROW = 8  # files that fail: is it their store?
 
 
 class UrlPath(PurePosixPath):
@@ -106,7 +107,7 @@ def stamp_of(info: Mapping[str, Any]) -> str:
 
 
 def existing_below(url: str) -> frozenset[str]:
-    """The URLs of all files in a folder, which need not be there.
+    """The URLs of all files in a folder, which need not be there; a bucket has to.
 
     Raises:
         InputError: It cannot be read.
@@ -114,9 +115,25 @@ def existing_below(url: str) -> frozenset[str]:
     try:
         return frozenset(str(file.url) for file in list_url(url))
     except InputError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
-            return frozenset()
-        raise
+        scheme, _, bucket, *_ = url.split("/")
+        absent = error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError)
+        in_bucket = error.__cause__ is None or scheme.lower().rstrip(":") not in OBJECT_STORES
+        if not absent or not (in_bucket or answers(f"{scheme}//{bucket}", missing=False)):
+            raise
+        return frozenset()
+
+
+def answers(url: str, missing: bool = True) -> bool:
+    """Whether the store of a URL answers, and shows it to its user; ``missing``: the answer where it is not there."""
+    try:
+        system, path = open_url(url)
+        system.invalidate_cache()
+        system.info(path)
+    except FileNotFoundError:
+        return missing
+    except Exception:  # those of the stores' libraries have no common base
+        return False
+    return True
 
 
 def read_url(url: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -185,5 +202,6 @@ def url_errors(url: str) -> Iterator[None]:
         shown = without_secrets(url)
         reason = first_line(error).replace(url, shown)
         raise InputError(
-            f"{shown} cannot be used ({kind}{reason}). Correct the URL, or give its store's credentials."
+            f"{shown} cannot be used ({kind}{reason}). Correct the URL or its store's credentials, or try "
+            "again when the store answers."
         ) from error

@@ -142,7 +142,7 @@ class Actor:
             return self._here(error)
 
     def _here(self, error: InputError) -> InputError:
-        return InputError(f"Node {self.address}: {error.message}", error.parameter, error.hint)
+        return type(error)(f"Node {self.address}: {error.message}", error.parameter, error.hint)
 
 
 def require_cluster(address: str) -> Any:

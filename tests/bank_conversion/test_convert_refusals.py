@@ -187,6 +187,12 @@ def test_mmagic_with_another_prefix(tmp_path, nested):
     )
 
 
+def test_an_empty_file_of_weights(tmp_path):
+    torch.save({}, tmp_path / "net.pth")
+    fault = refused(tmp_path / "net.pth", tmp_path)
+    assert fault.startswith("holds no StyleGAN2 or BigGAN that is known: it is empty. MMagic's has generator_ema")
+
+
 def test_a_discriminator_alone(tmp_path):
     torch.save({"d": ref.rosinality_discriminator(WIDTHS)}, tmp_path / "d.pt")
     assert refused(tmp_path / "d.pt", tmp_path) == (

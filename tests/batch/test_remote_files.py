@@ -126,6 +126,57 @@ def test_a_store_that_shows_parts_of_files_gets_them_under_another_name(tmp_path
     assert results(tmp_path / "out") == {"a.png.partial": b"content"}
 
 
+def refuse(monkeypatch, memory, method: str, after: int, *more: str) -> None:
+    """From the call after so many on, a method of a store refuses; others do so from then on."""
+    calls, real = [], getattr(type(memory), method)
+
+    def refusing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > after:
+            for other in more:
+                monkeypatch.setattr(type(memory), other, refusing)
+            raise PermissionError("The provided token has expired.")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(type(memory), method, refusing)
+
+
+def test_a_store_that_refuses_all_results_ends_the_run(tmp_path, memory, monkeypatch):
+    write_images(tmp_path / "in", 20)
+    refuse(monkeypatch, memory, "put_file", 2)
+    reason = r"^memory://out/\S+ cannot be used \(The provided token has expired\)\. .* 2 files were written before, "
+    with pytest.raises(InputError, match=rf"{reason}and 7 had failed \("):
+        restore_files(options(tmp_path / "in", "memory://out"))
+    monkeypatch.undo()
+    report = restore_files(options(tmp_path / "in", "memory://out", skip_existing=True))
+    assert (report.done, report.skipped) == (18, 2)
+
+
+def test_a_store_that_gives_no_file_any_more_ends_the_run_but_locked_files_do_not(tmp_path, memory, monkeypatch):
+    write_images(tmp_path / "in", 20)
+    memory.put(f"{tmp_path}/in", "/in", recursive=True)
+    with monkeypatch.context() as patch:
+        refuse(patch, memory, "get_file", 2)
+        report = restore_files(options("memory://in", tmp_path / "locked"))
+    assert (report.done, len(report.failures)) == (2, 18)
+    refuse(monkeypatch, memory, "get_file", 2, "info")
+    with pytest.raises(InputError, match=r"^memory://in/00/\S+ cannot be used \(The provided token has expired\)\."):
+        restore_files(options("memory://in", tmp_path / "out"))
+    assert len(results(tmp_path / "out")) == 2
+
+
+def test_a_bucket_that_does_not_exist_is_found_before_the_start(tmp_path, memory, monkeypatch):
+    def missing(path, **_):
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    write_images(tmp_path / "in", 1)
+    for method in "find", "info":
+        monkeypatch.setattr(memory, method, missing)
+    monkeypatch.setattr(memory, "isfile", lambda path: False)
+    with pytest.raises(InputError, match=r"^memory://none/out cannot be used \(The specified bucket does not exist"):
+        plan_run(options(tmp_path / "in", "memory://none/out"))
+
+
 @pytest.mark.parametrize(
     ("source", "output", "message"),
     [

@@ -27,7 +27,20 @@ SIZES = {
     "machine": {"cpu": "a processor", "threads": 2},
 }
 REPORTS = [
-    {"part": "memory", "rows": [{"label": "torch", "peak": 600 << 20, "ratio": 0.6, "cpu_seconds": 3.4}]},
+    {
+        "part": "memory",
+        "rows": [
+            {"label": "torch", "peak": 600 << 20, "ratio": 0.6, "cpu_seconds": 3.4},
+            {
+                "label": "new",
+                "peak": 3 << 20,
+                "ratio": 0.5,
+                "unmapped": 2 << 20,
+                "unmapped_ratio": 0.4,
+                "cpu_seconds": 1,
+            },
+        ],
+    },
     {"part": "busy", "rows": [{"label": "torch", "wall": 1.75, "cpu": 1.04, "quiet": 2.5}]},
     {"part": "batches", "batches": [1, 4], "rows": [{"label": "torch", "wall": [2.0, 1.5], "cpu": [4.0, 3.25]}]},
     {
@@ -55,6 +68,7 @@ def test_the_section_has_every_part():
     assert text.count("###") == len(conditions.PARTS) == len(CONDITIONS)
     for line in (
         "| torch | 600 | 0.60 | 3 |",
+        "| new | 3 (2) | 0.50 (0.40) | 1 |",
         "| torch | 1.75 | 1.04 | 2.50 |",
         "| torch | 0.5 (4.00) | 0.667 (3.25) |",
         "| restore | 700 | 710 | 705 | 50 | 90% |",
@@ -74,12 +88,16 @@ def test_a_report_replaces_an_older_one_and_stays_when_backends_are_measured(tmp
     backends.write_section([SIZES | {"results": []}], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert text.index("## Backends") < text.index("### Peak memory") and text.count("| torch | 600 | 0.60 | 3 |") == 2
+    backends.write_section(backends.known(tmp_path / "none.json"), tmp_path / "page.md")
+    assert "### Peak memory" in (tmp_path / "page.md").read_text()
 
 
 def test_the_peak_of_a_process_is_its_own(tmp_path):
     ballast = bytearray(300 << 20)  # of this process, which is not to count
-    peak = run_process([sys.executable, "-S", "-c", "x = bytearray(b'x' * (50 << 20))"], tmp_path)["peak"]
-    assert 100 << 20 < peak < 200 << 20 < len(ballast)
+    code = "import time; x = bytearray(b'x' * (50 << 20)); time.sleep(0.2)"
+    measured = run_process([sys.executable, "-S", "-c", code], tmp_path)
+    assert 100 << 20 < measured["peak"] < 200 << 20 < len(ballast)
+    assert 50 << 20 < measured["unmapped"] < measured["own"] < 1.05 * measured["peak"]
     with pytest.raises(InputError, match="failed: no"):
         run_process([sys.executable, "-S", "-c", "raise SystemExit('no')"], tmp_path)
 

@@ -506,6 +506,7 @@ def test_large_photographs_are_allowed(restore, fault, tmp_path):
     )
     assert restore(*photo, "8000")[0] == 0
     assert fault(*photo, "0") == "--max-pixels is 0, but it must be at least 1."
+    assert fault(*photo, "500M").startswith("argument --max-pixels: 500M is no whole number.")
     assert limit == Image.MAX_IMAGE_PIXELS
 
 

@@ -51,6 +51,29 @@ def web_server(folder: Path):
         server.shutdown()
 
 
+def test_a_store_that_fails_in_between_rejects_no_images(memory, tmp_path, monkeypatch):
+    real, calls = type(memory).cat_file, []
+
+    def refuse(*_, **__):
+        raise PermissionError("The provided token has expired.")
+
+    def cat_file(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 3:
+            monkeypatch.setattr(type(memory), "info", refuse)
+            refuse()
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as monkeypatch:
+        monkeypatch.setattr(type(memory), "cat_file", cat_file)
+        error = fault(run, "memory://raw", tmp_path / "out")
+    assert error.startswith("memory://raw/") and "cannot be used (The provided token has expired)." in error
+    assert error.endswith("The same command continues from here.") and not (tmp_path / "out/report.json").exists()
+    run("memory://raw", tmp_path / "new")
+    assert run("memory://raw", tmp_path / "out")["images"] == 11 and len(content(tmp_path / "out")) == 10
+    assert content(tmp_path / "out") == content(tmp_path / "new")
+
+
 def test_the_data_set_is_that_of_a_folder(raw, memory, tmp_path):
     local, report = run(raw, tmp_path / "local"), run("memory://raw", tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "local") and len(content(tmp_path / "out")) == 10

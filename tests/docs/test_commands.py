@@ -1,6 +1,7 @@
-"""Every command of README, docs and integrations: the real parsers take it, and what is cheap is run.
+"""Every command of README, docs and integrations: the real parsers take it, and it is run as it stands.
 
-A command is run unless it needs weights that are not shipped, hours, or another program; ``why_not`` says which.
+Those that need what is not in the repository say so on their page, in a comment ``# needs WHAT``. One that needs
+nothing but weights is run with another model.
 """
 
 from __future__ import annotations
@@ -25,38 +26,43 @@ from PIL import Image
 
 from glean_ext import cli
 from glean_ext.cli.main import COMMANDS, main
-from glean_ext.zoo import find_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("integrations/*/README.md"))]
+NEEDS = re.compile(r"#.*\bneeds ([^:;]+)")  # in the comment of a command
 SHELL = re.compile(r"^ *```(?:shell|bash|sh)\n(.*?)^ *```", re.M | re.S)
 INDENTED = re.compile(r"(?:^ {4,}\S.*\n(?:\n(?= {4}))?)+", re.M)
 PROGRAMS = ("apt-get", "bash", "docker", "git", "glean", "make", "mkdocs", "npm", "pip", "python", "python3", "source")
-LONG = {"train", "test", "web", "convert-bank", "export"}  # hours, for ever, or files that only their users have
+SET_UP = ("apt-get", "bash", "docker", "git", "make", "npm", "pip", "source")  # of these only the names are checked
+MINUTES = ("export", "test", "train", "web", "--workers")
 MODEL = "demo_lightglean_x8"  # stands for models whose weights are not shipped
 STAND_INS = {  # for what pages leave open
     "CONFIG": MODEL,
     "CHECKPOINT": f"glean-ext://{MODEL}.safetensors",
-    "NAME": MODEL,
+    "FOLDER": "photos",
     "INPUT": "face.png",
+    "NAME": MODEL,
+    "OUT": "prepared",
     "OUTPUT": "out/",
+    "SOURCE": "large",
 }
 TOOLS = {"infer": "restore", "evaluate": "evaluate"} | {name.replace("-", "_"): name for name in COMMANDS}
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    """The commands of a page, in words, without comments."""
+def commands(page: Path) -> Iterator[tuple[list[str], str]]:
+    """The commands of a page, in words, and what each needs; empty for nothing."""
     text = page.read_text()
     blocks = SHELL.findall(text) + INDENTED.findall(re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S))
     for block in blocks:
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            need = NEEDS.search(line)
             for part in line.split(" && "):
+                part = re.sub(r"^\s*(?:[A-Z_]+=[\w.]+ )+", "", part)  # variables
                 if part.split()[:1] and part.split()[0] in PROGRAMS:
-                    yield shlex.split(part, comments=True)
+                    yield shlex.split(part, comments=True), need[1].strip() if need else ""
 
 
-ALL = [(page.relative_to(ROOT).as_posix(), words) for page in PAGES for words in commands(page)]
-SET_UP = [pytest.param(*one, id=" ".join((one[0], *one[1]))[:120]) for one in ALL]
+ALL = [(page.relative_to(ROOT).as_posix(), *command) for page in PAGES for command in commands(page)]
 
 
 class Parsed(Exception):
@@ -76,8 +82,8 @@ def as_glean(words: list[str]) -> list[str] | None:
     return None
 
 
-@pytest.mark.parametrize(("page", "words"), SET_UP)
-def test_the_parsers_take_it(page, words, monkeypatch):
+@pytest.mark.parametrize("words", [pytest.param(words, id=" ".join((page, *words))[:120]) for page, words, _ in ALL])
+def test_the_parsers_take_it(words, monkeypatch):
     arguments = as_glean(words)
     if arguments is None:
         check_program(words)
@@ -121,51 +127,29 @@ def check_program(words: list[str]) -> None:
 # ---------------------------------------------------------------- what is run
 
 
-def runnable(words: list[str]) -> list[str] | None:
-    """A command as ``glean`` takes it, with names for what the page leaves open, and a model whose weights are here."""
+def runnable(words: list[str], need: str) -> list[str] | None:
+    """A command as ``glean`` takes it, with names for what the page leaves open; None for one that is not run."""
     arguments = as_glean(words)
-    if arguments is None:
+    if arguments is None or (need and (need, arguments[0]) != ("weights", "restore")):
         return None
     arguments = [STAND_INS.get(word, word) for word in arguments if word != "..."]
-    if arguments[0] == "restore":
-        own = arguments[1] == MODEL or any(word.endswith((".py", ".onnx", ".pth")) for word in arguments)
-        if not own and "--model" not in arguments:  # the default one
-            return ["restore", "--model", MODEL, "--photo", *arguments[1:]]
-    return arguments
-
-
-def why_not(words: list[str], place: Path) -> str:
-    """Why a command is not run; empty for one that is."""
-    arguments = runnable(words)
-    if arguments is None:
-        return "another program"
-    name, *rest = arguments
-    if name in LONG:
-        return "takes long, or needs a trained model"
-    if any(re.fullmatch(r"[A-Z][A-Z_]+(\.onnx)?", word) for word in rest):
-        return "a pattern"
-    if name == "restore" and any(word.endswith((".py", ".onnx", ".pth")) for word in rest):
-        return "needs weights"
-    if name == "restore" and "--model" in rest and not find_model(rest[rest.index("--model") + 1]).demo:
-        return "needs weights"
-    if "--workers" in rest or ("--reference" in rest and name == "restore"):
-        return "tested elsewhere: needs processes, or a model that takes references"
-    if any("data/mine" in word for word in rest) and name == "evaluate":
-        return "needs a trained model"
-    if any("pyiqa:" in word for word in rest):
-        return "needs weights"
-    if name == "prepare-data" and any("://" in word for word in rest):
-        return "needs a store"
-    if name == "prepare-data" and "face" in rest:
-        return "needs photographs with large faces"
-    inputs = [word for word in rest if "*" not in word and re.fullmatch(r"[\w/.-]+\.(png|jpg|mp4)|photos/?", word)]
-    outputs = [rest[i + 1] for i, word in enumerate(rest) if word in ("-o", "--report")]
-    missing = [word for word in inputs if word not in outputs and not (place / word).exists()]
-    return f"needs {missing[0]}" if missing else ""
+    if not need:
+        return arguments
+    if "--model" in arguments:
+        arguments[arguments.index("--model") + 1] = MODEL
+        return arguments
+    return ["restore", "--model", MODEL, "--photo", *arguments[1:]]  # of the default one
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def no_network(monkeypatch):
+    """What needs nothing downloads nothing."""
+    for name in "http_proxy", "https_proxy":
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, no_network) -> Path:
     """A folder with the files that the pages name, beside those of a checkout."""
     for name in "glean_ext", "configs", "tools":
         (tmp_path / name).symlink_to(ROOT / name)
@@ -181,19 +165,25 @@ def place(tmp_path, monkeypatch) -> Path:
         for i in range(4):
             side = 256 if folder == "raw" else 64
             photo.crop((64 * i, 0, 64 * i + side, side)).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "large").mkdir()
+    photo.resize((1100, 1100)).save(tmp_path / "large/0.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 # One after another, as a reader does it: a later command may need what an earlier one made.
-@pytest.mark.parametrize("page", sorted({page for page, _ in ALL}))
+@pytest.mark.parametrize("page", sorted({page for page, *_ in ALL}))
 def test_it_runs(page, place, monkeypatch, capsys):
     """Within this process, so that torch is loaded once."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for number, words in enumerate(words for name, words in ALL if name == page):
-        if why_not(words, place):
+    for number, (words, need) in enumerate(command for name, *command in ALL if name == page):
+        arguments = runnable(words, need)
+        if arguments and arguments[0] == "train":
+            break  # the rest needs what is trained: test_the_training_tutorial
+        if not arguments or set(MINUTES) & set(arguments):
             continue
-        arguments = runnable(words)
+        if "film.mp4" in arguments:
+            pytest.importorskip("support.videos").write_video(place / "film.mp4", 2)
         if arguments[0] == "restore":  # none of them meets what another one wrote
             output = arguments.index("-o") + 1
             arguments[output] = f"made/{number}/{arguments[output]}"
@@ -202,11 +192,35 @@ def test_it_runs(page, place, monkeypatch, capsys):
         assert not end.value.code, f"{shlex.join(words)}: {out.getvalue()} {capsys.readouterr().err}"
 
 
-def test_enough_is_run(place):
-    """The rule of ``why_not`` leaves the commands of the tutorials that need nothing."""
-    run = {shlex.join(words) for _, words in ALL if not why_not(words, place)}
-    assert {as_glean(shlex.split(line))[0] for line in run} >= {"restore", "evaluate", "models", "prepare-data"}
-    assert {"glean restore photo.jpg -o restored.png", "glean restore CONFIG CHECKPOINT INPUT ... -o OUTPUT"} <= run
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/cluster.md", "docs/restoring.md"])
+def test_what_takes_minutes_runs(page, place):
+    lines = [runnable(words, need) for name, words, need in ALL if name == page]
+    lines = [arguments for arguments in lines if arguments and set(MINUTES) & set(arguments)]
+    assert len(lines) == 2
+    for number, arguments in enumerate(lines):
+        run_glean([word.replace("out/", f"out{number}/").replace("model.onnx", f"{number}.onnx") for word in arguments])
+
+
+def run_glean(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "glean_ext", *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, shlex.join(arguments) + done.stdout + done.stderr
+
+
+def test_none_is_left_out():
+    """Each is run, only sets things up, or says on its page what it needs."""
+    minutes = {"docs/cluster.md", "docs/restoring.md", "docs/tutorials/train.md"}
+    for page, words, need in ALL:
+        arguments = runnable(words, need)
+        set_up = words[0] in SET_UP or words[1:3] in (["-m", "venv"], ["-m", "pip"], ["-m", "http.server"])
+        assert need or arguments or (set_up and not as_glean(words)), f"{page}: {shlex.join(words)} # needs what?"
+        assert not (arguments and set(MINUTES) & set(arguments)) or page in minutes, f"{page}: {shlex.join(words)}"
+    assert not [page for page in PAGES if re.search(r"^(?: *)```\n(?:glean|python) ", page.read_text(), re.M)]
 
 
 # ---------------------------------------------------------------- Python, cards, the site
@@ -245,7 +259,7 @@ def test_the_training_tutorial(place):
     (config,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorials/train.md").read_text(), re.M | re.S)
     (place / "configs/my_images.py").write_text(config)
     shutil.rmtree(place / "restored")
-    lines = [words for page, words in ALL if page == "docs/tutorials/train.md" and words[0] == "glean"]
+    lines = [words for page, words, _ in ALL if page == "docs/tutorials/train.md" and words[0] == "glean"]
     assert [words[1] for words in lines] == (
         ["prepare-data", "model-info", "train", "train", "train", "test", "restore", "evaluate"]
     )
@@ -253,13 +267,7 @@ def test_the_training_tutorial(place):
         words = [word.replace("iter_500", "iter_2") for word in words[1:]]
         if words[0] == "train":
             words += ["--cfg-options", "train_cfg.max_iters=2"]
-        done = subprocess.run(
-            [sys.executable, "-m", "glean_ext", *words],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, shlex.join(words) + done.stdout + done.stderr
+        run_glean(words)
     assert (place / "evaluation.html").is_file() and (place / "metrics.json").is_file()
 
 

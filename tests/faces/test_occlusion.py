@@ -95,6 +95,24 @@ def test_the_face_behind_does_not_spill_onto_the_one_in_front(finder, alone, whe
     assert found == 1 or (visible.sum() > 1000 and changed[visible].mean() > 0.55)
 
 
+@pytest.mark.parametrize(
+    ("behind", "front"),
+    [(BEHIND, (300, 220, 0.75, -15)), ((170, 200, 1.5, 5), (288, 234, 1.1, -20))],
+    ids=["small", "large"],
+)
+def test_a_smaller_face_in_front(finder, behind, front):
+    """A child before an adult: the colours show who is in front."""
+    photo, (_, head) = scene(behind, front)
+    smaller, larger = sorted(finder.find(photo), key=lambda face: face.size)
+    spills = {}
+    for face in smaller, larger:
+        image = photo.copy()
+        paste(image, Green(64, 2).restore(photo), face, visible_mask(face, [smaller, larger], photo), 1)
+        spills[face is larger] = (image != photo).any(axis=2)
+    assert spills[True][head].mean() < 0.004 < face_mask(larger).mean()
+    assert spills[False][oval(smaller, -0.03)].all() and spills[True][oval(larger, -0.04) & ~head].mean() > 0.95
+
+
 def test_without_cutting_it_would_spill(finder):
     photo, (_, head) = scene(BEHIND, IN_FRONT["right"])
     behind, front = sorted(finder.find(photo), key=lambda face: face.size)

@@ -142,6 +142,30 @@ signal.raise_signal(signal.SIGTERM)
 
 
 @needs_openvino
+@needs_openvino
+def test_openvino_keeps_what_it_compiled(home, cache, tmp_path, monkeypatch):
+    def compiled() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in cache.folder.glob("*.compiled/*")}
+
+    first, image = restorer(home, "light", "openvino"), pixels()
+    expected, (written,) = first.restore(image), compiled().items()
+    again = restorer(home, "light", "openvino")
+    np.testing.assert_array_equal(again.restore(image), expected)
+    assert compiled() == dict([written])
+    path = written[0]
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:1000])  # damaged
+    np.testing.assert_array_equal(restorer(home, "light", "openvino").restore(image), expected)
+    assert path.stat().st_size > 1000
+    for i in range(2):  # of other versions
+        (path.parent / f"{i}.blob").write_bytes(b"")
+        os.utime(path.parent / f"{i}.blob", (i, i))
+    restorer(home, "light", "openvino")
+    assert set(compiled()) == {path, path.parent / "1.blob"}
+    cache.remove(path.parent.name.removesuffix(".onnx.compiled"))
+    assert not list(cache.folder.glob("*.onnx*"))
+
+
 def test_signals_are_handled_after_a_thread_has_dropped_the_model(exported):
     # OpenVINO's core frees the stack of signal handlers that it gave the main thread.
     command = [sys.executable, "-X", "faulthandler", "-c", DROPPED_IN_A_THREAD, str(exported("light"))]

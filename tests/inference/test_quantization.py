@@ -131,9 +131,10 @@ def test_too_few_images(exported, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(home, folder, tmp_path, capsys):
+def test_the_command(home, folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "int8.onnx"
-    arguments = [home / "light.py", home / "light.pth", out, "--int8", "--calibrate", folder]
+    monkeypatch.chdir(Path(folder).parent)  # a relative path
+    arguments = [home / "light.py", home / "light.pth", out, "--int8", "--calibrate", Path(folder).name]
     code, stdout, _ = run_main(load_tool("export").main, capsys, *arguments)
     assert code == 0 and f"wrote {out}\n" in stdout and "convolutions in int8: " in stdout
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
