@@ -149,6 +149,15 @@ def test_the_largest_copy_stays_and_listed_test_images_always(tmp_path):
         assert names(tmp_path / mode / "train/GT") == ["b.png"]
 
 
+def test_what_is_cropped_off_does_not_tell_copies_apart(tmp_path):
+    image, raw = picture(1, 48), tmp_path / "raw"
+    save(image, raw / "a.png")
+    lighter = np.clip(image.astype(int) + 4, 0, 255).astype(np.uint8)
+    save(np.hstack([picture(2, 48), lighter, picture(3, 48)]), raw / "b.png")
+    run(raw, tmp_path / "out", split=1.0)
+    assert len(names(tmp_path / "out/train/GT")) == 1
+
+
 @pytest.mark.parametrize("mode", ["drop", "exact", "keep"])
 def test_what_shows_the_same_as_a_listed_test_image_is_no_training_image(tmp_path, mode):
     raw, image = tmp_path / "raw", picture(1, 48)

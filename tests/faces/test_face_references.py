@@ -17,7 +17,7 @@ from glean_ext.faces.photo_restorer import PhotoRestorer
 from glean_ext.faces.references import FaceReferences, align_references
 from glean_ext.inference.image_restorer import ImageRestorer
 from glean_ext.inference.references import Reference, resized
-from glean_ext.networks.arcface import ArcFaceResNet18
+from glean_ext.networks.arcface import ArcFaceResNet18, gray_faces
 from glean_ext.utils.imresize import imresize
 
 
@@ -101,6 +101,13 @@ def test_faces_of_a_photograph_are_restored_with_their_own(restorer, home, finde
     for number, face in enumerate(photos.restore(photo).faces):
         own, other = (references.restore([face.crop], [(which,)])[0].astype(int) for which in (number, 1 - number))
         assert np.abs(face.restored - own).max() <= 1 < np.abs(own - other).max()
+
+
+def test_faces_are_recognised_by_their_luminance():
+    """As GFPGAN's weights were trained, with BT.601's shares of red, green and blue."""
+    image = torch.tensor([1.0, -1.0, 0.5])[None, :, None, None].expand(1, 3, 50, 50)
+    expected = torch.full((1, 1, 128, 128), 0.2989 - 0.587 + 0.114 / 2)
+    torch.testing.assert_close(gray_faces(image), expected)
 
 
 def test_aligned_faces_get_all(restorer):

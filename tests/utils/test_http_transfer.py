@@ -217,6 +217,13 @@ def test_a_disk_without_space_is_found_before_anything_is_received(server, tmp_p
     assert not any(path.exists() for path in partial_files(url, tmp_path))
 
 
+def test_what_is_there_already_needs_no_space(server, tmp_path, monkeypatch):
+    interrupted(server, server.url("bank.pth"), tmp_path)
+    missing = len(CONTENT) - HALF
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, missing))
+    assert download(server.url("bank.pth"), tmp_path).read_bytes() == CONTENT
+
+
 def test_a_disk_that_becomes_full_keeps_nothing(server, tmp_path):
     """A limit of the size of files stands for the disk."""
     url = server.url("bank.pth")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from glean_ext.errors import InputError
+from glean_ext.errors import InputError, Notice
 from glean_ext.workers.dispatch import Dispatcher
 from glean_ext.workers.pool import Done, Event, Lost, Ready, WorkerPool
 from glean_ext.workers.worker import Group, GroupReport
@@ -83,6 +83,15 @@ def test_workers_get_the_same_number_of_groups_and_no_more_than_they_have_room_f
     assert sorted(name for _, group in pool.given for name in group) == sorted(names)
     few = ScriptedPool(8)
     assert dispatched(few, "a.png", "b.png", "c.png", batch=2) == ({}, [], 3) and few.starts == [0, 1]
+
+
+def test_what_several_workers_notice_is_said_once():
+    class Noticing(ScriptedPool):
+        def give(self, worker: int, group: Group) -> None:
+            report = GroupReport(notices=[Notice("of the model"), Notice(f"of {group[0]}")])
+            self.events.append(Done(worker, group, report))
+
+    assert dispatched(Noticing(2), "a.png", "b.png")[1] == ["of the model", "of a.png", "of b.png"]
 
 
 def test_nothing_waits_behind_what_takes_long():
