@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -131,7 +130,7 @@ def with_options(config: Mapping, cfg_options: Sequence[str]) -> Mapping:
     """
     if not cfg_options:
         return config
-    changed = Config(copy.deepcopy(dict(config)))
+    changed = Config(dict(config))  # a copy
     merge_options(changed, cfg_options)
     return changed.to_dict()
 
