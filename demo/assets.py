@@ -91,7 +91,7 @@ def ship_glean(config: Path, checkpoint: Path) -> Path:
     cfg = load_config(config)
     net = build_network(generator_config(cfg, config))
     checkpoints.load_network_weights(net, checkpoint)
-    iterations = checkpoint.stem.removeprefix("iter_")
+    iterations = checkpoint.stem.rpartition("iter_")[2]
     facts = {"config": config.name, "iterations": iterations, "seed": str(cfg.randomness.seed)}
     return ship(net.state_dict(), config.stem, facts, domain_of(cfg))
 

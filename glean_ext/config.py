@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 from glean_ext.errors import InputError, first_line
-from glean_ext.network_settings import require_arguments
+from glean_ext.network_settings import LABEL, require_arguments
 from glean_ext.utils.files import expand_home
 from glean_ext.utils.temporary_folder import temporary_folder_errors
 
@@ -123,14 +123,14 @@ def load_run_config(
 
 
 def with_options(config: Mapping, cfg_options: Sequence[str]) -> Mapping:
-    """A config that is given as a dict, changed by ``key=value`` options; the dict stays as it is.
+    """The ``model`` of a config that is given as a dict, changed by ``key=value`` options; the dict stays as it is.
 
     Raises:
         InputError: As :func:`merge_options`.
     """
     if not cfg_options:
         return config
-    changed = Config(dict(config))  # a copy
+    changed = Config({"model": config["model"]} if "model" in config else {})  # a copy
     merge_options(changed, cfg_options)
     return changed.to_dict()
 
@@ -144,8 +144,14 @@ def merge_options(config: Config, cfg_options: Sequence[str] | None) -> None:
     """
     if not cfg_options:
         return
+    labels: dict[str, str] = {}
+    others: list[str] = []
     for option in cfg_options:
         key, equals, value = option.partition("=")
+        if key == LABEL and equals:
+            labels[key] = value
+            continue
+        others.append(option)
         if not (equals and all(key.split("."))):
             raise _bad_option(option, "it must be key=value, e.g. model.generator.in_size=64.")
         if key.split(".")[0] not in config and key.split(".")[0] not in RUNNER_KEYS:
@@ -153,13 +159,13 @@ def merge_options(config: Config, cfg_options: Sequence[str] | None) -> None:
         if DICT.search(value):  # mmengine would take it for a text, or parse it without end
             raise _bad_option(option, f"a value cannot be a dict. Give its settings one by one: {key}.<name>=<value>.")
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    parser.add_argument("--cfg-options", nargs="*", action=DictAction)
     try:
-        config.merge_from_dict(parser.parse_args(["--cfg-options", *cfg_options]).cfg_options)
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *others]).cfg_options | labels)
     except RecursionError as error:
-        raise _bad_option(" ".join(cfg_options), "a text with a comma in brackets cannot be given here.") from error
+        raise _bad_option(" ".join(others), "a text with a comma in brackets cannot be given here.") from error
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _bad_option(" ".join(cfg_options), first_line(error, keys=True)) from error
+        raise _bad_option(" ".join(others), first_line(error, keys=True)) from error
 
 
 def _bad_option(option: str, problem: str) -> InputError:

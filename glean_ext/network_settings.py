@@ -35,6 +35,7 @@ LEAST = {  # the smallest numbers that make a network
 }
 MAX_REFERENCES = 8  # that a network takes for an image
 TAKE_REFERENCES = {"GLEANDiffusion": MAX_REFERENCES}  # networks that always take references, and how many at most
+LABEL = "model.generator.label"  # an option whose value is a text as it stands: "golden retriever", "7", "a, b"
 NO_CLASSES = "{label} has no effect: this network has a bank without classes."
 
 

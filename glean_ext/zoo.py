@@ -197,7 +197,7 @@ CARDS = (
     _demo_model(
         "demo_glean_biggan_x8",
         "a demonstration on emoji of nine classes; not for photographs",
-        "4d5637614deed5f314610d6890cbbeabe0a57f4aba261dfd43eeb8e5992cb163",
+        "40dd6c72029356306b03c4aff9b98e6ddd82cf863f124c2d968ce3ebb0379f6c",
         4,
         "8x8 -> 64x64",
         warning=EMOJI,

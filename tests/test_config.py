@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glean_ext.cli.base import as_option
-from glean_ext.config import find_config, load_config, load_run_config
+from glean_ext.config import find_config, load_config, load_run_config, with_options
 from glean_ext.errors import InputError
 
 CONFIG = "model = dict(generator=dict(type='GLEANStyleGANv2', in_size=8, out_size=64))\n"
@@ -99,6 +99,16 @@ def test_a_config_that_cannot_be_used(config, text, message):
 def test_a_template_is_a_text(template):
     cfg = load_config("demo_glean_x8", [f"val_dataloader.dataset.filename_tmpl.img={template}"])
     assert cfg.val_dataloader.dataset.filename_tmpl.img == template
+
+
+@pytest.mark.parametrize("label", ["golden retriever", "7", "a, b", "true", "None", "1e3", "x=y", "{}"])
+def test_a_label_is_a_text(label):
+    options = ["model.generator.in_size=16", f"model.generator.label={label}"]
+    generator = load_config("demo_glean_biggan_x8", options).model.generator
+    assert (generator.label, generator.in_size) == (label, 16)
+    config = {"model": {"generator": dict(generator, label=None)}, "text": "of a dict that is no file"}
+    assert with_options(config, options[1:])["model"]["generator"]["label"] == label
+    assert config["model"]["generator"]["label"] is None
 
 
 @pytest.mark.parametrize("value", ["{'a': 1}", "{'a':1}", "dict(a=1)", "{}", "[{'a': 1}]"])

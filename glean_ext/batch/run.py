@@ -161,6 +161,8 @@ def _restore_here(networks: Networks, plan: RunPlan, report: RunReport) -> None:
     for job in plan.videos:
         try:
             video = networks.restore_video(job)
+        except pipeline.EndsRun:
+            raise
         except InputError as error:
             report.failures[job] = error
         else:

@@ -165,6 +165,8 @@ class RestoreWorker(Worker):
     def work(self, group: JobGroup) -> GroupReport:
         if group[0].is_video:
             outcome = self._network_thread.submit(Outcome.of, lambda: self.networks.restore_video(group[0])).result()
+            if isinstance(outcome.error, pipeline.EndsRun):
+                raise outcome.error
             return self._report({} if outcome.error is None else {0: outcome.error}, outcome.value)
         failures = pipeline.run(group, self._stages, len(group)).failures
         return self._report({group.index(job): error for job, error in failures.items()})

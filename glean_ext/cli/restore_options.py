@@ -66,6 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
 
     from glean_ext.batch.options import PhotoOptions, RestoreOptions
     from glean_ext.inference.size_policy import SizePolicy
+    from glean_ext.network_settings import LABEL
     from glean_ext.utils.shard import Shard
 
     if "background" in photo:
@@ -79,7 +80,7 @@ def parse(argv: Sequence[str] | None = None) -> RestoreOptions:
     policy = {field: given.pop(option) for option, field in SIZE_OPTIONS.items() if option in given}
     cfg_options = tuple(given.pop("cfg_options"))
     if "label" in given:
-        cfg_options += (f"model.generator.label={given.pop('label')}",)
+        cfg_options += (f"{LABEL}={given.pop('label')}",)
     return RestoreOptions(model, inputs, size_policy=SizePolicy(**policy), cfg_options=cfg_options, **given)
 
 

@@ -16,7 +16,7 @@ from glean_ext.inference.engine_cache import model_key
 from glean_ext.inference.engines import DTYPES as ENGINE_DTYPES
 from glean_ext.inference.engines import ENGINES, installed
 from glean_ext.inference.memory_budget import Memory
-from glean_ext.network_settings import max_references, require_number_of_references
+from glean_ext.network_settings import LABEL, max_references, require_number_of_references
 from glean_ext.size_requirements import SizeRequirements
 from glean_ext.utils.dtypes import DTYPES
 from glean_ext.utils.messages import log_notice
@@ -167,7 +167,10 @@ class NetworkOptions:
         """The names of the options that are not the default, of those that change what is computed."""
         defaults = NetworkOptions()
         names = ("device", "cfg_options", "dtype", "compile", "seed", "fidelity", "backend")
-        return [name for name in names if getattr(self, name) not in (getattr(defaults, name), [], "")]
+        changed = [name for name in names if getattr(self, name) not in (getattr(defaults, name), [], "")]
+        if self.cfg_options and all(option.startswith(f"{LABEL}=") for option in self.cfg_options):
+            return ["label" if name == "cfg_options" else name for name in changed]
+        return changed
 
 
 def load_backend(

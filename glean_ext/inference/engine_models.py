@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from glean_ext.errors import InputError, Notice
+from glean_ext.errors import InputError, Notice, first_line
 from glean_ext.inference.backend import NetworkOptions, NetworkSource
 from glean_ext.inference.engine_cache import EngineCache
 from glean_ext.inference.engines import EXTRAS, OPTIMIZED, PACKAGES
@@ -46,7 +46,12 @@ def load_engine(
     except InputError:
         if not known:
             raise
-    cache.remove(key)  # damaged
+    try:
+        cache.remove(key)  # damaged
+    except OSError as error:
+        raise InputError(
+            f"{cache.path(key)} is damaged, and cannot be removed ({first_line(error)}).", hint="Remove it."
+        ) from error
     return load(cache.get(key, make), cache.compiled(key))
 
 

@@ -23,6 +23,7 @@ from glean_ext.inference.memory_budget import Memory
 from glean_ext.inference.references import read_references, resized
 from glean_ext.inference.size_policy import Resize, Size, SizePolicy, size_of
 from glean_ext.inference.tiling import Tiling
+from glean_ext.network_settings import LABEL
 from glean_ext.size_requirements import format_size
 from glean_ext.utils.array_conversion import PIXEL_TYPES, from_floats, to_floats
 from glean_ext.utils.image_types import ImageLike, as_picture, like, name_of
@@ -161,7 +162,7 @@ class ImageRestorer:
         label: int | str | None = None,
     ):
         if label is not None:
-            cfg_options = (*cfg_options, f"model.generator.label={label}")
+            cfg_options = (*cfg_options, f"{LABEL}={label}")
         read = read_references(references)  # before the network, which may take long
         policy = SizePolicy(size_policy) if isinstance(size_policy, str) else size_policy
         self.network = load_backend(

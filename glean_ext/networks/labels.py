@@ -78,7 +78,7 @@ def find_label(label: int | str, num_classes: int, names: Sequence[str] = ()) ->
         if not label.isdecimal():
             raise unknown_label(label, num_classes, names)
     if not 0 <= int(label) < num_classes:
-        raise unknown_label(label, num_classes, names)
+        raise unknown_label(int(label), num_classes, names)
     return int(label)
 
 

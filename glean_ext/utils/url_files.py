@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -118,21 +118,33 @@ def existing_below(url: str) -> frozenset[str]:
         scheme, _, bucket, *_ = url.split("/")
         absent = error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError)
         in_bucket = error.__cause__ is None or scheme.lower().rstrip(":") not in OBJECT_STORES
-        if not absent or not (in_bucket or answers(f"{scheme}//{bucket}", missing=False)):
+        if not absent or (not in_bucket and _is_missing(f"{scheme}//{bucket}")):
             raise
         return frozenset()
 
 
-def answers(url: str, missing: bool = True) -> bool:
-    """Whether the store of a URL answers, and shows it to its user; ``missing``: the answer where it is not there."""
-    try:
-        system, path = open_url(url)
-        system.invalidate_cache()
-        system.info(path)
-    except FileNotFoundError:
-        return missing
-    except Exception:  # those of the stores' libraries have no common base
-        return False
+def _is_missing(url: str) -> bool:
+    """Whether a store says that a file or bucket is not there; False where it says nothing."""
+    with suppress(Exception):  # those of the stores' libraries have no common base
+        return _info(url) is None
+    return False
+
+
+def answers(url: str) -> bool:
+    """Whether the store of a URL answers, and shows it to its user; it need not be there."""
+    with suppress(Exception):
+        _info(url)
+        return True
+    return False
+
+
+def _info(url: str) -> dict | None:
+    """What a store knows of a file or bucket now; None: it is not there."""
+    system, path = open_url(url)
+    system.invalidate_cache()
+    with suppress(FileNotFoundError):
+        return system.info(path)
+    return None
     return True
 
 

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 from support.restoring import needs_s3, restore, results, s3_bucket, write_images
 
+from glean_ext.batch import pipeline
 from glean_ext.batch.options import ModelSource, PhotoOptions, RestoreOptions
 from glean_ext.batch.output_plan import Job, require_own_files
 from glean_ext.batch.run import RunCallbacks, plan_run, restore_files
@@ -143,6 +144,7 @@ def refuse(monkeypatch, memory, method: str, after: int, *more: str) -> None:
 
 def test_a_store_that_refuses_all_results_ends_the_run(tmp_path, memory, monkeypatch):
     write_images(tmp_path / "in", 20)
+    monkeypatch.setattr(pipeline, "WRITERS", 1)  # files fail in their order
     refuse(monkeypatch, memory, "put_file", 2)
     reason = r"^memory://out/\S+ cannot be used \(The provided token has expired\)\. .* 2 files were written before, "
     with pytest.raises(InputError, match=rf"{reason}and 7 had failed \("):

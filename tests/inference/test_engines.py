@@ -142,7 +142,6 @@ signal.raise_signal(signal.SIGTERM)
 
 
 @needs_openvino
-@needs_openvino
 def test_openvino_keeps_what_it_compiled(home, cache, tmp_path, monkeypatch):
     def compiled() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in cache.folder.glob("*.compiled/*")}
@@ -166,6 +165,7 @@ def test_openvino_keeps_what_it_compiled(home, cache, tmp_path, monkeypatch):
     assert not list(cache.folder.glob("*.onnx*"))
 
 
+@needs_openvino
 def test_signals_are_handled_after_a_thread_has_dropped_the_model(exported):
     # OpenVINO's core frees the stack of signal handlers that it gave the main thread.
     command = [sys.executable, "-X", "faulthandler", "-c", DROPPED_IN_A_THREAD, str(exported("light"))]
