@@ -111,11 +111,12 @@ def test_auto_falls_back_to_pytorch(home, tmp_path, monkeypatch):
 
 def test_ctrl_c_ends_the_process(source, tmp_path, monkeypatch):
     start(monkeypatch, SAY + "import time; time.sleep(600)")
-    children: list[psutil.Process] = []
+    others = set(psutil.Process().children())  # of earlier tests
+    children: set[psutil.Process] = set()
 
     def interrupt(notice: Notice) -> None:
         if notice.message == "half done":
-            children.extend(psutil.Process().children())
+            children.update(set(psutil.Process().children()) - others)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
