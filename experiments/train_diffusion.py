@@ -22,7 +22,7 @@ from demo import assets
 from experiments import domains
 from experiments.experiment import WORK
 from experiments.systems import PIPELINE
-from glean_ext import checkpoints, cli
+from glean_ext import cli
 from glean_ext.errors import InputError
 from glean_ext.utils.files import atomic_path
 from glean_ext.utils.optional_packages import import_optional
@@ -96,7 +96,7 @@ class DiffusionTraining:
     def bank(self) -> dict[str, Tensor]:
         """The average of the weights, as the tensors of a bank's file."""
         self.ema.copy_to(self.unet.parameters())
-        return {f"unet.{name}": value.half() for name, value in self.unet.state_dict().items()}
+        return {f"unet.{name}": value for name, value in self.unet.state_dict().items()}
 
     def sheet(self) -> Image.Image:
         """Samples of the network as it is."""
@@ -132,8 +132,7 @@ def run_training(training: DiffusionTraining, folder: Path) -> None:
 def export(training: DiffusionTraining, domain: str) -> None:
     """Write the bank's file, and a sheet of samples beside it."""
     target = WORK / f"{domain}_diffusion_bank.safetensors"
-    facts = {"source": assets.SOURCES[domain], "images_shown": str(training.images_shown)}
-    checkpoints.save(training.bank(), target, facts)
+    assets.save_half(training.bank(), target, {"images_shown": str(training.images_shown)}, domain)
     with atomic_path(target.with_suffix(".png")) as partial:
         training.sheet().save(partial, "PNG")
 
